@@ -1,0 +1,264 @@
+//! Parses what lies before the tensor data: header, metadata and tensor directory of one file.
+//!
+//! Everything is walked twice. The first walk checks and takes no memory, so that the second can take exactly
+//! what the file has shown to contain; a file cannot ask for more than a small multiple of its own size.
+
+use std::sync::Arc;
+
+use crate::bytes::Bytes;
+use crate::cursor::Cursor;
+use crate::error::{Error, Result, shorten, try_vec};
+use crate::format::{GgmlType, names_where, withdrawn_name};
+use crate::metadata::{Array, ArrayType, Metadata, Value, read_number};
+use crate::tensor::{DIMS_MAX, TensorInfo, check_shape};
+
+pub(crate) const MAGIC: [u8; 4] = *b"GGUF";
+pub(crate) const ALIGNMENT_KEY: &str = "general.alignment";
+/// Alignment of tensor data in a file that does not say.
+pub(crate) const ALIGNMENT_DEFAULT: usize = 32;
+const ALIGNMENT_MAX: usize = 1 << 20;
+/// The longest key the format allows.
+pub(crate) const KEY_BYTES_MAX: usize = 65535;
+/// The id of arrays among the value types.
+pub(crate) const ARRAY_ID: u32 = 9;
+
+pub(crate) struct Directory {
+    pub(crate) version: u32,
+    pub(crate) metadata: Metadata,
+    pub(crate) tensors: Vec<TensorInfo>,
+}
+
+/// Parses and checks one file; `part` is what its tensors will say of where they are.
+pub(crate) fn parse(file: &Arc<Bytes>, part: u16) -> Result<Directory> {
+    let mut cursor = Cursor::new(file, 0);
+    let version = parse_version(&mut cursor)?;
+    // A directory line has at least a name's length, one dimension, a type and an offset.
+    let n_tensors = cursor.count(8 + 4 + 8 + 4 + 8, "the tensor count")?;
+    let n_keys = cursor.count(8 + 4 + 1, "the metadata count")?;
+
+    let mut ahead = cursor;
+    for i in 0..n_keys {
+        read_entry(&mut ahead, i)?;
+    }
+    let mut entries = try_vec(n_keys)?;
+    for i in 0..n_keys {
+        let entry = read_entry(&mut cursor, i)?;
+        entries.push((entry.key.into(), entry.value.own(file)));
+    }
+    let metadata = Metadata::new(entries)?;
+    let alignment = read_alignment(&metadata)?;
+
+    let mut ahead = cursor;
+    for i in 0..n_tensors {
+        read_line(&mut ahead, i)?;
+    }
+    let data_start = ahead.pos().next_multiple_of(alignment);
+    let mut tensors = try_vec(n_tensors)?;
+    for i in 0..n_tensors {
+        let line = read_line(&mut cursor, i)?;
+        let (start, n_bytes) = line.place(data_start, alignment, file.len())?;
+        tensors.push(TensorInfo {
+            name: line.name.to_owned(),
+            ty: line.ty,
+            n_dims: line.n_dims as u8,
+            part,
+            dims: line.dims,
+            start,
+            n_bytes,
+        });
+    }
+    check_overlap(&tensors)?;
+    Ok(Directory { version, metadata, tensors })
+}
+
+fn parse_version(cursor: &mut Cursor<'_>) -> Result<u32> {
+    let magic: [u8; 4] = cursor.array("the magic number")?;
+    if magic != MAGIC {
+        let hint = match &magic {
+            b"lmgg" | b"fmgg" | b"tjgg" | b"algg" => {
+                "; it is of a format before GGUF, which llama.cpp no longer reads either"
+            }
+            b"PK\x03\x04" => "; it is a zip file, perhaps a PyTorch checkpoint: convert it to GGUF first",
+            _ => "; a GGUF file starts with the letters GGUF",
+        };
+        return Err(Error::offset(0, format!("not a GGUF file: it starts with {:02x?}{hint}", magic)));
+    }
+    let offset = cursor.pos();
+    let version = cursor.u32("the version")?;
+    match version {
+        2 | 3 => Ok(version),
+        1 => Err(Error::offset(
+            offset,
+            "GGUF version 1 is not supported; convert the model again, to version 3",
+        )),
+        v if v & 0xffff == 0 && v != 0 => Err(Error::offset(
+            offset,
+            "a big-endian GGUF file; only little-endian files are supported (gguf-py's gguf-convert-endian converts)",
+        )),
+        v => Err(Error::offset(offset, format!("unknown GGUF version {v}; versions 2 and 3 are supported"))),
+    }
+}
+
+struct Entry<'a> {
+    key: &'a str,
+    value: BorrowedValue<'a>,
+}
+
+enum BorrowedValue<'a> {
+    Number(Value),
+    String(&'a str),
+    Array { ty: ArrayType, len: usize, start: usize, end: usize },
+}
+
+impl BorrowedValue<'_> {
+    fn own(self, file: &Arc<Bytes>) -> Value {
+        match self {
+            Self::Number(value) => value,
+            Self::String(s) => Value::String(s.into()),
+            Self::Array { ty, len, start, end } => Value::Array(Array::new(file, ty, len, start, end)),
+        }
+    }
+}
+
+/// Reads a key and its value without taking memory.
+fn read_entry<'a>(cursor: &mut Cursor<'a>, i: usize) -> Result<Entry<'a>> {
+    let offset = cursor.pos();
+    let key = cursor.utf8(format_args!("the name of metadata key {i}"))?;
+    if key.is_empty() || key.len() > KEY_BYTES_MAX {
+        return Err(Error::offset(
+            offset,
+            format!("metadata key {i} has {} bytes; a key has 1 to {KEY_BYTES_MAX}", key.len()),
+        ));
+    }
+    let value = read_value(cursor, key)
+        .map_err(|e| if e.names_key() { e } else { Error::key(key, e.to_string()) })?;
+    Ok(Entry { key, value })
+}
+
+fn read_value<'a>(cursor: &mut Cursor<'a>, key: &str) -> Result<BorrowedValue<'a>> {
+    let id = cursor.u32("the value's type")?;
+    if id != ARRAY_ID {
+        return match value_type(key, id)? {
+            ArrayType::String => Ok(BorrowedValue::String(cursor.utf8("the string")?)),
+            ty => Ok(BorrowedValue::Number(read_number(cursor, ty, "the value")?)),
+        };
+    }
+    let item_id = cursor.u32("the type of the array's items")?;
+    if item_id == ARRAY_ID {
+        return Err(Error::key(key, "is an array of arrays, which no known model uses; not supported"));
+    }
+    let ty = value_type(key, item_id)?;
+    let len = cursor.count(ty.item_bytes_min(), "the array's length")?;
+    let start = cursor.pos();
+    match ty {
+        ArrayType::String => {
+            for j in 0..len {
+                cursor.string(format_args!("item {j}"))?;
+            }
+        }
+        ArrayType::Bool => {
+            for j in 0..len {
+                read_number(cursor, ty, format_args!("item {j}"))?;
+            }
+        }
+        // The count was checked against the remaining bytes, so the product cannot overflow.
+        _ => drop(cursor.take(len * ty.item_bytes_min(), "the array")?),
+    }
+    Ok(BorrowedValue::Array { ty, len, start, end: cursor.pos() })
+}
+
+fn value_type(key: &str, id: u32) -> Result<ArrayType> {
+    ArrayType::from_id(id)
+        .ok_or_else(|| Error::key(key, format!("has the unknown value type {id}; types 0 to 12 are known")))
+}
+
+fn read_alignment(metadata: &Metadata) -> Result<usize> {
+    let Some(value) = metadata.u32(ALIGNMENT_KEY)? else { return Ok(ALIGNMENT_DEFAULT) };
+    let alignment = value as usize;
+    if !alignment.is_power_of_two() || alignment > ALIGNMENT_MAX {
+        return Err(Error::key(
+            ALIGNMENT_KEY,
+            format!("is {value}; an alignment is a power of two up to {ALIGNMENT_MAX}"),
+        ));
+    }
+    Ok(alignment)
+}
+
+struct Line<'a> {
+    name: &'a str,
+    ty: GgmlType,
+    n_dims: usize,
+    dims: [u64; DIMS_MAX],
+    n_bytes: usize,
+    // From the start of the tensor data.
+    offset: u64,
+}
+
+/// Reads a line of the tensor directory without taking memory.
+fn read_line<'a>(cursor: &mut Cursor<'a>, i: usize) -> Result<Line<'a>> {
+    let name = cursor.utf8(format_args!("the name of tensor {i}"))?;
+    read_line_rest(cursor, name).map_err(|m| Error::tensor(name, m))
+}
+
+fn read_line_rest<'a>(cursor: &mut Cursor<'a>, name: &'a str) -> Result<Line<'a>, String> {
+    let text = |e: Error| e.to_string();
+    let n_dims = cursor.u32("the number of dimensions").map_err(text)? as usize;
+    if n_dims == 0 || n_dims > DIMS_MAX {
+        return Err(format!("{n_dims} dimensions; a tensor has 1 to {DIMS_MAX}"));
+    }
+    let mut dims = [1; DIMS_MAX];
+    for dim in &mut dims[..n_dims] {
+        *dim = cursor.u64("a dimension").map_err(text)?;
+    }
+    let id = cursor.u32("the type").map_err(text)?;
+    let ty = GgmlType::from_id(id).ok_or_else(|| match withdrawn_name(id) {
+        Some(old) => format!("has type {id} ({old}), which has been withdrawn; quantize the model again"),
+        None => format!("has the unknown type {id}; known: {}", names_where(|_| true)),
+    })?;
+    let (_, n_bytes) = check_shape(ty, &dims[..n_dims])?;
+    let offset = cursor.u64("the data offset").map_err(text)?;
+    Ok(Line { name, ty, n_dims, dims, n_bytes, offset })
+}
+
+impl Line<'_> {
+    /// Start in the file and size, both checked to lie in it.
+    fn place(&self, data_start: usize, alignment: usize, file_bytes: usize) -> Result<(usize, usize)> {
+        if !self.offset.is_multiple_of(alignment as u64) {
+            return Err(Error::tensor(
+                self.name,
+                format!("data offset {} is not a multiple of the alignment {alignment}", self.offset),
+            ));
+        }
+        let end = usize::try_from(self.offset)
+            .ok()
+            .and_then(|offset| data_start.checked_add(offset))
+            .and_then(|start| Some((start, start.checked_add(self.n_bytes)?)));
+        match end {
+            Some((start, end)) if end <= file_bytes => Ok((start, self.n_bytes)),
+            _ => Err(Error::tensor(
+                self.name,
+                format!(
+                    "{} bytes of data at offset {} of the data (which starts at byte {data_start}) do not fit the \
+                     file of {file_bytes} bytes; was the download interrupted?",
+                    self.n_bytes, self.offset
+                ),
+            )),
+        }
+    }
+}
+
+fn check_overlap(tensors: &[TensorInfo]) -> Result<()> {
+    let mut by_start = try_vec(tensors.len())?;
+    by_start.extend(0..tensors.len() as u32);
+    by_start.sort_unstable_by_key(|i: &u32| tensors[*i as usize].start);
+    for pair in by_start.windows(2) {
+        let (a, b) = (&tensors[pair[0] as usize], &tensors[pair[1] as usize]);
+        if a.start + a.n_bytes > b.start {
+            return Err(Error::tensor(
+                &b.name,
+                format!("its data overlaps that of tensor {:?}", shorten(&a.name)),
+            ));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! The crate's one error. Every message names the thing at fault (file, byte offset, key, tensor or type)
+//! and says what would work where that is known.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// A result with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a file could not be read or written, or values not encoded or decoded.
+#[derive(Debug)]
+pub struct Error {
+    path: Option<PathBuf>,
+    kind: Box<Kind>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Kind {
+    #[error("{0}")]
+    Io(#[source] std::io::Error),
+    #[error("byte {offset}: {message}")]
+    Offset { offset: u64, message: String },
+    #[error("key {key:?}: {message}")]
+    Key { key: String, message: String },
+    #[error("tensor {name:?}: {message}")]
+    Tensor { name: String, message: String },
+    #[error("{0}")]
+    Other(String),
+}
+
+impl Error {
+    fn new(kind: Kind) -> Self {
+        Self { path: None, kind: Box::new(kind) }
+    }
+
+    pub(crate) fn offset(offset: usize, message: impl Into<String>) -> Self {
+        Self::new(Kind::Offset { offset: offset as u64, message: message.into() })
+    }
+
+    pub(crate) fn key(key: &str, message: impl Into<String>) -> Self {
+        Self::new(Kind::Key { key: shorten(key), message: message.into() })
+    }
+
+    pub(crate) fn tensor(name: &str, message: impl Into<String>) -> Self {
+        Self::new(Kind::Tensor { name: shorten(name), message: message.into() })
+    }
+
+    pub(crate) fn other(message: impl Into<String>) -> Self {
+        Self::new(Kind::Other(message.into()))
+    }
+
+    /// True if the message already starts with a key.
+    pub(crate) fn names_key(&self) -> bool {
+        matches!(*self.kind, Kind::Key { .. })
+    }
+
+    /// The same error, saying which file it is about.
+    pub(crate) fn in_file(mut self, path: &Path) -> Self {
+        self.path.get_or_insert_with(|| path.to_path_buf());
+        self
+    }
+
+    /// True if the operating system failed (file missing, disk full), false if the content is at fault.
+    pub fn is_io(&self) -> bool {
+        matches!(*self.kind, Kind::Io(_))
+    }
+
+    /// The file the error is about, if it came from a path.
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+}
+
+impl From<std::io::Error> for Error {
+    fn from(e: std::io::Error) -> Self {
+        Self::new(Kind::Io(e))
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.path {
+            Some(path) => write!(f, "{}: {}", path.display(), self.kind),
+            None => self.kind.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        std::error::Error::source(&*self.kind)
+    }
+}
+
+/// A name as an error may quote it: a hostile file's megabyte-long key must not become a megabyte-long message.
+pub(crate) fn shorten(name: &str) -> String {
+    const CHARS_MAX: usize = 80;
+    match name.char_indices().nth(CHARS_MAX) {
+        Some((end, _)) => format!("{}...", &name[..end]),
+        None => name.to_owned(),
+    }
+}
+
+/// A vector with room for exactly `n` items, or an error where the machine lacks the memory.
+pub(crate) fn try_vec<T>(n: usize) -> Result<Vec<T>> {
+    let mut v = Vec::new();
+    v.try_reserve_exact(n).map_err(|_| {
+        Error::other(format!("not enough memory for {n} items of {} bytes", std::mem::size_of::<T>()))
+    })?;
+    Ok(v)
+}

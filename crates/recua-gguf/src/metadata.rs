@@ -1,0 +1,546 @@
+//! The key-value part of a file. Scalars and strings are in memory; arrays (vocabularies of 10^5 strings)
+//! stay ranges of the file and are read where they lie.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::bytes::Bytes;
+use crate::cursor::Cursor;
+use crate::error::{Error, Result, try_vec};
+
+/// A metadata value.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "each variant is the Rust type of its name")]
+pub enum Value {
+    U8(u8),
+    I8(i8),
+    U16(u16),
+    I16(i16),
+    U32(u32),
+    I32(i32),
+    U64(u64),
+    I64(i64),
+    F32(f32),
+    F64(f64),
+    Bool(bool),
+    String(Box<str>),
+    Array(Array),
+}
+
+/// The type of an array's items. Arrays of arrays are refused when a file is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each variant is the Rust type of its name")]
+pub enum ArrayType {
+    U8,
+    I8,
+    U16,
+    I16,
+    U32,
+    I32,
+    U64,
+    I64,
+    F32,
+    F64,
+    Bool,
+    String,
+}
+
+impl ArrayType {
+    /// The type with this id in a file; arrays (9) are not items.
+    pub(crate) fn from_id(id: u32) -> Option<Self> {
+        Some(match id {
+            0 => Self::U8,
+            1 => Self::I8,
+            2 => Self::U16,
+            3 => Self::I16,
+            4 => Self::U32,
+            5 => Self::I32,
+            6 => Self::F32,
+            7 => Self::Bool,
+            8 => Self::String,
+            10 => Self::U64,
+            11 => Self::I64,
+            12 => Self::F64,
+            _ => return None,
+        })
+    }
+
+    pub(crate) fn id(self) -> u32 {
+        match self {
+            Self::U8 => 0,
+            Self::I8 => 1,
+            Self::U16 => 2,
+            Self::I16 => 3,
+            Self::U32 => 4,
+            Self::I32 => 5,
+            Self::F32 => 6,
+            Self::Bool => 7,
+            Self::String => 8,
+            Self::U64 => 10,
+            Self::I64 => 11,
+            Self::F64 => 12,
+        }
+    }
+
+    /// Fewest bytes of an item: its size, or for a string that of its length.
+    pub(crate) fn item_bytes_min(self) -> usize {
+        match self {
+            Self::U8 | Self::I8 | Self::Bool => 1,
+            Self::U16 | Self::I16 => 2,
+            Self::U32 | Self::I32 | Self::F32 => 4,
+            Self::U64 | Self::I64 | Self::F64 | Self::String => 8,
+        }
+    }
+
+    /// The name used in messages, such as `u32`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::U8 => "u8",
+            Self::I8 => "i8",
+            Self::U16 => "u16",
+            Self::I16 => "i16",
+            Self::U32 => "u32",
+            Self::I32 => "i32",
+            Self::F32 => "f32",
+            Self::Bool => "bool",
+            Self::String => "string",
+            Self::U64 => "u64",
+            Self::I64 => "i64",
+            Self::F64 => "f64",
+        }
+    }
+}
+
+impl fmt::Display for ArrayType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// An array that stays in the file.
+#[derive(Clone)]
+pub struct Array(Box<ArrayRange>);
+
+#[derive(Clone)]
+struct ArrayRange {
+    file: Arc<Bytes>,
+    start: usize,
+    end: usize,
+    len: usize,
+    ty: ArrayType,
+}
+
+impl Array {
+    /// `bytes[start..end)` of `file` must have been walked: `len` whole items of type `ty`.
+    pub(crate) fn new(file: &Arc<Bytes>, ty: ArrayType, len: usize, start: usize, end: usize) -> Self {
+        Self(Box::new(ArrayRange { file: Arc::clone(file), start, end, len, ty }))
+    }
+
+    /// The type of the items.
+    pub fn item_type(&self) -> ArrayType {
+        self.0.ty
+    }
+
+    /// Number of items.
+    pub fn len(&self) -> usize {
+        self.0.len
+    }
+
+    /// True if there are no items.
+    pub fn is_empty(&self) -> bool {
+        self.0.len == 0
+    }
+
+    /// The items as the file stores them, little-endian (strings with their 64-bit lengths).
+    pub(crate) fn raw(&self) -> &[u8] {
+        &self.0.file[self.0.start..self.0.end]
+    }
+
+    /// The items of an array of strings; `None` for one of numbers.
+    pub fn strings(&self) -> Option<StringArray<'_>> {
+        (self.0.ty == ArrayType::String).then(|| StringArray::new(self.raw(), self.0.len))
+    }
+
+    /// Item `i` as a value, a string that is not UTF-8 with replacement characters; `None` past the end.
+    pub fn get(&self, i: usize) -> Option<Value> {
+        if i >= self.0.len {
+            return None;
+        }
+        if let Some(strings) = self.strings() {
+            return Some(Value::String(String::from_utf8_lossy(strings.get(i)?).into()));
+        }
+        self.numbers().nth(i)
+    }
+
+    /// The items of an array of numbers or booleans; none for one of strings.
+    fn numbers(&self) -> impl Iterator<Item = Value> + '_ {
+        let ty = self.0.ty;
+        let raw = if ty == ArrayType::String { &[] } else { self.raw() };
+        raw.chunks_exact(ty.item_bytes_min()).map(move |b| number(ty, b))
+    }
+
+    fn convert<T>(&self, key: &str, wanted: &str, item: impl Fn(&Value) -> Option<T>) -> Result<Vec<T>> {
+        if self.0.ty == ArrayType::String {
+            return Err(Error::key(key, format!("is an array of string, expected an array of {wanted}")));
+        }
+        let mut out = try_vec(self.0.len)?;
+        for (i, v) in self.numbers().enumerate() {
+            out.push(item(&v).ok_or_else(|| {
+                Error::key(key, format!("item {i} is {v} of type {}, expected {wanted}", self.0.ty))
+            })?);
+        }
+        Ok(out)
+    }
+}
+
+impl fmt::Debug for Array {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Array({} x {})", self.0.len, self.0.ty)
+    }
+}
+
+impl PartialEq for Array {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ty == other.0.ty && self.0.len == other.0.len && self.raw() == other.raw()
+    }
+}
+
+/// `bytes` has exactly the size of the type.
+fn number(ty: ArrayType, bytes: &[u8]) -> Value {
+    fn fixed<const N: usize>(bytes: &[u8]) -> [u8; N] {
+        let mut out = [0; N];
+        out.copy_from_slice(bytes);
+        out
+    }
+    match ty {
+        ArrayType::U8 => Value::U8(bytes[0]),
+        ArrayType::I8 => Value::I8(bytes[0] as i8),
+        ArrayType::Bool => Value::Bool(bytes[0] != 0),
+        ArrayType::U16 => Value::U16(u16::from_le_bytes(fixed(bytes))),
+        ArrayType::I16 => Value::I16(i16::from_le_bytes(fixed(bytes))),
+        ArrayType::U32 => Value::U32(u32::from_le_bytes(fixed(bytes))),
+        ArrayType::I32 => Value::I32(i32::from_le_bytes(fixed(bytes))),
+        ArrayType::F32 => Value::F32(f32::from_le_bytes(fixed(bytes))),
+        ArrayType::U64 => Value::U64(u64::from_le_bytes(fixed(bytes))),
+        ArrayType::I64 => Value::I64(i64::from_le_bytes(fixed(bytes))),
+        ArrayType::F64 => Value::F64(f64::from_le_bytes(fixed(bytes))),
+        ArrayType::String => unreachable!("strings are not numbers"),
+    }
+}
+
+/// Reads a scalar that is not a string.
+pub(crate) fn read_number(cursor: &mut Cursor<'_>, ty: ArrayType, what: impl fmt::Display) -> Result<Value> {
+    let offset = cursor.pos();
+    let bytes = cursor.take(ty.item_bytes_min(), &what)?;
+    if ty == ArrayType::Bool && bytes[0] > 1 {
+        return Err(Error::offset(offset, format!("{what} is the boolean {}, expected 0 or 1", bytes[0])));
+    }
+    Ok(number(ty, bytes))
+}
+
+/// An array of strings, borrowed from the file. Items are bytes: tokens need not be UTF-8.
+#[derive(Clone)]
+pub struct StringArray<'a> {
+    raw: &'a [u8],
+    // Where every STRIDE-th item starts in `raw`, so that `get` walks a few items and memory stays small.
+    marks: Vec<usize>,
+    len: usize,
+}
+
+const STRIDE: usize = 8;
+
+impl<'a> StringArray<'a> {
+    /// `raw` holds `len` items, each checked when the file was opened.
+    fn new(raw: &'a [u8], len: usize) -> Self {
+        let mut marks = Vec::with_capacity(len.div_ceil(STRIDE));
+        let mut items = StringIter { raw, pos: 0, left: len };
+        for i in 0..len {
+            if i % STRIDE == 0 {
+                marks.push(items.pos);
+            }
+            items.next();
+        }
+        Self { raw, marks, len }
+    }
+
+    /// Number of items.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// True if there are no items.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Item `i`, or `None` past the end. Takes constant time.
+    pub fn get(&self, i: usize) -> Option<&'a [u8]> {
+        if i >= self.len {
+            return None;
+        }
+        StringIter { raw: self.raw, pos: self.marks[i / STRIDE], left: i % STRIDE + 1 }.last()
+    }
+
+    /// All items in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + use<'a> {
+        StringIter { raw: self.raw, pos: 0, left: self.len }
+    }
+}
+
+impl fmt::Debug for StringArray<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StringArray({})", self.len)
+    }
+}
+
+struct StringIter<'a> {
+    raw: &'a [u8],
+    pos: usize,
+    left: usize,
+}
+
+impl<'a> Iterator for StringIter<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        self.left = self.left.checked_sub(1)?;
+        let (len, rest) = self.raw[self.pos..].split_first_chunk::<8>()?;
+        let item = rest.get(..u64::from_le_bytes(*len) as usize)?;
+        self.pos += 8 + item.len();
+        Some(item)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl ExactSizeIterator for StringIter<'_> {}
+
+impl Value {
+    /// The name used in messages, such as `u32` or `array of string`.
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Self::U8(_) => "u8",
+            Self::I8(_) => "i8",
+            Self::U16(_) => "u16",
+            Self::I16(_) => "i16",
+            Self::U32(_) => "u32",
+            Self::I32(_) => "i32",
+            Self::U64(_) => "u64",
+            Self::I64(_) => "i64",
+            Self::F32(_) => "f32",
+            Self::F64(_) => "f64",
+            Self::Bool(_) => "bool",
+            Self::String(_) => "string",
+            Self::Array(a) => match a.item_type() {
+                ArrayType::U8 => "array of u8",
+                ArrayType::I8 => "array of i8",
+                ArrayType::U16 => "array of u16",
+                ArrayType::I16 => "array of i16",
+                ArrayType::U32 => "array of u32",
+                ArrayType::I32 => "array of i32",
+                ArrayType::U64 => "array of u64",
+                ArrayType::I64 => "array of i64",
+                ArrayType::F32 => "array of f32",
+                ArrayType::F64 => "array of f64",
+                ArrayType::Bool => "array of bool",
+                ArrayType::String => "array of string",
+            },
+        }
+    }
+
+    /// The value as an integer, whatever its integer type; `None` for anything else.
+    pub fn as_integer(&self) -> Option<i128> {
+        Some(match *self {
+            Self::U8(v) => v.into(),
+            Self::I8(v) => v.into(),
+            Self::U16(v) => v.into(),
+            Self::I16(v) => v.into(),
+            Self::U32(v) => v.into(),
+            Self::I32(v) => v.into(),
+            Self::U64(v) => v.into(),
+            Self::I64(v) => v.into(),
+            _ => return None,
+        })
+    }
+
+    fn as_f32(&self) -> Option<f32> {
+        match *self {
+            Self::F32(v) => Some(v),
+            Self::F64(v) => Some(v as f32),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::F32(v) => v.fmt(f),
+            Self::F64(v) => v.fmt(f),
+            Self::Bool(v) => v.fmt(f),
+            Self::String(v) => v.fmt(f),
+            Self::Array(a) => write!(f, "[{} x {}]", a.len(), a.item_type()),
+            other => other.as_integer().unwrap_or_default().fmt(f),
+        }
+    }
+}
+
+/// A file's metadata, in the file's order.
+///
+/// The typed getters return `Ok(None)` if the key is absent and an error naming key, found and expected type if
+/// the value is of another kind or does not fit.
+#[derive(Clone, Debug, Default)]
+pub struct Metadata {
+    entries: Vec<(Box<str>, Value)>,
+    // Indexes of `entries` ordered by key.
+    by_key: Vec<u32>,
+}
+
+impl Metadata {
+    /// Refuses a key that occurs twice.
+    pub(crate) fn new(entries: Vec<(Box<str>, Value)>) -> Result<Self> {
+        let n = u32::try_from(entries.len()).map_err(|_| Error::other("more than 2^32 metadata keys"))?;
+        let mut by_key = try_vec(entries.len())?;
+        by_key.extend(0..n);
+        by_key.sort_unstable_by(|a: &u32, b: &u32| entries[*a as usize].0.cmp(&entries[*b as usize].0));
+        for pair in by_key.windows(2) {
+            if entries[pair[0] as usize].0 == entries[pair[1] as usize].0 {
+                return Err(Error::key(&entries[pair[0] as usize].0, "occurs twice; a key may occur once"));
+            }
+        }
+        Ok(Self { entries, by_key })
+    }
+
+    /// Number of keys.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// True if there are no keys.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The value of `key`.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        let i = self.by_key.binary_search_by(|i| (*self.entries[*i as usize].0).cmp(key)).ok()?;
+        Some(&self.entries[self.by_key[i] as usize].1)
+    }
+
+    /// Keys and values in the file's order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Value)> {
+        self.entries.iter().map(|(key, value)| (&**key, value))
+    }
+
+    fn scalar<'a, T>(
+        &'a self,
+        key: &str,
+        wanted: &str,
+        convert: impl Fn(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        match convert(value) {
+            Some(v) => Ok(Some(v)),
+            None if value.as_integer().is_some() => {
+                Err(Error::key(key, format!("is {value} of type {}, expected {wanted}", value.type_name())))
+            }
+            None => Err(Error::key(key, format!("is of type {}, expected {wanted}", value.type_name()))),
+        }
+    }
+
+    /// An integer of any type that fits a `u32`.
+    pub fn u32(&self, key: &str) -> Result<Option<u32>> {
+        self.scalar(key, "an integer from 0 to 2^32-1", |v| v.as_integer()?.try_into().ok())
+    }
+
+    /// An integer of any type that fits a `u64`.
+    pub fn u64(&self, key: &str) -> Result<Option<u64>> {
+        self.scalar(key, "an integer from 0 to 2^64-1", |v| v.as_integer()?.try_into().ok())
+    }
+
+    /// An integer of any type that fits an `i32`.
+    pub fn i32(&self, key: &str) -> Result<Option<i32>> {
+        self.scalar(key, "an integer from -2^31 to 2^31-1", |v| v.as_integer()?.try_into().ok())
+    }
+
+    /// A float, an `f64` rounded.
+    pub fn f32(&self, key: &str) -> Result<Option<f32>> {
+        self.scalar(key, "f32", Value::as_f32)
+    }
+
+    /// A boolean.
+    pub fn bool(&self, key: &str) -> Result<Option<bool>> {
+        self.scalar(key, "bool", |v| if let Value::Bool(b) = v { Some(*b) } else { None })
+    }
+
+    /// A string.
+    pub fn str(&self, key: &str) -> Result<Option<&str>> {
+        self.scalar(key, "string", |v| if let Value::String(s) = v { Some(&**s) } else { None })
+    }
+
+    /// As [`u32`](Self::u32), and an error if the key is absent.
+    pub fn require_u32(&self, key: &str) -> Result<u32> {
+        required(key, self.u32(key)?)
+    }
+
+    /// As [`u64`](Self::u64), and an error if the key is absent.
+    pub fn require_u64(&self, key: &str) -> Result<u64> {
+        required(key, self.u64(key)?)
+    }
+
+    /// As [`f32`](Self::f32), and an error if the key is absent.
+    pub fn require_f32(&self, key: &str) -> Result<f32> {
+        required(key, self.f32(key)?)
+    }
+
+    /// As [`str`](Self::str), and an error if the key is absent.
+    pub fn require_str(&self, key: &str) -> Result<&str> {
+        required(key, self.str(key)?)
+    }
+
+    /// An array of strings, read from the file item by item.
+    pub fn strings(&self, key: &str) -> Result<Option<StringArray<'_>>> {
+        self.scalar(key, "array of string", |v| if let Value::Array(a) = v { a.strings() } else { None })
+    }
+
+    fn array<T>(
+        &self,
+        key: &str,
+        wanted: &str,
+        item: impl Fn(&Value) -> Option<T>,
+    ) -> Result<Option<Vec<T>>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::Array(a)) => a.convert(key, wanted, item).map(Some),
+            Some(v) => {
+                Err(Error::key(key, format!("is of type {}, expected an array of {wanted}", v.type_name())))
+            }
+        }
+    }
+
+    /// An array of floats.
+    pub fn f32s(&self, key: &str) -> Result<Option<Vec<f32>>> {
+        self.array(key, "f32", Value::as_f32)
+    }
+
+    /// An array of integers of any type, each of which fits an `i32`.
+    pub fn i32s(&self, key: &str) -> Result<Option<Vec<i32>>> {
+        self.array(key, "i32", |v| v.as_integer()?.try_into().ok())
+    }
+
+    /// An array of integers of any type, each of which fits a `u32`.
+    pub fn u32s(&self, key: &str) -> Result<Option<Vec<u32>>> {
+        self.array(key, "u32", |v| v.as_integer()?.try_into().ok())
+    }
+
+    /// An array of booleans.
+    pub fn bools(&self, key: &str) -> Result<Option<Vec<bool>>> {
+        self.array(key, "bool", |v| if let Value::Bool(b) = v { Some(*b) } else { None })
+    }
+}
+
+fn required<T>(key: &str, value: Option<T>) -> Result<T> {
+    value.ok_or_else(|| Error::key(key, "is missing from the file's metadata"))
+}
