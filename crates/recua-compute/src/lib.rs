@@ -1,1 +1,25 @@
+//! Devices for quantised inference.
+//!
+//! A forward pass is data: a [`Plan`], a flat list of [`Op`]s over [`Buffer`]s and [`Weight`]s, which a [`Device`] runs with one
+//! exhaustive `match`. [`CommandEncoder`] is the explicit face of the same thing, for those who drive kernels themselves.
+//!
+//! This crate has never heard of a token, a model or a request. [`cpu::open`] opens the CPU device; the GPU devices live in crates
+//! of their own and implement [`Backend`].
 
+mod buffer;
+pub mod cpu;
+mod device;
+mod encoder;
+mod error;
+mod op;
+mod plan;
+mod registry;
+
+pub use buffer::{Buffer, DType, DeviceId, Storage, Weight};
+pub use device::{Backend, Device, DeviceInfo};
+pub use encoder::{CommandEncoder, Commands, Encode, Pending, QuantizedMatmulParams, Submission};
+pub use error::{Error, Result};
+pub use op::*;
+pub use plan::{Plan, Record};
+pub use recua_gguf::GgmlType;
+pub use registry::{CallArg, Kernel, KernelArg, KernelCall, KernelRegistry, KernelSource, RustKernel};

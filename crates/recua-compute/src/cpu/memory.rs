@@ -1,0 +1,86 @@
+//! The CPU device's memory: zeroed, aligned to a cache line, and only touched while the device's queue is held.
+
+use crate::buffer::{Buffer, Storage};
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::ptr::NonNull;
+
+/// Cache lines, and the widest vector register.
+pub(crate) const ALIGN: usize = 64;
+
+/// Large blocks begin at a huge page, so that the kernel can back them with few translations.
+const HUGE_PAGE: usize = 2 << 20;
+
+/// An allocation of the CPU device.
+pub(crate) struct Memory {
+    start: NonNull<u8>,
+    layout: Layout,
+    n_bytes: usize,
+}
+
+// SAFETY: `Memory` is plain bytes. Access goes through raw pointers, and the device's queue lock, held by whoever runs ops, reads or
+// writes, orders it between threads.
+unsafe impl Send for Memory {}
+// SAFETY: as above.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    /// `None` when there is no memory.
+    pub(crate) fn zeroed(n_bytes: usize) -> Option<Memory> {
+        let align = if n_bytes >= HUGE_PAGE { HUGE_PAGE } else { ALIGN };
+        let layout = Layout::from_size_align(n_bytes.max(1), align).ok()?;
+        // SAFETY: the layout has at least one byte.
+        let start = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+        Some(Memory { start, layout, n_bytes })
+    }
+
+    pub(crate) fn as_ptr(&self) -> *mut u8 {
+        self.start.as_ptr()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.n_bytes
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: allocated by `zeroed` with this layout.
+        unsafe { dealloc(self.start.as_ptr(), self.layout) }
+    }
+}
+
+impl Storage for Memory {
+    fn n_bytes(&self) -> usize {
+        self.n_bytes
+    }
+}
+
+/// The address of a view's first byte. The view's length is `buffer.n_bytes()`; `Buffer` has checked that it lies inside.
+pub(crate) fn ptr(buffer: &Buffer) -> *mut u8 {
+    let memory: &Memory = buffer.storage_as().expect("a checked op only holds buffers of this device");
+    // SAFETY: `Buffer::view` keeps the offset inside the allocation.
+    unsafe { memory.as_ptr().add(buffer.offset_bytes()) }
+}
+
+/// A view as a slice.
+///
+/// # Safety
+/// The queue is held, and nobody writes these bytes while the slice lives. `T` is a plain number of the buffer's element size.
+pub(crate) unsafe fn slice<T: bytemuck::Pod>(buffer: &Buffer) -> &[T] {
+    debug_assert_eq!(size_of::<T>(), buffer.dtype().size_of());
+    // SAFETY: the view lies inside the allocation and is aligned to its element; the rest is the caller's promise.
+    unsafe { std::slice::from_raw_parts(ptr(buffer).cast(), buffer.n_elements()) }
+}
+
+/// `len` elements of a view from element `first` on, to be written.
+///
+/// # Safety
+/// The queue is held, and no other thread reads or writes these elements while the slice lives. `T` is a plain number of the
+/// buffer's element size.
+#[allow(clippy::mut_from_ref, reason = "the caller promises exclusive access to the range")]
+pub(crate) unsafe fn slice_mut<T: bytemuck::Pod>(buffer: &Buffer, first: usize, len: usize) -> &mut [T] {
+    debug_assert_eq!(size_of::<T>(), buffer.dtype().size_of());
+    assert!(first.checked_add(len).is_some_and(|end| end <= buffer.n_elements()), "outside the view");
+    // SAFETY: the range lies inside the view; the rest is the caller's promise.
+    unsafe { std::slice::from_raw_parts_mut(ptr(buffer).cast::<T>().add(first), len) }
+}

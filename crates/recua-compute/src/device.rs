@@ -1,0 +1,220 @@
+//! [`Device`]: the one face of every device, and [`Backend`], what a device crate implements behind it.
+
+use crate::buffer::{Buffer, DType, DeviceId, Storage, Weight, n_bytes};
+use crate::encoder::{CommandEncoder, Commands, Encode, Submission};
+use crate::error::{Error, Result, argument};
+use crate::plan::Plan;
+use crate::registry::KernelSource;
+use bytemuck::Pod;
+use recua_gguf::GgmlType;
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+
+/// What a device is.
+#[derive(Clone, Debug)]
+pub struct DeviceInfo {
+    /// The kind, as the command line names it: `cpu`, `wgpu`, `cuda:0`.
+    pub kind: String,
+    /// What a user calls it, such as the processor's name.
+    pub name: String,
+    /// One line of what was chosen and why: instruction sets, threads, limits.
+    pub detail: String,
+    /// Memory that could be allocated in all, if known.
+    pub memory_bytes: Option<u64>,
+}
+
+/// What a device crate implements. Callers use [`Device`], whose methods check arguments before they come here.
+pub trait Backend: Send + Sync + 'static {
+    /// The identity that the device's buffers carry.
+    fn id(&self) -> DeviceId;
+    /// What the device is.
+    fn info(&self) -> &DeviceInfo;
+    /// Bytes allocated now: buffers, weights and workspace.
+    fn allocated_bytes(&self) -> u64;
+    /// Zero-filled memory. Refuses, never aborts, when there is none.
+    fn alloc(&self, n_bytes: usize) -> Result<Arc<dyn Storage>>;
+    /// Copies `bytes` to the start of `dst`; they fit.
+    fn write(&self, dst: &Buffer, bytes: &[u8]) -> Result<()>;
+    /// Copies the start of `src` to `out`; it fits. Waits for submitted work.
+    fn read(&self, src: &Buffer, out: &mut [u8]) -> Result<()>;
+    /// Re-lays raw blocks out; their number has been checked.
+    fn upload_weight(&self, raw: &[u8], ty: GgmlType, n: usize, k: usize) -> Result<Weight>;
+    /// Compiles a hand-written kernel; `constants` specialise it.
+    fn compile(
+        &self,
+        name: &str,
+        source: &KernelSource,
+        constants: &[(String, f64)],
+    ) -> Result<Arc<dyn Any + Send + Sync>>;
+    /// A fresh encoder.
+    fn encoder(&self) -> Result<Box<dyn Encode>>;
+    /// Runs what this device's encoders finished, in list order.
+    fn submit(&self, commands: Vec<Box<dyn Any + Send>>) -> Result<Submission>;
+    /// Allocates the workspace that `plan` needs, so that running it allocates nothing.
+    fn prepare(&self, plan: &Plan) -> Result<()>;
+    /// Runs a recorded plan.
+    fn run(&self, plan: &Plan) -> Result<Submission>;
+    /// Bytes per second of pure reading, measured now.
+    fn measure_read_bandwidth(&self) -> Result<f64>;
+}
+
+/// A device. Cloning is cheap and means the same device; all methods take `&self` and may be called from any thread.
+#[derive(Clone)]
+pub struct Device {
+    backend: Arc<dyn Backend>,
+}
+
+impl Device {
+    /// Wraps a device crate's implementation.
+    pub fn new(backend: impl Backend) -> Device {
+        Device { backend: Arc::new(backend) }
+    }
+
+    /// The identity that this device's buffers carry.
+    pub fn id(&self) -> DeviceId {
+        self.backend.id()
+    }
+
+    /// What the device is.
+    pub fn info(&self) -> &DeviceInfo {
+        self.backend.info()
+    }
+
+    /// Bytes allocated now: buffers, weights and workspace.
+    pub fn allocated_bytes(&self) -> u64 {
+        self.backend.allocated_bytes()
+    }
+
+    /// Zero-filled memory for `shape` elements, at least one.
+    pub fn alloc(&self, dtype: DType, shape: &[usize]) -> Result<Buffer> {
+        let bytes = match n_bytes(dtype, shape) {
+            Some(0) => return Err(argument("alloc", format!("{dtype}{shape:?} has no elements"))),
+            Some(bytes) => bytes,
+            None => return Err(argument("alloc", format!("{dtype}{shape:?} is larger than memory can be"))),
+        };
+        Buffer::from_storage(self.backend.alloc(bytes)?, self.id(), dtype, shape)
+    }
+
+    /// A buffer of `shape` that holds `values`.
+    pub fn upload<T: Pod>(&self, values: &[T], dtype: DType, shape: &[usize]) -> Result<Buffer> {
+        let buffer = self.alloc(dtype, shape)?;
+        if size_of_val(values) != buffer.n_bytes() {
+            let problem = format!("{} bytes for {buffer:?}", size_of_val(values));
+            return Err(argument("upload", problem));
+        }
+        self.write(&buffer, values)?;
+        Ok(buffer)
+    }
+
+    /// Copies `values` to the start of `dst`. Fails if they do not fit.
+    pub fn write<T: Pod>(&self, dst: &Buffer, values: &[T]) -> Result<()> {
+        self.check("write", dst, size_of_val(values), size_of::<T>())?;
+        self.backend.write(dst, bytemuck::cast_slice(values))
+    }
+
+    /// Copies the start of `src` to `out` after all submitted work. Fails if `src` is too short.
+    pub fn read<T: Pod>(&self, src: &Buffer, out: &mut [T]) -> Result<()> {
+        self.check("read", src, size_of_val(out), size_of::<T>())?;
+        self.backend.read(src, bytemuck::cast_slice_mut(out))
+    }
+
+    /// All of `src`, after all submitted work.
+    pub fn read_vec<T: Pod>(&self, src: &Buffer) -> Result<Vec<T>> {
+        let mut out = Vec::new();
+        let n = src.n_bytes() / size_of::<T>().max(1);
+        out.try_reserve_exact(n).map_err(|_| Error::OutOfMemory {
+            device: "host".into(),
+            what: format!("a copy of {src:?}"),
+            requested_bytes: src.n_bytes(),
+        })?;
+        out.resize(n, T::zeroed());
+        self.read(src, &mut out)?;
+        Ok(out)
+    }
+
+    fn check(&self, op: &'static str, buffer: &Buffer, n_bytes: usize, element: usize) -> Result<()> {
+        if buffer.device() != self.id() {
+            return Err(Error::WrongDevice { op, what: "the buffer" });
+        }
+        if element != buffer.dtype().size_of() && element != 1 {
+            return Err(argument(op, format!("elements of {element} bytes for {buffer:?}")));
+        }
+        if n_bytes > buffer.n_bytes() {
+            return Err(argument(op, format!("{n_bytes} bytes do not fit {buffer:?}")));
+        }
+        Ok(())
+    }
+
+    /// Checks a matrix of `n` rows of `k` weights, given as raw GGML blocks, and re-lays it out for this device, once.
+    pub fn upload_weight(&self, raw: &[u8], ty: GgmlType, n: usize, k: usize) -> Result<Weight> {
+        let bytes = ty.row_bytes(k).and_then(|row| row.checked_mul(n));
+        if n == 0 || k == 0 || bytes != Some(raw.len()) {
+            let problem = match bytes {
+                Some(b) if n > 0 && k > 0 => format!("{ty}[{n}, {k}] takes {b} bytes, {} came", raw.len()),
+                _ => format!("{ty} cannot be [{n}, {k}]: blocks hold {} values", ty.block_values()),
+            };
+            return Err(argument("upload_weight", problem));
+        }
+        if !ty.is_decodable() {
+            return Err(Error::UnsupportedType { device: self.info().name.clone(), ty });
+        }
+        self.backend.upload_weight(raw, ty, n, k)
+    }
+
+    /// An empty plan for this device.
+    pub fn plan(&self) -> Plan {
+        Plan::new(self.id())
+    }
+
+    /// Allocates what `plan` needs beside its buffers, so that [`Device::run`] allocates nothing.
+    pub fn prepare(&self, plan: &Plan) -> Result<()> {
+        self.check_plan(plan)?;
+        self.backend.prepare(plan)
+    }
+
+    /// Runs a recorded plan.
+    pub fn run(&self, plan: &Plan) -> Result<Submission> {
+        self.check_plan(plan)?;
+        self.backend.run(plan)
+    }
+
+    fn check_plan(&self, plan: &Plan) -> Result<()> {
+        if plan.device() == self.id() {
+            return Ok(());
+        }
+        Err(Error::WrongDevice { op: "run", what: "the plan" })
+    }
+
+    /// A fresh encoder; it may be filled on any thread.
+    pub fn command_encoder(&self) -> Result<CommandEncoder> {
+        Ok(CommandEncoder::new(self.clone(), self.backend.encoder()?))
+    }
+
+    /// Runs finished commands in list order, whichever thread encoded them.
+    pub fn submit(&self, commands: impl IntoIterator<Item = Commands>) -> Result<Submission> {
+        let mut list = Vec::new();
+        for commands in commands {
+            if commands.device != self.id() {
+                return Err(Error::WrongDevice { op: "submit", what: "a list of commands" });
+            }
+            list.push(commands.inner);
+        }
+        self.backend.submit(list)
+    }
+
+    /// Bytes per second of pure reading, measured now (takes a second or two): the peak that decoding is compared with.
+    pub fn measure_read_bandwidth(&self) -> Result<f64> {
+        self.backend.measure_read_bandwidth()
+    }
+
+    pub(crate) fn backend(&self) -> &dyn Backend {
+        &*self.backend
+    }
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.info().kind, self.info().name)
+    }
+}

@@ -1,0 +1,155 @@
+//! Driving a device by hand: [`CommandEncoder`] records ops and hand-written kernels, [`Commands`] is what it finishes into, and
+//! [`Submission`] is work under way.
+
+use crate::buffer::{Buffer, DeviceId, Weight};
+use crate::device::Device;
+use crate::error::{Error, Result, argument};
+use crate::op::{MatmulPart, Op};
+use crate::plan::Record;
+use crate::registry::{Kernel, KernelArg};
+use recua_gguf::GgmlType;
+use std::any::Any;
+use std::time::Duration;
+
+/// A device's own encoder behind a [`CommandEncoder`]; for device crates.
+pub trait Encode: Send {
+    /// Appends an op that has been checked.
+    fn op(&mut self, op: &Op) -> Result<()>;
+    /// Appends `groups` workgroups of a kernel that this device compiled.
+    fn dispatch(&mut self, kernel: &Kernel, groups: [u32; 3], args: &[KernelArg<'_>]) -> Result<()>;
+    /// Ends the recording.
+    fn finish(self: Box<Self>) -> Result<Box<dyn Any + Send>>;
+}
+
+/// Records work for one device. Dropping it abandons the work.
+pub struct CommandEncoder {
+    device: Device,
+    inner: Box<dyn Encode>,
+}
+
+impl CommandEncoder {
+    pub(crate) fn new(device: Device, inner: Box<dyn Encode>) -> CommandEncoder {
+        CommandEncoder { device, inner }
+    }
+
+    /// `y = x · wᵀ` with the dimensions said again, as a check: `x` f32 `[m, k]`, `w` `[n, k]` of `ggml_type`, `y` f32 `[m, n]`.
+    pub fn quantized_matmul(
+        &mut self,
+        x: &Buffer,
+        w: &Weight,
+        y: &Buffer,
+        params: &QuantizedMatmulParams,
+    ) -> Result<()> {
+        let QuantizedMatmulParams { m, n, k, ggml_type } = *params;
+        if w.ggml_type() != ggml_type || (w.n(), w.k()) != (n, k) {
+            return Err(argument(
+                "quantized_matmul",
+                format!("{ggml_type}[{n}, {k}] is asked for, {w:?} came"),
+            ));
+        }
+        let (x, y) = (x.view(0, &[m, k])?, y.view(0, &[m, n])?);
+        self.matmul(&x, [MatmulPart::new(w, &y)])
+    }
+
+    /// Appends `groups` workgroups of a hand-written kernel.
+    pub fn dispatch(&mut self, kernel: &Kernel, groups: [u32; 3], args: &[KernelArg<'_>]) -> Result<()> {
+        let op = "dispatch";
+        if kernel.device() != self.device.id() {
+            return Err(Error::WrongDevice { op, what: "the kernel" });
+        }
+        for (i, arg) in args.iter().enumerate() {
+            let Some(buffer) = arg.buffer() else { continue };
+            if buffer.device() != self.device.id() {
+                return Err(Error::WrongDevice { op, what: "a buffer" });
+            }
+            let overlap = |other: &KernelArg<'_>| {
+                (arg.is_written() || other.is_written())
+                    && other.buffer().is_some_and(|other| other.overlaps(buffer))
+            };
+            if args[..i].iter().any(overlap) {
+                let problem = format!("kernel '{}': a written buffer overlaps argument {i}", kernel.name());
+                return Err(argument(op, problem));
+            }
+        }
+        self.inner.dispatch(kernel, groups, args)
+    }
+
+    /// Ends the recording; [`Device::submit`] runs it.
+    pub fn finish(self) -> Result<Commands> {
+        Ok(Commands { device: self.device.id(), inner: self.inner.finish()? })
+    }
+
+    /// Ends the recording and starts it.
+    pub fn commit(self) -> Result<Submission> {
+        let device = self.device.clone();
+        device.submit([self.finish()?])
+    }
+
+    /// Ends the recording, starts it and waits. An empty recording is fine.
+    pub fn commit_and_wait(self) -> Result<()> {
+        self.commit()?.wait()
+    }
+}
+
+impl Record for CommandEncoder {
+    fn push(&mut self, op: Op) -> Result<()> {
+        op.check(self.device.id())?;
+        self.inner.op(&op)
+    }
+}
+
+/// The dimensions of [`CommandEncoder::quantized_matmul`].
+#[derive(Clone, Copy, Debug)]
+pub struct QuantizedMatmulParams {
+    /// Rows of the input and the output.
+    pub m: usize,
+    /// Rows of the weight, columns of the output.
+    pub n: usize,
+    /// Columns of the input and the weight.
+    pub k: usize,
+    /// The type of the weight's blocks.
+    pub ggml_type: GgmlType,
+}
+
+/// A finished recording.
+pub struct Commands {
+    pub(crate) device: DeviceId,
+    pub(crate) inner: Box<dyn Any + Send>,
+}
+
+/// Work under way on a device; for device crates.
+pub trait Pending: Send + Sync {
+    /// Blocks until the work is done and says how it went.
+    fn wait(&self) -> Result<()>;
+    /// Whether the work is done; never blocks.
+    fn is_done(&self) -> bool;
+    /// How long the device worked, once done; `None` where it cannot tell.
+    fn gpu_time(&self) -> Option<Duration>;
+}
+
+/// Work under way. Dropping it does not stop the work.
+pub struct Submission {
+    pending: Box<dyn Pending>,
+}
+
+impl Submission {
+    /// Wraps a device's own handle.
+    pub fn new(pending: impl Pending + 'static) -> Submission {
+        Submission { pending: Box::new(pending) }
+    }
+
+    /// Blocks until the work is done and says how it went. May be called again.
+    pub fn wait(&self) -> Result<()> {
+        self.pending.wait()
+    }
+
+    /// Whether the work is done; never blocks.
+    pub fn is_done(&self) -> bool {
+        self.pending.is_done()
+    }
+
+    /// How long the device worked, once done; `None` where it cannot tell.
+    pub fn gpu_time(&self) -> Option<Duration> {
+        self.pending.gpu_time()
+    }
+}

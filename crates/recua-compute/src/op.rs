@@ -1,0 +1,505 @@
+//! The vocabulary of a forward pass: what a device can be asked to do, and when a request makes sense.
+//!
+//! Matrices are row-major: `[rows, cols]`. A *row* is one token of one sequence; a batch is any mix of rows. There is no flag for
+//! prompt or generation. Each op's CPU version is its definition.
+//!
+//! **The key-value cache.** K and V of a layer are one buffer each of shape `[n_pages, n_kv_heads, PAGE_TOKENS, head_dim]`. Only
+//! the page stride is common property (page `p` is the `p`-th slice of the outermost dimension, so a page can be copied); the order
+//! inside a page belongs to the device, because only `rope_store` writes and only `attention` reads it.
+
+use crate::buffer::{Buffer, DType, DeviceId, Weight};
+use crate::error::{Error, Result, argument};
+use std::fmt;
+
+/// Tokens in one page of the key-value cache.
+pub const PAGE_TOKENS: usize = 32;
+
+/// One step of a [`crate::Plan`].
+#[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "each variant's structure has the text")]
+pub enum Op {
+    Embed(Embed),
+    RmsNorm(RmsNorm),
+    Matmul(Matmul),
+    MatmulGlu(MatmulGlu),
+    RopeStore(RopeStore),
+    Attention(Attention),
+    GatherRows(GatherRows),
+    Argmax(Argmax),
+    Copy(Copy),
+}
+
+/// `out[r] = table[tokens[r]]`, decoded to f32.
+#[derive(Clone, Debug)]
+pub struct Embed {
+    /// `[vocabulary, dim]`
+    pub table: Weight,
+    /// u32 `[rows]`
+    pub tokens: Buffer,
+    /// f32 `[rows, dim]`
+    pub out: Buffer,
+}
+
+/// `out[r] = x[r] / sqrt(mean(x[r]²) + eps) * weight`.
+#[derive(Clone, Debug)]
+pub struct RmsNorm {
+    /// f32 `[rows, dim]`
+    pub x: Buffer,
+    /// f32 `[dim]`
+    pub weight: Buffer,
+    /// f32 `[rows, dim]`; may be `x`
+    pub out: Buffer,
+    /// Added to the mean square.
+    pub eps: f32,
+}
+
+/// `part.out = x · part.weightᵀ (+ bias) (+ add)` for each part: several weights share one reading of `x`.
+#[derive(Clone, Debug)]
+pub struct Matmul {
+    /// f32 `[rows, k]`
+    pub x: Buffer,
+    /// At least one.
+    pub parts: Vec<MatmulPart>,
+}
+
+/// One weight of a [`Matmul`].
+#[derive(Clone, Debug)]
+pub struct MatmulPart {
+    /// `[n, k]`
+    pub weight: Weight,
+    /// f32 `[n]`
+    pub bias: Option<Buffer>,
+    /// f32 `[rows, n]`, the residual; may be `out`
+    pub add: Option<Buffer>,
+    /// f32 `[rows, n]`
+    pub out: Buffer,
+}
+
+impl MatmulPart {
+    /// A plain product.
+    pub fn new(weight: &Weight, out: &Buffer) -> MatmulPart {
+        MatmulPart { weight: weight.clone(), bias: None, add: None, out: out.clone() }
+    }
+
+    /// The same with `bias` added to every row.
+    pub fn with_bias(mut self, bias: Option<&Buffer>) -> MatmulPart {
+        self.bias = bias.cloned();
+        self
+    }
+
+    /// The same with the residual `add` added.
+    pub fn with_add(mut self, add: &Buffer) -> MatmulPart {
+        self.add = Some(add.clone());
+        self
+    }
+}
+
+/// The gate's activation in [`MatmulGlu`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// `x / (1 + exp(-x))`
+    Silu,
+}
+
+/// `out = activation(x · gateᵀ) * (x · upᵀ)`.
+#[derive(Clone, Debug)]
+pub struct MatmulGlu {
+    /// f32 `[rows, k]`
+    pub x: Buffer,
+    /// `[n, k]`
+    pub gate: Weight,
+    /// `[n, k]`
+    pub up: Weight,
+    /// Applied to the gate.
+    pub activation: Activation,
+    /// f32 `[rows, n]`
+    pub out: Buffer,
+}
+
+/// Which elements of a head are rotated together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RopeStyle {
+    /// `(2i, 2i + 1)`, as in GGUF's `llama`
+    Interleaved,
+    /// `(i, i + n_rot / 2)`, as in `qwen2`, `qwen3`
+    Halves,
+}
+
+/// Where each row stands: which position of which sequence, and where that sequence's pages are.
+#[derive(Clone, Debug)]
+pub struct RowMap {
+    /// u32 `[rows]`: the row's position in its sequence, from 0
+    pub positions: Buffer,
+    /// u32 `[rows]`: the row's line in `pages`
+    pub sequences: Buffer,
+    /// u32 `[sequences_max, pages_max]`: the page that holds positions `[PAGE_TOKENS * i, PAGE_TOKENS * (i + 1))`
+    pub pages: Buffer,
+}
+
+/// The cache of one layer (see the module's text for the layout).
+#[derive(Clone, Debug)]
+pub struct KvLayer {
+    /// f16 or f32 `[n_pages, n_kv_heads, PAGE_TOKENS, head_dim]`
+    pub k: Buffer,
+    /// the same shape and type as `k`
+    pub v: Buffer,
+}
+
+impl KvLayer {
+    /// Heads of K and V.
+    pub fn n_kv_heads(&self) -> usize {
+        self.k.shape()[1]
+    }
+
+    /// Elements of a head.
+    pub fn head_dim(&self) -> usize {
+        self.k.shape()[3]
+    }
+
+    /// Pages in the pool.
+    pub fn n_pages(&self) -> usize {
+        self.k.shape()[0]
+    }
+}
+
+/// RMS norms of the single heads, before the rotation (qwen3).
+#[derive(Clone, Debug)]
+pub struct HeadNorm {
+    /// f32 `[head_dim]`
+    pub q: Buffer,
+    /// f32 `[head_dim]`
+    pub k: Buffer,
+    /// Added to the mean square.
+    pub eps: f32,
+}
+
+/// Rotates `q` in place and writes the rotated `k` and `v` into their slots of the cache.
+#[derive(Clone, Debug)]
+pub struct RopeStore {
+    /// f32 `[rows, n_heads * head_dim]`, rotated in place
+    pub q: Buffer,
+    /// f32 `[rows, n_kv_heads * head_dim]`, unchanged
+    pub k: Buffer,
+    /// f32 `[rows, n_kv_heads * head_dim]`
+    pub v: Buffer,
+    /// Norms of the heads, if the model has them.
+    pub norm: Option<HeadNorm>,
+    /// f32 `[positions_max, n_rot / 2, 2]`: cosine and sine of each pair's angle; elements from `n_rot` on are not rotated
+    pub table: Buffer,
+    /// Which elements make a pair.
+    pub style: RopeStyle,
+    /// Where each row goes.
+    pub rows: RowMap,
+    /// The layer's cache.
+    pub cache: KvLayer,
+}
+
+/// Causal attention of every row over its own sequence, up to and including its own position; query head `h` reads KV head
+/// `h / (n_heads / n_kv_heads)`.
+#[derive(Clone, Debug)]
+pub struct Attention {
+    /// f32 `[rows, n_heads * head_dim]`, rotated
+    pub q: Buffer,
+    /// Where each row stands.
+    pub rows: RowMap,
+    /// The layer's cache, this step's keys and values already in it.
+    pub cache: KvLayer,
+    /// Multiplies the scores, usually `1 / sqrt(head_dim)`.
+    pub scale: f32,
+    /// f32 `[rows, n_heads * head_dim]`
+    pub out: Buffer,
+}
+
+/// `out[i] = x[indexes[i]]`.
+#[derive(Clone, Debug)]
+pub struct GatherRows {
+    /// f32 `[rows, dim]`
+    pub x: Buffer,
+    /// u32 `[n]`
+    pub indexes: Buffer,
+    /// f32 `[n, dim]`
+    pub out: Buffer,
+}
+
+/// `out[i]` = the index of the largest `x[i]`; the lowest one of equals.
+#[derive(Clone, Debug)]
+pub struct Argmax {
+    /// f32 `[n, cols]`
+    pub x: Buffer,
+    /// u32 `[n]`
+    pub out: Buffer,
+}
+
+/// `dst = src`, byte for byte.
+#[derive(Clone, Debug)]
+pub struct Copy {
+    /// any type
+    pub src: Buffer,
+    /// as many bytes as `src`, not overlapping it
+    pub dst: Buffer,
+}
+
+impl Op {
+    /// The op's name: the same in every language, file and table.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Op::Embed(_) => "embed",
+            Op::RmsNorm(_) => "rms_norm",
+            Op::Matmul(_) => "matmul",
+            Op::MatmulGlu(_) => "matmul_glu",
+            Op::RopeStore(_) => "rope_store",
+            Op::Attention(_) => "attention",
+            Op::GatherRows(_) => "gather_rows",
+            Op::Argmax(_) => "argmax",
+            Op::Copy(_) => "copy",
+        }
+    }
+
+    /// Checks types, shapes, devices and overlaps, so that kernels need not. What it cannot see are the *values* of index buffers:
+    /// a device checks those against the sizes when it runs.
+    pub fn check(&self, device: DeviceId) -> Result<()> {
+        let c = Check { op: self.name(), device };
+        match self {
+            Op::Embed(o) => {
+                c.weight("table", &o.table)?;
+                c.shape("tokens", &o.tokens, DType::U32, &[o.out.n_rows()])?;
+                c.shape("out", &o.out, DType::F32, &[o.tokens.n_elements(), o.table.k()])
+            }
+            Op::RmsNorm(o) => {
+                c.matrix("x", &o.x)?;
+                c.shape("weight", &o.weight, DType::F32, &[o.x.n_cols()])?;
+                c.shape("out", &o.out, DType::F32, o.x.shape())?;
+                c.apart_or_same("out", &o.out, "x", &o.x)?;
+                c.apart("out", &o.out, "weight", &o.weight)
+            }
+            Op::Matmul(o) => {
+                c.matrix("x", &o.x)?;
+                if o.parts.is_empty() {
+                    return Err(argument(c.op, "there is no weight"));
+                }
+                for (i, part) in o.parts.iter().enumerate() {
+                    c.product(&o.x, &part.weight, &part.out)?;
+                    if let Some(bias) = &part.bias {
+                        c.shape("bias", bias, DType::F32, &[part.weight.n()])?;
+                        c.apart("out", &part.out, "bias", bias)?;
+                    }
+                    if let Some(add) = &part.add {
+                        c.shape("add", add, DType::F32, part.out.shape())?;
+                        c.apart_or_same("out", &part.out, "add", add)?;
+                    }
+                    for other in &o.parts[i + 1..] {
+                        c.apart("out", &part.out, "another part's out", &other.out)?;
+                    }
+                    for other in o.parts.iter().enumerate().filter(|(j, _)| *j != i).map(|(_, p)| p) {
+                        if let Some(add) = &other.add {
+                            c.apart("out", &part.out, "another part's add", add)?;
+                        }
+                    }
+                }
+                Ok(())
+            }
+            Op::MatmulGlu(o) => {
+                c.matrix("x", &o.x)?;
+                c.product(&o.x, &o.gate, &o.out)?;
+                c.product(&o.x, &o.up, &o.out)
+            }
+            Op::RopeStore(o) => {
+                let (rows, head_dim) = (o.q.n_rows(), c.cache(&o.cache)?);
+                c.row_map(&o.rows, rows)?;
+                c.matrix("q", &o.q)?;
+                c.heads("q", &o.q, head_dim)?;
+                let kv_shape = [rows, o.cache.n_kv_heads() * head_dim];
+                c.shape("k", &o.k, DType::F32, &kv_shape)?;
+                c.shape("v", &o.v, DType::F32, &kv_shape)?;
+                c.dtype("table", &o.table, DType::F32)?;
+                match *o.table.shape() {
+                    [_, pairs, 2] if pairs * 2 <= head_dim => {}
+                    _ => {
+                        return Err(argument(
+                            c.op,
+                            format!("table {:?} is not [positions, at most {}, 2]", o.table, head_dim / 2),
+                        ));
+                    }
+                }
+                if let Some(norm) = &o.norm {
+                    c.shape("q norm", &norm.q, DType::F32, &[head_dim])?;
+                    c.shape("k norm", &norm.k, DType::F32, &[head_dim])?;
+                }
+                for (what, other) in [("k", &o.k), ("v", &o.v), ("cache", &o.cache.k), ("cache", &o.cache.v)]
+                {
+                    c.apart("q", &o.q, what, other)?;
+                }
+                for input in [&o.k, &o.v, &o.table] {
+                    c.apart("cache", &o.cache.k, "an input", input)?;
+                    c.apart("cache", &o.cache.v, "an input", input)?;
+                }
+                Ok(())
+            }
+            Op::Attention(o) => {
+                let (rows, head_dim) = (o.q.n_rows(), c.cache(&o.cache)?);
+                c.row_map(&o.rows, rows)?;
+                c.matrix("q", &o.q)?;
+                let n_heads = c.heads("q", &o.q, head_dim)?;
+                if n_heads % o.cache.n_kv_heads() != 0 {
+                    return Err(argument(
+                        c.op,
+                        format!("{n_heads} heads cannot share {} KV heads", o.cache.n_kv_heads()),
+                    ));
+                }
+                c.shape("out", &o.out, DType::F32, o.q.shape())?;
+                for (what, other) in [("q", &o.q), ("cache", &o.cache.k), ("cache", &o.cache.v)] {
+                    c.apart("out", &o.out, what, other)?;
+                }
+                Ok(())
+            }
+            Op::GatherRows(o) => {
+                c.matrix("x", &o.x)?;
+                c.shape("indexes", &o.indexes, DType::U32, &[o.out.n_rows()])?;
+                c.shape("out", &o.out, DType::F32, &[o.indexes.n_elements(), o.x.n_cols()])?;
+                c.apart("out", &o.out, "x", &o.x)
+            }
+            Op::Argmax(o) => {
+                c.matrix("x", &o.x)?;
+                if o.x.n_cols() == 0 {
+                    return Err(argument(c.op, "x has no columns"));
+                }
+                c.shape("out", &o.out, DType::U32, &[o.x.n_rows()])?;
+                c.apart("out", &o.out, "x", &o.x)
+            }
+            Op::Copy(o) => {
+                c.same_device("src", o.src.device())?;
+                c.same_device("dst", o.dst.device())?;
+                if o.src.n_bytes() != o.dst.n_bytes() {
+                    let problem = format!("src has {} bytes, dst {}", o.src.n_bytes(), o.dst.n_bytes());
+                    return Err(argument(c.op, problem));
+                }
+                c.apart("dst", &o.dst, "src", &o.src)
+            }
+        }
+    }
+}
+
+/// The checks that several ops share.
+struct Check {
+    op: &'static str,
+    device: DeviceId,
+}
+
+impl Check {
+    fn same_device(&self, what: &'static str, device: DeviceId) -> Result<()> {
+        if device == self.device { Ok(()) } else { Err(Error::WrongDevice { op: self.op, what }) }
+    }
+
+    fn dtype(&self, what: &'static str, buffer: &Buffer, expected: DType) -> Result<()> {
+        self.same_device(what, buffer.device())?;
+        if buffer.dtype() == expected {
+            return Ok(());
+        }
+        Err(Error::WrongType { op: self.op, what, found: buffer.dtype(), expected })
+    }
+
+    fn shape(&self, what: &'static str, buffer: &Buffer, dtype: DType, shape: &[usize]) -> Result<()> {
+        self.dtype(what, buffer, dtype)?;
+        if buffer.shape() == shape {
+            return Ok(());
+        }
+        Err(argument(self.op, format!("{what} has shape {:?}, {shape:?} is needed", buffer.shape())))
+    }
+
+    fn matrix(&self, what: &'static str, buffer: &Buffer) -> Result<()> {
+        self.dtype(what, buffer, DType::F32)?;
+        if buffer.shape().len() == 2 {
+            return Ok(());
+        }
+        Err(argument(self.op, format!("{what} has shape {:?}, [rows, cols] is needed", buffer.shape())))
+    }
+
+    fn weight(&self, what: &'static str, weight: &Weight) -> Result<()> {
+        self.same_device(what, weight.device())
+    }
+
+    fn product(&self, x: &Buffer, weight: &Weight, out: &Buffer) -> Result<()> {
+        self.weight("weight", weight)?;
+        if x.n_cols() != weight.k() {
+            let problem = format!("x {x:?} has {} columns, the weight {weight:?} {}", x.n_cols(), weight.k());
+            return Err(argument(self.op, problem));
+        }
+        self.shape("out", out, DType::F32, &[x.n_rows(), weight.n()])?;
+        self.apart("out", out, "x", x)
+    }
+
+    fn apart(&self, what: &str, a: &Buffer, other: &str, b: &Buffer) -> Result<()> {
+        if a.overlaps(b) { Err(argument(self.op, format!("{what} overlaps {other}"))) } else { Ok(()) }
+    }
+
+    fn apart_or_same(&self, what: &str, a: &Buffer, other: &str, b: &Buffer) -> Result<()> {
+        if a.is_same(b) { Ok(()) } else { self.apart(what, a, other, b) }
+    }
+
+    fn cache(&self, cache: &KvLayer) -> Result<usize> {
+        let dtype = cache.k.dtype();
+        if !matches!(dtype, DType::F16 | DType::F32) {
+            return Err(argument(self.op, format!("a cache of {dtype} is not supported, f16 and f32 are")));
+        }
+        let [_, n_kv_heads, PAGE_TOKENS, head_dim] = *cache.k.shape() else {
+            let problem = format!("cache {:?} is not [pages, heads, {PAGE_TOKENS}, head_dim]", cache.k);
+            return Err(argument(self.op, problem));
+        };
+        self.shape("k cache", &cache.k, dtype, cache.k.shape())?;
+        self.shape("v cache", &cache.v, dtype, cache.k.shape())?;
+        if n_kv_heads == 0 || head_dim == 0 || head_dim % 2 != 0 {
+            let problem = format!("{n_kv_heads} KV heads of {head_dim}: an even head size is needed");
+            return Err(argument(self.op, problem));
+        }
+        self.apart("k cache", &cache.k, "v cache", &cache.v)?;
+        Ok(head_dim)
+    }
+
+    fn heads(&self, what: &str, buffer: &Buffer, head_dim: usize) -> Result<usize> {
+        if buffer.n_cols() != 0 && buffer.n_cols() % head_dim == 0 {
+            return Ok(buffer.n_cols() / head_dim);
+        }
+        Err(argument(self.op, format!("{what} {buffer:?} does not hold heads of {head_dim}")))
+    }
+
+    fn row_map(&self, rows: &RowMap, n_rows: usize) -> Result<()> {
+        self.shape("positions", &rows.positions, DType::U32, &[n_rows])?;
+        self.shape("sequences", &rows.sequences, DType::U32, &[n_rows])?;
+        self.dtype("pages", &rows.pages, DType::U32)?;
+        if rows.pages.shape().len() == 2 {
+            return Ok(());
+        }
+        Err(argument(self.op, format!("pages {:?} is not [sequences, pages]", rows.pages)))
+    }
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:<11} ", self.name())?;
+        match self {
+            Op::Embed(o) => write!(f, "{:?}[{:?}] -> {:?}", o.table, o.tokens, o.out),
+            Op::RmsNorm(o) => write!(f, "{:?} -> {:?}", o.x, o.out),
+            Op::Matmul(o) => {
+                write!(f, "{:?}", o.x)?;
+                for (i, part) in o.parts.iter().enumerate() {
+                    write!(f, "{} {:?}", if i == 0 { " ·" } else { "," }, part.weight)?;
+                    let bias = if part.bias.is_some() { " + bias" } else { "" };
+                    let add = if part.add.is_some() { " + residual" } else { "" };
+                    write!(f, "{bias}{add} -> {:?}", part.out)?;
+                }
+                Ok(())
+            }
+            Op::MatmulGlu(o) => {
+                write!(f, "{:?} · {:?}, {:?} ({:?}) -> {:?}", o.x, o.gate, o.up, o.activation, o.out)
+            }
+            Op::RopeStore(o) => {
+                let norm = if o.norm.is_some() { ", head norm" } else { "" };
+                write!(f, "{:?}, {:?}, {:?} ({:?}{norm}) -> {:?}", o.q, o.k, o.v, o.style, o.cache.k)
+            }
+            Op::Attention(o) => write!(f, "{:?}, {:?} -> {:?}", o.q, o.cache.k, o.out),
+            Op::GatherRows(o) => write!(f, "{:?}[{:?}] -> {:?}", o.x, o.indexes, o.out),
+            Op::Argmax(o) => write!(f, "{:?} -> {:?}", o.x, o.out),
+            Op::Copy(o) => write!(f, "{:?} -> {:?}", o.src, o.dst),
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! A forward pass as data: [`Plan`], and [`Record`], the typed methods that a plan and a command encoder share.
+
+use crate::buffer::{Buffer, DeviceId, Weight};
+use crate::error::Result;
+use crate::op::*;
+use std::fmt;
+
+/// Something ops are recorded into. Each method checks its arguments at once and names what does not fit.
+pub trait Record {
+    /// Checks and appends one op.
+    fn push(&mut self, op: Op) -> Result<()>;
+
+    /// See [`Embed`].
+    fn embed(&mut self, table: &Weight, tokens: &Buffer, out: &Buffer) -> Result<()> {
+        self.push(Op::Embed(Embed { table: table.clone(), tokens: tokens.clone(), out: out.clone() }))
+    }
+
+    /// See [`RmsNorm`].
+    fn rms_norm(&mut self, x: &Buffer, weight: &Buffer, out: &Buffer, eps: f32) -> Result<()> {
+        self.push(Op::RmsNorm(RmsNorm { x: x.clone(), weight: weight.clone(), out: out.clone(), eps }))
+    }
+
+    /// See [`Matmul`].
+    fn matmul(&mut self, x: &Buffer, parts: impl Into<Vec<MatmulPart>>) -> Result<()>
+    where
+        Self: Sized,
+    {
+        self.push(Op::Matmul(Matmul { x: x.clone(), parts: parts.into() }))
+    }
+
+    /// See [`MatmulGlu`].
+    fn matmul_glu(
+        &mut self,
+        x: &Buffer,
+        gate: &Weight,
+        up: &Weight,
+        activation: Activation,
+        out: &Buffer,
+    ) -> Result<()> {
+        self.push(Op::MatmulGlu(MatmulGlu {
+            x: x.clone(),
+            gate: gate.clone(),
+            up: up.clone(),
+            activation,
+            out: out.clone(),
+        }))
+    }
+
+    /// See [`RopeStore`].
+    fn rope_store(&mut self, op: RopeStore) -> Result<()> {
+        self.push(Op::RopeStore(op))
+    }
+
+    /// See [`Attention`].
+    fn attention(&mut self, op: Attention) -> Result<()> {
+        self.push(Op::Attention(op))
+    }
+
+    /// See [`GatherRows`].
+    fn gather_rows(&mut self, x: &Buffer, indexes: &Buffer, out: &Buffer) -> Result<()> {
+        self.push(Op::GatherRows(GatherRows { x: x.clone(), indexes: indexes.clone(), out: out.clone() }))
+    }
+
+    /// See [`Argmax`].
+    fn argmax(&mut self, x: &Buffer, out: &Buffer) -> Result<()> {
+        self.push(Op::Argmax(Argmax { x: x.clone(), out: out.clone() }))
+    }
+
+    /// See [`Copy`].
+    fn copy(&mut self, src: &Buffer, dst: &Buffer) -> Result<()> {
+        self.push(Op::Copy(Copy { src: src.clone(), dst: dst.clone() }))
+    }
+}
+
+/// A flat list of ops over buffers of one device. What changes from step to step (tokens, positions, page tables) lives in small
+/// device buffers that the ops name, so a plan of the same shape is recorded once and run many times.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    device: DeviceId,
+    ops: Vec<Op>,
+}
+
+impl Plan {
+    /// An empty plan; [`crate::Device::plan`] is the usual way to one.
+    pub fn new(device: DeviceId) -> Plan {
+        Plan { device, ops: Vec::new() }
+    }
+
+    /// The device it was recorded for.
+    pub fn device(&self) -> DeviceId {
+        self.device
+    }
+
+    /// The ops in the order they run.
+    pub fn ops(&self) -> &[Op] {
+        &self.ops
+    }
+
+    /// The ops `[start, end)` as a plan of their own: to encode in parts, time one op or find a bad kernel.
+    pub fn part(&self, start: usize, end: usize) -> Plan {
+        Plan {
+            device: self.device,
+            ops: self.ops.get(start..end.min(self.ops.len())).unwrap_or_default().to_vec(),
+        }
+    }
+}
+
+impl Record for Plan {
+    fn push(&mut self, op: Op) -> Result<()> {
+        op.check(self.device)?;
+        self.ops.push(op);
+        Ok(())
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, op) in self.ops.iter().enumerate() {
+            writeln!(f, "{i:>4} {op}")?;
+        }
+        Ok(())
+    }
+}
