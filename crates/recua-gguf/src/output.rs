@@ -1,0 +1,67 @@
+//! A file that appears under its name only when it is complete.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// Writes beside the target under a temporary name, removes that if dropped, and renames it in [`commit`].
+///
+/// [`commit`]: Self::commit
+pub(crate) struct Output {
+    file: Option<BufWriter<File>>,
+    temporary: PathBuf,
+    target: PathBuf,
+}
+
+impl Output {
+    pub(crate) fn create(target: &Path) -> Result<Self> {
+        let name = target.file_name().ok_or_else(|| {
+            Error::other("not a file name; give the path of the file to write").in_file(target)
+        })?;
+        let mut temporary_name = std::ffi::OsString::from(".");
+        temporary_name.push(name);
+        temporary_name.push(format!(".{}.gguf.tmp", std::process::id()));
+        let temporary = target.with_file_name(temporary_name);
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&temporary)
+            .map_err(|e| Error::from(e).in_file(&temporary))?;
+        // Large writes go straight through; the buffer only gathers padding.
+        let file = Some(BufWriter::new(file));
+        Ok(Self { file, temporary, target: target.to_path_buf() })
+    }
+
+    /// Makes the file permanent under its name, replacing what was there.
+    pub(crate) fn commit(mut self) -> Result<()> {
+        let named = |e: std::io::Error| Error::from(e).in_file(&self.target);
+        if let Some(file) = self.file.take() {
+            let file = file.into_inner().map_err(|e| named(e.into_error()))?;
+            file.sync_all().map_err(named)?;
+        }
+        fs::rename(&self.temporary, &self.target).map_err(named)
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match &mut self.file {
+            Some(file) => file.write(bytes),
+            None => Ok(0),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.as_mut().map_or(Ok(()), Write::flush)
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        self.file = None;
+        // After a commit there is nothing of this name; after a failure nothing more can be done about it.
+        let _ = fs::remove_file(&self.temporary);
+    }
+}
