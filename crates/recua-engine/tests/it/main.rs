@@ -1,0 +1,4 @@
+//! The integration tests of recua-engine, one binary.
+#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
+
+mod tokenizer;
