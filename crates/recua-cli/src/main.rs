@@ -1,1 +1,64 @@
-fn main() {}
+//! The command `recua`. One file a command; start at [`dispatch`]. [`args`] is what was typed, [`failure`] how a
+//! command fails, [`output`] what the user sees.
+#![forbid(unsafe_code)]
+
+mod args;
+mod failure;
+mod inspect;
+mod model;
+mod output;
+mod quantize;
+mod source;
+mod synth;
+mod table;
+mod tokenize;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use args::{Cli, Command};
+use failure::{Failure, Result};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // A panic has printed its own message; here it only becomes an exit code of the promised set.
+    match std::panic::catch_unwind(|| dispatch(cli.command)) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(failure)) => failure.report(),
+        Err(_) => ExitCode::from(1),
+    }
+}
+
+fn dispatch(command: Command) -> Result {
+    match command {
+        Command::Tokenize(args) => tokenize::run(args),
+        Command::Inspect(args) => inspect::run(args),
+        Command::Quantize(args) => quantize::run(args),
+        Command::Synth(args) => synth::run(args),
+        Command::Completions { shell } => completions(shell),
+        Command::Man => man(),
+        _ => Err(Failure::other("not yet")),
+    }
+}
+
+fn completions(shell: clap_complete::Shell) -> Result {
+    // Into memory first: clap_complete panics if it cannot write.
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "recua", &mut script);
+    print(&script)
+}
+
+fn man() -> Result {
+    let mut page = Vec::new();
+    clap_mangen::Man::new(Cli::command()).render(&mut page)?;
+    print(&page)
+}
+
+fn print(bytes: &[u8]) -> Result {
+    let mut out = output::stdout();
+    out.write_all(bytes)?;
+    out.flush()?;
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! `recua quantize`: the same model in another type.
+
+use std::path::Path;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use recua_gguf::{FileType, quantize};
+
+use crate::args::QuantizeArgs;
+use crate::failure::{Failure, OrFail, Result};
+use crate::output::{bytes, count, note, printable};
+use crate::source;
+
+pub(crate) fn run(args: QuantizeArgs) -> Result {
+    let file_type: FileType = args.file_type.parse().or_user()?;
+    check_output(&args.output)?;
+    let input = source::open(&args.input)?;
+    if is_same_file(Path::new(&args.input), &args.output) {
+        let message = "is the input too; give another name for the output";
+        return Err(Failure::user(format!("{}: {message}", args.output.display())));
+    }
+    let threads = args.threads.unwrap_or_else(cores);
+    let bar = progress_bar();
+    let mut progress = |done: usize, all: usize, name: &str| {
+        bar.set_length(all as u64);
+        bar.set_position(done as u64);
+        bar.set_message(printable(name));
+    };
+    let report = quantize(&input, &args.output, file_type, threads, &mut progress);
+    bar.finish_and_clear();
+    let report = report.map_err(failure)?;
+    let types: Vec<_> = report
+        .types
+        .iter()
+        .map(|(ty, n, size)| format!("{} of {ty} ({})", count(*n, "tensor"), bytes(*size)))
+        .collect();
+    note!(
+        "{}: {} to {}; {}",
+        printable(&args.output.display().to_string()),
+        bytes(report.bytes_in),
+        bytes(report.bytes_out),
+        types.join(", ")
+    );
+    Ok(())
+}
+
+/// Threads for work that is not a device's.
+pub(crate) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get())
+}
+
+/// Refuses an output that cannot be, before the work that would go into it.
+pub(crate) fn check_output(path: &Path) -> Result {
+    if path.is_dir() {
+        return Err(Failure::user(format!("{}: is a folder; give the name of a file", path.display())));
+    }
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => {
+            Err(Failure::user(format!("{}: the folder {} does not exist", path.display(), folder.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A full disk is nobody's mistake; a model that cannot be converted is the user's.
+pub(crate) fn failure(e: recua_gguf::Error) -> Failure {
+    if e.is_io() { Failure::other(e) } else { Failure::user(e) }
+}
+
+fn is_same_file(a: &Path, b: &Path) -> bool {
+    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
+}
+
+/// Drawn on stderr, and only if that is a terminal.
+fn progress_bar() -> ProgressBar {
+    let bar = ProgressBar::new(0);
+    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} tensors, {eta} left  {msg}") {
+        bar.set_style(style);
+    }
+    bar
+}

@@ -1,0 +1,58 @@
+//! MODEL on the command line: a path, `demo`, or something we can say a helpful word about.
+
+use std::io::Read;
+use std::path::Path;
+
+use recua_gguf::Gguf;
+
+use crate::failure::{Failure, OrFail, Result};
+
+/// The name of the embedded model.
+pub(crate) const DEMO: &str = "demo";
+
+/// The embedded model's file, if this build has it.
+fn demo_bytes() -> Option<&'static [u8]> {
+    None
+}
+
+/// Whether MODEL means the embedded model.
+pub(crate) fn is_demo(model: &str) -> bool {
+    model == DEMO
+}
+
+/// Opens MODEL and checks the file's structure.
+pub(crate) fn open(model: &str) -> Result<Gguf> {
+    if is_demo(model) {
+        let bytes = demo_bytes().ok_or_else(|| Failure::user("this build has no demo model; give a path"))?;
+        return Gguf::from_bytes(bytes).or_other();
+    }
+    let path = Path::new(model);
+    if model.starts_with("hf:") && !path.exists() {
+        let message = "recua cannot download models yet; download the GGUF file and give its path";
+        return Err(Failure::user(format!("{model}: {message}")));
+    }
+    if path.is_dir() {
+        return Err(Failure::user(format!("{model}: is a folder; give the path of a GGUF file")));
+    }
+    Gguf::open(path).or_user()
+}
+
+/// The bytes of a text file, verbatim.
+pub(crate) fn read_text(path: &Path) -> Result<String> {
+    let bytes = std::fs::read(path).map_err(|e| Failure::user(format!("{}: {e}", path.display())))?;
+    as_text(bytes, &path.display().to_string())
+}
+
+/// Standard input to its end, verbatim.
+pub(crate) fn read_stdin() -> Result<String> {
+    let mut bytes = Vec::new();
+    std::io::stdin()
+        .read_to_end(&mut bytes)
+        .map_err(|e| Failure::other(format!("cannot read standard input: {e}")))?;
+    as_text(bytes, "standard input")
+}
+
+fn as_text(bytes: Vec<u8>, name: &str) -> Result<String> {
+    String::from_utf8(bytes)
+        .map_err(|e| Failure::user(format!("{name}: is not UTF-8 at byte {}", e.utf8_error().valid_up_to())))
+}
