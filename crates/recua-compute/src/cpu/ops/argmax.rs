@@ -1,0 +1,92 @@
+//! `argmax`: out[i] = the index of the largest x[i], the lowest one of equals; NaN never wins, and a row of NaN gives 0. A thread
+//! takes whole rows, and reads each twice: the largest value first, then its first place, which vectorises where a running index
+//! would not. Bound by reading the row.
+
+use crate::cpu::isa::{Isa, multiversion};
+use crate::cpu::math::{LANES, larger, max};
+use crate::cpu::memory::{slice, slice_mut};
+use crate::cpu::pool::Worker;
+use crate::error::Result;
+use crate::op::Argmax;
+
+/// See [`Argmax`].
+pub(crate) fn argmax(op: &Argmax, worker: &Worker<'_>, isa: Isa) -> Result<()> {
+    let cols = op.x.n_cols();
+    // SAFETY: the op writes `out` alone, which does not overlap `x` (`Op::check`).
+    let x: &[f32] = unsafe { slice(&op.x) };
+    for row in worker.share(op.out.n_elements()) {
+        // SAFETY: each element of `out` belongs to one share.
+        let out: &mut [u32] = unsafe { slice_mut(&op.out, row, 1) };
+        out[0] = first_largest(isa, &x[row * cols..][..cols]) as u32;
+    }
+    Ok(())
+}
+
+/// Independent registers of running maxima, so that one comparison need not wait for the last.
+const CHAINS: usize = 4;
+
+#[inline(always)]
+fn first_largest_body(x: &[f32]) -> usize {
+    let mut lanes = [[f32::NEG_INFINITY; LANES]; CHAINS];
+    let (chunks, rest) = x.as_chunks::<{ LANES * CHAINS }>();
+    for chunk in chunks {
+        for c in 0..CHAINS {
+            for i in 0..LANES {
+                lanes[c][i] = larger(lanes[c][i], chunk[c * LANES + i]);
+            }
+        }
+    }
+    let mut largest = f32::NEG_INFINITY;
+    for lanes in lanes {
+        largest = larger(largest, max(lanes));
+    }
+    for &value in rest {
+        largest = larger(largest, value);
+    }
+    for (i, chunk) in chunks.iter().enumerate() {
+        let mut found = false;
+        for value in chunk {
+            found |= *value == largest;
+        }
+        if found {
+            return i * LANES * CHAINS + chunk.iter().position(|v| *v == largest).unwrap_or(0);
+        }
+    }
+    let first = chunks.len() * LANES * CHAINS;
+    rest.iter().position(|v| *v == largest).map_or(0, |i| first + i)
+}
+
+multiversion! {
+    fn first_largest(isa, x: &[f32]) -> usize = first_largest_body
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lowest_of_equals_wins_and_nan_never() {
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+            for n in [1, 2, 15, 64, 65, 127, 128, 1000] {
+                for place in [0, 1, n / 2, n - 1] {
+                    let place = place.min(n - 1);
+                    for rest in [-1.0, f32::NAN, f32::NEG_INFINITY] {
+                        for value in [2.0, 0.0, f32::INFINITY] {
+                            let mut x = vec![rest; n];
+                            x[place] = value;
+                            x[n - 1] = value;
+                            assert_eq!(first_largest(isa, &x), place, "{isa} {n} {rest} {value}");
+                        }
+                    }
+                    let mut x = vec![f32::NAN; n];
+                    x[place] = f32::NEG_INFINITY;
+                    assert_eq!(first_largest(isa, &x), place, "{isa} {n}: minus infinity beats NaN");
+                }
+                assert_eq!(first_largest(isa, &vec![f32::NAN; n]), 0);
+                assert_eq!(first_largest(isa, &vec![f32::NEG_INFINITY; n]), 0);
+                let zeros: Vec<f32> = (0..n).map(|i| if i % 2 == 0 { -0.0 } else { 0.0 }).collect();
+                assert_eq!(first_largest(isa, &zeros), 0, "zeros of both signs are equal");
+            }
+        }
+    }
+}

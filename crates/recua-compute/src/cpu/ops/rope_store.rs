@@ -1,0 +1,158 @@
+//! `rope_store`: rotates q in place; rotates k, and writes it and v into the row's slot of the cache; with a norm of each head of q
+//! and k before the rotation, where the model has one. A thread takes a share of the (head, row) pairs. Bound by memory.
+//!
+//! Inside a page this device keeps, for each KV head, K as `[head_dim, PAGE_TOKENS]`, so that scores of neighbouring tokens are
+//! neighbouring lanes, and V as `[PAGE_TOKENS, head_dim]`.
+
+use super::rms_norm::normalise_body;
+use super::{Rows, check_index};
+use crate::buffer::{Buffer, DType};
+use crate::cpu::isa::{Isa, multiversion};
+use crate::cpu::memory::{ptr, slice, slice_mut};
+use crate::cpu::pool::Worker;
+use crate::error::{Error, Result, argument};
+use crate::op::{PAGE_TOKENS, RopeStore, RopeStyle};
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
+/// Checks the row map against the cache and the table, and that no two rows write one slot.
+pub(crate) fn check_rope_store(op: &RopeStore) -> Result<()> {
+    let name = "rope_store";
+    // SAFETY: the queue is held and no op is running.
+    let rows = unsafe { Rows::new(&op.rows) };
+    rows.check(name, &op.cache, false)?;
+    for &position in rows.positions {
+        check_index(name, "the position", position, op.table.shape()[0])?;
+    }
+    let norms = op.norm.iter().flat_map(|norm| [&norm.q, &norm.k]);
+    for input in norms.chain([&op.table]) {
+        if [&op.q, &op.cache.k, &op.cache.v].into_iter().any(|written| written.overlaps(input)) {
+            return Err(argument(name, format!("{input:?} overlaps q or the cache")));
+        }
+    }
+    let slot = |row: usize| {
+        let position = rows.positions[row] as usize;
+        rows.page(row, position / PAGE_TOKENS) * PAGE_TOKENS + position % PAGE_TOKENS
+    };
+    let n_rows = rows.positions.len();
+    // Pages are mostly handed out in order, so the slots mostly rise and no list is needed.
+    if (1..n_rows).all(|row| slot(row - 1) < slot(row)) {
+        return Ok(());
+    }
+    let mut slots: Vec<usize> = reserve(n_rows)?;
+    slots.extend((0..n_rows).map(slot));
+    slots.sort_unstable();
+    match slots.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => {
+            let (page, token) = (pair[0] / PAGE_TOKENS, pair[0] % PAGE_TOKENS);
+            Err(argument(name, format!("two rows write slot {token} of page {page}")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// See [`RopeStore`].
+pub(crate) fn rope_store(op: &RopeStore, worker: &Worker<'_>, isa: Isa) -> Result<()> {
+    // SAFETY: the op writes q and the cache, which overlap none of these (`check_rope_store`; the row map has another type).
+    let (rows, table, k, v) =
+        unsafe { (Rows::new(&op.rows), slice::<f32>(&op.table), slice::<f32>(&op.k), slice::<f32>(&op.v)) };
+    let norm = op.norm.as_ref().map(|norm| {
+        // SAFETY: as above.
+        unsafe { (slice::<f32>(&norm.q), slice::<f32>(&norm.k), norm.eps) }
+    });
+    let n_rows = rows.positions.len();
+    let (n_kv_heads, head_dim) = (op.cache.n_kv_heads(), op.cache.k.n_cols());
+    let n_heads = op.q.n_cols() / head_dim;
+    let pairs = op.table.shape()[1];
+    let mut head: Vec<f32> = reserve(head_dim)?;
+    let mut converted: Vec<f16> = reserve(head_dim)?;
+    head.resize(head_dim, 0.0);
+    converted.resize(head_dim, f16::ZERO);
+    // Heads outermost: so two threads meet in a page's memory at most once.
+    for unit in worker.share((n_heads + n_kv_heads) * n_rows) {
+        let (h, row) = (unit / n_rows, unit % n_rows);
+        let position = rows.positions[row] as usize;
+        let angles = &table[position * pairs * 2..][..pairs * 2];
+        if h < n_heads {
+            // SAFETY: each head of each row belongs to one share.
+            let q: &mut [f32] = unsafe { slice_mut(&op.q, (row * n_heads + h) * head_dim, head_dim) };
+            prepare(isa, q, norm.map(|(q, _, eps)| (q, eps)), angles, op.style);
+            continue;
+        }
+        let kv_head = h - n_heads;
+        let place = (row * n_kv_heads + kv_head) * head_dim;
+        head.copy_from_slice(&k[place..][..head_dim]);
+        prepare(isa, &mut head, norm.map(|(_, k, eps)| (k, eps)), angles, op.style);
+        let page = (rows.page(row, position / PAGE_TOKENS) * n_kv_heads + kv_head) * PAGE_TOKENS * head_dim;
+        let slot = position % PAGE_TOKENS;
+        let v = &v[place..][..head_dim];
+        if op.cache.k.dtype() == DType::F32 {
+            // SAFETY: no two rows write one slot (`check_rope_store`), and each head of a row belongs to one share.
+            unsafe { store_column(&op.cache.k, page + slot, &head) };
+            // SAFETY: as above.
+            unsafe { slice_mut(&op.cache.v, page + slot * head_dim, head_dim) }.copy_from_slice(v);
+        } else {
+            converted.convert_from_f32_slice(&head);
+            // SAFETY: as above.
+            unsafe { store_column(&op.cache.k, page + slot, &converted) };
+            // SAFETY: as above.
+            unsafe { slice_mut::<f16>(&op.cache.v, page + slot * head_dim, head_dim) }
+                .convert_from_f32_slice(v);
+        }
+    }
+    Ok(())
+}
+
+/// Writes `values` to every `PAGE_TOKENS`th element of `k` from `first` on. Element by element: the elements between belong to
+/// other rows, perhaps to other threads, so no slice may span them.
+///
+/// # Safety
+/// The queue is held, and no other thread reads or writes these elements. `T` is a plain number of the buffer's element size.
+unsafe fn store_column<T: bytemuck::Pod>(k: &Buffer, first: usize, values: &[T]) {
+    debug_assert_eq!(size_of::<T>(), k.dtype().size_of());
+    assert!(first + values.len().saturating_sub(1) * PAGE_TOKENS < k.n_elements(), "outside the cache");
+    let start = ptr(k).cast::<T>();
+    for (d, &value) in values.iter().enumerate() {
+        // SAFETY: the last element lies inside the view, as just checked; the rest is the caller's promise.
+        unsafe { start.add(first + d * PAGE_TOKENS).write(value) };
+    }
+}
+
+/// Normalises (if asked) and rotates one head in place.
+#[inline(always)]
+fn prepare_body(head: &mut [f32], norm: Option<(&[f32], f32)>, angles: &[f32], style: RopeStyle) {
+    if let Some((weight, eps)) = norm {
+        normalise_body(head, weight, eps);
+    }
+    let (angles, _) = angles.as_chunks::<2>();
+    match style {
+        RopeStyle::Interleaved => {
+            let (pairs, _) = head.as_chunks_mut::<2>();
+            for (pair, [cos, sin]) in pairs.iter_mut().zip(angles) {
+                let [a, b] = *pair;
+                *pair = [a.mul_add(*cos, -(b * sin)), a.mul_add(*sin, b * cos)];
+            }
+        }
+        RopeStyle::Halves => {
+            let (first, second) = head.split_at_mut(angles.len());
+            for ((a, b), [cos, sin]) in first.iter_mut().zip(second).zip(angles) {
+                (*a, *b) = (a.mul_add(*cos, -(*b * sin)), a.mul_add(*sin, *b * cos));
+            }
+        }
+    }
+}
+
+multiversion! {
+    fn prepare(isa, head: &mut [f32], norm: Option<(&[f32], f32)>, angles: &[f32], style: RopeStyle) = prepare_body
+}
+
+/// An empty list with room for `n` elements.
+fn reserve<T>(n: usize) -> Result<Vec<T>> {
+    let mut list = Vec::new();
+    list.try_reserve_exact(n).map_err(|_| Error::OutOfMemory {
+        device: "cpu".into(),
+        what: "scratch of rope_store".into(),
+        requested_bytes: n * size_of::<T>(),
+    })?;
+    Ok(list)
+}

@@ -1,0 +1,240 @@
+//! The ops without a device around them: garbage behind the rows, wrong indexes, equal bits on every instruction set and for every
+//! number of threads. Whether the numbers are right is tested in `crate::cases`.
+
+use super::*;
+use crate::buffer::{Buffer, DType, DeviceId};
+use crate::cpu::isa::Isa;
+use crate::cpu::memory::{Memory, ptr, slice, slice_mut};
+use crate::cpu::pool::{Pool, Worker};
+use crate::op::*;
+use half::f16;
+use std::sync::Arc;
+
+pub(super) fn buffer(dtype: DType, shape: &[usize]) -> Buffer {
+    let n = shape.iter().product::<usize>() * dtype.size_of();
+    let memory = Arc::new(Memory::zeroed(n).unwrap());
+    Buffer::from_storage(memory, DeviceId::unique(), dtype, shape).unwrap()
+}
+
+fn filled<T: bytemuck::Pod>(dtype: DType, shape: &[usize], values: &[T]) -> Buffer {
+    let buffer = buffer(dtype, shape);
+    // SAFETY: nobody else knows the buffer yet.
+    unsafe { slice_mut::<T>(&buffer, 0, values.len()) }.copy_from_slice(values);
+    buffer
+}
+
+fn f32s(shape: &[usize], seed: u64) -> Buffer {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let values: Vec<f32> = (0..shape.iter().product())
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+        })
+        .collect();
+    filled(DType::F32, shape, &values)
+}
+
+fn read<T: bytemuck::Pod>(buffer: &Buffer) -> Vec<T> {
+    // SAFETY: no op is running.
+    unsafe { slice::<T>(buffer) }.to_vec()
+}
+
+fn run(pool: &mut Pool, op: impl Fn(&Worker<'_>) -> crate::error::Result<()> + Sync) {
+    pool.run(&|worker| op(worker).unwrap());
+}
+
+/// Rows of sequences with their positions; each sequence has its pages at odd places of the pool.
+fn row_map(rows: &[(u32, u32)], pages_max: usize, n_pages: usize) -> RowMap {
+    let n_sequences = rows.iter().map(|r| r.0 as usize + 1).max().unwrap();
+    let table: Vec<u32> = (0..n_sequences * pages_max).map(|i| (i * 7 % n_pages) as u32).collect();
+    let column = |f: fn(&(u32, u32)) -> u32| rows.iter().map(f).collect::<Vec<_>>();
+    RowMap {
+        sequences: filled(DType::U32, &[rows.len()], &column(|r| r.0)),
+        positions: filled(DType::U32, &[rows.len()], &column(|r| r.1)),
+        pages: filled(DType::U32, &[n_sequences, pages_max], &table),
+    }
+}
+
+fn cache(dtype: DType, n_pages: usize, n_kv_heads: usize, head_dim: usize) -> KvLayer {
+    let shape = [n_pages, n_kv_heads, PAGE_TOKENS, head_dim];
+    let layer = KvLayer { k: buffer(dtype, &shape), v: buffer(dtype, &shape) };
+    for buffer in [&layer.k, &layer.v] {
+        // SAFETY: nobody else knows the buffer yet; 0xff makes NaN of both types.
+        unsafe { ptr(buffer).write_bytes(0xff, buffer.n_bytes()) };
+    }
+    layer
+}
+
+/// Rope and attention of `rows` whose sequences start at 0, in batches of `batch` rows.
+fn whole(
+    pool: &mut Pool,
+    isa: Isa,
+    rows: &[(u32, u32)],
+    heads: (usize, usize, usize),
+    dtype: DType,
+    batch: usize,
+) -> Vec<f32> {
+    let (n_heads, n_kv_heads, head_dim) = heads;
+    let pages_max = 4;
+    let n_pages = 29;
+    let cache = cache(dtype, n_pages, n_kv_heads, head_dim);
+    let q = f32s(&[rows.len(), n_heads * head_dim], 1);
+    let k = f32s(&[rows.len(), n_kv_heads * head_dim], 2);
+    let v = f32s(&[rows.len(), n_kv_heads * head_dim], 3);
+    let table = f32s(&[128, head_dim / 2, 2], 4);
+    let out = buffer(DType::F32, q.shape());
+    let norm = HeadNorm { q: f32s(&[head_dim], 5), k: f32s(&[head_dim], 6), eps: 1e-5 };
+    let part = |b: &Buffer, first: usize, n: usize| b.view(first * b.n_cols(), &[n, b.n_cols()]).unwrap();
+    for (i, chunk) in rows.chunks(batch).enumerate() {
+        let (first, n) = (i * batch, chunk.len());
+        let mut map = row_map(rows, pages_max, n_pages);
+        map.positions = map.positions.view(first, &[n]).unwrap();
+        map.sequences = map.sequences.view(first, &[n]).unwrap();
+        let rope = RopeStore {
+            q: part(&q, first, n),
+            k: part(&k, first, n),
+            v: part(&v, first, n),
+            norm: Some(norm.clone()),
+            table: table.clone(),
+            style: RopeStyle::Halves,
+            rows: map.clone(),
+            cache: cache.clone(),
+        };
+        check_rope_store(&rope).unwrap();
+        run(pool, |worker| rope_store(&rope, worker, isa));
+        let op =
+            Attention { q: rope.q, rows: map, cache: cache.clone(), scale: 0.3, out: part(&out, first, n) };
+        check_attention(&op).unwrap();
+        run(pool, |worker| attention(&op, worker, isa));
+    }
+    read(&out)
+}
+
+#[test]
+fn attention_has_the_same_bits_for_every_cut_thread_count_and_instruction_set() {
+    // Two sequences, one row of the second between those of the first.
+    let mut rows: Vec<(u32, u32)> = (0..70).map(|p| (0, p)).collect();
+    rows.insert(40, (1, 0));
+    rows.extend((1..5).map(|p| (1, p)));
+    for heads in [(4, 2, 64), (3, 1, 80), (2, 2, 6), (10, 2, 32)] {
+        for dtype in [DType::F16, DType::F32] {
+            let mut pool = Pool::new(1).unwrap();
+            let expected = whole(&mut pool, Isa::Scalar, &rows, heads, dtype, rows.len());
+            assert!(expected.iter().all(|x| x.is_finite()), "garbage behind the rows came in");
+            for (isa, threads, batch) in [
+                (Isa::Scalar, 3, 1),
+                (Isa::Avx2, 1, 7),
+                (Isa::Avx2, 2, 75),
+                (Isa::Avx512, 1, 75),
+                (Isa::Avx512, 3, 5),
+            ] {
+                if isa.is_available() {
+                    let mut pool = Pool::new(threads).unwrap();
+                    let found = whole(&mut pool, isa, &rows, heads, dtype, batch);
+                    let same = expected.iter().zip(&found).all(|(a, b)| a.to_bits() == b.to_bits());
+                    assert!(same, "{heads:?} {dtype} {isa}, {threads} threads, batches of {batch}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn indexes_are_checked() {
+    let cache = cache(DType::F16, 3, 1, 4);
+    let check = |rows: &[(u32, u32)], table: &[u32], positions_max: usize| {
+        let mut map = row_map(rows, 2, 3);
+        map.pages = filled(DType::U32, &[table.len() / 2, 2], table);
+        let n = rows.len();
+        let (q, k, v) =
+            (buffer(DType::F32, &[n, 4]), buffer(DType::F32, &[n, 4]), buffer(DType::F32, &[n, 4]));
+        let rope = RopeStore {
+            q: q.clone(),
+            k,
+            v,
+            norm: None,
+            table: buffer(DType::F32, &[positions_max, 2, 2]),
+            style: RopeStyle::Interleaved,
+            rows: map.clone(),
+            cache: cache.clone(),
+        };
+        let attention =
+            Attention { out: buffer(DType::F32, &[n, 4]), q, rows: map, cache: cache.clone(), scale: 1.0 };
+        let text =
+            |result: crate::error::Result<()>| result.map_or_else(|e| e.to_string(), |()| String::new());
+        (text(check_rope_store(&rope)), text(check_attention(&attention)))
+    };
+    let ok = || (String::new(), String::new());
+    assert_eq!(check(&[(0, 0), (0, 63), (1, 5)], &[0, 1, 2, 0], 64), ok());
+    let both = |text: &str| (format!("rope_store: {text}"), format!("attention: {text}"));
+    assert_eq!(check(&[(2, 0)], &[0, 1, 2, 0], 64), both("the sequence 2 is out of range, the limit is 2"));
+    assert_eq!(check(&[(0, 64)], &[0, 1], 99), both("the position 64 is out of range, the limit is 64"));
+    assert_eq!(check(&[(0, 9)], &[3, 1], 99), both("the page 3 is out of range, the limit is 3"));
+    // rope_store touches the row's own page only, attention all before it.
+    let (rope, attention) = check(&[(0, 5), (1, 40)], &[0, 0, 9, 1], 99);
+    assert_eq!(
+        (rope.as_str(), attention.as_str()),
+        ("", "attention: the page 9 is out of range, the limit is 3")
+    );
+    assert_eq!(
+        check(&[(0, 40)], &[0, 1], 40).0,
+        "rope_store: the position 40 is out of range, the limit is 40"
+    );
+    assert_eq!(
+        check(&[(0, 3), (1, 0), (0, 3)], &[0, 1, 2, 1], 64).0,
+        "rope_store: two rows write slot 3 of page 0"
+    );
+}
+
+/// Prints the times that the comments and the record speak of: `cargo test --release -- --nocapture attention_speed`.
+#[test]
+fn attention_speed() {
+    if cfg!(debug_assertions) && std::env::var_os("RECUA_MEASURE").is_none() {
+        return;
+    }
+    let (n_heads, n_kv_heads, head_dim, n_pages, pages_max) = (32, 8, 64, 256, 16);
+    let cache = cache(DType::F16, n_pages, n_kv_heads, head_dim);
+    for buffer in [&cache.k, &cache.v] {
+        // SAFETY: no op is running.
+        unsafe { slice_mut::<f16>(buffer, 0, buffer.n_elements()) }.fill(f16::from_f32(0.01));
+    }
+    let decode: Vec<(u32, u32)> = (0..16).map(|s| (s, 511)).collect();
+    let prompt: Vec<(u32, u32)> = (0..512).map(|p| (0, p)).collect();
+    for (name, rows) in [("16 rows at 512", decode), ("prompt of 512", prompt)] {
+        let op = Attention {
+            q: f32s(&[rows.len(), n_heads * head_dim], 1),
+            rows: row_map(&rows, pages_max, n_pages - 1),
+            cache: cache.clone(),
+            scale: 0.125,
+            out: buffer(DType::F32, &[rows.len(), n_heads * head_dim]),
+        };
+        let rope = RopeStore {
+            q: op.q.clone(),
+            k: f32s(&[rows.len(), n_kv_heads * head_dim], 2),
+            v: f32s(&[rows.len(), n_kv_heads * head_dim], 3),
+            norm: None,
+            table: f32s(&[512, head_dim / 2, 2], 4),
+            style: RopeStyle::Interleaved,
+            rows: op.rows.clone(),
+            cache: cache.clone(),
+        };
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available() && *isa != Isa::Scalar) {
+            for threads in [1, 2] {
+                let mut pool = Pool::new(threads).unwrap();
+                let mut time = |f: &(dyn Fn(&Worker<'_>) + Sync)| {
+                    let mut times = Vec::new();
+                    for _ in 0..9 {
+                        let start = std::time::Instant::now();
+                        pool.run(f);
+                        times.push(start.elapsed().as_micros());
+                    }
+                    times.sort_unstable();
+                    times[4]
+                };
+                let a = time(&|worker| attention(&op, worker, isa).unwrap());
+                let r = time(&|worker| rope_store(&rope, worker, isa).unwrap());
+                println!("{name}, {isa}, {threads} threads: attention {a} µs, rope_store {r} µs");
+            }
+        }
+    }
+}
