@@ -1,4 +1,6 @@
 //! The integration tests of recua-engine, one binary.
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
+mod sampler;
+mod scheduler;
 mod tokenizer;

@@ -1,0 +1,203 @@
+//! From logits to a token: penalties, filters, temperature and one draw.
+//!
+//! A sampler is a pure function of the logits, the parameters, the choice and the tokens so far. It keeps nothing
+//! from one token to the next but its workspace, so a sequence that was preempted, moved to another slot or recomputed
+//! draws what it would have drawn anyway, and one sampler serves every sequence of an engine.
+//!
+//! The order is that of llama.cpp's default chain, so that its users get what they are used to: repeat, frequency and
+//! presence penalties, top-k, top-p, min-p, temperature. The filters thus see the distribution at temperature 1: a
+//! high temperature flattens what they left, and never lets in what they would have cut.
+//!
+//! Randomness comes from [`philox`], a counter-based generator: the draw for a token is computed from the seed, the
+//! choice and the token's position, and from nothing that depends on neighbours or arrival.
+
+mod filter;
+pub mod philox;
+
+use filter::Candidates;
+
+/// The highest temperature accepted; a vocabulary is as good as uniform long before.
+pub const TEMPERATURE_MAX: f32 = 100.0;
+/// The highest repeat penalty accepted.
+pub const REPEAT_PENALTY_MAX: f32 = 100.0;
+/// The largest frequency and presence penalty accepted, either sign; OpenAI's limit.
+pub const PENALTY_MAX: f32 = 2.0;
+
+/// How the next token of a request is chosen. The default is greedy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SamplingParams {
+    /// Divides the logits after the filters; 0 takes the likeliest token always.
+    pub temperature: f32,
+    /// Keeps this many of the likeliest tokens; 0 keeps all.
+    pub top_k: usize,
+    /// Keeps the likeliest tokens until their probabilities reach this sum; 1 keeps all, 0 only the likeliest.
+    pub top_p: f32,
+    /// Keeps the tokens at least this fraction as likely as the likeliest; 0 keeps all.
+    pub min_p: f32,
+    /// Divides a positive logit, and multiplies a negative one, of every token among the last `repeat_last_n` of
+    /// prompt and answer, however often it occurs there (as llama.cpp does); 1 changes nothing.
+    pub repeat_penalty: f32,
+    /// How many tokens the repeat penalty looks back; 0 switches it off.
+    pub repeat_last_n: usize,
+    /// Taken from a logit once for every time its token occurs in the answer so far (as OpenAI does).
+    pub frequency_penalty: f32,
+    /// Taken from a logit once if its token occurs in the answer so far (as OpenAI does).
+    pub presence_penalty: f32,
+    /// Equal seeds draw equal answers to equal requests. Requests of equal seeds also share their luck, so give
+    /// unrelated requests different ones.
+    pub seed: u64,
+}
+
+impl Default for SamplingParams {
+    fn default() -> SamplingParams {
+        SamplingParams {
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repeat_penalty: 1.0,
+            repeat_last_n: 64,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
+            seed: 0,
+        }
+    }
+}
+
+impl SamplingParams {
+    /// Checks that every number is one and within its range.
+    ///
+    /// # Errors
+    ///
+    /// The first field that is not.
+    pub fn validate(&self) -> Result<(), ParamError> {
+        let check = |field, value: f32, min: f32, max: f32| {
+            // A NaN is in no range.
+            if (min..=max).contains(&value) { Ok(()) } else { Err(ParamError { field, value, min, max }) }
+        };
+        check("temperature", self.temperature, 0.0, TEMPERATURE_MAX)?;
+        check("top_p", self.top_p, 0.0, 1.0)?;
+        check("min_p", self.min_p, 0.0, 1.0)?;
+        check("repeat_penalty", self.repeat_penalty, 0.01, REPEAT_PENALTY_MAX)?;
+        check("frequency_penalty", self.frequency_penalty, -PENALTY_MAX, PENALTY_MAX)?;
+        check("presence_penalty", self.presence_penalty, -PENALTY_MAX, PENALTY_MAX)
+    }
+
+    /// Whether only the likeliest token can come out: every filter keeps that one.
+    fn is_greedy(&self) -> bool {
+        self.temperature == 0.0 || self.top_k == 1 || self.top_p == 0.0
+    }
+}
+
+/// A sampling parameter outside its range.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{field} is {value}; it must be a number from {min} to {max}")]
+pub struct ParamError {
+    /// The name of the field.
+    pub field: &'static str,
+    /// What it was set to.
+    pub value: f32,
+    /// The smallest value that works.
+    pub min: f32,
+    /// The largest value that works.
+    pub max: f32,
+}
+
+/// Logits from which nothing can be chosen.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("none of the {n_vocab} logits is a finite number; the model's weights may be damaged")]
+pub struct LogitsError {
+    /// How many logits there were.
+    pub n_vocab: usize,
+}
+
+/// Everything that decides a draw, besides the logits.
+#[derive(Clone, Copy, Debug)]
+pub struct Draw<'a> {
+    /// The request's parameters, validated.
+    pub params: &'a SamplingParams,
+    /// Which of a request's several answers this is.
+    pub choice: u32,
+    /// The prompt and the answer so far. The draw is for position `tokens.len()`.
+    pub tokens: &'a [u32],
+    /// How many of the tokens are the prompt.
+    pub n_prompt: usize,
+}
+
+/// Chooses tokens; holds nothing but the workspace for it.
+#[derive(Debug, Default)]
+pub struct Sampler {
+    candidates: Candidates,
+    // One a vocabulary entry, all zero between calls.
+    counts: Vec<u32>,
+}
+
+impl Sampler {
+    /// A sampler with an empty workspace.
+    pub fn new() -> Sampler {
+        Sampler::default()
+    }
+
+    /// Chooses the next token. Logits that are NaN or -inf are never chosen; among equal logits the lowest token id
+    /// comes first. Penalties are applied to `logits` in place.
+    ///
+    /// # Errors
+    ///
+    /// If no logit is left to choose.
+    pub fn sample(&mut self, logits: &mut [f32], draw: &Draw<'_>) -> Result<u32, LogitsError> {
+        self.penalise(logits, draw);
+        let params = draw.params;
+        if params.is_greedy() {
+            return filter::likeliest(logits).ok_or(LogitsError { n_vocab: logits.len() });
+        }
+        let candidates = &mut self.candidates;
+        candidates.read(logits, params.top_k);
+        candidates.keep_top_p(params.top_p);
+        candidates.keep_min_p(params.min_p);
+        let point = philox::uniform(params.seed, draw.choice, draw.tokens.len() as u64);
+        candidates.draw(params.temperature, point).ok_or(LogitsError { n_vocab: logits.len() })
+    }
+
+    fn penalise(&mut self, logits: &mut [f32], draw: &Draw<'_>) {
+        let &Draw { params, tokens, n_prompt, .. } = draw;
+        if params.repeat_penalty != 1.0 {
+            let recent = &tokens[tokens.len().saturating_sub(params.repeat_last_n)..];
+            self.for_each_distinct(recent, logits, |logit, _| {
+                if *logit > 0.0 {
+                    *logit /= params.repeat_penalty;
+                } else {
+                    *logit *= params.repeat_penalty;
+                }
+            });
+        }
+        if params.frequency_penalty != 0.0 || params.presence_penalty != 0.0 {
+            let generated = tokens.get(n_prompt..).unwrap_or_default();
+            self.for_each_distinct(generated, logits, |logit, count| {
+                *logit -= params.frequency_penalty * count as f32 + params.presence_penalty;
+            });
+        }
+    }
+
+    /// Calls `change` once for each different token with its logit and the number of times it occurs.
+    fn for_each_distinct(
+        &mut self,
+        tokens: &[u32],
+        logits: &mut [f32],
+        mut change: impl FnMut(&mut f32, u32),
+    ) {
+        if self.counts.len() < logits.len() {
+            self.counts.resize(logits.len(), 0);
+        }
+        let n_vocab = logits.len();
+        let tokens = || tokens.iter().map(|&token| token as usize).filter(|&token| token < n_vocab);
+        for token in tokens() {
+            self.counts[token] += 1;
+        }
+        for token in tokens() {
+            let count = std::mem::take(&mut self.counts[token]);
+            if count > 0 {
+                change(&mut logits[token], count);
+            }
+        }
+    }
+}
