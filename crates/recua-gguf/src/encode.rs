@@ -52,8 +52,7 @@ fn check_range(ty: GgmlType, values: &[f32]) -> Result<()> {
         GgmlType::BF16 => bf16::MAX.to_f32(),
         _ => f16::MAX.to_f32(),
     };
-    // Written so that NaN fails too.
-    match values.iter().position(|x| !(x.abs() <= limit)) {
+    match values.iter().position(|x| x.is_nan() || x.abs() > limit) {
         None => Ok(()),
         Some(i) if !values[i].is_finite() => Err(Error::other(format!(
             "value {i} is {}; only finite values can be encoded as {ty}",
@@ -76,11 +75,24 @@ fn blocks<const N: usize, const B: usize>(
     }
 }
 
-/// Writes `d` as f16 at byte `i` and returns the value that was stored, which is what the codes must fit.
-fn put_half(b: &mut [u8], i: usize, d: f32) -> f32 {
-    let d = f16::from_f32(d);
-    b[i..i + 2].copy_from_slice(&d.to_le_bytes());
-    d.to_f32()
+/// Writes `x` as f16 at byte `i` and returns the value that was stored, which is what the codes must fit.
+fn put_half(b: &mut [u8], i: usize, x: f32) -> f32 {
+    let x = f16::from_f32(x);
+    b[i..i + 2].copy_from_slice(&x.to_le_bytes());
+    x.to_f32()
+}
+
+/// As [`put_half`], for a scale: below f16's normal numbers it is rounded up in size. Rounded down, by up to all of
+/// it, the largest values would have no code.
+fn put_scale(b: &mut [u8], i: usize, d: f32) -> f32 {
+    // Normal numbers round by less than this.
+    const KEPT_MIN: f32 = 0.999;
+    let half = f16::from_f32(d);
+    if half.to_f32().abs() >= d.abs() * KEPT_MIN {
+        return put_half(b, i, d);
+    }
+    // The bits of floats of one sign are in the order of their size.
+    put_half(b, i, f16::from_bits(half.to_bits() + 1).to_f32())
 }
 
 /// Stores 32 codes of four bits: byte j holds code j low and code j + 16 high.
@@ -111,7 +123,7 @@ fn codes_affine<const N: usize>(x: &[f32; N], d: f32, m: f32, code_max: f32) -> 
 
 fn q4_0(x: &[f32; 32]) -> [u8; 18] {
     let mut b = [0; 18];
-    let d = put_half(&mut b, 0, symmetric(x, -8.0, 7.0));
+    let d = put_scale(&mut b, 0, symmetric(x, -8.0, 7.0));
     put_nibbles(&mut b[2..], &codes_symmetric(x, d, 8.0));
     b
 }
@@ -119,14 +131,14 @@ fn q4_0(x: &[f32; 32]) -> [u8; 18] {
 fn q4_1(x: &[f32; 32]) -> [u8; 20] {
     let mut b = [0; 20];
     let (d, m) = affine(x, 15.0, f32::MAX);
-    let (d, m) = (put_half(&mut b, 0, d), put_half(&mut b, 2, m));
+    let (d, m) = (put_scale(&mut b, 0, d), put_half(&mut b, 2, m));
     put_nibbles(&mut b[4..], &codes_affine(x, d, m, 15.0));
     b
 }
 
 fn q5_0(x: &[f32; 32]) -> [u8; 22] {
     let mut b = [0; 22];
-    let d = put_half(&mut b, 0, symmetric(x, -16.0, 15.0));
+    let d = put_scale(&mut b, 0, symmetric(x, -16.0, 15.0));
     let codes = codes_symmetric(x, d, 16.0);
     put_fifth(&mut b[2..6], &codes);
     put_nibbles(&mut b[6..], &codes);
@@ -136,7 +148,7 @@ fn q5_0(x: &[f32; 32]) -> [u8; 22] {
 fn q5_1(x: &[f32; 32]) -> [u8; 24] {
     let mut b = [0; 24];
     let (d, m) = affine(x, 31.0, f32::MAX);
-    let (d, m) = (put_half(&mut b, 0, d), put_half(&mut b, 2, m));
+    let (d, m) = (put_scale(&mut b, 0, d), put_half(&mut b, 2, m));
     let codes = codes_affine(x, d, m, 31.0);
     put_fifth(&mut b[4..8], &codes);
     put_nibbles(&mut b[8..], &codes);
@@ -145,7 +157,7 @@ fn q5_1(x: &[f32; 32]) -> [u8; 24] {
 
 fn q8_0(x: &[f32; 32]) -> [u8; 34] {
     let mut b = [0; 34];
-    let d = put_half(&mut b, 0, symmetric(x, -127.0, 127.0));
+    let d = put_scale(&mut b, 0, symmetric(x, -127.0, 127.0));
     let inverse = reciprocal(d);
     for (b, x) in b[2..].iter_mut().zip(x) {
         // -128 is left unused: kernels that negate bytes (as AVX2's sign trick does) would overflow on it.

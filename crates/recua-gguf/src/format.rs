@@ -115,7 +115,7 @@ impl GgmlType {
 
     /// Bytes of a row of `cols` values; `None` if that is not a whole number of blocks or overflows.
     pub const fn row_bytes(self, cols: usize) -> Option<usize> {
-        if cols % self.block_values() != 0 {
+        if !cols.is_multiple_of(self.block_values()) {
             return None;
         }
         (cols / self.block_values()).checked_mul(self.block_bytes())

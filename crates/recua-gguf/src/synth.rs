@@ -144,7 +144,7 @@ impl FromStr for Shape {
 
 /// Writes a Llama model of random weights to `out` and returns its size in bytes.
 ///
-/// A matrix has weights of mean 0 and standard deviation of about `1 / sqrt(cols)`, so that activations stay of
+/// A matrix has weights of mean near 0 and standard deviation of about `1 / sqrt(cols)`, so that activations stay of
 /// size 1 through the layers; norms are 1. The vocabulary is a valid SentencePiece one: three control tokens, the
 /// 256 bytes, and made-up words. The K mixes give each tensor the type that [`quantize`](crate::quantize()) would;
 /// all other file types use one type for all matrices. The same arguments give the same bytes on every machine.
@@ -210,7 +210,8 @@ fn put_metadata(header: &mut Header, shape: &Shape, file_type: FileType) -> Resu
     header.set("tokenizer.ggml.model", "llama")?;
     header.set("tokenizer.ggml.pre", "default")?;
     header.set_strings("tokenizer.ggml.tokens", (0..shape.vocab).map(token))?;
-    header.set_f32s("tokenizer.ggml.scores", &(0..shape.vocab).map(|i| -(i as f32)).collect::<Vec<_>>())?;
+    header
+        .set_f32s("tokenizer.ggml.scores", &(0..shape.vocab).map(|i| 0.0 - i as f32).collect::<Vec<_>>())?;
     // SentencePiece's kinds: 1 normal, 2 unknown, 3 control, 6 byte.
     let kind = |i| match i {
         0 => 2,

@@ -2,7 +2,7 @@
 //! scale, so each is rounded with its neighbours tried against the values.
 
 use super::search::{affine, error, nearest, reciprocal, symmetric};
-use super::{codes_affine, codes_symmetric, put_half};
+use super::{codes_affine, codes_symmetric, put_scale};
 
 /// Scales and minimums of the eight sub-blocks of a Q4_K or Q5_K block, and the codes under them.
 struct Affine {
@@ -23,8 +23,8 @@ fn affine_block(x: &[f32; 256], code_max: f32, b: &mut [u8]) -> Affine {
         *wanted = (d, -m);
     }
     let largest = wanted.iter().fold((0.0f32, 0.0f32), |l, w| (l.0.max(w.0), l.1.max(w.1)));
-    let d = put_half(b, 0, largest.0 / SCALE_MAX);
-    let dmin = put_half(b, 2, largest.1 / SCALE_MAX);
+    let d = put_scale(b, 0, largest.0 / SCALE_MAX);
+    let dmin = put_scale(b, 2, largest.1 / SCALE_MAX);
     let mut block = Affine { codes: [0; 256], scales: [0; 8], mins: [0; 8] };
     for (i, x) in subs.iter().enumerate() {
         let scale = nearest((wanted[i].0 * reciprocal(d)).clamp(0.0, SCALE_MAX));
@@ -100,7 +100,7 @@ pub(super) fn q6_k(x: &[f32; 256]) -> [u8; 210] {
     }
     // The largest scale takes the largest integer, -128, whatever its sign.
     let largest = wanted.iter().fold(0.0f32, |l, w| if w.abs() > l.abs() { *w } else { l });
-    let d = put_half(&mut b, 208, largest / SCALE_MIN);
+    let d = put_scale(&mut b, 208, largest / SCALE_MIN);
     let mut codes = [0u8; 256];
     for (i, x) in subs.iter().enumerate() {
         let near = nearest((wanted[i] * reciprocal(d)).clamp(SCALE_MIN, SCALE_MAX));
