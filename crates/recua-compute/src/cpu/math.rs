@@ -1,6 +1,14 @@
-//! The functions that kernels need beside the four operations, and the fixed trees they reduce with. Plain loops over arrays, which
-//! the compiler vectorises; no libm, whose results differ from one system to the next. Every multiply-add is fused, so every
-//! instruction set gives the same bits.
+//! The functions that kernels need beside the four operations, and the fixed trees they reduce with. No libm, whose results differ
+//! from one system to the next. Every multiply-add is fused, so every instruction set gives the same bits.
+//!
+//! A kernel is one body, generic over [`Vector`]: `vectorised!` compiles it for each instruction set. (Arrays and loops alone do
+//! not do: whether the compiler makes vectors of them changes with every edit.)
+
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86::{Avx2, Avx512};
 
 use std::array::from_fn;
 
@@ -11,33 +19,75 @@ pub(crate) const LANES: usize = 16;
 /// instruction for it.
 const ROUND: f32 = 12_582_912.0;
 
-/// `exp(x)`, with a relative error below 2e-7: infinity above `ln(f32::MAX)`, subnormals and then 0 below, NaN for NaN.
-#[inline(always)]
-pub(crate) fn exp(x: f32) -> f32 {
-    // Beyond these bounds the result is infinite or 0 anyway. Written so that NaN passes.
-    let x = if x > 89.0 { 89.0 } else { x };
-    let x = if x < -105.0 { -105.0 } else { x };
-    // x = n ln 2 + r with |r| <= ln(2) / 2. The first part of ln 2 has few bits, so that n times it is exact.
-    let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
-    let n = shifted - ROUND;
-    let r = n.mul_add(-0.693_359_4, x);
-    let r = n.mul_add(2.121_944_4e-4, r);
-    // exp(r) = 1 + r + r² q(r); q interpolates at the Chebyshev nodes of the interval.
-    let q = 1.392_625_1e-3_f32.mul_add(r, 8.363_233e-3);
-    let q = q.mul_add(r, 4.166_655_4e-2);
-    let q = q.mul_add(r, 1.666_657_7e-1);
-    let q = q.mul_add(r, 0.5);
-    let p = q.mul_add(r * r, r) + 1.0;
-    // 2^n in two factors, each a normal number: so the last product overflows or rounds to a subnormal by itself.
-    let n = (shifted.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
-    let half = n >> 1;
-    p * power_of_two(half) * power_of_two(n.wrapping_sub(half))
+/// Floats that are worked on together: one (`f32` itself) or [`LANES`]. Each method does the same to each lane.
+///
+/// A value of a processor's own type exists only inside a function compiled for that instruction set: `vectorised!` sees to it.
+pub(crate) trait Vector: Copy {
+    fn splat(x: f32) -> Self;
+    fn add(self, other: Self) -> Self;
+    fn sub(self, other: Self) -> Self;
+    fn mul(self, other: Self) -> Self;
+    /// `self * factor + addend`, rounded once.
+    fn mul_add(self, factor: Self, addend: Self) -> Self;
+    /// `other` if it is larger; so NaN in `other` never wins.
+    fn larger(self, other: Self) -> Self;
+    /// `other` if it is smaller; so NaN in `other` never wins.
+    fn smaller(self, other: Self) -> Self;
+    /// Given `n + ROUND` for an integer `n` in `[-252, 254]`, two normal numbers whose product is `2^n`.
+    fn power_of_two(self) -> (Self, Self);
 }
 
-/// `2^n` for `n` in `[-126, 127]`.
+/// A [`Vector`] of [`LANES`] floats.
+pub(crate) trait Lanes: Vector {
+    /// Whether there are registers for twice as many sums.
+    const MANY_REGISTERS: bool;
+
+    fn load(from: &[f32; LANES]) -> Self;
+    fn store(self, to: &mut [f32; LANES]);
+    /// The lanes `[0, n)` of `self`, the others of `rest`.
+    fn first(self, n: usize, rest: Self) -> Self;
+
+    /// The sum of the lanes: halves are added until one is left.
+    #[inline(always)]
+    fn sum(self) -> f32 {
+        let mut x = [0.0; LANES];
+        self.store(&mut x);
+        let x: [f32; 8] = from_fn(|i| x[i] + x[i + 8]);
+        let x: [f32; 4] = from_fn(|i| x[i] + x[i + 4]);
+        (x[0] + x[2]) + (x[1] + x[3])
+    }
+
+    /// The largest lane; NaN never wins over a number in a later lane.
+    #[inline(always)]
+    fn max(self) -> f32 {
+        let mut x = [0.0; LANES];
+        self.store(&mut x);
+        let x: [f32; 8] = from_fn(|i| x[i].larger(x[i + 8]));
+        let x: [f32; 4] = from_fn(|i| x[i].larger(x[i + 4]));
+        x[0].larger(x[2]).larger(x[1].larger(x[3]))
+    }
+}
+
+/// `exp(x)`, with a relative error below 2e-7: infinity above `ln(f32::MAX)`, subnormals and then 0 below, NaN for NaN.
 #[inline(always)]
-fn power_of_two(n: i32) -> f32 {
-    f32::from_bits((n.wrapping_add(127) as u32) << 23)
+pub(crate) fn exp<V: Vector>(x: V) -> V {
+    let c = V::splat;
+    // Beyond these bounds the result is infinite or 0 anyway; NaN passes.
+    let x = x.smaller(c(89.0)).larger(c(-105.0));
+    // x = n ln 2 + r with |r| <= ln(2) / 2. The first part of ln 2 has few bits, so that n times it is exact.
+    let shifted = x.mul_add(c(std::f32::consts::LOG2_E), c(ROUND));
+    let n = shifted.sub(c(ROUND));
+    let r = n.mul_add(c(-0.693_359_4), x);
+    let r = n.mul_add(c(2.121_944_4e-4), r);
+    // exp(r) = 1 + r + r² q(r); q interpolates at the Chebyshev nodes of the interval.
+    let q = c(1.392_625_1e-3).mul_add(r, c(8.363_233e-3));
+    let q = q.mul_add(r, c(4.166_655_4e-2));
+    let q = q.mul_add(r, c(1.666_657_7e-1));
+    let q = q.mul_add(r, c(0.5));
+    let p = q.mul_add(r.mul(r), r).add(c(1.0));
+    // In two factors, so that the last product overflows or rounds to a subnormal by itself.
+    let (a, b) = shifted.power_of_two();
+    p.mul(a).mul(b)
 }
 
 /// `x / (1 + exp(-x))`.
@@ -46,27 +96,132 @@ pub(crate) fn silu(x: f32) -> f32 {
     x / (1.0 + exp(-x))
 }
 
-/// The sum of sixteen lanes: halves are added until one is left.
-#[inline(always)]
-pub(crate) fn sum(x: [f32; LANES]) -> f32 {
-    let x: [f32; 8] = from_fn(|i| x[i] + x[i + 8]);
-    let x: [f32; 4] = from_fn(|i| x[i] + x[i + 4]);
-    (x[0] + x[2]) + (x[1] + x[3])
+impl Vector for f32 {
+    #[inline(always)]
+    fn splat(x: f32) -> f32 {
+        x
+    }
+    #[inline(always)]
+    fn add(self, other: f32) -> f32 {
+        self + other
+    }
+    #[inline(always)]
+    fn sub(self, other: f32) -> f32 {
+        self - other
+    }
+    #[inline(always)]
+    fn mul(self, other: f32) -> f32 {
+        self * other
+    }
+    #[inline(always)]
+    fn mul_add(self, factor: f32, addend: f32) -> f32 {
+        f32::mul_add(self, factor, addend)
+    }
+    #[inline(always)]
+    fn larger(self, other: f32) -> f32 {
+        if other > self { other } else { self }
+    }
+    #[inline(always)]
+    fn smaller(self, other: f32) -> f32 {
+        if other < self { other } else { self }
+    }
+    #[inline(always)]
+    fn power_of_two(self) -> (f32, f32) {
+        let n = (self.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
+        let half = n >> 1;
+        let power = |n: i32| f32::from_bits((n.wrapping_add(127) as u32) << 23);
+        (power(half), power(n.wrapping_sub(half)))
+    }
 }
 
-/// The largest of sixteen lanes; NaN never wins.
-#[inline(always)]
-pub(crate) fn max(x: [f32; LANES]) -> f32 {
-    let x: [f32; 8] = from_fn(|i| larger(x[i], x[i + 8]));
-    let x: [f32; 4] = from_fn(|i| larger(x[i], x[i + 4]));
-    larger(larger(x[0], x[2]), larger(x[1], x[3]))
+/// The definition, for processors without an instruction set of ours.
+#[derive(Clone, Copy)]
+pub(crate) struct Plain([f32; LANES]);
+
+impl Vector for Plain {
+    #[inline(always)]
+    fn splat(x: f32) -> Plain {
+        Plain([x; LANES])
+    }
+    #[inline(always)]
+    fn add(self, other: Plain) -> Plain {
+        Plain(from_fn(|i| self.0[i] + other.0[i]))
+    }
+    #[inline(always)]
+    fn sub(self, other: Plain) -> Plain {
+        Plain(from_fn(|i| self.0[i] - other.0[i]))
+    }
+    #[inline(always)]
+    fn mul(self, other: Plain) -> Plain {
+        Plain(from_fn(|i| self.0[i] * other.0[i]))
+    }
+    #[inline(always)]
+    fn mul_add(self, factor: Plain, addend: Plain) -> Plain {
+        Plain(from_fn(|i| f32::mul_add(self.0[i], factor.0[i], addend.0[i])))
+    }
+    #[inline(always)]
+    fn larger(self, other: Plain) -> Plain {
+        Plain(from_fn(|i| self.0[i].larger(other.0[i])))
+    }
+    #[inline(always)]
+    fn smaller(self, other: Plain) -> Plain {
+        Plain(from_fn(|i| self.0[i].smaller(other.0[i])))
+    }
+    #[inline(always)]
+    fn power_of_two(self) -> (Plain, Plain) {
+        (Plain(from_fn(|i| self.0[i].power_of_two().0)), Plain(from_fn(|i| self.0[i].power_of_two().1)))
+    }
 }
 
-/// `b` if it is larger than `a`: one instruction, unlike `f32::max`.
-#[inline(always)]
-pub(crate) fn larger(a: f32, b: f32) -> f32 {
-    if b > a { b } else { a }
+impl Lanes for Plain {
+    const MANY_REGISTERS: bool = false;
+
+    #[inline(always)]
+    fn load(from: &[f32; LANES]) -> Plain {
+        Plain(*from)
+    }
+    #[inline(always)]
+    fn store(self, to: &mut [f32; LANES]) {
+        *to = self.0;
+    }
+    #[inline(always)]
+    fn first(self, n: usize, rest: Plain) -> Plain {
+        Plain(from_fn(|i| if i < n { self.0[i] } else { rest.0[i] }))
+    }
 }
+
+/// Compiles a body that is generic over [`Lanes`] for every instruction set and picks by value.
+///
+/// `vectorised! { fn name(isa, arg: Type, …) -> Ret = body }` makes `fn name(isa: Isa, arg: Type, …) -> Ret` out of an
+/// `#[inline(always)]` function `body<V: Lanes>`.
+macro_rules! vectorised {
+    ($vis:vis fn $name:ident($isa:ident $(, $arg:ident : $ty:ty)* $(,)?) $(-> $ret:ty)? = $body:ident) => {
+        $vis fn $name($isa: $crate::cpu::isa::Isa $(, $arg: $ty)*) $(-> $ret)? {
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx2,fma,f16c")]
+                fn avx2($($arg: $ty),*) $(-> $ret)? {
+                    $body::<$crate::cpu::math::Avx2>($($arg),*)
+                }
+                #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
+                fn avx512($($arg: $ty),*) $(-> $ret)? {
+                    $body::<$crate::cpu::math::Avx512>($($arg),*)
+                }
+                match $isa {
+                    $crate::cpu::isa::Isa::Scalar => {}
+                    // SAFETY: the device only holds an instruction set after `Isa::is_available`.
+                    $crate::cpu::isa::Isa::Avx2 => return unsafe { avx2($($arg),*) },
+                    // SAFETY: as above.
+                    $crate::cpu::isa::Isa::Avx512 => return unsafe { avx512($($arg),*) },
+                }
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            let _ = $isa;
+            $body::<$crate::cpu::math::Plain>($($arg),*)
+        }
+    };
+}
+pub(crate) use vectorised;
 
 #[cfg(test)]
 mod tests {
@@ -81,9 +236,23 @@ mod tests {
     }
     multiversion! { fn exp_all_on(isa, x: &[f32], out: &mut [f32]) = exp_all }
 
+    #[inline(always)]
+    fn exp_lanes<V: Lanes>(x: &[f32], out: &mut [f32]) {
+        for (out, x) in out.as_chunks_mut().0.iter_mut().zip(x.as_chunks().0) {
+            exp(V::load(x)).store(out);
+        }
+    }
+    vectorised! { fn exp_lanes_on(isa, x: &[f32], out: &mut [f32]) = exp_lanes }
+
+    #[inline(always)]
+    fn reductions<V: Lanes>(x: &[f32; LANES], n: usize) -> (f32, f32) {
+        (V::load(x).sum(), V::load(x).first(n, V::splat(-9.0)).max())
+    }
+    vectorised! { fn reductions_on(isa, x: &[f32; LANES], n: usize) -> (f32, f32) = reductions }
+
     /// Every 1000th float.
     fn many() -> Vec<f32> {
-        (0..u32::MAX / 1000).map(|i| f32::from_bits(i * 1000)).collect()
+        (0..u32::MAX / 1000 / 16 * 16).map(|i| f32::from_bits(i * 1000)).collect()
     }
 
     #[test]
@@ -130,9 +299,15 @@ mod tests {
         exp_all_on(Isa::Scalar, &x, &mut plain);
         for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
             let mut out = vec![0.0; x.len()];
-            exp_all_on(isa, &x, &mut out);
-            for ((a, b), x) in plain.iter().zip(&out).zip(&x) {
-                assert!(a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan()), "{isa}: exp({x})");
+            for lanes in [false, true] {
+                if lanes {
+                    exp_lanes_on(isa, &x, &mut out)
+                } else {
+                    exp_all_on(isa, &x, &mut out)
+                }
+                for ((a, b), x) in plain.iter().zip(&out).zip(&x) {
+                    assert!(a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan()), "{isa}: exp({x})");
+                }
             }
         }
     }
@@ -151,13 +326,14 @@ mod tests {
     }
 
     #[test]
-    fn the_trees_reduce_every_lane() {
-        for i in 0..LANES {
-            let x: [f32; LANES] = from_fn(|j| if i == j { 3.0 } else { -1.0 });
-            assert_eq!(sum(x), 3.0 - 15.0);
-            assert_eq!(max(x), 3.0);
+    fn reductions_take_every_lane() {
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+            for i in 0..LANES {
+                let x: [f32; LANES] = from_fn(|j| if i == j { 3.0 } else { -1.0 });
+                assert_eq!(reductions_on(isa, &x, LANES), (3.0 - 15.0, 3.0));
+                assert_eq!(reductions_on(isa, &x, i).1, if i == 0 { -9.0 } else { -1.0 });
+                assert_eq!(reductions_on(isa, &x, i + 1).1, 3.0);
+            }
         }
-        let x: [f32; LANES] = from_fn(|j| if j == 3 { -2.0 } else { f32::NAN });
-        assert!(sum(x).is_nan());
     }
 }

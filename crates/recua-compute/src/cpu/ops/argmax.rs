@@ -2,8 +2,8 @@
 //! takes whole rows, and reads each twice: the largest value first, then its first place, which vectorises where a running index
 //! would not. Bound by reading the row.
 
-use crate::cpu::isa::{Isa, multiversion};
-use crate::cpu::math::{LANES, larger, max};
+use crate::cpu::isa::Isa;
+use crate::cpu::math::{LANES, Lanes, Vector, vectorised};
 use crate::cpu::memory::{slice, slice_mut};
 use crate::cpu::pool::Worker;
 use crate::error::Result;
@@ -26,23 +26,16 @@ pub(crate) fn argmax(op: &Argmax, worker: &Worker<'_>, isa: Isa) -> Result<()> {
 const CHAINS: usize = 4;
 
 #[inline(always)]
-fn first_largest_body(x: &[f32]) -> usize {
-    let mut lanes = [[f32::NEG_INFINITY; LANES]; CHAINS];
+fn first_largest_body<V: Lanes>(x: &[f32]) -> usize {
+    let mut lanes = [V::splat(f32::NEG_INFINITY); CHAINS];
     let (chunks, rest) = x.as_chunks::<{ LANES * CHAINS }>();
     for chunk in chunks {
-        for c in 0..CHAINS {
-            for i in 0..LANES {
-                lanes[c][i] = larger(lanes[c][i], chunk[c * LANES + i]);
-            }
+        for (lanes, x) in lanes.iter_mut().zip(chunk.as_chunks().0) {
+            *lanes = lanes.larger(V::load(x));
         }
     }
-    let mut largest = f32::NEG_INFINITY;
-    for lanes in lanes {
-        largest = larger(largest, max(lanes));
-    }
-    for &value in rest {
-        largest = larger(largest, value);
-    }
+    let largest = lanes[0].larger(lanes[1]).larger(lanes[2].larger(lanes[3])).max();
+    let largest = rest.iter().fold(largest, |largest, &x| largest.larger(x));
     for (i, chunk) in chunks.iter().enumerate() {
         let mut found = false;
         for value in chunk {
@@ -56,7 +49,7 @@ fn first_largest_body(x: &[f32]) -> usize {
     rest.iter().position(|v| *v == largest).map_or(0, |i| first + i)
 }
 
-multiversion! {
+vectorised! {
     fn first_largest(isa, x: &[f32]) -> usize = first_largest_body
 }
 

@@ -11,8 +11,8 @@
 
 use super::Rows;
 use crate::buffer::{Buffer, DType};
-use crate::cpu::isa::{Isa, multiversion};
-use crate::cpu::math::{LANES, exp, larger, max, sum};
+use crate::cpu::isa::Isa;
+use crate::cpu::math::{LANES, Lanes, Vector, exp, vectorised};
 use crate::cpu::memory::{slice, slice_mut};
 use crate::cpu::pool::Worker;
 use crate::error::{Error, Result};
@@ -52,7 +52,7 @@ pub(crate) fn attention(op: &Attention, worker: &Worker<'_>, isa: Isa) -> Result
                 let n_tokens = block.last_position + 1 - page_idx * PAGE_TOKENS;
                 let page = rows.page(block.first_row, page_idx) * n_kv_heads + kv_head;
                 piece.load_page(&op.cache.k, &op.cache.v, page, n_tokens.min(PAGE_TOKENS));
-                piece.add_page(isa, positions, page_idx);
+                add_page(isa, &mut piece, positions, page_idx);
             }
             for row in 0..block.n_rows {
                 let place = (block.first_row + row) * op.q.n_cols() + kv_head * group * head_dim;
@@ -217,14 +217,6 @@ impl<'a> Piece<'a> {
         }
     }
 
-    /// Adds the loaded page to every query whose row reaches it.
-    fn add_page(&mut self, isa: Isa, positions: &[u32], page_idx: usize) {
-        match isa {
-            Isa::Avx512 => add_page_wide(isa, self, positions, page_idx),
-            Isa::Avx2 | Isa::Scalar => add_page_narrow(isa, self, positions, page_idx),
-        }
-    }
-
     /// Writes the results of one row.
     fn end(&self, row: usize, out: &mut [f32]) {
         for (i, out) in out.chunks_exact_mut(self.head_dim).enumerate() {
@@ -237,29 +229,35 @@ impl<'a> Piece<'a> {
     }
 }
 
-multiversion! {
-    fn add_page_wide(isa, piece: &mut Piece<'_>, positions: &[u32], page_idx: usize) = add_page_body::<4>
-}
-multiversion! {
-    fn add_page_narrow(isa, piece: &mut Piece<'_>, positions: &[u32], page_idx: usize) = add_page_body::<2>
+vectorised! {
+    fn add_page(isa, piece: &mut Piece<'_>, positions: &[u32], page_idx: usize) = add_page_body
 }
 
-/// `TILE` queries at a time share each load of K and V; how many does not change any query's bits.
+/// Adds the loaded page to every query whose row reaches it. Several queries at a time share each load of K and V: as many as there
+/// are registers for. How many does not change any query's bits.
 #[inline(always)]
-fn add_page_body<const TILE: usize>(piece: &mut Piece<'_>, positions: &[u32], page_idx: usize) {
+fn add_page_body<V: Lanes>(piece: &mut Piece<'_>, positions: &[u32], page_idx: usize) {
+    let tile = if V::MANY_REGISTERS { 4 } else { 2 };
     let mut query = 0;
-    while query + TILE <= piece.n_queries {
-        add_page_to_tile::<TILE>(piece, positions, page_idx, query);
-        query += TILE;
+    while query + tile <= piece.n_queries {
+        if V::MANY_REGISTERS {
+            add_page_to_tile::<V, 4>(piece, positions, page_idx, query);
+        } else {
+            add_page_to_tile::<V, 2>(piece, positions, page_idx, query);
+        }
+        query += tile;
     }
     while query < piece.n_queries {
-        add_page_to_tile::<1>(piece, positions, page_idx, query);
+        add_page_to_tile::<V, 1>(piece, positions, page_idx, query);
         query += 1;
     }
 }
 
+/// Registers of scores for a page.
+const VECTORS: usize = PAGE_TOKENS / LANES;
+
 #[inline(always)]
-fn add_page_to_tile<const TILE: usize>(
+fn add_page_to_tile<V: Lanes, const TILE: usize>(
     piece: &mut Piece<'_>,
     positions: &[u32],
     page_idx: usize,
@@ -278,16 +276,17 @@ fn add_page_to_tile<const TILE: usize>(
         return;
     }
 
-    let (k, _) = piece.k.as_chunks::<PAGE_TOKENS>();
     let head_dim = piece.head_dim;
     let q = &piece.q[query * head_dim..][..TILE * head_dim];
-    let k = &k[..head_dim];
-    let mut scores = [[0.0f32; PAGE_TOKENS]; TILE];
-    for d in 0..head_dim {
+    let (k, _) = piece.k.as_chunks::<LANES>();
+    let (k, _) = k.as_chunks::<VECTORS>();
+    let mut scores = [[V::splat(0.0); VECTORS]; TILE];
+    for (d, k) in k[..head_dim].iter().enumerate() {
+        let k = [V::load(&k[0]), V::load(&k[1])];
         for j in 0..TILE {
-            let q = q[j * head_dim + d];
-            for t in 0..PAGE_TOKENS {
-                scores[j][t] = k[d][t].mul_add(q, scores[j][t]);
+            let q = V::splat(q[j * head_dim + d]);
+            for i in 0..VECTORS {
+                scores[j][i] = k[i].mul_add(q, scores[j][i]);
             }
         }
     }
@@ -295,50 +294,55 @@ fn add_page_to_tile<const TILE: usize>(
     let mut factors = [0.0f32; TILE];
     let mut weights = [[0.0f32; PAGE_TOKENS]; TILE];
     for j in 0..TILE {
-        let mut lanes = [f32::MIN; LANES];
-        for t in 0..PAGE_TOKENS {
-            let score = if t < n_seen[j] { scores[j][t] } else { f32::NEG_INFINITY };
-            scores[j][t] = score;
-            lanes[t % LANES] = larger(lanes[t % LANES], score);
+        let mut lanes = V::splat(f32::MIN);
+        for i in 0..VECTORS {
+            let n = n_seen[j].saturating_sub(i * LANES);
+            scores[j][i] = scores[j][i].first(n, V::splat(f32::NEG_INFINITY));
+            lanes = lanes.larger(scores[j][i]);
         }
         let before = piece.largest[query + j];
-        let largest = larger(before, max(lanes));
-        let mut lanes = [0.0f32; LANES];
-        for t in 0..PAGE_TOKENS {
-            let weight = exp(scores[j][t] - largest);
-            weights[j][t] = weight;
-            lanes[t % LANES] += weight;
+        let largest = before.larger(lanes.max());
+        let mut total = V::splat(0.0);
+        for (i, to) in weights[j].as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+            let weight = exp(scores[j][i].sub(V::splat(largest)));
+            weight.store(to);
+            total = total.add(weight);
         }
         factors[j] = exp(before - largest);
         piece.largest[query + j] = largest;
-        piece.total[query + j] = piece.total[query + j].mul_add(factors[j], sum(lanes));
+        piece.total[query + j] = f32::mul_add(piece.total[query + j], factors[j], total.sum());
     }
 
-    let padded = piece.padded;
-    for first in (0..padded).step_by(CHUNK) {
-        let mut acc = [[0.0f32; CHUNK]; TILE];
+    let n_vectors = piece.padded / LANES;
+    let (v, _) = piece.v.as_chunks::<LANES>();
+    let (sums, _) = piece.acc.as_chunks_mut::<LANES>();
+    let add = |acc: &mut [V; 2], v: [V; 2], weight: f32| {
+        *acc = [v[0].mul_add(V::splat(weight), acc[0]), v[1].mul_add(V::splat(weight), acc[1])];
+    };
+    for first in (0..n_vectors).step_by(CHUNK / LANES) {
+        let mut acc = [[V::splat(0.0); CHUNK / LANES]; TILE];
         for j in 0..TILE {
-            let from = &piece.acc[(query + j) * padded + first..][..CHUNK];
-            for d in 0..CHUNK {
-                acc[j][d] = from[d] * factors[j];
+            for (i, acc) in acc[j].iter_mut().enumerate() {
+                *acc = V::load(&sums[(query + j) * n_vectors + first + i]).mul(V::splat(factors[j]));
             }
         }
+        let load = |t: usize| {
+            let v = &v[t * n_vectors + first..][..2];
+            [V::load(&v[0]), V::load(&v[1])]
+        };
         for t in 0..fewest {
-            let v = &piece.v[t * padded + first..][..CHUNK];
+            let v = load(t);
             for j in 0..TILE {
-                for d in 0..CHUNK {
-                    acc[j][d] = v[d].mul_add(weights[j][t], acc[j][d]);
-                }
+                add(&mut acc[j], v, weights[j][t]);
             }
         }
         for j in 0..TILE {
             for t in fewest..n_seen[j] {
-                let v = &piece.v[t * padded + first..][..CHUNK];
-                for d in 0..CHUNK {
-                    acc[j][d] = v[d].mul_add(weights[j][t], acc[j][d]);
-                }
+                add(&mut acc[j], load(t), weights[j][t]);
             }
-            piece.acc[(query + j) * padded + first..][..CHUNK].copy_from_slice(&acc[j]);
+            for (i, acc) in acc[j].iter().enumerate() {
+                acc.store(&mut sums[(query + j) * n_vectors + first + i]);
+            }
         }
     }
 }

@@ -1,8 +1,8 @@
 //! `rms_norm`: out = x / sqrt(mean(x²) + eps) * weight, a row at a time. A thread takes whole rows. The sum of squares has one tree:
 //! element i goes to lane i mod 64, each lane sums in order, and the lanes are added by halves. Bound by memory.
 
-use crate::cpu::isa::{Isa, multiversion};
-use crate::cpu::math::{LANES, sum};
+use crate::cpu::isa::Isa;
+use crate::cpu::math::{LANES, Lanes, vectorised};
 use crate::cpu::memory::{slice, slice_mut};
 use crate::cpu::pool::Worker;
 use crate::error::Result;
@@ -32,28 +32,29 @@ const CHAINS: usize = 4;
 
 /// The norm of one row or one head, in place.
 #[inline(always)]
-pub(super) fn normalise_body(x: &mut [f32], weight: &[f32], eps: f32) {
-    let mut lanes = [[0.0f32; LANES]; CHAINS];
-    let (chunks, rest) = x.as_chunks::<{ LANES * CHAINS }>();
+pub(super) fn normalise_body<V: Lanes>(x: &mut [f32], weight: &[f32], eps: f32) {
+    let mut sums = [V::splat(0.0); CHAINS];
+    let (vectors, rest) = x.as_chunks::<LANES>();
+    let (chunks, vectors) = vectors.as_chunks::<CHAINS>();
     for chunk in chunks {
         for c in 0..CHAINS {
-            for i in 0..LANES {
-                let value = chunk[c * LANES + i];
-                lanes[c][i] = value.mul_add(value, lanes[c][i]);
-            }
+            let x = V::load(&chunk[c]);
+            sums[c] = x.mul_add(x, sums[c]);
         }
     }
-    for (i, value) in rest.iter().enumerate() {
-        let lane = &mut lanes[i / LANES][i % LANES];
-        *lane = value.mul_add(*value, *lane);
+    let mut last = [0.0; LANES];
+    last[..rest.len()].copy_from_slice(rest);
+    for (sum, x) in sums.iter_mut().zip(vectors.iter().chain([&last])) {
+        let x = V::load(x);
+        *sum = x.mul_add(x, *sum);
     }
-    let total = (sum(lanes[0]) + sum(lanes[2])) + (sum(lanes[1]) + sum(lanes[3]));
+    let total = sums[0].add(sums[2]).add(sums[1].add(sums[3])).sum();
     let scale = 1.0 / (total / x.len() as f32 + eps).sqrt();
     for (x, weight) in x.iter_mut().zip(weight) {
         *x = *x * scale * *weight;
     }
 }
 
-multiversion! {
+vectorised! {
     fn normalise(isa, x: &mut [f32], weight: &[f32], eps: f32) = normalise_body
 }

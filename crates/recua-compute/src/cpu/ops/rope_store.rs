@@ -7,7 +7,8 @@
 use super::rms_norm::normalise_body;
 use super::{Rows, check_index};
 use crate::buffer::{Buffer, DType};
-use crate::cpu::isa::{Isa, multiversion};
+use crate::cpu::isa::Isa;
+use crate::cpu::math::{Lanes, vectorised};
 use crate::cpu::memory::{ptr, slice, slice_mut};
 use crate::cpu::pool::Worker;
 use crate::error::{Error, Result, argument};
@@ -120,9 +121,9 @@ unsafe fn store_column<T: bytemuck::Pod>(k: &Buffer, first: usize, values: &[T])
 
 /// Normalises (if asked) and rotates one head in place.
 #[inline(always)]
-fn prepare_body(head: &mut [f32], norm: Option<(&[f32], f32)>, angles: &[f32], style: RopeStyle) {
+fn prepare_body<V: Lanes>(head: &mut [f32], norm: Option<(&[f32], f32)>, angles: &[f32], style: RopeStyle) {
     if let Some((weight, eps)) = norm {
-        normalise_body(head, weight, eps);
+        normalise_body::<V>(head, weight, eps);
     }
     let (angles, _) = angles.as_chunks::<2>();
     match style {
@@ -142,7 +143,7 @@ fn prepare_body(head: &mut [f32], norm: Option<(&[f32], f32)>, angles: &[f32], s
     }
 }
 
-multiversion! {
+vectorised! {
     fn prepare(isa, head: &mut [f32], norm: Option<(&[f32], f32)>, angles: &[f32], style: RopeStyle) = prepare_body
 }
 

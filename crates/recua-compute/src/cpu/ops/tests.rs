@@ -2,18 +2,19 @@
 //! number of threads. Whether the numbers are right is tested in `crate::cases`.
 
 use super::*;
-use crate::buffer::{Buffer, DType, DeviceId};
+use crate::buffer::{Buffer, DType};
 use crate::cpu::isa::Isa;
-use crate::cpu::memory::{Memory, ptr, slice, slice_mut};
+use crate::cpu::memory::{ptr, slice, slice_mut};
 use crate::cpu::pool::{Pool, Worker};
+use crate::device::Device;
 use crate::op::*;
 use half::f16;
-use std::sync::Arc;
+use std::sync::LazyLock;
 
-pub(super) fn buffer(dtype: DType, shape: &[usize]) -> Buffer {
-    let n = shape.iter().product::<usize>() * dtype.size_of();
-    let memory = Arc::new(Memory::zeroed(n).unwrap());
-    Buffer::from_storage(memory, DeviceId::unique(), dtype, shape).unwrap()
+fn buffer(dtype: DType, shape: &[usize]) -> Buffer {
+    static DEVICE: LazyLock<Device> =
+        LazyLock::new(|| crate::cpu::open(crate::cpu::Options { threads: Some(1), isa: None }).unwrap());
+    DEVICE.alloc(dtype, shape).unwrap()
 }
 
 fn filled<T: bytemuck::Pod>(dtype: DType, shape: &[usize], values: &[T]) -> Buffer {

@@ -1,0 +1,173 @@
+//! [`Lanes`] as the registers of x86 processors. The methods are inlined into functions that enable the instruction set, which is
+//! what makes their `unsafe` sound: see [`Vector`].
+
+use super::{LANES, Lanes, ROUND, Vector};
+use std::arch::x86_64::*;
+
+/// Two AVX2 registers.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2([__m256; 2]);
+
+/// One AVX-512 register.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512(__m512);
+
+impl Avx2 {
+    #[inline(always)]
+    fn both(self, other: Avx2, f: impl Fn(__m256, __m256) -> __m256) -> Avx2 {
+        Avx2([f(self.0[0], other.0[0]), f(self.0[1], other.0[1])])
+    }
+}
+
+impl Vector for Avx2 {
+    #[inline(always)]
+    fn splat(x: f32) -> Avx2 {
+        // SAFETY: inside a function with AVX2.
+        Avx2([unsafe { _mm256_set1_ps(x) }; 2])
+    }
+    #[inline(always)]
+    fn add(self, other: Avx2) -> Avx2 {
+        // SAFETY: inside a function with AVX2.
+        self.both(other, |a, b| unsafe { _mm256_add_ps(a, b) })
+    }
+    #[inline(always)]
+    fn sub(self, other: Avx2) -> Avx2 {
+        // SAFETY: inside a function with AVX2.
+        self.both(other, |a, b| unsafe { _mm256_sub_ps(a, b) })
+    }
+    #[inline(always)]
+    fn mul(self, other: Avx2) -> Avx2 {
+        // SAFETY: inside a function with AVX2.
+        self.both(other, |a, b| unsafe { _mm256_mul_ps(a, b) })
+    }
+    #[inline(always)]
+    fn mul_add(self, factor: Avx2, addend: Avx2) -> Avx2 {
+        // SAFETY: inside a function with FMA.
+        let f = |i: usize| unsafe { _mm256_fmadd_ps(self.0[i], factor.0[i], addend.0[i]) };
+        Avx2([f(0), f(1)])
+    }
+    #[inline(always)]
+    fn larger(self, other: Avx2) -> Avx2 {
+        // SAFETY: inside a function with AVX2. The instruction gives its second operand unless the first is larger.
+        self.both(other, |a, b| unsafe { _mm256_max_ps(b, a) })
+    }
+    #[inline(always)]
+    fn smaller(self, other: Avx2) -> Avx2 {
+        // SAFETY: inside a function with AVX2. The instruction gives its second operand unless the first is smaller.
+        self.both(other, |a, b| unsafe { _mm256_min_ps(b, a) })
+    }
+    #[inline(always)]
+    fn power_of_two(self) -> (Avx2, Avx2) {
+        // SAFETY: inside a function with AVX2.
+        let halves = self.0.map(|x| unsafe {
+            let n = _mm256_sub_epi32(_mm256_castps_si256(x), _mm256_set1_epi32(ROUND.to_bits() as i32));
+            let half = _mm256_srai_epi32::<1>(n);
+            [half, _mm256_sub_epi32(n, half)].map(|n| {
+                let exponent = _mm256_add_epi32(n, _mm256_set1_epi32(127));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent))
+            })
+        });
+        (Avx2([halves[0][0], halves[1][0]]), Avx2([halves[0][1], halves[1][1]]))
+    }
+}
+
+impl Lanes for Avx2 {
+    const MANY_REGISTERS: bool = false;
+
+    #[inline(always)]
+    fn load(from: &[f32; LANES]) -> Avx2 {
+        // SAFETY: inside a function with AVX2; both halves lie inside the array.
+        unsafe { Avx2([_mm256_loadu_ps(from.as_ptr()), _mm256_loadu_ps(from.as_ptr().add(8))]) }
+    }
+    #[inline(always)]
+    fn store(self, to: &mut [f32; LANES]) {
+        // SAFETY: inside a function with AVX2; both halves lie inside the array.
+        unsafe {
+            _mm256_storeu_ps(to.as_mut_ptr(), self.0[0]);
+            _mm256_storeu_ps(to.as_mut_ptr().add(8), self.0[1]);
+        }
+    }
+    #[inline(always)]
+    fn first(self, n: usize, rest: Avx2) -> Avx2 {
+        // SAFETY: inside a function with AVX2.
+        unsafe {
+            let n = _mm256_set1_epi32(n.min(LANES) as i32);
+            let low = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+            let high = _mm256_add_epi32(low, _mm256_set1_epi32(8));
+            let [low, high] = [low, high].map(|lane| _mm256_castsi256_ps(_mm256_cmpgt_epi32(n, lane)));
+            Avx2([_mm256_blendv_ps(rest.0[0], self.0[0], low), _mm256_blendv_ps(rest.0[1], self.0[1], high)])
+        }
+    }
+}
+
+impl Vector for Avx512 {
+    #[inline(always)]
+    fn splat(x: f32) -> Avx512 {
+        // SAFETY: inside a function with AVX-512.
+        Avx512(unsafe { _mm512_set1_ps(x) })
+    }
+    #[inline(always)]
+    fn add(self, other: Avx512) -> Avx512 {
+        // SAFETY: inside a function with AVX-512.
+        Avx512(unsafe { _mm512_add_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn sub(self, other: Avx512) -> Avx512 {
+        // SAFETY: inside a function with AVX-512.
+        Avx512(unsafe { _mm512_sub_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn mul(self, other: Avx512) -> Avx512 {
+        // SAFETY: inside a function with AVX-512.
+        Avx512(unsafe { _mm512_mul_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn mul_add(self, factor: Avx512, addend: Avx512) -> Avx512 {
+        // SAFETY: inside a function with AVX-512.
+        Avx512(unsafe { _mm512_fmadd_ps(self.0, factor.0, addend.0) })
+    }
+    #[inline(always)]
+    fn larger(self, other: Avx512) -> Avx512 {
+        // SAFETY: inside a function with AVX-512. The instruction gives its second operand unless the first is larger.
+        Avx512(unsafe { _mm512_max_ps(other.0, self.0) })
+    }
+    #[inline(always)]
+    fn smaller(self, other: Avx512) -> Avx512 {
+        // SAFETY: inside a function with AVX-512. The instruction gives its second operand unless the first is smaller.
+        Avx512(unsafe { _mm512_min_ps(other.0, self.0) })
+    }
+    #[inline(always)]
+    fn power_of_two(self) -> (Avx512, Avx512) {
+        // SAFETY: inside a function with AVX-512.
+        let [a, b] = unsafe {
+            let n = _mm512_sub_epi32(_mm512_castps_si512(self.0), _mm512_set1_epi32(ROUND.to_bits() as i32));
+            let half = _mm512_srai_epi32::<1>(n);
+            [half, _mm512_sub_epi32(n, half)].map(|n| {
+                let exponent = _mm512_add_epi32(n, _mm512_set1_epi32(127));
+                _mm512_castsi512_ps(_mm512_slli_epi32::<23>(exponent))
+            })
+        };
+        (Avx512(a), Avx512(b))
+    }
+}
+
+impl Lanes for Avx512 {
+    const MANY_REGISTERS: bool = true;
+
+    #[inline(always)]
+    fn load(from: &[f32; LANES]) -> Avx512 {
+        // SAFETY: inside a function with AVX-512; the array has sixteen floats.
+        Avx512(unsafe { _mm512_loadu_ps(from.as_ptr()) })
+    }
+    #[inline(always)]
+    fn store(self, to: &mut [f32; LANES]) {
+        // SAFETY: inside a function with AVX-512; the array has sixteen floats.
+        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), self.0) }
+    }
+    #[inline(always)]
+    fn first(self, n: usize, rest: Avx512) -> Avx512 {
+        let mask = ((1u32 << n.min(LANES)) - 1) as u16;
+        // SAFETY: inside a function with AVX-512.
+        Avx512(unsafe { _mm512_mask_blend_ps(mask, rest.0, self.0) })
+    }
+}
