@@ -1,9 +1,432 @@
 //! The CPU device: memory, and one `match` over the ops. A submission runs before `submit` returns.
 
+mod bandwidth;
+mod formats;
 pub(crate) mod isa;
 pub(crate) mod math;
+mod matmul;
 mod memory;
 mod ops;
 mod pool;
 
 pub use isa::Isa;
+
+use crate::buffer::{Buffer, DeviceId, Storage, Weight};
+use crate::device::{Backend, Device, DeviceInfo};
+use crate::encoder::{Encode, Pending, Submission};
+use crate::error::{Error, Result, argument};
+use crate::op::Op;
+use crate::plan::Plan;
+use crate::registry::{CallArg, Kernel, KernelArg, KernelCall, KernelSource, RustKernel};
+use matmul::Workspace;
+use matmul::planes::TILE;
+use matmul::weight::{Layout, Packed};
+use memory::{Memory, ptr, slice};
+use pool::{Pool, Worker};
+use recua_gguf::GgmlType;
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// The environment variable that caps the instruction set: `scalar`, `avx2` or `avx512`.
+pub const ISA_VARIABLE: &str = "RECUA_CPU_ISA";
+
+/// How the CPU device is opened.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Threads that work on a pass; all processors that this process may use if `None`.
+    pub threads: Option<usize>,
+    /// The instruction set; `RECUA_CPU_ISA`, else the fastest one, if `None`.
+    pub isa: Option<Isa>,
+}
+
+/// Opens the CPU device. Fails if the instruction set asked for is not there or threads cannot be had.
+pub fn open(options: Options) -> Result<Device> {
+    let isa = match options.isa {
+        Some(isa) => isa,
+        None => match std::env::var(ISA_VARIABLE) {
+            Ok(name) => name.parse().map_err(|e: String| argument(ISA_VARIABLE, e))?,
+            Err(_) => Isa::best(),
+        },
+    };
+    if !isa.is_available() {
+        let best = Isa::best();
+        return Err(argument("open", format!("this processor has no {isa}; its best is {best}")));
+    }
+    let available = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = options.threads.unwrap_or(available).clamp(1, 1024);
+    let pool = Pool::new(threads).map_err(|e| argument("open", format!("{threads} threads: {e}")))?;
+    let info = DeviceInfo {
+        kind: "cpu".into(),
+        name: processor_name(),
+        detail: format!("{isa}, {threads} threads"),
+        memory_bytes: None,
+    };
+    let queue = Mutex::new(Queue { pool, workspace: Workspace::default() });
+    let allocated = Allocated { device: "cpu", bytes: Arc::new(AtomicU64::new(0)) };
+    Ok(Device::new(Cpu { id: DeviceId::unique(), info, isa, allocated, queue }))
+}
+
+fn processor_name() -> String {
+    let read = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let line = read.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    line.map_or_else(|| std::env::consts::ARCH.to_string(), |(_, name)| name.trim().to_string())
+}
+
+/// Counts the device's bytes and gives memory out.
+#[derive(Clone)]
+pub(crate) struct Allocated {
+    device: &'static str,
+    bytes: Arc<AtomicU64>,
+}
+
+impl Allocated {
+    /// Zeroed memory that is not counted as given back; for the workspace, which only grows.
+    fn memory(&self, n_bytes: usize, what: &str) -> Result<Memory> {
+        let memory = Memory::zeroed(n_bytes).ok_or_else(|| Error::OutOfMemory {
+            device: self.device.into(),
+            what: what.into(),
+            requested_bytes: n_bytes,
+        })?;
+        self.bytes.fetch_add(n_bytes as u64, Ordering::Relaxed);
+        Ok(memory)
+    }
+
+    fn release(&self, n_bytes: usize) {
+        self.bytes.fetch_sub(n_bytes as u64, Ordering::Relaxed);
+    }
+}
+
+/// A buffer's memory, which lowers the count when it goes.
+struct Counted {
+    memory: Memory,
+    counter: Allocated,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.counter.release(self.memory.len());
+    }
+}
+
+impl Storage for Counted {
+    fn n_bytes(&self) -> usize {
+        self.memory.len()
+    }
+}
+
+impl Drop for Packed {
+    fn drop(&mut self) {
+        self.counter.release(self.memory.len());
+    }
+}
+
+struct Cpu {
+    id: DeviceId,
+    info: DeviceInfo,
+    isa: Isa,
+    allocated: Allocated,
+    /// Held by whoever runs ops or touches memory.
+    queue: Mutex<Queue>,
+}
+
+struct Queue {
+    pool: Pool,
+    workspace: Workspace,
+}
+
+/// One entry of a finished recording.
+enum Command {
+    Op(Op),
+    Kernel { name: String, kernel: Compiled, groups: [u32; 3], args: Vec<Arg> },
+}
+
+enum Arg {
+    Read(Buffer),
+    Write(Buffer),
+    Bytes(Vec<u8>),
+}
+
+#[derive(Clone)]
+struct Compiled {
+    function: RustKernel,
+    constants: Arc<[(String, f64)]>,
+}
+
+impl Cpu {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        // A panic inside a kernel leaves no state behind that the next pass would read.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run_ops<'a>(&self, queue: &mut Queue, ops: impl Iterator<Item = &'a Op> + Clone + Sync) -> Result<()> {
+        let n_threads = queue.pool.n_threads();
+        queue.workspace.reserve(ops.clone(), n_threads, &self.allocated)?;
+        let workspace = &queue.workspace;
+        // The first op that must not run. A failing op names the one after it, so that a thread that still is at the failing op goes on
+        // to the barrier where the others wait.
+        let stop_at = AtomicUsize::new(usize::MAX);
+        let error = Mutex::new(None);
+        let fail = |e: Error, at: usize| {
+            error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(e);
+            stop_at.fetch_min(at, Ordering::Relaxed);
+        };
+        let job = |worker: &Worker<'_>| {
+            for (i, op) in ops.clone().enumerate() {
+                if has_indexes(op) {
+                    if worker.idx == 0 {
+                        check_indexes(op).unwrap_or_else(|e| fail(e, i));
+                    }
+                    worker.barrier();
+                }
+                if stop_at.load(Ordering::Relaxed) <= i {
+                    return;
+                }
+                run_op(op, worker, self.isa, workspace).unwrap_or_else(|e| fail(e, i + 1));
+                worker.barrier();
+            }
+        };
+        let lost = |_| Error::DeviceLost { device: "cpu".into(), message: "a kernel panicked".into() };
+        catch_unwind(AssertUnwindSafe(|| queue.pool.run(&job))).map_err(lost)?;
+        error.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    }
+
+    fn run_kernel(
+        name: &str,
+        kernel: &Compiled,
+        groups: [u32; 3],
+        args: &[Arg],
+        _queue: &mut Queue,
+    ) -> Result<()> {
+        let call_arg = |arg| match arg {
+            // SAFETY: the queue is held, written arguments overlap no other argument (`CommandEncoder::dispatch` has checked), and a
+            // view's bytes are initialised.
+            &Arg::Read(ref buffer) => unsafe {
+                CallArg::Read(std::slice::from_raw_parts(ptr(buffer), buffer.n_bytes()))
+            },
+            // SAFETY: as above.
+            Arg::Write(buffer) => unsafe {
+                CallArg::Write(std::slice::from_raw_parts_mut(ptr(buffer), buffer.n_bytes()))
+            },
+            Arg::Bytes(bytes) => CallArg::Bytes(bytes),
+        };
+        let args = args.iter().map(call_arg).collect();
+        let mut call = KernelCall { groups, args, constants: &kernel.constants };
+        let failed = |message| Error::KernelRun { name: name.into(), message };
+        catch_unwind(AssertUnwindSafe(|| (kernel.function)(&mut call)))
+            .map_err(|_| failed("it panicked".into()))?
+            .map_err(failed)
+    }
+}
+
+/// Whether an op reads indexes from a buffer.
+fn has_indexes(op: &Op) -> bool {
+    matches!(op, Op::Embed(_) | Op::RopeStore(_) | Op::Attention(_) | Op::GatherRows(_))
+}
+
+fn check_indexes(op: &Op) -> Result<()> {
+    match op {
+        Op::Embed(op) => {
+            // SAFETY: the queue is held, and no op is under way.
+            let tokens = unsafe { slice::<u32>(&op.tokens) };
+            let limit = op.table.n();
+            let bad = tokens.iter().find(|&&token| token as usize >= limit);
+            bad.map_or(Ok(()), |&token| {
+                Err(Error::IndexOutOfRange {
+                    op: "embed",
+                    what: "token",
+                    index: token.into(),
+                    limit: limit as u64,
+                })
+            })
+        }
+        Op::RopeStore(op) => ops::check_rope_store(op),
+        Op::Attention(op) => ops::check_attention(op),
+        Op::GatherRows(op) => ops::check_gather_rows(op),
+        Op::RmsNorm(_) | Op::Matmul(_) | Op::MatmulGlu(_) | Op::Argmax(_) | Op::Copy(_) => Ok(()),
+    }
+}
+
+/// One op's part of this thread.
+fn run_op(op: &Op, worker: &Worker<'_>, isa: Isa, workspace: &Workspace) -> Result<()> {
+    match op {
+        Op::Embed(op) => matmul::embed(op, worker),
+        Op::RmsNorm(op) => ops::rms_norm(op, worker, isa),
+        Op::Matmul(op) => matmul::matmul(op, worker, isa, workspace),
+        Op::MatmulGlu(op) => matmul::matmul_glu(op, worker, isa, workspace),
+        Op::RopeStore(op) => ops::rope_store(op, worker, isa),
+        Op::Attention(op) => ops::attention(op, worker, isa),
+        Op::GatherRows(op) => ops::gather_rows(op, worker, isa),
+        Op::Argmax(op) => ops::argmax(op, worker, isa),
+        Op::Copy(op) => ops::copy(op, worker, isa),
+    }
+}
+
+impl Backend for Cpu {
+    fn id(&self) -> DeviceId {
+        self.id
+    }
+
+    fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    fn allocated_bytes(&self) -> u64 {
+        self.allocated.bytes.load(Ordering::Relaxed)
+    }
+
+    fn alloc(&self, n_bytes: usize) -> Result<Arc<dyn Storage>> {
+        let memory = self.allocated.memory(n_bytes, "a buffer")?;
+        Ok(Arc::new(Counted { memory, counter: self.allocated.clone() }))
+    }
+
+    fn write(&self, dst: &Buffer, bytes: &[u8]) -> Result<()> {
+        let _queue = self.lock();
+        // SAFETY: `Device::write` has checked the length, and the queue is held, so no op is under way.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), ptr(dst), bytes.len()) }
+        Ok(())
+    }
+
+    fn read(&self, src: &Buffer, out: &mut [u8]) -> Result<()> {
+        let _queue = self.lock();
+        // SAFETY: `Device::read` has checked the length, and the queue is held, so no op is under way.
+        unsafe { std::ptr::copy_nonoverlapping(ptr(src), out.as_mut_ptr(), out.len()) }
+        Ok(())
+    }
+
+    fn upload_weight(&self, raw: &[u8], ty: GgmlType, n: usize, k: usize) -> Result<Weight> {
+        let unsupported = || Error::UnsupportedType { device: self.info.name.clone(), ty };
+        let layout = Layout::of(ty).ok_or_else(unsupported)?;
+        let (tile_bytes, n_tiles) = (layout.tile_bytes(k), n.div_ceil(TILE));
+        let too_large = || argument("upload_weight", format!("{ty}[{n}, {k}] is larger than memory can be"));
+        let n_bytes = tile_bytes.checked_mul(n_tiles).ok_or_else(too_large)?;
+        let memory = self.allocated.memory(n_bytes, &format!("a weight {ty}[{n}, {k}]"))?;
+        let packed = Packed { memory, tile_bytes, n_tiles, layout, counter: self.allocated.clone() };
+        let row_bytes = raw.len() / n;
+        let job = |worker: &Worker<'_>| {
+            while let Some(range) = worker.claim(n_tiles, 4) {
+                for tile in range {
+                    let rows = &raw[tile * TILE * row_bytes..n.min((tile + 1) * TILE) * row_bytes];
+                    // SAFETY: the tile lies inside the allocation and belongs to the thread that claimed it.
+                    let out = unsafe {
+                        let start = packed.memory.as_ptr().add(tile * tile_bytes);
+                        std::slice::from_raw_parts_mut(start, tile_bytes)
+                    };
+                    layout.pack_tile(rows, k, out);
+                }
+            }
+        };
+        self.lock().pool.run(&job);
+        Ok(Weight::from_storage(Arc::new(packed), self.id, ty, n, k, n_bytes))
+    }
+
+    fn compile(
+        &self,
+        name: &str,
+        source: &KernelSource,
+        constants: &[(String, f64)],
+    ) -> Result<Arc<dyn Any + Send + Sync>> {
+        let language = match source {
+            KernelSource::Rust(function) => {
+                return Ok(Arc::new(Compiled { function: function.clone(), constants: constants.into() }));
+            }
+            KernelSource::Wgsl(_) => "WGSL",
+            KernelSource::CudaC(_) => "CUDA C++",
+        };
+        Err(Error::KernelCompile {
+            name: name.into(),
+            device: "cpu".into(),
+            message: format!("the source is {language}; the CPU device runs Rust functions"),
+        })
+    }
+
+    fn encoder(&self) -> Result<Box<dyn Encode>> {
+        Ok(Box::new(CpuEncoder { commands: Vec::new() }))
+    }
+
+    fn submit(&self, commands: Vec<Box<dyn Any + Send>>) -> Result<Submission> {
+        let mut queue = self.lock();
+        for list in commands {
+            let list: Box<Vec<Command>> =
+                list.downcast().map_err(|_| argument("submit", "not of this device"))?;
+            for commands in list.chunk_by(|a, b| matches!((a, b), (Command::Op(_), Command::Op(_)))) {
+                match &commands[0] {
+                    Command::Op(_) => {
+                        let ops = commands.iter().filter_map(|command| match command {
+                            Command::Op(op) => Some(op),
+                            Command::Kernel { .. } => None,
+                        });
+                        self.run_ops(&mut queue, ops)?;
+                    }
+                    Command::Kernel { name, kernel, groups, args } => {
+                        Cpu::run_kernel(name, kernel, *groups, args, &mut queue)?;
+                    }
+                }
+            }
+        }
+        Ok(Submission::new(Done))
+    }
+
+    fn prepare(&self, plan: &Plan) -> Result<()> {
+        let queue = &mut *self.lock();
+        queue.workspace.reserve(plan.ops().iter(), queue.pool.n_threads(), &self.allocated)
+    }
+
+    fn run(&self, plan: &Plan) -> Result<Submission> {
+        self.run_ops(&mut self.lock(), plan.ops().iter())?;
+        Ok(Submission::new(Done))
+    }
+
+    fn measure_read_bandwidth(&self) -> Result<f64> {
+        bandwidth::measure(&mut self.lock().pool, self.isa, &self.allocated)
+    }
+}
+
+struct CpuEncoder {
+    commands: Vec<Command>,
+}
+
+impl Encode for CpuEncoder {
+    fn op(&mut self, op: &Op) -> Result<()> {
+        self.commands.push(Command::Op(op.clone()));
+        Ok(())
+    }
+
+    fn dispatch(&mut self, kernel: &Kernel, groups: [u32; 3], args: &[KernelArg<'_>]) -> Result<()> {
+        let compiled = kernel.compiled_as::<Compiled>();
+        let compiled =
+            compiled.ok_or_else(|| argument("dispatch", "the kernel is of another kind of device"))?;
+        let arg = |arg: &KernelArg<'_>| match *arg {
+            KernelArg::Read(buffer) => Arg::Read(buffer.clone()),
+            KernelArg::Write(buffer) => Arg::Write(buffer.clone()),
+            KernelArg::Bytes(bytes) => Arg::Bytes(bytes.to_vec()),
+        };
+        let args = args.iter().map(arg).collect();
+        let (name, kernel) = (kernel.name().to_string(), compiled.clone());
+        self.commands.push(Command::Kernel { name, kernel, groups, args });
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<Box<dyn Any + Send>> {
+        Ok(Box::new(self.commands))
+    }
+}
+
+/// The work was done before `submit` returned.
+struct Done;
+
+impl Pending for Done {
+    fn wait(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn is_done(&self) -> bool {
+        true
+    }
+
+    fn gpu_time(&self) -> Option<Duration> {
+        None
+    }
+}

@@ -408,10 +408,12 @@ impl Check {
 
     fn matrix(&self, what: &'static str, buffer: &Buffer) -> Result<()> {
         self.dtype(what, buffer, DType::F32)?;
-        if buffer.shape().len() == 2 {
+        if buffer.shape().len() == 2 && buffer.n_elements() > 0 {
             return Ok(());
         }
-        Err(argument(self.op, format!("{what} has shape {:?}, [rows, cols] is needed", buffer.shape())))
+        let problem =
+            format!("{what} has shape {:?}, [rows, cols] of at least one is needed", buffer.shape());
+        Err(argument(self.op, problem))
     }
 
     fn weight(&self, what: &'static str, weight: &Weight) -> Result<()> {

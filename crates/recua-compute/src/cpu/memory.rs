@@ -1,6 +1,7 @@
 //! The CPU device's memory: zeroed, aligned to a cache line, and only touched while the device's queue is held.
 
-use crate::buffer::{Buffer, Storage};
+use super::Counted;
+use crate::buffer::Buffer;
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
 
@@ -49,17 +50,11 @@ impl Drop for Memory {
     }
 }
 
-impl Storage for Memory {
-    fn n_bytes(&self) -> usize {
-        self.n_bytes
-    }
-}
-
 /// The address of a view's first byte. The view's length is `buffer.n_bytes()`; `Buffer` has checked that it lies inside.
 pub(crate) fn ptr(buffer: &Buffer) -> *mut u8 {
-    let memory: &Memory = buffer.storage_as().expect("a checked op only holds buffers of this device");
+    let counted: &Counted = buffer.storage_as().expect("a checked op only holds buffers of this device");
     // SAFETY: `Buffer::view` keeps the offset inside the allocation.
-    unsafe { memory.as_ptr().add(buffer.offset_bytes()) }
+    unsafe { counted.memory.as_ptr().add(buffer.offset_bytes()) }
 }
 
 /// A view as a slice.

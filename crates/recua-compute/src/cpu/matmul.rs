@@ -1,0 +1,337 @@
+//! `matmul`, `matmul_glu` and `embed` on the CPU: activations are encoded once, then threads claim tiles of 16 weight rows, and a
+//! tile meets all rows of the pass while it is in the cache. Each weight is read once, however many rows share the pass.
+
+pub(crate) mod activations;
+pub(crate) mod float;
+pub(crate) mod planes;
+pub(crate) mod q256;
+pub(crate) mod q32;
+pub(crate) mod weight;
+
+use super::isa::multiversion;
+use super::math;
+use super::memory::{Memory, slice, slice_mut};
+use super::pool::Worker;
+use crate::buffer::{Buffer, Weight};
+use crate::cpu::{Allocated, Isa};
+use crate::error::Result;
+use crate::op::{Activation, Embed, Matmul, MatmulGlu, MatmulPart, Op};
+use activations::{RECORD, Record, Record32, Record256};
+use float::TILES_MAX;
+use planes::TILE;
+use weight::{Layout, Packed, records_per_row};
+
+#[cfg(test)]
+mod tests;
+
+/// Memory that products need beside their buffers, sized for the largest op so far.
+#[derive(Default)]
+pub(crate) struct Workspace {
+    records256: Option<Memory>,
+    records32: Option<Memory>,
+    threads: Vec<Option<Memory>>,
+}
+
+/// What a thread unpacks into and sums up in.
+#[repr(C, align(64))]
+struct Scratch {
+    q256: q256::Unpacked,
+    q32: q32::Unpacked,
+    // Followed by the sums: `[2][TILES_MAX][rows][TILE]` f32.
+}
+
+/// What an op needs.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Needs {
+    records256: usize,
+    records32: usize,
+    rows: usize,
+}
+
+fn needs(op: &Op) -> Needs {
+    let (x, weights): (&Buffer, Vec<&Weight>) = match op {
+        Op::Matmul(op) => (&op.x, op.parts.iter().map(|part| &part.weight).collect()),
+        Op::MatmulGlu(op) => (&op.x, vec![&op.gate, &op.up]),
+        _ => return Needs::default(),
+    };
+    let mut needs = Needs { rows: x.n_rows(), ..Needs::default() };
+    for weight in weights {
+        let records = x.n_rows() * records_per_row(weight.k());
+        match Packed::of(weight).layout {
+            Layout::Q256(_) => needs.records256 = records,
+            Layout::Q32(_) => needs.records32 = records,
+            Layout::Float(_) => {}
+        }
+    }
+    needs
+}
+
+impl Workspace {
+    /// Makes room for `ops`. Allocates only when they need more than any op before.
+    pub(crate) fn reserve<'a>(
+        &mut self,
+        ops: impl Iterator<Item = &'a Op>,
+        n_threads: usize,
+        allocated: &Allocated,
+    ) -> Result<()> {
+        let mut most = Needs::default();
+        for op in ops {
+            let needs = needs(op);
+            most.records256 = most.records256.max(needs.records256);
+            most.records32 = most.records32.max(needs.records32);
+            most.rows = most.rows.max(needs.rows);
+        }
+        let grow = |memory: &mut Option<Memory>, n_bytes: usize| -> Result<()> {
+            if n_bytes > memory.as_ref().map_or(0, Memory::len) {
+                *memory = Some(allocated.memory(n_bytes, "workspace")?);
+            }
+            Ok(())
+        };
+        grow(&mut self.records256, most.records256 * size_of::<Record256>())?;
+        grow(&mut self.records32, most.records32 * size_of::<Record32>())?;
+        self.threads.resize_with(n_threads, || None);
+        for memory in &mut self.threads {
+            let sums = 2 * TILES_MAX.max(most.rows) * TILE * size_of::<f32>();
+            grow(memory, if most.rows == 0 { 0 } else { size_of::<Scratch>() + sums })?;
+        }
+        Ok(())
+    }
+
+    /// The records of kind `R`.
+    fn records<R: Kind>(&self) -> *mut R {
+        R::memory(self).map_or(std::ptr::null_mut(), |memory| memory.as_ptr().cast())
+    }
+
+    /// This thread's scratch, and its two runs of sums.
+    ///
+    /// # Safety
+    /// Only thread `idx` calls this, once an op.
+    #[allow(clippy::mut_from_ref, reason = "each thread has its own memory")]
+    unsafe fn scratch(&self, idx: usize) -> (&mut Scratch, [&mut [[f32; TILE]]; 2]) {
+        let memory = self.threads[idx].as_ref().expect("reserved before the op runs");
+        let n_sums = (memory.len() - size_of::<Scratch>()) / (2 * TILE * size_of::<f32>());
+        // SAFETY: zeroed memory is a valid `Scratch` and valid sums, it is long enough, aligned to a cache line, and this thread's own.
+        unsafe {
+            let start = memory.as_ptr();
+            let sums = start.add(size_of::<Scratch>()).cast::<[f32; TILE]>();
+            let first = std::slice::from_raw_parts_mut(sums, n_sums);
+            let second = std::slice::from_raw_parts_mut(sums.add(n_sums), n_sums);
+            (&mut *start.cast::<Scratch>(), [first, second])
+        }
+    }
+}
+
+/// Finds a kind of record in the workspace.
+trait Kind: Record {
+    fn memory(workspace: &Workspace) -> Option<&Memory>;
+}
+
+impl Kind for Record256 {
+    fn memory(workspace: &Workspace) -> Option<&Memory> {
+        workspace.records256.as_ref()
+    }
+}
+
+impl Kind for Record32 {
+    fn memory(workspace: &Workspace) -> Option<&Memory> {
+        workspace.records32.as_ref()
+    }
+}
+
+/// What the threads of one op share.
+struct Pass<'a> {
+    worker: &'a Worker<'a>,
+    isa: Isa,
+    workspace: &'a Workspace,
+    x: &'a [f32],
+    rows: usize,
+    k: usize,
+}
+
+impl<'a> Pass<'a> {
+    fn new(x: &'a Buffer, worker: &'a Worker<'a>, isa: Isa, workspace: &'a Workspace) -> Pass<'a> {
+        // SAFETY: the plan keeps every output of the op apart from `x`, and the queue is held.
+        let values = unsafe { slice::<f32>(x) };
+        Pass { worker, isa, workspace, x: values, rows: x.n_rows(), k: x.n_cols() }
+    }
+
+    /// Encodes this thread's share of `x` as the given weights need it; ends at a barrier.
+    fn encode<'w>(&self, mut weights: impl Iterator<Item = &'w Weight> + Clone) {
+        if weights.clone().any(|weight| matches!(Packed::of(weight).layout, Layout::Q256(_))) {
+            self.encode_as::<Record256>();
+        }
+        if weights.any(|weight| matches!(Packed::of(weight).layout, Layout::Q32(_))) {
+            self.encode_as::<Record32>();
+        }
+        self.worker.barrier();
+    }
+
+    fn encode_as<R: Kind>(&self) {
+        let records = self.workspace.records::<R>();
+        for i in self.worker.share(self.rows * records_per_row(self.k)) {
+            let (block, row) = (i / self.rows, i % self.rows);
+            let end = self.k.min((block + 1) * RECORD);
+            let values = &self.x[row * self.k + block * RECORD..row * self.k + end];
+            // SAFETY: the workspace was reserved for this many records; each is written by one thread before the barrier.
+            R::encode(self.isa, values, unsafe { &mut *records.add(i) });
+        }
+    }
+
+    /// All records, once they are encoded.
+    fn records<R: Kind>(&self) -> &[R] {
+        let n = self.rows * records_per_row(self.k);
+        // SAFETY: written by `encode`, which ended at a barrier; nobody writes them before the next op.
+        unsafe { std::slice::from_raw_parts(self.workspace.records::<R>(), n) }
+    }
+
+    /// The products of `n` tiles from `first` on with all rows: `sums[tile][row][lane]`.
+    fn tiles(
+        &self,
+        packed: &Packed,
+        first: usize,
+        n: usize,
+        sums: &mut [[f32; TILE]],
+        scratch: &mut Scratch,
+    ) {
+        let sums = &mut sums[..n * self.rows];
+        match packed.layout {
+            Layout::Q256(f) => {
+                for (tile, sums) in (first..first + n).zip(sums.chunks_exact_mut(self.rows)) {
+                    (f.tile)(self.isa, packed.tiles(tile, 1), self.records(), sums, &mut scratch.q256);
+                }
+            }
+            Layout::Q32(f) => {
+                for (tile, sums) in (first..first + n).zip(sums.chunks_exact_mut(self.rows)) {
+                    let tile = packed.tiles(tile, 1);
+                    (f.tile)(self.isa, tile, self.k / 32, self.records(), sums, &mut scratch.q32);
+                }
+            }
+            Layout::Float(f) => (f.tiles)(self.isa, packed.tiles(first, n), self.x, self.k, sums),
+        }
+    }
+
+    /// How many tiles are worked on side by side.
+    fn tiles_at_once(&self) -> usize {
+        if self.rows == 1 { TILES_MAX } else { 1 }
+    }
+}
+
+/// See [`Matmul`].
+pub(crate) fn matmul(op: &Matmul, worker: &Worker<'_>, isa: Isa, workspace: &Workspace) -> Result<()> {
+    let pass = Pass::new(&op.x, worker, isa, workspace);
+    pass.encode(op.parts.iter().map(|part| &part.weight));
+    // SAFETY: once an op, by the thread itself.
+    let (scratch, [sums, _]) = unsafe { workspace.scratch(worker.idx) };
+    let step = pass.tiles_at_once();
+    let pieces = |part: &MatmulPart| Packed::of(&part.weight).n_tiles.div_ceil(step);
+    let total = op.parts.iter().map(pieces).sum();
+    while let Some(range) = worker.claim(total, piece_len(total, worker)) {
+        for mut piece in range {
+            let mut parts = op.parts.iter();
+            let part = loop {
+                let part = parts.next().expect("a claimed piece belongs to a part");
+                if piece < pieces(part) {
+                    break part;
+                }
+                piece -= pieces(part);
+            };
+            let packed = Packed::of(&part.weight);
+            let first = piece * step;
+            let n = step.min(packed.n_tiles - first);
+            pass.tiles(packed, first, n, sums, scratch);
+            write_part(part, &pass, first, &sums[..n * pass.rows]);
+        }
+    }
+    Ok(())
+}
+
+/// How many pieces a thread claims at once: few enough that all end together.
+fn piece_len(total: usize, worker: &Worker<'_>) -> usize {
+    (total / (worker.n_threads() * 16)).max(1)
+}
+
+fn write_part(part: &MatmulPart, pass: &Pass<'_>, first_tile: usize, sums: &[[f32; TILE]]) {
+    let n = part.weight.n();
+    // SAFETY: the plan keeps the bias apart from every output.
+    let bias = part.bias.as_ref().map(|bias| unsafe { slice::<f32>(bias) });
+    for (t, sums) in sums.chunks_exact(pass.rows).enumerate() {
+        let first = (first_tile + t) * TILE;
+        let len = TILE.min(n - first);
+        for (row, sums) in sums.iter().enumerate() {
+            let mut values = *sums;
+            if let Some(bias) = bias {
+                for (value, bias) in values.iter_mut().zip(&bias[first..first + len]) {
+                    *value += bias;
+                }
+            }
+            let at = row * n + first;
+            if let Some(add) = &part.add {
+                // SAFETY: these elements are read and written by this thread alone, even where `add` is `out`; the borrow ends here.
+                let add = unsafe { slice_mut::<f32>(add, at, len) };
+                for (value, add) in values.iter_mut().zip(add) {
+                    *value += *add;
+                }
+            }
+            // SAFETY: a tile's columns belong to the thread that claimed it, and outputs are apart from inputs.
+            unsafe { slice_mut::<f32>(&part.out, at, len) }.copy_from_slice(&values[..len]);
+        }
+    }
+}
+
+/// See [`MatmulGlu`].
+pub(crate) fn matmul_glu(op: &MatmulGlu, worker: &Worker<'_>, isa: Isa, workspace: &Workspace) -> Result<()> {
+    let pass = Pass::new(&op.x, worker, isa, workspace);
+    pass.encode([&op.gate, &op.up].into_iter());
+    // SAFETY: once an op, by the thread itself.
+    let (scratch, [gates, ups]) = unsafe { workspace.scratch(worker.idx) };
+    let (gate, up) = (Packed::of(&op.gate), Packed::of(&op.up));
+    let step = pass.tiles_at_once();
+    let total = gate.n_tiles.div_ceil(step);
+    let n_cols = op.gate.n();
+    while let Some(range) = worker.claim(total, piece_len(total, worker)) {
+        for piece in range {
+            let first = piece * step;
+            let n = step.min(gate.n_tiles - first);
+            pass.tiles(gate, first, n, gates, scratch);
+            pass.tiles(up, first, n, ups, scratch);
+            match op.activation {
+                Activation::Silu => silu_mul(isa, &mut gates[..n * pass.rows], &ups[..n * pass.rows]),
+            }
+            for (t, sums) in gates[..n * pass.rows].chunks_exact(pass.rows).enumerate() {
+                let first = (first + t) * TILE;
+                let len = TILE.min(n_cols - first);
+                for (row, values) in sums.iter().enumerate() {
+                    // SAFETY: a tile's columns belong to the thread that claimed it, and `out` is apart from `x`.
+                    unsafe { slice_mut::<f32>(&op.out, row * n_cols + first, len) }
+                        .copy_from_slice(&values[..len]);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+multiversion! { fn silu_mul(isa, gates: &mut [[f32; TILE]], ups: &[[f32; TILE]]) = silu_mul_body }
+
+#[inline(always)]
+fn silu_mul_body(gates: &mut [[f32; TILE]], ups: &[[f32; TILE]]) {
+    for (gates, ups) in gates.iter_mut().zip(ups) {
+        for (gate, up) in gates.iter_mut().zip(ups) {
+            *gate = math::silu(*gate) * up;
+        }
+    }
+}
+
+/// See [`Embed`]. The device has checked the tokens.
+pub(crate) fn embed(op: &Embed, worker: &Worker<'_>) -> Result<()> {
+    let packed = Packed::of(&op.table);
+    // SAFETY: nobody writes the tokens while this op runs.
+    let tokens = unsafe { slice::<u32>(&op.tokens) };
+    let dim = op.table.k();
+    for row in worker.share(tokens.len()) {
+        // SAFETY: each row belongs to one thread, and no op input shares memory with `out`, which `Op::check` has seen to.
+        let out = unsafe { slice_mut::<f32>(&op.out, row * dim, dim) };
+        packed.decode_row(tokens[row] as usize, out);
+    }
+    Ok(())
+}

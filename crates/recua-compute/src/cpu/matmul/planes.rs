@@ -1,0 +1,118 @@
+//! How the codes of 16 rows lie in memory: bit planes in the order that byte dot products want.
+//!
+//! A tile is 16 rows. In it, four neighbouring codes of one row are four neighbouring bytes, and the 16 rows' quadruples fill one
+//! 64-byte vector: vector `j` holds columns `[4j, 4j + 4)` of all 16 rows. So a product needs no shuffles and no sums across
+//! lanes: each 32-bit lane is one row. The same vectors are what AMX takes as a B tile.
+//!
+//! Codes of fewer than 8 bits are cut into planes of 4, 2 or 1 bits. Of `n` vectors, a plane of `b` bits takes `n * b / 8`: vector
+//! `j` is in plane vector `j % that`, shifted by `b * (j / that)`. Nothing is padded, so a plane has the bits of the file's format.
+
+/// Rows of a tile.
+pub(crate) const TILE: usize = 16;
+
+/// Bytes of one vector: 16 rows of 4 codes.
+pub(crate) const VECTOR: usize = 64;
+
+/// The largest number of vectors that are unpacked at a time: 256 columns.
+pub(crate) const VECTORS_MAX: usize = 64;
+
+/// Unpacked codes of 16 rows and up to 256 columns.
+#[derive(Clone)]
+#[repr(C, align(64))]
+pub(crate) struct Codes(pub(crate) [u8; VECTORS_MAX * VECTOR]);
+
+/// Bytes of a plane of `bits` bits over `n_vectors` vectors.
+pub(crate) const fn plane_bytes(bits: u32, n_vectors: usize) -> usize {
+    n_vectors * bits as usize / 8 * VECTOR
+}
+
+/// Where the code of `row` (in the tile) and column `col` (in the unpacked run) lies: byte and shift in a plane of `bits` bits.
+#[inline(always)]
+pub(crate) fn place(bits: u32, n_vectors: usize, row: usize, col: usize) -> (usize, u32) {
+    let (j, vectors) = (col / 4, n_vectors * bits as usize / 8);
+    (j % vectors * VECTOR + row * 4 + col % 4, bits * (j / vectors) as u32)
+}
+
+/// Adds the low `bits` bits of `code` to a plane that was zero there.
+#[inline(always)]
+pub(crate) fn put(plane: &mut [u8], bits: u32, n_vectors: usize, row: usize, col: usize, code: u8) {
+    let (byte, shift) = place(bits, n_vectors, row, col);
+    plane[byte] |= (code & mask(bits)) << shift;
+}
+
+/// Reads back what [`put`] wrote.
+pub(crate) fn get(plane: &[u8], bits: u32, n_vectors: usize, row: usize, col: usize) -> u8 {
+    let (byte, shift) = place(bits, n_vectors, row, col);
+    (plane[byte] >> shift) & mask(bits)
+}
+
+const fn mask(bits: u32) -> u8 {
+    if bits >= 8 { 0xff } else { (1 << bits) - 1 }
+}
+
+/// Unpacks `n_vectors` vectors from a low plane and, where `high_bits` is not 0, a high plane behind it. Codes that are an index
+/// go through `table`. Loops of whole vectors, for the compiler to vectorise inside the caller's instruction set.
+#[inline(always)]
+pub(crate) fn unpack(planes: &[u8], low_bits: u32, high_bits: u32, n_vectors: usize, codes: &mut Codes) {
+    let low_len = plane_bytes(low_bits, n_vectors);
+    let (low, high) = planes.split_at(low_len);
+    for part in 0..8 / low_bits {
+        let out = &mut codes.0[part as usize * low_len..][..low_len];
+        for (code, byte) in out.iter_mut().zip(low) {
+            *code = (byte >> (part * low_bits)) & mask(low_bits);
+        }
+    }
+    if high_bits > 0 {
+        let high_len = plane_bytes(high_bits, n_vectors);
+        for part in 0..8 / high_bits {
+            let out = &mut codes.0[part as usize * high_len..][..high_len];
+            for (code, byte) in out.iter_mut().zip(&high[..high_len]) {
+                *code |= ((byte >> (part * high_bits)) & mask(high_bits)) << low_bits;
+            }
+        }
+    }
+}
+
+/// Replaces codes by `table[code]`.
+#[inline(always)]
+pub(crate) fn look_up(table: &[u8; 16], codes: &mut [u8]) {
+    for code in codes {
+        *code = table[usize::from(*code & 15)];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unpacking_gives_back_what_was_put() {
+        for (low, high) in [(4, 0), (4, 1), (4, 2), (2, 0), (2, 1), (8, 0)] {
+            for n_vectors in [64, 8, 24] {
+                let (low_len, high_len) = (plane_bytes(low, n_vectors), plane_bytes(high, n_vectors));
+                let mut planes = vec![0u8; low_len + high_len];
+                let code =
+                    |row: usize, col: usize| ((row * 31 + col * 7 + col / 5) % (1 << (low + high))) as u8;
+                for row in 0..TILE {
+                    for col in 0..n_vectors * 4 {
+                        put(&mut planes[..low_len], low, n_vectors, row, col, code(row, col));
+                        if high > 0 {
+                            put(&mut planes[low_len..], high, n_vectors, row, col, code(row, col) >> low);
+                        }
+                    }
+                }
+                let mut codes = Codes([0; VECTORS_MAX * VECTOR]);
+                unpack(&planes, low, high, n_vectors, &mut codes);
+                for row in 0..TILE {
+                    for col in 0..n_vectors * 4 {
+                        assert_eq!(codes.0[col / 4 * VECTOR + row * 4 + col % 4], code(row, col));
+                        assert_eq!(
+                            get(&planes[..low_len], low, n_vectors, row, col),
+                            code(row, col) & mask(low)
+                        );
+                    }
+                }
+            }
+        }
+    }
+}

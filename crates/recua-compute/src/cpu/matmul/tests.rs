@@ -1,0 +1,135 @@
+//! Every format against the scalar decoder, and every instruction set and row count against each other, bit for bit.
+
+use super::planes::TILE;
+use crate::cpu::{Isa, Options, open};
+use crate::{DType, Device, GgmlType, MatmulPart, Record};
+
+/// Bytes that look like blocks of `ty`: everything random, the float scales small.
+fn random_blocks(ty: GgmlType, n: usize, k: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 33) as u32
+    };
+    let mut raw: Vec<u8> = (0..n * ty.row_bytes(k).unwrap()).map(|_| next() as u8).collect();
+    let halves: &[usize] = match ty {
+        GgmlType::Q4_1 | GgmlType::Q5_1 | GgmlType::Q4_K | GgmlType::Q5_K => &[0, 2],
+        GgmlType::Q2_K => &[80, 82],
+        GgmlType::Q3_K => &[108],
+        GgmlType::Q6_K => &[208],
+        GgmlType::MXFP4 => &[],
+        _ => &[0],
+    };
+    for block in raw.chunks_exact_mut(ty.block_bytes()) {
+        let value = (next() % 2000) as f32 / 1000.0 - 1.0;
+        match ty {
+            GgmlType::F32 => block.copy_from_slice(&value.to_le_bytes()),
+            GgmlType::BF16 => block.copy_from_slice(&half::bf16::from_f32(value).to_le_bytes()),
+            GgmlType::MXFP4 => block[0] = 120 + (value * 5.0) as i8 as u8 % 8,
+            _ => {
+                for &at in halves {
+                    block[at..at + 2].copy_from_slice(&half::f16::from_f32(value).to_le_bytes());
+                }
+            }
+        }
+    }
+    raw
+}
+
+fn values(n: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed;
+    (0..n)
+        .map(|_| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            ((state >> 40) as f32 / (1u64 << 24) as f32 - 0.5) * 4.0
+        })
+        .collect()
+}
+
+fn product(device: &Device, raw: &[u8], ty: GgmlType, n: usize, k: usize, x: &[f32]) -> Vec<f32> {
+    let rows = x.len() / k;
+    let weight = device.upload_weight(raw, ty, n, k).unwrap();
+    let x = device.upload(x, DType::F32, &[rows, k]).unwrap();
+    let out = device.alloc(DType::F32, &[rows, n]).unwrap();
+    let mut plan = device.plan();
+    plan.matmul(&x, [MatmulPart::new(&weight, &out)]).unwrap();
+    device.run(&plan).unwrap().wait().unwrap();
+    device.read_vec(&out).unwrap()
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
+}
+
+#[test]
+fn every_format_is_the_decoded_product_with_the_same_bits_everywhere() {
+    for ty in GgmlType::ALL.iter().copied().filter(|ty| ty.is_decodable()) {
+        let block = ty.block_values();
+        for (n, k) in [(1, 256), (16, 512), (33, 1280), (50, block), (20, 3 * block), (17, 9 * block)] {
+            let raw = random_blocks(ty, n, k, 7 + n as u64);
+            let mut decoded = vec![0.0f32; n * k];
+            recua_gguf::decode(ty, &raw, &mut decoded).unwrap();
+            let rows = 21;
+            let x = values(rows * k, 3);
+            let mut first: Option<Vec<u32>> = None;
+            for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+                for threads in [1, 3] {
+                    let device = open(Options { threads: Some(threads), isa: Some(isa) }).unwrap();
+                    let all = product(&device, &raw, ty, n, k, &x);
+                    for r in 0..rows {
+                        let (mut error, mut norm) = (0.0f64, 0.0f64);
+                        for i in 0..n {
+                            let pairs = x[r * k..][..k].iter().zip(&decoded[i * k..][..k]);
+                            let exact: f64 = pairs.clone().map(|(&x, &w)| f64::from(x) * f64::from(w)).sum();
+                            error += (f64::from(all[r * n + i]) - exact).powi(2);
+                            norm += pairs.map(|(&x, &w)| (f64::from(x) * f64::from(w)).powi(2)).sum::<f64>();
+                        }
+                        // An 8-bit code of the row's largest value is off by at most half of 1/127 of it.
+                        let tolerance = if ty.is_quantized() { 0.02 } else { 1e-5 };
+                        assert!(
+                            error.sqrt() <= tolerance * norm.sqrt(),
+                            "{ty} [{n}, {k}] row {r}: {error} of {norm}"
+                        );
+                    }
+                    for batch in [1, 2, 3, 5, 8, 16] {
+                        for start in (0..rows).step_by(batch).take(2) {
+                            let end = rows.min(start + batch);
+                            let part = product(&device, &raw, ty, n, k, &x[start * k..end * k]);
+                            assert_eq!(
+                                bits(&part),
+                                bits(&all[start * n..end * n]),
+                                "{ty} [{n}, {k}], {batch} rows"
+                            );
+                        }
+                    }
+                    let first = first.get_or_insert_with(|| bits(&all));
+                    assert_eq!(*first, bits(&all), "{ty} [{n}, {k}] on {isa} with {threads} threads");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_of_the_layout_is_the_decoded_row() {
+    let device = open(Options { threads: Some(2), isa: None }).unwrap();
+    for ty in GgmlType::ALL.iter().copied().filter(|ty| ty.is_decodable()) {
+        let (n, k) = (TILE + 3, 3 * ty.block_values().max(32));
+        let raw = random_blocks(ty, n, k, 11);
+        let mut decoded = vec![0.0f32; n * k];
+        recua_gguf::decode(ty, &raw, &mut decoded).unwrap();
+        let weight = device.upload_weight(&raw, ty, n, k).unwrap();
+        let tokens: Vec<u32> = (0..n as u32).rev().collect();
+        let tokens = device.upload(&tokens, DType::U32, &[n]).unwrap();
+        let out = device.alloc(DType::F32, &[n, k]).unwrap();
+        let mut plan = device.plan();
+        plan.embed(&weight, &tokens, &out).unwrap();
+        device.run(&plan).unwrap().wait().unwrap();
+        let got: Vec<f32> = device.read_vec(&out).unwrap();
+        for i in 0..n {
+            for (a, b) in got[(n - 1 - i) * k..][..k].iter().zip(&decoded[i * k..][..k]) {
+                assert!((a - b).abs() <= 1e-6 * b.abs().max(0.1), "{ty} row {i}: {a} is not {b}");
+            }
+        }
+    }
+}
