@@ -1,0 +1,224 @@
+//! What can be wrong with a model's file, with what is asked of it, or with the memory there is.
+//!
+//! Every message names the thing at fault and both figures, and says what would work where that is known. A refused call has
+//! changed nothing.
+
+use crate::model::MemoryReport;
+
+/// The result of this crate's calls.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error of a model or its cache.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No sequence, or no row, was handed in.
+    #[error("the batch is empty")]
+    EmptyBatch,
+    /// A sequence without tokens was handed in.
+    #[error("sequence {sequence} of the batch has no tokens")]
+    EmptySequence {
+        /// Its index in the batch.
+        sequence: usize,
+    },
+    /// More sequences than slots.
+    #[error("a batch of {n_sequences} sequences exceeds the capacity of {capacity}; see set_batch_size")]
+    BatchOverCapacity {
+        /// Sequences handed in.
+        n_sequences: usize,
+        /// The configured batch size.
+        capacity: usize,
+    },
+    /// Start positions and sequences differ in number.
+    #[error("{n_starts} start positions were given for {n_sequences} sequences")]
+    StartsMismatch {
+        /// Sequences handed in.
+        n_sequences: usize,
+        /// Start positions handed in.
+        n_starts: usize,
+    },
+    /// A sequence would outgrow its line of the cache.
+    #[error("KV cache overflow in slot {slot}: position {start} + {n_tokens} tokens > {max_seq_len}")]
+    KvOverflow {
+        /// The slot.
+        slot: usize,
+        /// The first new position.
+        start: usize,
+        /// New tokens.
+        n_tokens: usize,
+        /// The longest sequence there is room for.
+        max_seq_len: usize,
+    },
+    /// A sequence would have a hole.
+    #[error("slot {slot} holds {cached} tokens, so new ones cannot start at position {start}")]
+    PositionGap {
+        /// The slot.
+        slot: usize,
+        /// The first new position.
+        start: usize,
+        /// Tokens in the cache.
+        cached: usize,
+    },
+    /// The page pool is used up.
+    #[error("{needed} pages of the KV cache are needed, {free} of {n_pages} are free")]
+    OutOfPages {
+        /// Pages asked for.
+        needed: usize,
+        /// Pages free.
+        free: usize,
+        /// Pages in all.
+        n_pages: usize,
+    },
+    /// A token id outside the vocabulary.
+    #[error(
+        "token {token} at position {position} of slot {slot} is out of range: the vocabulary has {vocab}"
+    )]
+    TokenOutOfRange {
+        /// The token.
+        token: u32,
+        /// Entries of the vocabulary.
+        vocab: usize,
+        /// Where it stands.
+        slot: usize,
+        /// Where it stands.
+        position: usize,
+    },
+    /// A slot index outside the cache.
+    #[error("slot {slot} is out of range: the batch size is {batch_size}")]
+    SlotOutOfRange {
+        /// The slot.
+        slot: usize,
+        /// The number of slots.
+        batch_size: usize,
+    },
+    /// `set_batch_size` would drop sequences that hold tokens.
+    #[error(
+        "the batch size cannot shrink to {requested}: slots {live:?} hold live sequences; clear them first"
+    )]
+    BelowLiveSequences {
+        /// The size asked for.
+        requested: usize,
+        /// The slots beyond it that hold tokens.
+        live: Vec<usize>,
+    },
+    /// `set_batch_size` cannot renumber pages that someone beside the slots refers to.
+    #[error(
+        "the KV cache cannot shrink while {held} of its pages are held outside the slots; release them first"
+    )]
+    PagesHeld {
+        /// Pages held.
+        held: usize,
+    },
+    /// A call on pages that contradicts what is known of them.
+    #[error("page {page}: {problem}")]
+    Page {
+        /// The page.
+        page: u32,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The arrays of a batch contradict each other.
+    #[error("malformed batch: {problem}")]
+    MalformedBatch {
+        /// What does not fit.
+        problem: String,
+    },
+    /// A configuration that cannot work.
+    #[error("{field}: {problem}")]
+    Config {
+        /// The field of `LlamaConfig`.
+        field: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// An architecture nobody taught us.
+    #[error("architecture \"{name}\" is not supported; known are {known}")]
+    UnknownArchitecture {
+        /// What `general.architecture` says.
+        name: String,
+        /// Every name that works.
+        known: String,
+    },
+    /// A metadata value that contradicts another or that we cannot follow.
+    #[error("key {key:?}: {problem}")]
+    Key {
+        /// The metadata key.
+        key: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A tensor without which there is no model.
+    #[error("tensor {name:?} is missing from the file")]
+    MissingTensor {
+        /// Its name.
+        name: String,
+    },
+    /// A tensor of another shape than the metadata says. Shapes are `[rows, columns]`.
+    #[error("tensor {name:?} has the shape {found:?}, the metadata asks for {expected:?}")]
+    TensorShape {
+        /// Its name.
+        name: String,
+        /// Its shape, the outermost dimension first.
+        found: Vec<u64>,
+        /// The shape that the metadata asks for.
+        expected: Vec<u64>,
+    },
+    /// A tensor we cannot use.
+    #[error("tensor {name:?}: {problem}")]
+    Tensor {
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A tensor the device refused.
+    #[error("tensor {name:?}: {source}")]
+    Weight {
+        /// Its name.
+        name: String,
+        /// The device's words.
+        source: recua_compute::Error,
+    },
+    /// More memory is needed than there is; nothing was allocated.
+    #[error("{device}: {needed} needed, {free} free{advice}", needed = needed.describe(), free = crate::model::bytes_text(*free_bytes))]
+    OutOfMemory {
+        /// The device's name.
+        device: String,
+        /// What is asked for.
+        needed: MemoryReport,
+        /// What is free.
+        free_bytes: u64,
+        /// What would fit.
+        advice: String,
+    },
+    /// The device had less memory than it said.
+    #[error("allocating {what}: {source}; a smaller max_seq_len or batch_size, or kv_type f16, needs less")]
+    Allocation {
+        /// What the memory was for.
+        what: String,
+        /// The device's words.
+        source: recua_compute::Error,
+    },
+    /// The host has no memory for a result.
+    #[error("not enough host memory for {what}: {bytes} bytes")]
+    HostMemory {
+        /// What the memory was for.
+        what: &'static str,
+        /// How much was asked for.
+        bytes: usize,
+    },
+    /// A name of a device nobody knows.
+    #[error("device \"{name}\" is not known; this build has {known}")]
+    UnknownDevice {
+        /// The name.
+        name: String,
+        /// Every name that works.
+        known: String,
+    },
+    /// The file could not be read.
+    #[error(transparent)]
+    Gguf(#[from] recua_gguf::Error),
+    /// The device refused or failed.
+    #[error(transparent)]
+    Compute(#[from] recua_compute::Error),
+}

@@ -1,0 +1,448 @@
+//! [`LlamaModel`]: a model on a device, with its cache. Start at [`LlamaModel::step`], which every other forward call becomes.
+//!
+//! A sequence's logits do not depend, to the last bit, on who shares the batch, on its slot, or on how an input is cut into
+//! passes. All device memory is allocated when the model is loaded; a step allocates none.
+
+mod llama;
+mod memory;
+mod rope;
+mod workspace;
+
+pub use memory::MemoryReport;
+pub(crate) use memory::bytes_text;
+
+use crate::batch::{Batch, Logits};
+use crate::config::{LlamaConfig, ModelParams};
+use crate::error::{Error, Result};
+use crate::kv_cache::{KvCache, KvShape, Run};
+use crate::tensor::Tensor;
+use crate::weights::{self, Weights};
+use llama::Pass;
+use recua_compute::{Buffer, Device, Plan};
+use recua_gguf::Gguf;
+use std::collections::HashMap;
+use std::fmt;
+use std::path::Path;
+use workspace::{Head, Workspace};
+
+/// A Llama-family model and the key-value cache of `batch_size` sequences.
+pub struct LlamaModel {
+    device: Device,
+    params: ModelParams,
+    config: LlamaConfig,
+    weights: Weights,
+    // f32 [max_seq_len, n_rot / 2, 2]
+    rope_table: Buffer,
+    kv_cache: KvCache,
+    workspace: Workspace,
+    head: Head,
+    // Taken by the device for its own use when it prepared the largest pass.
+    device_bytes: u64,
+    plans: Plans,
+}
+
+/// Opening.
+impl LlamaModel {
+    /// The model of a file on any device, with the default configuration.
+    ///
+    /// # Errors
+    /// As [`from_gguf`](Self::from_gguf), or if the device has no kernel for a tensor's type.
+    pub fn from_gguf_with_backend(path: impl AsRef<Path>, device: Device) -> Result<LlamaModel> {
+        LlamaModel::load(&Gguf::open(path)?, device, LlamaConfig::default())
+    }
+
+    /// The general one: any opened file, any device, any configuration. Brings the weights to the device and allocates all the
+    /// memory the model will ever use there.
+    ///
+    /// # Errors
+    /// If the file is not a model we know, the configuration does not suit it, the device has no kernel for a tensor's type, or
+    /// there is not enough memory: the error says how much was asked for, what is free and what would fit.
+    pub fn load(gguf: &Gguf, device: Device, config: LlamaConfig) -> Result<LlamaModel> {
+        let params = ModelParams::from_gguf(gguf)?;
+        let config = config.resolve(&params)?;
+        let weights_bytes = gguf.tensors().iter().fold(0u64, |n, t| n.saturating_add(t.n_bytes() as u64));
+        memory::check(&device, &params, weights_bytes, &config)?;
+        let divisors = weights::rope_divisors(gguf, &params)?;
+        let mut model = LlamaModel {
+            weights: Weights::load(gguf, &device, &params)?,
+            rope_table: rope::table(&device, &params, &divisors, config.max_seq_len)?,
+            kv_cache: KvCache::new(&device, KvShape::new(&params, &config))?,
+            workspace: Workspace::new(&device, &params, &config)?,
+            head: Head::new(&device, &params, &config)?,
+            device_bytes: 0,
+            plans: Plans::default(),
+            device,
+            params,
+            config,
+        };
+        let before = model.device.allocated_bytes();
+        prepare(&model.device, &model.pass(), &model.config)?;
+        model.device_bytes = model.device.allocated_bytes().saturating_sub(before);
+        Ok(model)
+    }
+}
+
+/// What it is.
+impl LlamaModel {
+    /// The model's shape.
+    pub fn params(&self) -> &ModelParams {
+        &self.params
+    }
+
+    /// How it is run, with every default filled in.
+    pub fn config(&self) -> &LlamaConfig {
+        &self.config
+    }
+
+    /// Where it is.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The key-value cache.
+    pub fn kv_cache(&self) -> &KvCache {
+        &self.kv_cache
+    }
+
+    /// The key-value cache, to clear or share sequences.
+    pub fn kv_cache_mut(&mut self) -> &mut KvCache {
+        &mut self.kv_cache
+    }
+
+    /// The device memory it takes.
+    pub fn memory(&self) -> MemoryReport {
+        let estimate = MemoryReport::estimate(&self.params, 0, &self.config);
+        MemoryReport {
+            weights_bytes: self.weights.n_bytes(&self.params),
+            kv_bytes: self.kv_cache.bytes(),
+            workspace_bytes: estimate.workspace_bytes + self.device_bytes,
+        }
+    }
+
+    /// Bytes of weights that one pass streams, whatever its number of rows. The embedding counts only if it is the output too.
+    pub fn weight_bytes_per_step(&self) -> u64 {
+        self.weights.step_bytes()
+    }
+
+    /// The plan of a pass of `n_rows` rows, `n_logits_rows` of which end in logits: to print, to time its ops, to find a bad kernel.
+    ///
+    /// # Errors
+    /// If a pass has not so many rows.
+    pub fn plan(&mut self, n_rows: usize, n_logits_rows: usize) -> Result<Plan> {
+        let (rows_max, logits_max) = (self.config.step_tokens_max, self.config.logits_rows());
+        if n_rows > rows_max || n_logits_rows > logits_max {
+            let problem = format!(
+                "{n_rows} rows and {n_logits_rows} of logits are asked for, a pass has up to {rows_max} and {logits_max}"
+            );
+            return Err(Error::MalformedBatch { problem });
+        }
+        record(&self.device, &self.pass(), n_rows, n_logits_rows)
+    }
+
+    fn pass(&self) -> Pass<'_> {
+        Pass {
+            params: &self.params,
+            weights: &self.weights,
+            rope_table: &self.rope_table,
+            kv_cache: &self.kv_cache,
+            workspace: &self.workspace,
+            head: &self.head,
+        }
+    }
+}
+
+/// Running.
+impl LlamaModel {
+    /// The logits `[n_tokens, vocab]` of a sequence of its own, in slot 0, which is cleared first.
+    ///
+    /// # Errors
+    /// If there are no tokens, one is outside the vocabulary, or they are more than `max_seq_len`. Nothing has changed then.
+    pub fn forward(&mut self, tokens: &[u32]) -> Result<Tensor> {
+        self.forward_with_position(tokens, 0)
+    }
+
+    /// As [`forward`](Self::forward), continuing the sequence in slot 0 at `start_position`; what it held from there on is dropped.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward), or if the sequence does not reach `start_position`.
+    pub fn forward_with_position(&mut self, tokens: &[u32], start_position: usize) -> Result<Tensor> {
+        let mut tensors = self.forward_batch_with_position(&[tokens], start_position)?;
+        tensors.pop().ok_or(Error::EmptyBatch)
+    }
+
+    /// The logits of several sequences of their own, `[n_tokens, vocab]` each. Sequence `i` is in slot `i`, which is cleared first.
+    /// Their lengths may differ.
+    ///
+    /// # Errors
+    /// If the batch or a sequence is empty, there are more sequences than slots, a token is outside the vocabulary, or a sequence
+    /// is longer than `max_seq_len`. Nothing has changed then.
+    pub fn forward_batch(&mut self, batch: &[&[u32]]) -> Result<Vec<Tensor>> {
+        self.forward_batch_with_position(batch, 0)
+    }
+
+    /// As [`forward_batch`](Self::forward_batch), every sequence continuing at `start_position`.
+    ///
+    /// # Errors
+    /// As [`forward_batch`](Self::forward_batch), or if a sequence does not reach `start_position`.
+    pub fn forward_batch_with_position(
+        &mut self,
+        batch: &[&[u32]],
+        start_position: usize,
+    ) -> Result<Vec<Tensor>> {
+        self.forward_batch_with_positions(batch, &vec![start_position; batch.len()])
+    }
+
+    /// As [`forward_batch`](Self::forward_batch), sequence `i` continuing at `starts[i]`. What a sequence held from there on is
+    /// dropped; a start beyond its end is an error.
+    ///
+    /// # Errors
+    /// As [`forward_batch`](Self::forward_batch), or if a sequence does not reach its start.
+    pub fn forward_batch_with_positions(
+        &mut self,
+        batch: &[&[u32]],
+        starts: &[usize],
+    ) -> Result<Vec<Tensor>> {
+        let capacity = self.kv_cache.batch_size();
+        if batch.is_empty() {
+            return Err(Error::EmptyBatch);
+        }
+        if batch.len() > capacity {
+            return Err(Error::BatchOverCapacity { n_sequences: batch.len(), capacity });
+        }
+        if batch.len() != starts.len() {
+            return Err(Error::StartsMismatch { n_sequences: batch.len(), n_starts: starts.len() });
+        }
+        if let Some(sequence) = batch.iter().position(|tokens| tokens.is_empty()) {
+            return Err(Error::EmptySequence { sequence });
+        }
+        let mut rows = Batch::new();
+        for (slot, (tokens, &start)) in batch.iter().zip(starts).enumerate() {
+            // Said here in the caller's own figures, before they are narrowed.
+            let max_seq_len = self.kv_cache.max_seq_len();
+            if start.checked_add(tokens.len()).is_none_or(|end| end > max_seq_len) {
+                return Err(Error::KvOverflow { slot, start, n_tokens: tokens.len(), max_seq_len });
+            }
+            rows.push_sequence(slot, start, tokens, Logits::All);
+        }
+        let mut logits = self.step(&rows)?;
+        let vocab = self.params.vocab;
+        if let [tokens] = batch {
+            return Ok(vec![Tensor::new(tokens.len(), vocab, logits)]);
+        }
+        let mut tensors = Vec::with_capacity(batch.len());
+        for tokens in batch.iter().rev() {
+            let data = logits.split_off(logits.len() - tokens.len() * vocab);
+            tensors.push(Tensor::new(tokens.len(), vocab, data));
+        }
+        tensors.reverse();
+        Ok(tensors)
+    }
+
+    /// Runs any mix of rows, and returns the logits of `batch.logits_rows`, in their order: `[n, vocab]`. A sequence is continued
+    /// where its first row says; what its slot held from there on is dropped.
+    ///
+    /// # Errors
+    /// If the batch is empty or contradicts itself, a token, slot or position is out of range, or pages run out: nothing has
+    /// changed then. If the device fails, the sequences of the batch end where their first rows would have been.
+    pub fn step(&mut self, batch: &Batch) -> Result<Vec<f32>> {
+        let runs = self.check_batch(batch)?;
+        self.kv_cache.check_runs(&runs)?;
+        let n_logits = batch.logits_rows.len().saturating_mul(self.params.vocab);
+        let mut logits = Vec::new();
+        let no_memory =
+            |_| Error::HostMemory { what: "the logits of a step", bytes: n_logits.saturating_mul(4) };
+        logits.try_reserve_exact(n_logits).map_err(no_memory)?;
+        logits.resize(n_logits, 0.0);
+        match self.run_batch(batch, &runs, &mut logits) {
+            Ok(()) => {
+                self.kv_cache.commit(&runs);
+                Ok(logits)
+            }
+            Err(e) => {
+                self.kv_cache.roll_back(&runs)?;
+                Err(e)
+            }
+        }
+    }
+
+    /// What the batch does to each slot, or why it makes no sense.
+    fn check_batch(&self, batch: &Batch) -> Result<Vec<Run>> {
+        let Batch { tokens, positions, slots, logits_rows } = batch;
+        let malformed = |problem| Err(Error::MalformedBatch { problem });
+        let n_rows = tokens.len();
+        if positions.len() != n_rows || slots.len() != n_rows {
+            let (p, s) = (positions.len(), slots.len());
+            return malformed(format!("{n_rows} tokens, {p} positions and {s} slots"));
+        }
+        if n_rows == 0 {
+            return Err(Error::EmptyBatch);
+        }
+        if let Some(pair) = logits_rows.windows(2).find(|pair| pair[0] >= pair[1]) {
+            return malformed(format!("logits of row {} are asked for after row {}", pair[1], pair[0]));
+        }
+        if let Some(row) = logits_rows.last().filter(|row| **row as usize >= n_rows) {
+            return malformed(format!("logits of row {row} are asked for, there are {n_rows} rows"));
+        }
+        let (batch_size, vocab) = (self.kv_cache.batch_size(), self.params.vocab);
+        let mut runs: Vec<Run> = Vec::new();
+        let mut run_of_slot = vec![usize::MAX; batch_size];
+        for row in 0..n_rows {
+            let (token, slot, position) = (tokens[row], slots[row] as usize, positions[row] as usize);
+            let Some(run) = run_of_slot.get_mut(slot) else {
+                return Err(Error::SlotOutOfRange { slot, batch_size });
+            };
+            if token as usize >= vocab {
+                return Err(Error::TokenOutOfRange { token, vocab, slot, position });
+            }
+            match runs.get_mut(*run) {
+                None => {
+                    *run = runs.len();
+                    runs.push(Run { slot, start: position, end: position + 1 });
+                }
+                Some(run) if run.end == position => run.end += 1,
+                Some(run) => {
+                    let last = run.end - 1;
+                    return malformed(format!(
+                        "row {row} has position {position} of slot {slot}, after {last}"
+                    ));
+                }
+            }
+        }
+        Ok(runs)
+    }
+
+    /// The passes of a batch that has been checked.
+    fn run_batch(&mut self, batch: &Batch, runs: &[Run], logits: &mut [f32]) -> Result<()> {
+        if let Some(copies) = self.kv_cache.reserve(&self.device, runs)? {
+            self.device.run(&copies)?.wait()?;
+        }
+        self.kv_cache.write_table(&self.device)?;
+        let (rows_max, logits_max) = (self.config.step_tokens_max, self.config.logits_rows());
+        let mut wanted = &batch.logits_rows[..];
+        let mut out = logits;
+        for first in (0..batch.n_rows()).step_by(rows_max) {
+            let end = batch.n_rows().min(first + rows_max);
+            self.device.write(&self.workspace.tokens, &batch.tokens[first..end])?;
+            self.device.write(&self.workspace.positions, &batch.positions[first..end])?;
+            self.device.write(&self.workspace.slots, &batch.slots[first..end])?;
+            let here;
+            (here, wanted) = wanted.split_at(wanted.partition_point(|row| (*row as usize) < end));
+            let mut n_rows = end - first;
+            let mut lots = here.chunks(logits_max);
+            loop {
+                let rows: Vec<u32> = match lots.next() {
+                    Some(lot) => lot.iter().map(|row| row - first as u32).collect(),
+                    None if n_rows > 0 => Vec::new(),
+                    None => break,
+                };
+                let lot_out;
+                (lot_out, out) = out.split_at_mut(rows.len() * self.params.vocab);
+                self.run_pass(n_rows, &rows, lot_out)?;
+                // The rows are through; what is left of their logits takes the head alone.
+                n_rows = 0;
+            }
+        }
+        Ok(())
+    }
+
+    /// One pass: `n_rows` rows whose input has been written, and the logits of `rows` of them.
+    fn run_pass(&mut self, n_rows: usize, rows: &[u32], out: &mut [f32]) -> Result<()> {
+        if !rows.is_empty() {
+            self.device.write(&self.head.rows, rows)?;
+        }
+        let key = (n_rows, rows.len());
+        if self.plans.get(key).is_none() {
+            let plan = record(&self.device, &self.pass(), n_rows, rows.len())?;
+            self.device.prepare(&plan)?;
+            self.plans.insert(key, plan);
+        }
+        let plan = self.plans.get(key).expect("recorded just now");
+        self.device.run(plan)?.wait()?;
+        if !rows.is_empty() {
+            self.device.read(&self.head.logits, out)?;
+        }
+        Ok(())
+    }
+
+    /// Makes room for another number of sequences. Weights stay, and so do live sequences, to the bit.
+    ///
+    /// The new cache is allocated beside the old one, which is then freed.
+    ///
+    /// # Errors
+    /// If `batch_size` is 0 or would cut off slots that hold tokens (the error names them), or there is no memory for both caches.
+    /// Nothing has changed then.
+    pub fn set_batch_size(&mut self, batch_size: usize) -> Result<()> {
+        let config = LlamaConfig { batch_size, ..self.config.clone() }.resolve(&self.params)?;
+        if batch_size == self.config.batch_size {
+            return Ok(());
+        }
+        self.kv_cache.check_resize(batch_size)?;
+        memory::check_resize(&self.device, &self.params, &self.config, &config)?;
+        let (kv_cache, copies) = self.kv_cache.resized(&self.device, batch_size)?;
+        let head = if config.logits_rows() == self.config.logits_rows() {
+            None
+        } else {
+            Some(Head::new(&self.device, &self.params, &config)?)
+        };
+        let pass = Pass { kv_cache: &kv_cache, head: head.as_ref().unwrap_or(&self.head), ..self.pass() };
+        prepare(&self.device, &pass, &config)?;
+        self.device.run(&copies)?.wait()?;
+        // Recorded plans hold the old buffers.
+        self.plans = Plans::default();
+        self.kv_cache = kv_cache;
+        if let Some(head) = head {
+            self.head = head;
+        }
+        self.config = config;
+        Ok(())
+    }
+}
+
+impl fmt::Debug for LlamaModel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let p = &self.params;
+        write!(f, "LlamaModel({}, {} layers of {}, {:?})", p.architecture, p.n_layers, p.n_embd, self.device)
+    }
+}
+
+fn record(device: &Device, pass: &Pass<'_>, n_rows: usize, n_logits_rows: usize) -> Result<Plan> {
+    let mut plan = device.plan();
+    llama::record(&mut plan, pass, n_rows, n_logits_rows)?;
+    Ok(plan)
+}
+
+/// Lets the device allocate what the largest and the smallest pass need beside their buffers.
+fn prepare(device: &Device, pass: &Pass<'_>, config: &LlamaConfig) -> Result<()> {
+    for (n_rows, n_logits_rows) in [(config.step_tokens_max, config.logits_rows()), (1, 1)] {
+        device.prepare(&record(device, pass, n_rows, n_logits_rows)?)?;
+    }
+    Ok(())
+}
+
+/// Recorded plans by their number of rows and of rows of logits. The one used longest ago makes room for a new one.
+#[derive(Default)]
+struct Plans {
+    plans: HashMap<(usize, usize), (u64, Plan)>,
+    clock: u64,
+}
+
+impl Plans {
+    /// A server's steps have a few dozen shapes at a time; a large model's plan takes some hundred kilobytes.
+    const N_MAX: usize = 64;
+
+    fn get(&mut self, key: (usize, usize)) -> Option<&Plan> {
+        self.clock += 1;
+        let (used, plan) = self.plans.get_mut(&key)?;
+        *used = self.clock;
+        Some(plan)
+    }
+
+    fn insert(&mut self, key: (usize, usize), plan: Plan) {
+        if self.plans.len() >= Self::N_MAX
+            && let Some(oldest) = self.plans.iter().min_by_key(|(_, (used, _))| *used).map(|(key, _)| *key)
+        {
+            self.plans.remove(&oldest);
+        }
+        self.plans.insert(key, (self.clock, plan));
+    }
+}

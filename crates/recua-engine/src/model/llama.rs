@@ -1,0 +1,76 @@
+//! The forward pass of every Llama-like architecture, as data.
+
+use super::workspace::{Head, Workspace};
+use crate::config::ModelParams;
+use crate::error::Result;
+use crate::kv_cache::KvCache;
+use crate::weights::Weights;
+use recua_compute::{Activation, Attention, Buffer, HeadNorm, MatmulPart, Record, RopeStore, RowMap};
+
+/// All that a pass reads and writes.
+pub(crate) struct Pass<'a> {
+    pub(crate) params: &'a ModelParams,
+    pub(crate) weights: &'a Weights,
+    // f32 [max_seq_len, n_rot / 2, 2]
+    pub(crate) rope_table: &'a Buffer,
+    pub(crate) kv_cache: &'a KvCache,
+    pub(crate) workspace: &'a Workspace,
+    pub(crate) head: &'a Head,
+}
+
+/// Records a pass of `n_rows` rows, `n_logits_rows` of which end in logits. Without rows it is the head alone, over what the pass
+/// before left in the residual stream.
+pub(crate) fn record(
+    plan: &mut impl Record,
+    pass: &Pass<'_>,
+    n_rows: usize,
+    n_logits_rows: usize,
+) -> Result<()> {
+    let Pass { params: p, weights, kv_cache, workspace: w, head, .. } = *pass;
+    if n_rows > 0 {
+        let rows = RowMap {
+            positions: w.positions.rows(n_rows)?,
+            sequences: w.slots.rows(n_rows)?,
+            pages: kv_cache.table().clone(),
+        };
+        let (x, normed, glu) = (w.x.rows(n_rows)?, w.normed.rows(n_rows)?, w.glu.rows(n_rows)?);
+        let (q, k, v) = (w.q.rows(n_rows)?, w.k.rows(n_rows)?, w.v.rows(n_rows)?);
+        let attn = w.attn.rows(n_rows)?;
+        let scale = (1.0 / (p.head_dim as f64).sqrt()) as f32;
+
+        plan.embed(&weights.token_embd, &w.tokens.rows(n_rows)?, &x)?;
+        for (layer, cache) in weights.layers.iter().zip(kv_cache.layers()) {
+            plan.rms_norm(&x, &layer.attn_norm, &normed, p.rms_eps)?;
+            plan.matmul(&normed, [layer.attn_q.part(&q), layer.attn_k.part(&k), layer.attn_v.part(&v)])?;
+            let norm = layer.head_norm.as_ref();
+            plan.rope_store(RopeStore {
+                q: q.clone(),
+                k: k.clone(),
+                v: v.clone(),
+                norm: norm.map(|(q, k)| HeadNorm { q: q.clone(), k: k.clone(), eps: p.rms_eps }),
+                table: pass.rope_table.clone(),
+                style: p.rope.style,
+                rows: rows.clone(),
+                cache: cache.clone(),
+            })?;
+            plan.attention(Attention {
+                q: q.clone(),
+                rows: rows.clone(),
+                cache: cache.clone(),
+                scale,
+                out: attn.clone(),
+            })?;
+            plan.matmul(&attn, [layer.attn_output.part(&x).with_add(&x)])?;
+            plan.rms_norm(&x, &layer.ffn_norm, &normed, p.rms_eps)?;
+            plan.matmul_glu(&normed, &layer.ffn_gate, &layer.ffn_up, Activation::Silu, &glu)?;
+            plan.matmul(&glu, [layer.ffn_down.part(&x).with_add(&x)])?;
+        }
+    }
+    if n_logits_rows > 0 {
+        let (head_x, logits) = (head.x.rows(n_logits_rows)?, head.logits.rows(n_logits_rows)?);
+        plan.gather_rows(&w.x, &head.rows.rows(n_logits_rows)?, &head_x)?;
+        plan.rms_norm(&head_x, &weights.output_norm, &head_x, p.rms_eps)?;
+        plan.matmul(&head_x, [MatmulPart::new(&weights.output, &logits)])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,89 @@
+//! The buffers a pass works in, allocated once for the largest pass; a smaller one uses their first rows.
+
+use crate::config::{LlamaConfig, ModelParams};
+use crate::error::{Error, Result};
+use recua_compute::{Buffer, DType, Device};
+
+/// What the rows of a pass flow through. `rows` is `step_tokens_max`.
+pub(crate) struct Workspace {
+    // u32 [rows]: the step's input
+    pub(crate) tokens: Buffer,
+    pub(crate) positions: Buffer,
+    pub(crate) slots: Buffer,
+    // f32 [rows, n_embd]: the residual stream, and what a norm makes of it
+    pub(crate) x: Buffer,
+    pub(crate) normed: Buffer,
+    // f32 [rows, n_heads * head_dim]
+    pub(crate) q: Buffer,
+    pub(crate) attn: Buffer,
+    // f32 [rows, n_kv_heads * head_dim]
+    pub(crate) k: Buffer,
+    pub(crate) v: Buffer,
+    // f32 [rows, n_ff]
+    pub(crate) glu: Buffer,
+}
+
+/// What the rows whose logits are wanted flow through. `n` is [`LlamaConfig::logits_rows`].
+pub(crate) struct Head {
+    // u32 [n]: which rows of the pass
+    pub(crate) rows: Buffer,
+    // f32 [n, n_embd]
+    pub(crate) x: Buffer,
+    // f32 [n, vocab]
+    pub(crate) logits: Buffer,
+}
+
+impl LlamaConfig {
+    /// Rows of logits computed at once.
+    pub(crate) fn logits_rows(&self) -> usize {
+        self.logits_rows_max.max(self.batch_size).min(self.step_tokens_max)
+    }
+}
+
+impl Workspace {
+    pub(crate) fn new(device: &Device, p: &ModelParams, config: &LlamaConfig) -> Result<Workspace> {
+        let rows = config.step_tokens_max;
+        let u32s = || alloc(device, DType::U32, &[rows]);
+        let f32s = |columns| alloc(device, DType::F32, &[rows, columns]);
+        Ok(Workspace {
+            tokens: u32s()?,
+            positions: u32s()?,
+            slots: u32s()?,
+            x: f32s(p.n_embd)?,
+            normed: f32s(p.n_embd)?,
+            q: f32s(p.q_dim())?,
+            attn: f32s(p.q_dim())?,
+            k: f32s(p.kv_dim())?,
+            v: f32s(p.kv_dim())?,
+            glu: f32s(p.n_ff)?,
+        })
+    }
+
+    /// What [`Workspace::new`] allocates; saturates.
+    pub(crate) fn n_bytes(p: &ModelParams, config: &LlamaConfig) -> u64 {
+        let columns = [2 * p.n_embd, 2 * p.q_dim(), 2 * p.kv_dim(), p.n_ff, 3];
+        let columns = columns.iter().fold(0u64, |n, c| n.saturating_add(*c as u64));
+        columns.saturating_mul(4).saturating_mul(config.step_tokens_max as u64)
+    }
+}
+
+impl Head {
+    pub(crate) fn new(device: &Device, p: &ModelParams, config: &LlamaConfig) -> Result<Head> {
+        let n = config.logits_rows();
+        Ok(Head {
+            rows: alloc(device, DType::U32, &[n])?,
+            x: alloc(device, DType::F32, &[n, p.n_embd])?,
+            logits: alloc(device, DType::F32, &[n, p.vocab])?,
+        })
+    }
+
+    /// What [`Head::new`] allocates; saturates.
+    pub(crate) fn n_bytes(p: &ModelParams, config: &LlamaConfig) -> u64 {
+        let columns = 1 + p.n_embd as u64 + p.vocab as u64;
+        columns.saturating_mul(4).saturating_mul(config.logits_rows() as u64)
+    }
+}
+
+fn alloc(device: &Device, dtype: DType, dims: &[usize]) -> Result<Buffer> {
+    device.alloc(dtype, dims).map_err(|source| Error::Allocation { what: "the workspace".into(), source })
+}

@@ -1,0 +1,272 @@
+//! The tensors of a model: which a file must hold, and how they come to the device. Fields have the names of the GGUF tensors.
+
+use crate::config::{ModelParams, RopeScaling};
+use crate::error::{Error, Result};
+use recua_compute::{Buffer, DType, Device, MatmulPart, Weight};
+use recua_gguf::{Gguf, TensorInfo, decode};
+use std::collections::HashSet;
+
+pub(crate) const TOKEN_EMBD: &str = "token_embd.weight";
+pub(crate) const OUTPUT: &str = "output.weight";
+pub(crate) const ROPE_FREQS: &str = "rope_freqs.weight";
+const OUTPUT_NORM: &str = "output_norm.weight";
+
+/// The weights on the device.
+pub(crate) struct Weights {
+    // [vocab, n_embd]
+    pub(crate) token_embd: Weight,
+    pub(crate) layers: Vec<Layer>,
+    // f32 [n_embd]
+    pub(crate) output_norm: Buffer,
+    // [vocab, n_embd]; token_embd in a tied model
+    pub(crate) output: Weight,
+}
+
+/// The weights of one layer. `q_dim` is `n_heads * head_dim`, `kv_dim` is `n_kv_heads * head_dim`.
+pub(crate) struct Layer {
+    // f32 [n_embd]
+    pub(crate) attn_norm: Buffer,
+    // [q_dim, n_embd]
+    pub(crate) attn_q: Linear,
+    // [kv_dim, n_embd]
+    pub(crate) attn_k: Linear,
+    // [kv_dim, n_embd]
+    pub(crate) attn_v: Linear,
+    // f32 [head_dim] each
+    pub(crate) head_norm: Option<(Buffer, Buffer)>,
+    // [n_embd, q_dim]
+    pub(crate) attn_output: Linear,
+    // f32 [n_embd]
+    pub(crate) ffn_norm: Buffer,
+    // [n_ff, n_embd]
+    pub(crate) ffn_gate: Weight,
+    // [n_ff, n_embd]
+    pub(crate) ffn_up: Weight,
+    // [n_embd, n_ff]
+    pub(crate) ffn_down: Linear,
+}
+
+/// A matrix and the bias that may come with it.
+pub(crate) struct Linear {
+    pub(crate) weight: Weight,
+    // f32 [n]
+    pub(crate) bias: Option<Buffer>,
+}
+
+impl Linear {
+    /// This matrix as a part of a product.
+    pub(crate) fn part(&self, out: &Buffer) -> MatmulPart {
+        MatmulPart::new(&self.weight, out).with_bias(self.bias.as_ref())
+    }
+}
+
+/// One line of what a file must or may hold. A vector has one dimension.
+struct Spec {
+    name: String,
+    // [n] or [rows, columns]
+    shape: Vec<usize>,
+    is_optional: bool,
+}
+
+/// The tensors outside the layers.
+fn model_specs(p: &ModelParams) -> Vec<Spec> {
+    let spec = |name: &str, shape: &[usize], is_optional| Spec {
+        name: name.into(),
+        shape: shape.to_vec(),
+        is_optional,
+    };
+    vec![
+        spec(TOKEN_EMBD, &[p.vocab, p.n_embd], false),
+        spec(OUTPUT_NORM, &[p.n_embd], false),
+        spec(OUTPUT, &[p.vocab, p.n_embd], true),
+        spec(ROPE_FREQS, &[p.rope.n_rot / 2], true),
+    ]
+}
+
+/// The tensors of layer `i`.
+fn layer_specs(p: &ModelParams, i: usize) -> Vec<Spec> {
+    let (q_dim, kv_dim) = (p.q_dim(), p.kv_dim());
+    let mut specs = Vec::new();
+    let mut push = |name: &str, shape: &[usize], is_optional| {
+        specs.push(Spec { name: layer_name(i, name), shape: shape.to_vec(), is_optional });
+    };
+    push("attn_norm.weight", &[p.n_embd], false);
+    for (name, n, k) in [
+        ("attn_q", q_dim, p.n_embd),
+        ("attn_k", kv_dim, p.n_embd),
+        ("attn_v", kv_dim, p.n_embd),
+        ("attn_output", p.n_embd, q_dim),
+        ("ffn_down", p.n_embd, p.n_ff),
+    ] {
+        push(&format!("{name}.weight"), &[n, k], false);
+        push(&format!("{name}.bias"), &[n], true);
+    }
+    if p.architecture.has_head_norm() {
+        push("attn_q_norm.weight", &[p.head_dim], false);
+        push("attn_k_norm.weight", &[p.head_dim], false);
+    }
+    push("ffn_norm.weight", &[p.n_embd], false);
+    push("ffn_gate.weight", &[p.n_ff, p.n_embd], false);
+    push("ffn_up.weight", &[p.n_ff, p.n_embd], false);
+    specs
+}
+
+fn layer_name(i: usize, name: &str) -> String {
+    format!("blk.{i}.{name}")
+}
+
+/// Compares the file's tensors with what `params` asks for: none may be missing, misshapen, or left over. A tensor we do not know
+/// is one that our result would lack.
+pub(crate) fn check(gguf: &Gguf, params: &ModelParams) -> Result<()> {
+    let n_tensors = gguf.tensors().len();
+    if params.n_layers > n_tensors {
+        let problem = format!("is {}, but the file has {n_tensors} tensors in all", params.n_layers);
+        return Err(Error::Key { key: format!("{}.block_count", params.architecture), problem });
+    }
+    let mut known = HashSet::new();
+    let layers = (0..params.n_layers).flat_map(|i| layer_specs(params, i));
+    for spec in model_specs(params).into_iter().chain(layers) {
+        match gguf.tensor(&spec.name) {
+            Some(tensor) => check_tensor(tensor, &spec)?,
+            None if spec.is_optional => {}
+            None => return Err(Error::MissingTensor { name: spec.name }),
+        }
+        known.insert(spec.name);
+    }
+    match gguf.tensors().iter().find(|t| !known.contains(&t.name)) {
+        Some(tensor) => {
+            let problem = format!("is not part of a {} model as we know it", params.architecture);
+            Err(Error::Tensor { name: tensor.name.clone(), problem })
+        }
+        None => Ok(()),
+    }
+}
+
+fn check_tensor(tensor: &TensorInfo, spec: &Spec) -> Result<()> {
+    let found: Vec<u64> = tensor.dims().iter().rev().copied().collect();
+    // A vector may be stored as a matrix of one row.
+    let bare = found.iter().position(|d| *d != 1).unwrap_or(found.len().saturating_sub(1));
+    let expected: Vec<u64> = spec.shape.iter().map(|d| *d as u64).collect();
+    if found == expected || (expected.len() == 1 && found[bare..] == expected[..]) {
+        if !tensor.ty.is_decodable() {
+            let problem = format!("is of type {}, which cannot be computed with", tensor.ty);
+            return Err(Error::Tensor { name: tensor.name.clone(), problem });
+        }
+        return Ok(());
+    }
+    Err(Error::TensorShape { name: tensor.name.clone(), found, expected })
+}
+
+/// The file's tensors on their way to the device; [`check`] has passed.
+struct Loader<'a> {
+    gguf: &'a Gguf,
+    device: &'a Device,
+}
+
+impl Loader<'_> {
+    fn find(&self, name: &str) -> Result<&TensorInfo> {
+        self.gguf.tensor(name).ok_or_else(|| Error::MissingTensor { name: name.into() })
+    }
+
+    fn matrix(&self, name: &str) -> Result<Weight> {
+        let tensor = self.find(name)?;
+        self.device
+            .upload_weight(self.gguf.data(tensor), tensor.ty, tensor.rows(), tensor.cols())
+            .map_err(|source| Error::Weight { name: name.into(), source })
+    }
+
+    /// A vector on the device, decoded: norms and biases are a thousandth of the bytes.
+    fn vector(&self, name: &str) -> Result<Buffer> {
+        let values = host_vector(self.gguf, self.find(name)?)?;
+        self.device
+            .upload(&values, DType::F32, &[values.len()])
+            .map_err(|source| Error::Weight { name: name.into(), source })
+    }
+
+    fn linear(&self, name: &str) -> Result<Linear> {
+        let bias = format!("{name}.bias");
+        let bias = self.gguf.tensor(&bias).map(|_| self.vector(&bias)).transpose()?;
+        Ok(Linear { weight: self.matrix(&format!("{name}.weight"))?, bias })
+    }
+
+    fn layer(&self, p: &ModelParams, i: usize) -> Result<Layer> {
+        let name = |name| layer_name(i, name);
+        let head_norm = if p.architecture.has_head_norm() {
+            let q = self.vector(&name("attn_q_norm.weight"))?;
+            Some((q, self.vector(&name("attn_k_norm.weight"))?))
+        } else {
+            None
+        };
+        Ok(Layer {
+            attn_norm: self.vector(&name("attn_norm.weight"))?,
+            attn_q: self.linear(&name("attn_q"))?,
+            attn_k: self.linear(&name("attn_k"))?,
+            attn_v: self.linear(&name("attn_v"))?,
+            head_norm,
+            attn_output: self.linear(&name("attn_output"))?,
+            ffn_norm: self.vector(&name("ffn_norm.weight"))?,
+            ffn_gate: self.matrix(&name("ffn_gate.weight"))?,
+            ffn_up: self.matrix(&name("ffn_up.weight"))?,
+            ffn_down: self.linear(&name("ffn_down"))?,
+        })
+    }
+}
+
+impl Weights {
+    /// Brings every tensor to the device. `params` came from this very file.
+    pub(crate) fn load(gguf: &Gguf, device: &Device, params: &ModelParams) -> Result<Weights> {
+        let loader = Loader { gguf, device };
+        let token_embd = loader.matrix(TOKEN_EMBD)?;
+        let output = if params.tied { token_embd.clone() } else { loader.matrix(OUTPUT)? };
+        let layers = (0..params.n_layers).map(|i| loader.layer(params, i)).collect::<Result<_>>()?;
+        Ok(Weights { token_embd, layers, output_norm: loader.vector(OUTPUT_NORM)?, output })
+    }
+
+    /// Bytes that one pass streams: everything but the embedding, of which it reads single rows, unless that is the output too.
+    pub(crate) fn step_bytes(&self) -> u64 {
+        let layers: usize = self.layers.iter().map(Layer::n_bytes).sum();
+        (layers + self.output_norm.n_bytes() + self.output.n_bytes()) as u64
+    }
+
+    /// Bytes on the device.
+    pub(crate) fn n_bytes(&self, params: &ModelParams) -> u64 {
+        self.step_bytes() + if params.tied { 0 } else { self.token_embd.n_bytes() as u64 }
+    }
+}
+
+impl Layer {
+    fn n_bytes(&self) -> usize {
+        let linears = [&self.attn_q, &self.attn_k, &self.attn_v, &self.attn_output, &self.ffn_down];
+        let norms = self.head_norm.iter().flat_map(|(q, k)| [q, k]);
+        let vectors = norms.chain([&self.attn_norm, &self.ffn_norm]);
+        linears.map(|l| l.weight.n_bytes() + l.bias.as_ref().map_or(0, Buffer::n_bytes)).iter().sum::<usize>()
+            + vectors.map(Buffer::n_bytes).sum::<usize>()
+            + self.ffn_gate.n_bytes()
+            + self.ffn_up.n_bytes()
+    }
+}
+
+/// A small tensor's values.
+fn host_vector(gguf: &Gguf, tensor: &TensorInfo) -> Result<Vec<f32>> {
+    let n = tensor.n_elements();
+    let mut values = Vec::new();
+    values.try_reserve_exact(n).map_err(|_| Error::HostMemory { what: "a vector", bytes: n * 4 })?;
+    values.resize(n, 0.0);
+    decode(tensor.ty, gguf.data(tensor), &mut values)?;
+    Ok(values)
+}
+
+/// What divides each pair's frequency; empty if nothing does.
+pub(crate) fn rope_divisors(gguf: &Gguf, params: &ModelParams) -> Result<Vec<f32>> {
+    let Some(tensor) = gguf.tensor(ROPE_FREQS).filter(|_| params.rope.scaling == RopeScaling::Llama3) else {
+        return Ok(Vec::new());
+    };
+    let values = host_vector(gguf, tensor)?;
+    match values.iter().position(|v| !(v.is_finite() && *v > 0.0)) {
+        Some(i) => {
+            let problem = format!("entry {i} is {}; a positive number is needed", values[i]);
+            Err(Error::Tensor { name: ROPE_FREQS.into(), problem })
+        }
+        None => Ok(values),
+    }
+}
