@@ -18,7 +18,7 @@ use crate::kv_cache::{KvCache, KvShape, Run};
 use crate::tensor::Tensor;
 use crate::weights::{self, Weights};
 use llama::Pass;
-use recua_compute::{Buffer, Device, Plan};
+use recua_compute::{Buffer, Device, Plan, cpu};
 use recua_gguf::Gguf;
 use std::collections::HashMap;
 use std::fmt;
@@ -43,12 +43,31 @@ pub struct LlamaModel {
 
 /// Opening.
 impl LlamaModel {
+    /// The model of a file on the CPU, with the default configuration.
+    ///
+    /// # Errors
+    /// If the file cannot be read or is not a model we know, or there is not enough memory.
+    pub fn from_gguf(path: impl AsRef<Path>) -> Result<LlamaModel> {
+        LlamaModel::from_gguf_with_config(path, LlamaConfig::default())
+    }
+
     /// The model of a file on any device, with the default configuration.
     ///
     /// # Errors
     /// As [`from_gguf`](Self::from_gguf), or if the device has no kernel for a tensor's type.
     pub fn from_gguf_with_backend(path: impl AsRef<Path>, device: Device) -> Result<LlamaModel> {
         LlamaModel::load(&Gguf::open(path)?, device, LlamaConfig::default())
+    }
+
+    /// The model of a file on the CPU.
+    ///
+    /// # Errors
+    /// As [`from_gguf`](Self::from_gguf), or if the configuration does not suit the model.
+    pub fn from_gguf_with_config(path: impl AsRef<Path>, config: LlamaConfig) -> Result<LlamaModel> {
+        let gguf = Gguf::open(path)?;
+        // Before threads are started for a file that cannot be used.
+        config.clone().resolve(&ModelParams::from_gguf(&gguf)?)?;
+        LlamaModel::load(&gguf, cpu::open(cpu::Options::default())?, config)
     }
 
     /// The general one: any opened file, any device, any configuration. Brings the weights to the device and allocates all the
