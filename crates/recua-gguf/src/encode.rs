@@ -18,6 +18,11 @@ use search::{affine, nearest, reciprocal, symmetric};
 /// If the type is not [encodable](GgmlType::is_encodable), `values` is not a whole number of blocks, or a value
 /// is not finite or beyond what the type's f16 scales can hold (65504; for F32 and BF16, their own range).
 pub fn encode(ty: GgmlType, values: &[f32], out: &mut Vec<u8>) -> Result<()> {
+    encode_from(0, ty, values, out)
+}
+
+/// As [`encode`], for `values` that start at index `first` of what an error's index should refer to.
+pub(crate) fn encode_from(first: usize, ty: GgmlType, values: &[f32], out: &mut Vec<u8>) -> Result<()> {
     if !ty.is_encodable() {
         let known = names_where(GgmlType::is_encodable);
         return Err(Error::other(format!("{ty} cannot be encoded; these can: {known}")));
@@ -26,7 +31,7 @@ pub fn encode(ty: GgmlType, values: &[f32], out: &mut Vec<u8>) -> Result<()> {
         let (n, block) = (values.len(), ty.block_values());
         Error::other(format!("{n} values are not a whole number of {ty} blocks of {block}"))
     })?;
-    check_range(ty, values)?;
+    check_range(first, ty, values)?;
     out.try_reserve(n_bytes)
         .map_err(|_| Error::other(format!("not enough memory for {n_bytes} bytes of {ty}")))?;
     match ty {
@@ -46,7 +51,7 @@ pub fn encode(ty: GgmlType, values: &[f32], out: &mut Vec<u8>) -> Result<()> {
     Ok(())
 }
 
-fn check_range(ty: GgmlType, values: &[f32]) -> Result<()> {
+fn check_range(first: usize, ty: GgmlType, values: &[f32]) -> Result<()> {
     let limit = match ty {
         GgmlType::F32 => f32::MAX,
         GgmlType::BF16 => bf16::MAX.to_f32(),
@@ -54,12 +59,13 @@ fn check_range(ty: GgmlType, values: &[f32]) -> Result<()> {
     };
     match values.iter().position(|x| x.is_nan() || x.abs() > limit) {
         None => Ok(()),
-        Some(i) if !values[i].is_finite() => Err(Error::other(format!(
-            "value {i} is {}; only finite values can be encoded as {ty}",
-            values[i]
-        ))),
         Some(i) => {
-            Err(Error::other(format!("value {i} is {}, beyond {limit}, the most that {ty} holds", values[i])))
+            let (at, x) = (first + i, values[i]);
+            Err(Error::other(if x.is_finite() {
+                format!("value {at} is {x}, beyond {limit}, the most that {ty} holds")
+            } else {
+                format!("value {at} is {x}; only finite values can be encoded as {ty}")
+            }))
         }
     }
 }

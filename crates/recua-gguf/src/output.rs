@@ -1,7 +1,7 @@
 //! A file that appears under its name only when it is complete.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -20,15 +20,19 @@ impl Output {
         let name = target.file_name().ok_or_else(|| {
             Error::other("not a file name; give the path of the file to write").in_file(target)
         })?;
-        let mut temporary_name = std::ffi::OsString::from(".");
-        temporary_name.push(name);
-        temporary_name.push(format!(".{}.gguf.tmp", std::process::id()));
-        let temporary = target.with_file_name(temporary_name);
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(&temporary)
-            .map_err(|e| Error::from(e).in_file(&temporary))?;
+        // A killed run may have left its file behind, and in a container the next has the same process id.
+        let (temporary, file) = (0..u16::MAX)
+            .map(|i| {
+                let mut temporary = std::ffi::OsString::from(".");
+                temporary.push(name);
+                temporary.push(format!(".{}-{i}.gguf.tmp", std::process::id()));
+                let temporary = target.with_file_name(temporary);
+                let file = OpenOptions::new().write(true).create_new(true).open(&temporary);
+                (temporary, file)
+            })
+            .find(|(_, file)| !matches!(file, Err(e) if e.kind() == ErrorKind::AlreadyExists))
+            .ok_or_else(|| Error::other("too many temporary files beside the target").in_file(target))?;
+        let file = file.map_err(|e| Error::from(e).in_file(&temporary))?;
         // Large writes go straight through; the buffer only gathers padding.
         let file = Some(BufWriter::new(file));
         Ok(Self { file, temporary, target: target.to_path_buf() })

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use crate::decode::decode;
-use crate::encode::encode;
+use crate::encode::encode_from;
 use crate::error::{Error, Result, try_vec};
 use crate::format::{GgmlType, names_where};
 use crate::mix::{Facts, FileType};
@@ -13,7 +13,8 @@ use crate::reader::Gguf;
 use crate::tensor::TensorInfo;
 use crate::writer::{Header, Writer};
 
-/// Values each thread decodes at a time: 4 MiB of f32 keep a thread busy for many milliseconds.
+/// Values each thread decodes at a time, a multiple of every block: 4 MiB of f32 keep a thread busy for many
+/// milliseconds.
 const CHUNK_VALUES: usize = 1 << 20;
 
 /// More threads than this would only cost memory.
@@ -106,15 +107,18 @@ fn convert(
     threads: usize,
     write: &mut dyn FnMut(&[u8]) -> Result<()>,
 ) -> Result<()> {
-    let rows_per_chunk = (CHUNK_VALUES / tensor.cols()).max(1);
-    let mut chunks = input.data(tensor).chunks(rows_per_chunk * tensor.row_bytes()).peekable();
+    // Rows are whole blocks of both types, so the tensor is one run of blocks and can be cut anywhere between them.
+    let chunk_bytes = CHUNK_VALUES / tensor.ty.block_values() * tensor.ty.block_bytes();
+    let mut chunks = input.data(tensor).chunks(chunk_bytes).enumerate().peekable();
     let mut buffers: Vec<Vec<u8>> = vec![Vec::new(); threads];
     while chunks.peek().is_some() {
-        let done: Vec<Result<usize>> = std::thread::scope(|scope| {
+        let done: Vec<Result<()>> = std::thread::scope(|scope| {
             let workers: Vec<_> = buffers
                 .iter_mut()
                 .zip(&mut chunks)
-                .map(|(out, chunk)| scope.spawn(move || convert_chunk(tensor, chunk, ty, out)))
+                .map(|(out, (i, chunk))| {
+                    scope.spawn(move || convert_chunk(tensor, i * CHUNK_VALUES, chunk, ty, out))
+                })
                 .collect();
             workers
                 .into_iter()
@@ -129,12 +133,18 @@ fn convert(
     Ok(())
 }
 
-fn convert_chunk(tensor: &TensorInfo, chunk: &[u8], ty: GgmlType, out: &mut Vec<u8>) -> Result<usize> {
+/// `first` is the index in the tensor of the chunk's first value.
+fn convert_chunk(
+    tensor: &TensorInfo,
+    first: usize,
+    chunk: &[u8],
+    ty: GgmlType,
+    out: &mut Vec<u8>,
+) -> Result<()> {
     let n = chunk.len() / tensor.ty.block_bytes() * tensor.ty.block_values();
     let mut values = try_vec(n)?;
     values.resize(n, 0.0);
     decode(tensor.ty, chunk, &mut values)?;
     out.clear();
-    encode(ty, &values, out)?;
-    Ok(out.len())
+    encode_from(first, ty, &values, out)
 }

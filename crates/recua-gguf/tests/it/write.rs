@@ -204,12 +204,14 @@ fn a_failed_quantisation_leaves_nothing() {
     header.tensor("b.weight", GgmlType::F32, &[32, 2]).unwrap();
     let mut writer = Writer::new(Vec::new(), &header).unwrap();
     writer.write("a.weight", &[0; 256]).unwrap();
-    writer.write("b.weight", &f32::NAN.to_le_bytes().repeat(64)).unwrap();
+    writer
+        .write("b.weight", &[0.0f32.to_le_bytes().repeat(63), f32::NAN.to_le_bytes().to_vec()].concat())
+        .unwrap();
     let input = Gguf::from_vec(writer.finish().unwrap()).unwrap();
     let target = folder.path("out.gguf");
     std::fs::write(&target, "older").unwrap();
     let text = quantize(&input, &target, FileType::Q8_0, 2, &mut |_, _, _| {}).unwrap_err().to_string();
-    assert!(text.contains("b.weight") && text.contains("NaN"), "{text}");
+    assert!(text.contains("\"b.weight\": value 63 is NaN"), "{text}");
     assert_eq!(folder.files(), ["out.gguf"]);
     assert_eq!(std::fs::read(&target).unwrap(), b"older");
 
@@ -280,4 +282,31 @@ fn encode_appends() {
     encode(GgmlType::F32, &[1.0], &mut out).unwrap();
     encode(GgmlType::BF16, &[1.0], &mut out).unwrap();
     assert_eq!(out, [9, 0, 0, 0x80, 0x3f, 0x80, 0x3f]);
+}
+
+#[test]
+fn tensors_larger_than_a_chunk() {
+    // Three chunks of 2^20 values, the last one not full.
+    let (cols, rows) = (320, 8000);
+    let mut x: Vec<f32> = (0..cols * rows).map(|i| ((i * 7919 % 10007) as f32 - 5000.0) / 1e4).collect();
+    let model = |x: &[f32]| {
+        let mut header = Header::new();
+        header.tensor("blk.0.attn_q.weight", GgmlType::F32, &[cols as u64, rows as u64]).unwrap();
+        let mut writer = Writer::new(Vec::new(), &header).unwrap();
+        let bytes: Vec<u8> = x.iter().flat_map(|x| x.to_le_bytes()).collect();
+        writer.write("blk.0.attn_q.weight", &bytes).unwrap();
+        Gguf::from_vec(writer.finish().unwrap()).unwrap()
+    };
+    let folder = Folder::new("chunks");
+    let path = folder.path("out.gguf");
+    let mut expected = Vec::new();
+    encode(GgmlType::Q8_0, &x, &mut expected).unwrap();
+    for threads in [0, 1, 2, 5] {
+        quantize(&model(&x), &path, FileType::Q8_0, threads, &mut |_, _, _| {}).unwrap();
+        let output = Gguf::open(&path).unwrap();
+        assert!(output.data(&output.tensors()[0]) == expected, "{threads} threads");
+    }
+    x[2_500_000] = f32::INFINITY;
+    let text = quantize(&model(&x), &path, FileType::Q8_0, 2, &mut |_, _, _| {}).unwrap_err().to_string();
+    assert!(text.contains("value 2500000 is inf"), "{text}");
 }
