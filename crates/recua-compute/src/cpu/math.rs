@@ -10,6 +10,7 @@ mod x86;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Avx2, Avx512};
 
+use half::f16;
 use std::array::from_fn;
 
 /// Floats in the unit that kernels work in: one AVX-512 register, two AVX2 registers.
@@ -43,6 +44,7 @@ pub(crate) trait Lanes: Vector {
     const MANY_REGISTERS: bool;
 
     fn load(from: &[f32; LANES]) -> Self;
+    fn load_f16(from: &[f16; LANES]) -> Self;
     fn store(self, to: &mut [f32; LANES]);
     /// The lanes `[0, n)` of `self`, the others of `rest`.
     fn first(self, n: usize, rest: Self) -> Self;
@@ -179,6 +181,10 @@ impl Lanes for Plain {
     #[inline(always)]
     fn load(from: &[f32; LANES]) -> Plain {
         Plain(*from)
+    }
+    #[inline(always)]
+    fn load_f16(from: &[f16; LANES]) -> Plain {
+        Plain(from_fn(|i| from[i].to_f32()))
     }
     #[inline(always)]
     fn store(self, to: &mut [f32; LANES]) {

@@ -2,6 +2,7 @@
 //! what makes their `unsafe` sound: see [`Vector`].
 
 use super::{LANES, Lanes, ROUND, Vector};
+use half::f16;
 use std::arch::x86_64::*;
 
 /// Two AVX2 registers.
@@ -58,16 +59,35 @@ impl Vector for Avx2 {
     }
     #[inline(always)]
     fn power_of_two(self) -> (Avx2, Avx2) {
-        // SAFETY: inside a function with AVX2.
-        let halves = self.0.map(|x| unsafe {
-            let n = _mm256_sub_epi32(_mm256_castps_si256(x), _mm256_set1_epi32(ROUND.to_bits() as i32));
-            let half = _mm256_srai_epi32::<1>(n);
-            [half, _mm256_sub_epi32(n, half)].map(|n| {
-                let exponent = _mm256_add_epi32(n, _mm256_set1_epi32(127));
-                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent))
-            })
-        });
-        (Avx2([halves[0][0], halves[1][0]]), Avx2([halves[0][1], halves[1][1]]))
+        let ((a, b), (c, d)) = (powers_avx2(self.0[0]), powers_avx2(self.0[1]));
+        (Avx2([a, c]), Avx2([b, d]))
+    }
+}
+
+// No closures in these two: the compiler does not inline them everywhere, and a call costs more than they do.
+#[inline(always)]
+fn powers_avx2(x: __m256) -> (__m256, __m256) {
+    // SAFETY: inside a function with AVX2.
+    unsafe {
+        let n = _mm256_sub_epi32(_mm256_castps_si256(x), _mm256_set1_epi32(ROUND.to_bits() as i32));
+        let half = _mm256_srai_epi32::<1>(n);
+        let bias = _mm256_set1_epi32(127);
+        let (a, b) = (_mm256_add_epi32(half, bias), _mm256_add_epi32(_mm256_sub_epi32(n, half), bias));
+        let (a, b) = (_mm256_slli_epi32::<23>(a), _mm256_slli_epi32::<23>(b));
+        (_mm256_castsi256_ps(a), _mm256_castsi256_ps(b))
+    }
+}
+
+#[inline(always)]
+fn powers_avx512(x: __m512) -> (__m512, __m512) {
+    // SAFETY: inside a function with AVX-512.
+    unsafe {
+        let n = _mm512_sub_epi32(_mm512_castps_si512(x), _mm512_set1_epi32(ROUND.to_bits() as i32));
+        let half = _mm512_srai_epi32::<1>(n);
+        let bias = _mm512_set1_epi32(127);
+        let (a, b) = (_mm512_add_epi32(half, bias), _mm512_add_epi32(_mm512_sub_epi32(n, half), bias));
+        let (a, b) = (_mm512_slli_epi32::<23>(a), _mm512_slli_epi32::<23>(b));
+        (_mm512_castsi512_ps(a), _mm512_castsi512_ps(b))
     }
 }
 
@@ -78,6 +98,14 @@ impl Lanes for Avx2 {
     fn load(from: &[f32; LANES]) -> Avx2 {
         // SAFETY: inside a function with AVX2; both halves lie inside the array.
         unsafe { Avx2([_mm256_loadu_ps(from.as_ptr()), _mm256_loadu_ps(from.as_ptr().add(8))]) }
+    }
+    #[inline(always)]
+    fn load_f16(from: &[f16; LANES]) -> Avx2 {
+        // SAFETY: inside a function with AVX2 and F16C; both halves lie inside the array.
+        unsafe {
+            let (low, high) = (from.as_ptr().cast(), from.as_ptr().add(8).cast());
+            Avx2([_mm256_cvtph_ps(_mm_loadu_si128(low)), _mm256_cvtph_ps(_mm_loadu_si128(high))])
+        }
     }
     #[inline(always)]
     fn store(self, to: &mut [f32; LANES]) {
@@ -138,15 +166,7 @@ impl Vector for Avx512 {
     }
     #[inline(always)]
     fn power_of_two(self) -> (Avx512, Avx512) {
-        // SAFETY: inside a function with AVX-512.
-        let [a, b] = unsafe {
-            let n = _mm512_sub_epi32(_mm512_castps_si512(self.0), _mm512_set1_epi32(ROUND.to_bits() as i32));
-            let half = _mm512_srai_epi32::<1>(n);
-            [half, _mm512_sub_epi32(n, half)].map(|n| {
-                let exponent = _mm512_add_epi32(n, _mm512_set1_epi32(127));
-                _mm512_castsi512_ps(_mm512_slli_epi32::<23>(exponent))
-            })
-        };
+        let (a, b) = powers_avx512(self.0);
         (Avx512(a), Avx512(b))
     }
 }
@@ -158,6 +178,11 @@ impl Lanes for Avx512 {
     fn load(from: &[f32; LANES]) -> Avx512 {
         // SAFETY: inside a function with AVX-512; the array has sixteen floats.
         Avx512(unsafe { _mm512_loadu_ps(from.as_ptr()) })
+    }
+    #[inline(always)]
+    fn load_f16(from: &[f16; LANES]) -> Avx512 {
+        // SAFETY: inside a function with AVX-512; the array has sixteen halves.
+        Avx512(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().cast())) })
     }
     #[inline(always)]
     fn store(self, to: &mut [f32; LANES]) {

@@ -18,7 +18,6 @@ use crate::cpu::pool::Worker;
 use crate::error::{Error, Result};
 use crate::op::{Attention, PAGE_TOKENS};
 use half::f16;
-use half::slice::HalfFloatSliceExt;
 use std::cell::RefCell;
 use std::cmp::Reverse;
 
@@ -51,7 +50,7 @@ pub(crate) fn attention(op: &Attention, worker: &Worker<'_>, isa: Isa) -> Result
             for page_idx in 0..block.n_pages {
                 let n_tokens = block.last_position + 1 - page_idx * PAGE_TOKENS;
                 let page = rows.page(block.first_row, page_idx) * n_kv_heads + kv_head;
-                piece.load_page(&op.cache.k, &op.cache.v, page, n_tokens.min(PAGE_TOKENS));
+                piece.load_page(isa, &op.cache.k, &op.cache.v, page, n_tokens.min(PAGE_TOKENS));
                 add_page(isa, &mut piece, positions, page_idx);
             }
             for row in 0..block.n_rows {
@@ -191,30 +190,22 @@ impl<'a> Piece<'a> {
     }
 
     /// Reads K and V of the `page`th [head_dim, PAGE_TOKENS] slice of the cache, of which `n_tokens` are used.
-    fn load_page(&mut self, k: &Buffer, v: &Buffer, page: usize, n_tokens: usize) {
+    fn load_page(&mut self, isa: Isa, k: &Buffer, v: &Buffer, page: usize, n_tokens: usize) {
         let n = self.head_dim * PAGE_TOKENS;
         if k.dtype() == DType::F32 {
             // SAFETY: the op does not write the cache.
             let (k, v): (&[f32], &[f32]) = unsafe { (slice(k), slice(v)) };
-            self.k.copy_from_slice(&k[page * n..][..n]);
-            for (to, from) in
-                self.v.chunks_exact_mut(self.padded).zip(v[page * n..][..n].chunks(self.head_dim))
-            {
+            self.k[..n].copy_from_slice(&k[page * n..][..n]);
+            let v = v[page * n..][..n_tokens * self.head_dim].chunks(self.head_dim);
+            for (to, from) in self.v.chunks_exact_mut(self.padded).zip(v) {
                 to[..self.head_dim].copy_from_slice(from);
             }
             return;
         }
         // SAFETY: the op does not write the cache, and its type is f16 if not f32 (`Op::check`).
         let (k, v): (&[f16], &[f16]) = unsafe { (slice(k), slice(v)) };
-        k[page * n..][..n].convert_to_f32_slice(self.k);
-        let v = &v[page * n..][..n_tokens * self.head_dim];
-        if self.padded == self.head_dim {
-            v.convert_to_f32_slice(&mut self.v[..v.len()]);
-            return;
-        }
-        for (to, from) in self.v.chunks_exact_mut(self.padded).zip(v.chunks(self.head_dim)) {
-            from.convert_to_f32_slice(&mut to[..self.head_dim]);
-        }
+        convert(isa, &k[page * n..][..n], self.k, n, n);
+        convert(isa, &v[page * n..][..n_tokens * self.head_dim], self.v, self.head_dim, self.padded);
     }
 
     /// Writes the results of one row.
@@ -225,6 +216,25 @@ impl<'a> Piece<'a> {
             for (out, acc) in out.iter_mut().zip(&self.acc[query * self.padded..]) {
                 *out = acc * factor;
             }
+        }
+    }
+}
+
+vectorised! {
+    fn convert(isa, from: &[f16], to: &mut [f32], n_cols: usize, stride: usize) = convert_body
+}
+
+/// Converts rows of `n_cols` elements to rows that lie `stride` apart.
+#[inline(always)]
+fn convert_body<V: Lanes>(from: &[f16], to: &mut [f32], n_cols: usize, stride: usize) {
+    for (from, to) in from.chunks_exact(n_cols).zip(to.chunks_exact_mut(stride)) {
+        let (from, rest) = from.as_chunks::<LANES>();
+        let (to, rest_to) = to[..n_cols].as_chunks_mut::<LANES>();
+        for (from, to) in from.iter().zip(to) {
+            V::load_f16(from).store(to);
+        }
+        for (from, to) in rest.iter().zip(rest_to) {
+            *to = from.to_f32();
         }
     }
 }
