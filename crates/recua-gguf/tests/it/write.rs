@@ -288,10 +288,10 @@ fn encode_appends() {
 fn tensors_larger_than_a_chunk() {
     // Three chunks of 2^20 values, the last one not full.
     let (cols, rows) = (320, 8000);
-    let mut x: Vec<f32> = (0..cols * rows).map(|i| ((i * 7919 % 10007) as f32 - 5000.0) / 1e4).collect();
+    let mut x: Vec<f32> = (0..cols * rows).map(|i: u64| ((i * 7919 % 10007) as f32 - 5000.0) / 1e4).collect();
     let model = |x: &[f32]| {
         let mut header = Header::new();
-        header.tensor("blk.0.attn_q.weight", GgmlType::F32, &[cols as u64, rows as u64]).unwrap();
+        header.tensor("blk.0.attn_q.weight", GgmlType::F32, &[cols, rows]).unwrap();
         let mut writer = Writer::new(Vec::new(), &header).unwrap();
         let bytes: Vec<u8> = x.iter().flat_map(|x| x.to_le_bytes()).collect();
         writer.write("blk.0.attn_q.weight", &bytes).unwrap();
