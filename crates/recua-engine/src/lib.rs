@@ -14,6 +14,7 @@ mod pages;
 mod tensor;
 mod weights;
 
+pub mod engine;
 pub mod request;
 pub mod sampler;
 pub mod scheduler;
@@ -24,8 +25,11 @@ pub use batch::{Batch, Logits};
 pub use config::{
     Architecture, KvType, LlamaConfig, MAX_SEQ_LEN_DEFAULT, ModelParams, Rope, RopeScaling,
 };
+pub use engine::{Engine, StepStats};
 pub use error::{Error, Result};
 pub use kv_cache::KvCache;
 pub use model::{LlamaModel, MemoryReport};
 pub use pages::Pages;
+pub use request::{Event, FinishReason, Request, RequestError, RequestId, Usage};
+pub use sampler::SamplingParams;
 pub use tensor::Tensor;

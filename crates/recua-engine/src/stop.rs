@@ -42,7 +42,7 @@ pub struct StopMatcher {
 pub struct Passed {
     /// The text that can be shown now: no part of it can belong to a stop string.
     pub text: String,
-    /// Whether a stop string is complete. The text ends before it, and nothing more is taken.
+    /// Whether a stop string is complete. The text ends before it; what the piece had behind it is dropped.
     pub stopped: bool,
 }
 
@@ -68,7 +68,7 @@ impl StopMatcher {
         Ok(StopMatcher { automata, held: String::new() })
     }
 
-    /// Takes the next piece of the text.
+    /// Takes the next piece of the text. Behind a stop string a new text begins.
     pub fn push(&mut self, piece: &str) -> Passed {
         let mut text = std::mem::take(&mut self.held);
         let n_seen = text.len();
@@ -77,6 +77,7 @@ impl StopMatcher {
             let matched = self.automata.iter_mut().filter_map(|automaton| automaton.push(byte)).max();
             if let Some(len) = matched {
                 text.truncate(n_seen + offset + 1 - len);
+                self.start_anew();
                 return Passed { text, stopped: true };
             }
         }
@@ -89,10 +90,14 @@ impl StopMatcher {
 
     /// Gives what is held back, for a text that ended without a stop string, and starts anew.
     pub fn finish(&mut self) -> String {
+        self.start_anew();
+        std::mem::take(&mut self.held)
+    }
+
+    fn start_anew(&mut self) {
         for automaton in &mut self.automata {
             automaton.n_matched = 0;
         }
-        std::mem::take(&mut self.held)
     }
 }
 
@@ -129,7 +134,6 @@ impl Automaton {
         if self.n_matched < self.stop.len() {
             return None;
         }
-        self.n_matched = 0;
         Some(self.stop.len())
     }
 }
@@ -181,6 +185,17 @@ mod tests {
     fn the_first_complete_counts_and_then_the_longest() {
         check(&["bc", "abcd"], &["xabcd"], &["xa|"]);
         check(&["c", "abc", "bc"], &["xabcd"], &["x|"]);
+    }
+
+    #[test]
+    fn nothing_is_left_behind_a_stop_string() {
+        let mut matcher = StopMatcher::new(&["bc", "abcd"]).unwrap();
+        for _ in 0..2 {
+            assert_eq!(matcher.push("xabc"), Passed { text: "xa".into(), stopped: true });
+            assert_eq!(matcher.push(""), Passed { text: String::new(), stopped: false });
+            assert_eq!(matcher.finish(), "");
+            assert_eq!(matcher.push("d"), Passed { text: "d".into(), stopped: false });
+        }
     }
 
     #[test]

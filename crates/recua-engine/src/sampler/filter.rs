@@ -4,8 +4,10 @@
 
 use std::cmp::Ordering;
 
-/// How many of the likeliest candidates top-p sorts at first; it seldom needs more.
-const NUCLEUS_FIRST: usize = 256;
+/// Top-p's buckets: how many to a logit of 1, and in all. The last one takes whatever is so far below the highest that
+/// its weight is next to nothing.
+const BUCKETS_PER_LOGIT: f32 = 64.0;
+const N_BUCKETS: usize = 2048;
 /// How many candidates top-k gathers at least before it throws away those that cannot be in.
 const TOP_K_GATHERED_MIN: usize = 1024;
 
@@ -41,30 +43,30 @@ pub(super) fn likeliest(logits: &[f32]) -> Option<u32> {
     best.map(|(id, _)| id as u32)
 }
 
-/// The candidates that are left, in the order in which they are summed and drawn: by rank if top-k or top-p made one,
-/// else by id.
+/// The candidates that are left, in the order in which they are summed and drawn: by rank if there is a top-k, else by
+/// id. A weight is a candidate's probability as a multiple of the likeliest's.
 #[derive(Debug, Default)]
 pub(super) struct Candidates {
     list: Vec<Candidate>,
     // The highest logit; every filter keeps it.
     highest: f32,
-    is_ranked: bool,
-    weights: Vec<f64>,
+    // One a candidate, where they are needed.
+    weights: Vec<f32>,
+    buckets: Vec<f64>,
 }
 
 impl Candidates {
     /// Takes the `top_k` highest logits, or all if `top_k` is 0.
     pub(super) fn read(&mut self, logits: &[f32], top_k: usize) {
         self.list.clear();
-        self.is_ranked = top_k > 0;
         let cleaned = logits
             .iter()
             .enumerate()
             .filter_map(|(id, &logit)| Some(Candidate { logit: clean(logit)?, id: id as u32 }));
-        if self.is_ranked {
-            self.gather_highest(cleaned, top_k.min(logits.len()));
-        } else {
+        if top_k == 0 {
             self.list.extend(cleaned);
+        } else {
+            self.gather_highest(cleaned, top_k.min(logits.len()));
         }
         self.highest = self.list.iter().map(|candidate| candidate.logit).fold(f32::MIN, f32::max);
     }
@@ -92,121 +94,108 @@ impl Candidates {
 
     /// Keeps the likeliest candidates until their share of the probability reaches `top_p`, including the one with
     /// which it does.
+    ///
+    /// Sorting a whole vocabulary would cost more than all else here: the weights are summed in buckets of neighbouring
+    /// logits, and only the bucket in which the sum reaches `top_p` is sorted.
     pub(super) fn keep_top_p(&mut self, top_p: f32) {
         if top_p >= 1.0 {
             return;
         }
-        let total: f64 = self.list.iter().map(|candidate| self.weight(candidate)).sum();
-        let wanted = f64::from(top_p) * total;
-        let mut mass = 0.0;
-        let mut n_kept = 0;
-        let mut n_ranked = if self.is_ranked { self.list.len() } else { 0 };
-        // [0, n_kept) is in the nucleus, [n_kept, n_ranked) is in order, [n_ranked, len) is not and ranks behind.
-        while n_kept < self.list.len() && (n_kept == 0 || mass < wanted) {
-            if n_kept == n_ranked {
-                n_ranked = self.rank(n_ranked, NUCLEUS_FIRST.max(n_ranked * 8));
-            }
-            mass += self.weight(&self.list[n_kept]);
-            n_kept += 1;
+        let highest = self.highest;
+        let bucket_of = |candidate: &Candidate| {
+            // From a float, `as` goes to the nearest number there is.
+            (((highest - candidate.logit) * BUCKETS_PER_LOGIT) as usize).min(N_BUCKETS - 1)
+        };
+        self.weigh(1.0);
+        self.buckets.clear();
+        self.buckets.resize(N_BUCKETS, 0.0);
+        for (candidate, &weight) in self.list.iter().zip(&self.weights) {
+            self.buckets[bucket_of(candidate)] += f64::from(weight);
         }
-        self.list.truncate(n_kept);
-        self.is_ranked = true;
-    }
 
-    /// Puts the likeliest of `[start, len)` in order until at least `[start, end)` is, and returns where that ends.
-    fn rank(&mut self, start: usize, end: usize) -> usize {
-        let end = end.min(self.list.len());
-        let rest = &mut self.list[start..];
-        let n = end - start;
-        if n < rest.len() {
-            rest.select_nth_unstable_by(n, by_rank);
+        let wanted = f64::from(top_p) * self.buckets.iter().sum::<f64>();
+        let mut mass = 0.0;
+        // Buckets [0, last) are in.
+        let mut last = 0;
+        while last < N_BUCKETS - 1 && mass + self.buckets[last] < wanted {
+            mass += self.buckets[last];
+            last += 1;
         }
-        rest[..n].sort_unstable_by(by_rank);
-        end
+        let mut ranked: Vec<Candidate> =
+            self.list.iter().filter(|candidate| bucket_of(candidate) == last).copied().collect();
+        ranked.sort_unstable_by(by_rank);
+        let lowest = ranked.iter().find(|candidate| {
+            mass += f64::from(weight(candidate.logit - highest));
+            mass >= wanted
+        });
+        // Rounding may leave the sum of all just short: then nobody is cut.
+        let Some(lowest) = lowest.or(ranked.last()).copied() else { return };
+        self.list.retain(|candidate| by_rank(candidate, &lowest).is_le());
     }
 
     /// Keeps the candidates at least `min_p` times as likely as the likeliest.
     pub(super) fn keep_min_p(&mut self, min_p: f32) {
-        if min_p <= 0.0 {
-            return;
+        if min_p > 0.0 {
+            let highest = self.highest;
+            self.list.retain(|candidate| weight(candidate.logit - highest) >= min_p);
         }
-        let highest = self.highest;
-        self.list
-            .retain(|candidate| exp(f64::from(candidate.logit) - f64::from(highest)) >= f64::from(min_p));
     }
 
     /// The candidate at `point` of the way, in `[0, 1)`, through the probabilities at a temperature.
     pub(super) fn draw(&mut self, temperature: f32, point: f64) -> Option<u32> {
-        let highest = f64::from(self.highest);
-        let temperature = f64::from(temperature);
-        self.weights.clear();
-        self.weights.extend(
-            self.list.iter().map(|candidate| exp((f64::from(candidate.logit) - highest) / temperature)),
-        );
-        let target = point * self.weights.iter().sum::<f64>();
+        self.weigh(temperature);
+        let target = point * self.weights.iter().map(|&weight| f64::from(weight)).sum::<f64>();
         let mut mass = 0.0;
-        for (candidate, weight) in self.list.iter().zip(&self.weights) {
-            mass += weight;
+        let drawn = self.list.iter().zip(&self.weights).find(|&(_, &weight)| {
+            mass += f64::from(weight);
             // The likeliest weighs 1, so the sum ends above every target.
-            if mass > target {
-                return Some(candidate.id);
-            }
-        }
-        None
+            mass > target
+        });
+        drawn.map(|(candidate, _)| candidate.id)
     }
 
-    /// A candidate's probability as a multiple of the likeliest's.
-    fn weight(&self, candidate: &Candidate) -> f64 {
-        exp(f64::from(candidate.logit) - f64::from(self.highest))
+    fn weigh(&mut self, temperature: f32) {
+        let highest = self.highest;
+        self.weights.clear();
+        self.weights
+            .extend(self.list.iter().map(|candidate| weight((candidate.logit - highest) / temperature)));
     }
 }
 
-/// e^x for x <= 0, by operations that IEEE 754 defines to the last bit; the `exp` of the platform's library is not.
-/// The error is a few units in the last place.
-fn exp(x: f64) -> f64 {
+/// e^x for x <= 0, by operations that IEEE 754 defines to the last bit (the `exp` of the platform's library is not)
+/// and that a compiler can do for several numbers at once. Off by a few units in the last place; 0 below -87, where a
+/// weight adds nothing to a sum that holds 1.
+fn weight(x: f32) -> f32 {
     // ln 2 in two parts: the first has so few bits that its product with k is exact.
-    const LN2_HIGH: f64 = 6.931_471_803_691_238e-1;
-    const LN2_LOW: f64 = 1.908_214_929_270_587_7e-10;
-    // 1/13!, 1/12!, ... 1/0!: the Taylor series, whose rest is below 2^-57 for |r| <= ln 2 / 2.
-    const SERIES: [f64; 14] = [
-        1.0 / 6_227_020_800.0,
-        1.0 / 479_001_600.0,
-        1.0 / 39_916_800.0,
-        1.0 / 3_628_800.0,
-        1.0 / 362_880.0,
-        1.0 / 40_320.0,
-        1.0 / 5_040.0,
-        1.0 / 720.0,
-        1.0 / 120.0,
-        1.0 / 24.0,
-        1.0 / 6.0,
-        0.5,
-        1.0,
-        1.0,
-    ];
-    // Below this a weight adds nothing to a sum that holds 1, and 2^k would leave the normal numbers.
-    if x < -700.0 {
-        return 0.0;
-    }
+    const LN2_HIGH: f32 = 355.0 / 512.0;
+    const LN2_LOW: f32 = -2.121_944_4e-4;
+    // 1/7!, 1/6!, ... 1/0!: the Taylor series, whose rest is below 2^-27 for |r| <= ln 2 / 2.
+    const SERIES: [f32; 8] = [1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
+    // A number this large has no room for a fraction: adding it rounds, and its last bits are the sum.
+    const ROUNDER: f32 = 12_582_912.0;
     // e^x = 2^k e^r
-    let k = (x * std::f64::consts::LOG2_E - 0.5) as i64;
-    let r = (x - k as f64 * LN2_HIGH) - k as f64 * LN2_LOW;
+    let rounded = x.max(-87.0) * std::f32::consts::LOG2_E + ROUNDER;
+    let k = rounded - ROUNDER;
+    let r = (x - k * LN2_HIGH) - k * LN2_LOW;
     let series = SERIES.iter().fold(0.0, |sum, coefficient| sum * r + coefficient);
-    series * f64::from_bits(((k + 1023) as u64) << 52)
+    let power = f32::from_bits(rounded.to_bits().wrapping_add(127) << 23);
+    if x < -87.0 { 0.0 } else { series * power }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::exp;
+    use super::weight;
 
     #[test]
-    fn exp_is_exp() {
-        assert_eq!(exp(0.0), 1.0);
-        assert_eq!(exp(-1000.0), 0.0);
-        assert_eq!(exp(f64::from(f32::MIN) * 2.0), 0.0);
-        for i in 0..70_000 {
-            let x = -f64::from(i) / 100.0;
-            assert!((exp(x) / x.exp() - 1.0).abs() < 4.0 * f64::EPSILON, "exp({x})");
+    fn weights_are_powers_of_e() {
+        assert_eq!(weight(0.0), 1.0);
+        for x in [-87.01, -1e30, f32::MIN, f32::NEG_INFINITY] {
+            assert_eq!(weight(x), 0.0, "{x}");
+        }
+        for i in 0..=87_000 {
+            let x = i as f32 / -1000.0;
+            let exact = f64::from(x).exp();
+            assert!((f64::from(weight(x)) / exact - 1.0).abs() < 3e-7, "{x}: {} {exact}", weight(x));
         }
     }
 }

@@ -1,6 +1,11 @@
 //! The integration tests of recua-engine, one binary.
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
+mod engine;
+mod golden;
+mod reference;
+mod same_bits;
 mod sampler;
 mod scheduler;
+mod support;
 mod tokenizer;
