@@ -8,4 +8,5 @@ mod same_bits;
 mod sampler;
 mod scheduler;
 mod support;
+mod chat;
 mod tokenizer;
