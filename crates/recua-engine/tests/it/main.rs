@@ -2,11 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
 mod engine;
-mod golden;
-mod reference;
-mod same_bits;
 mod sampler;
 mod scheduler;
-mod support;
 mod chat;
 mod tokenizer;
