@@ -2,7 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
 mod engine;
+mod golden;
+mod reference;
+mod same_bits;
 mod sampler;
 mod scheduler;
-mod chat;
+mod support;
 mod tokenizer;
