@@ -14,6 +14,7 @@ mod pages;
 mod tensor;
 mod weights;
 
+pub mod chat;
 pub mod engine;
 pub mod request;
 pub mod sampler;

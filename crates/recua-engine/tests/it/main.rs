@@ -1,8 +1,12 @@
 //! The integration tests of recua-engine, one binary.
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
+mod chat;
 mod engine;
+mod faulty;
+mod files;
 mod golden;
+mod model;
 mod reference;
 mod same_bits;
 mod sampler;

@@ -1,0 +1,129 @@
+//! Templates that would take all memory or all time. Each must be refused, quickly, within a fixed amount of memory.
+
+use std::time::{Duration, Instant};
+
+use recua_engine::chat::ChatError;
+
+use super::{messages, open};
+
+/// The most memory the whole run of hostile templates may ever hold.
+const PEAK_KIB: u64 = 160 << 10;
+
+fn doubling(step: &str) -> String {
+    format!("{{% set x = 'xxxxxxxx' %}}{}{{{{ x | length }}}}", step.repeat(40))
+}
+
+fn hostile() -> Vec<(&'static str, String)> {
+    vec![
+        ("concat", doubling("{% set x = x ~ x %}")),
+        ("add", doubling("{% set x = x + x %}")),
+        ("set block", doubling("{% set x %}{{ x }}{{ x }}{% endset %}")),
+        ("join", doubling("{% set x = [x, x] | join %}")),
+        ("join method", doubling("{% set x = x.join([x, x, x]) %}")),
+        ("replace", doubling("{% set x = x | replace('x', 'xx') %}")),
+        ("replace method", doubling("{% set x = x.replace('', 'xx') %}")),
+        ("format", doubling("{% set x = '%s%s' | format(x, x) %}")),
+        ("percent", doubling("{% set x = '%s%s' % (x, x) %}")),
+        ("indent", doubling("{% set x = (x ~ '\\n') | indent(1000, true, true) %}")),
+        ("indent width", "{{ 'x\ny' | indent(100000000000) }}".into()),
+        ("escape", doubling("{% set x = ('<' ~ x) | e | e | e %}{% set x = x + x %}")),
+        ("filter block", doubling("{% set x %}{% filter upper %}{{ x }}{{ x }}{% endfilter %}{% endset %}")),
+        ("macro", format!("{{% macro d(s) %}}{{{{ s }}}}{{{{ s }}}}{{% endmacro %}}{}", doubling("{% set x = d(x) %}"))),
+        ("call block", format!("{{% macro d() %}}{{{{ caller() }}}}{{{{ caller() }}}}{{% endmacro %}}{}", doubling("{% set x %}{% call d() %}{{ x }}{% endcall %}{% endset %}"))),
+        ("namespace", format!("{{% set ns = namespace(x='xxxxxxxx') %}}{}", "{% set ns.x = ns.x ~ ns.x %}".repeat(40))),
+        ("lists", format!("{{% set x = [1] %}}{}", "{% set x = x + x %}".repeat(40))),
+        ("list of chars", format!("{{% set x = 'xx' %}}{}", "{% set x = x | list | join('xx') %}".repeat(40))),
+        ("shared lists", format!("{{% set x = [1] %}}{}{{{{ x }}}}", "{% set x = [x, x] %}".repeat(40))),
+        ("shared lists, equal", format!("{{% set x = [1] %}}{{% set y = [1] %}}{}{{{{ x == y }}}}", "{% set x = [x, x] %}{% set y = [y, y] %}".repeat(40))),
+        ("shared lists, json", format!("{{% set x = [1] %}}{}{{{{ x | tojson }}}}", "{% set x = [x, x] %}".repeat(40))),
+        ("deep list", "{% set ns = namespace(x=[]) %}{% for i in range(100000) %}{% set ns.x = [ns.x] %}{% endfor %}".into()),
+        ("deep map", "{% set ns = namespace(x={}) %}{% for i in range(100000) %}{% set ns.x = {'a': ns.x} %}{% endfor %}".into()),
+        ("cycle", "{% set ns = namespace() %}{% set ns.me = [ns] %}{{ ns.me }}".into()),
+        ("json indent", "{{ [[[[1]]]] | tojson(indent=1000000000000) }}".into()),
+        ("json indent, many", "{% set x = range(10000) | list %}{{ x | tojson(indent=100000) }}".into()),
+        ("string times", "{{ 'x' * 100000000000 }}".into()),
+        ("string times float", "{{ 'x' * 1e11 }}".into()),
+        ("list times", "{{ [0] * 1073741824 }}".into()),
+        ("range", "{{ range(1000000000) | length }}".into()),
+        ("range, all", "{{ range(-9223372036854775807, 9223372036854775807) | length }}".into()),
+        ("range, down", "{{ range(9223372036854775807, -9223372036854775807, -1) | list }}".into()),
+        ("nested loops", "{% for a in range(1000) %}".repeat(6) + "x" + &"{% endfor %}".repeat(6)),
+        ("quiet loops", "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}".into()),
+        ("raw output", format!("{{% for a in range(100000) %}}{}{{% endfor %}}", "x".repeat(60_000))),
+        ("captured raw", format!("{{% set y %}}{{% for a in range(100000) %}}{}{{% endfor %}}{{% endset %}}", "x".repeat(60_000))),
+        ("literals", format!("{{% for a in range(100000) %}}{{% set x = '{}' %}}{{% endfor %}}", "x".repeat(60_000))),
+        ("slices", format!("{{% set x = '{}' %}}{{% for a in range(100000) %}}{{% set y = x[1:] %}}{{% endfor %}}", "x".repeat(60_000))),
+        ("searches", format!("{{% set x = '{}' %}}{{% for a in range(100000) %}}{{% if 'xy' in x %}}{{% endif %}}{{% endfor %}}", "x".repeat(60_000))),
+        ("comparisons", format!("{{% set x = '{}' %}}{{% set y = x ~ '' %}}{{% for a in range(100000) %}}{{% if x == y %}}{{% endif %}}{{% endfor %}}", "x".repeat(60_000))),
+        ("strip", format!("{{% set x = '{}' %}}{{{{ x.strip('y' ~ x) | length }}}}", "x".repeat(60_000))),
+        ("recursion", "{% macro f(n) %}{{ f(n + 1) }}{% endmacro %}{{ f(0) }}".into()),
+        ("mutual recursion", "{% macro f() %}{{ g() }}{{ g() }}{% endmacro %}{% macro g() %}{{ f() }}{{ f() }}{% endmacro %}{{ f() }}".into()),
+        ("recursive loop", "{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}".into()),
+        ("power", "{{ 10 ** 1000000000 }}".into()),
+        ("parentheses", format!("{{{{ {}1{} }}}}", "(".repeat(100_000), ")".repeat(100_000))),
+        ("brackets", format!("{{{{ {}{} }}}}", "[".repeat(100_000), "]".repeat(100_000))),
+        ("minus", format!("{{{{ {}1 }}}}", "- ".repeat(100_000))),
+        ("not", format!("{{{{ {}1 }}}}", "not ".repeat(60_000))),
+        ("else", format!("{{{{ {}1 }}}}", "1 if 0 else ".repeat(20_000))),
+        ("long sum", format!("{{{{ 1{} }}}}", "+1".repeat(100_000))),
+        ("long sum within a tag", format!("{{{{ 1{} }}}}", "+1".repeat(900))),
+        ("attributes", format!("{{{{ messages{} }}}}", ".a".repeat(100_000))),
+        ("filters", format!("{{{{ 1{} }}}}", "|e".repeat(100_000))),
+        ("elif", format!("{{% if 0 %}}{}{{% endif %}}", "{% elif 0 %}".repeat(20_000))),
+        ("elif within bounds", format!("{{% if 0 %}}{}x{{% endif %}}", "{% elif 0 %}".repeat(999))),
+        ("nested if", "{% if 1 %}".repeat(10_000)),
+        ("set targets", format!("{{% set {}a{} = 1 %}}", "(".repeat(100_000), ")".repeat(100_000))),
+        ("sort", "{{ (range(100000) | list + ['x']) | sort }}".into()),
+        ("sorts", "{% set x = range(10000) | reverse %}{% for i in range(10000) %}{% set y = x | sort %}{% endfor %}".into()),
+        ("unique", "{{ range(100000) | unique | list }}".into()),
+        ("map of map", format!("{{{{ [messages] | map({}'upper') | list }}}}", "'map',".repeat(1500))),
+        ("case", format!("{{% set x = '{}' %}}{}", "ß".repeat(30_000), "{% set x = (x ~ x) | upper %}".repeat(40))),
+        ("splits", format!("{{% set x = '{}' %}}{{% set ns = namespace(l=[]) %}}{{% for i in range(1000) %}}{{% set ns.l = ns.l + [x.split('x')] %}}{{% endfor %}}", "x".repeat(60_000))),
+        ("dates", format!("{{{{ strftime_now('{}') }}}}", "%B".repeat(30_000)) + &"{{ strftime_now('%Q') }}"),
+        ("unpaired braces", "{{".repeat(50_000)),
+        ("lines", "\n".repeat(70_000) + "{{ x.y }}"),
+        ("unclosed string", format!("{{{{ '{}", "\\x".repeat(50_000))),
+    ]
+}
+
+/// All of them, one after the other. `RECUA_HOSTILE_PEAK` asks for the memory to be checked, which takes a process of
+/// one's own: [`memory_is_bounded`] starts it.
+#[test]
+fn templates_are_refused_quickly() {
+    for (name, source) in hostile() {
+        let start = Instant::now();
+        let result = open(&source, &[]).and_then(|(_, chat)| chat.render(&messages(super::TALK), true));
+        let elapsed = start.elapsed();
+        assert!(elapsed < Duration::from_secs(5), "{name}: {elapsed:?}");
+        match result {
+            Ok(text) => panic!("{name}: gave {} bytes", text.len()),
+            Err(ChatError::Template { message, .. }) => {
+                assert!(!message.contains("bug"), "{name}: {message}")
+            }
+            Err(ChatError::Limit(_)) => {}
+            Err(error) => panic!("{name}: {error}"),
+        }
+    }
+    if std::env::var_os("RECUA_HOSTILE_PEAK").is_some() {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+        eprintln!("peak {} MiB", peak >> 10);
+        assert!(peak < PEAK_KIB, "{} MiB", peak >> 10);
+    }
+}
+
+#[test]
+fn memory_is_bounded() {
+    if !cfg!(target_os = "linux") {
+        eprintln!("skipped: the peak is read from /proc");
+        return;
+    }
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "chat::hostile::templates_are_refused_quickly", "--nocapture"])
+        .env("RECUA_HOSTILE_PEAK", "1")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("peak "), "{text}");
+}
