@@ -285,3 +285,44 @@ impl Answer {
 fn clear(model: &mut LlamaModel, slot: usize) {
     model.kv_cache_mut().clear_batch(slot).expect("the cache has as many slots as the scheduler knows");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::LlamaConfig;
+    use recua_compute::cpu;
+    use recua_gguf::Gguf;
+
+    /// No request that was accepted can make the model fail, so this one is spoilt behind the engine's back.
+    #[test]
+    fn a_failed_step_fails_who_runs_and_nobody_else() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/golden/tiny-Q4_0.gguf");
+        let gguf = Gguf::open(path).unwrap();
+        let tokenizer = Arc::new(Tokenizer::from_metadata(gguf.metadata()).unwrap());
+        let device = cpu::open(cpu::Options { threads: Some(1), ..cpu::Options::default() }).unwrap();
+        let config = LlamaConfig { batch_size: 2, max_seq_len: 64, ..LlamaConfig::default() };
+        let mut engine = Engine::new(LlamaModel::load(&gguf, device, config).unwrap(), tokenizer);
+
+        let request = Request { prompt: vec![1, 5, 6], max_tokens: 3, ..Request::default() };
+        let ids: Vec<RequestId> = (0..3).map(|_| engine.add(request.clone()).unwrap()).collect();
+        let mut events = Vec::new();
+        engine.step(&mut events).unwrap();
+        assert_eq!(events.len(), 2, "two slots");
+        events.clear();
+        *engine.answers.get_mut(&ids[1]).unwrap().tokens.last_mut().unwrap() = 512;
+        let error = engine.step(&mut events).unwrap_err();
+        let failed = |id| Event::Failed { id, error: RequestError::Step(error.to_string()) };
+        assert_eq!(events, [failed(ids[0]), failed(ids[1])]);
+        assert!(error.to_string().contains("token 512 at position 3"), "{error}");
+
+        events.clear();
+        while !engine.is_idle() {
+            engine.step(&mut events).unwrap();
+        }
+        assert!(events.iter().all(|event| event.id() == ids[2]));
+        assert!(matches!(events[..], [_, _, _, Event::Finished { reason: FinishReason::Length, .. }]));
+        let kv_cache = engine.model().kv_cache();
+        kv_cache.check().unwrap();
+        assert_eq!(kv_cache.free_pages(), kv_cache.n_pages());
+    }
+}

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use recua_compute::cpu;
+use recua_compute::{PAGE_TOKENS, cpu};
 use recua_engine::sampler::philox::uniform;
 use recua_engine::tokenizer::Tokenizer;
 use recua_engine::{
@@ -19,16 +19,19 @@ fn golden() -> Vec<u8> {
 }
 
 /// An engine on the bytes of a file.
-fn open(bytes: Vec<u8>, batch_size: usize, step_tokens_max: usize, max_seq_len: usize) -> Engine {
+fn open(bytes: Vec<u8>, config: LlamaConfig) -> Engine {
     let gguf = Gguf::from_vec(bytes).unwrap();
     let tokenizer = Tokenizer::from_metadata(gguf.metadata()).unwrap();
     let device = cpu::open(cpu::Options { threads: Some(1), ..cpu::Options::default() }).unwrap();
-    let config = LlamaConfig { batch_size, step_tokens_max, max_seq_len, ..LlamaConfig::default() };
     Engine::new(LlamaModel::load(&gguf, device, config).unwrap(), Arc::new(tokenizer))
 }
 
+fn config(batch_size: usize, step_tokens_max: usize, max_seq_len: usize) -> LlamaConfig {
+    LlamaConfig { batch_size, step_tokens_max, max_seq_len, ..LlamaConfig::default() }
+}
+
 fn engine(batch_size: usize, step_tokens_max: usize) -> Engine {
-    open(golden(), batch_size, step_tokens_max, 256)
+    open(golden(), config(batch_size, step_tokens_max, 256))
 }
 
 fn prompt(seed: u64, len: usize) -> Vec<u32> {
@@ -203,6 +206,18 @@ fn coming_and_going_disturbs_nobody() {
     }
 }
 
+/// More slots than pages: requests wait for pages, and none that runs ever lacks one.
+#[test]
+fn nobody_runs_out_of_pages() {
+    let expected = alone((0..16).map(request));
+    let longest =
+        (0..16).map(request).map(|request| request.prompt.len() + request.max_tokens).max().unwrap();
+    let n_pages = longest.div_ceil(PAGE_TOKENS) + 1;
+    let mut engine = open(golden(), LlamaConfig { kv_pages: Some(n_pages), ..config(16, 64, 256) });
+    assert_eq!(engine.context(), (n_pages * PAGE_TOKENS).min(256));
+    assert_eq!(answer_all(&mut engine, (0..16).map(request).collect()), expected);
+}
+
 #[test]
 fn a_long_prompt_holds_up_nobody() {
     let mut engine = engine(4, 8);
@@ -265,7 +280,7 @@ fn an_end_token_ends_the_answer() {
     // Behind the key stands the type, four bytes, then the id.
     let at = bytes.windows(key.len()).position(|window| window == key).unwrap() + key.len() + 4;
     bytes[at..at + 4].copy_from_slice(&whole.tokens[position].to_le_bytes());
-    let mut engine = open(bytes, 2, 512, 256);
+    let mut engine = open(bytes, config(2, 512, 256));
 
     let ended = answer(&mut engine, asked.clone());
     assert_eq!(ended.tokens, whole.tokens[..=position]);
@@ -308,7 +323,7 @@ fn an_answer_can_be_taken_up_again() {
 
 #[test]
 fn the_context_ends_an_answer() {
-    let mut engine = open(golden(), 2, 512, 20);
+    let mut engine = open(golden(), config(2, 512, 20));
     assert_eq!(engine.context(), 20);
     for n_prompt in [1, 15, 19] {
         let got =
@@ -339,7 +354,7 @@ fn a_failure_is_ones_own() {
     let mut poisoned = prompt(4, 20);
     poisoned[12] = token;
     for (batch_size, step_tokens_max) in [(1, 512), (3, 7), (16, 512)] {
-        let mut engine = open(bytes.clone(), batch_size, step_tokens_max, 256);
+        let mut engine = open(bytes.clone(), config(batch_size, step_tokens_max, 256));
         // Twice: the second time in pages that the failed sequence has left full of NaN.
         for _ in 0..2 {
             let mut requests: Vec<Request> = (0..12).map(request).collect();
@@ -355,7 +370,7 @@ fn a_failure_is_ones_own() {
 
 #[test]
 fn what_cannot_be_answered_is_refused() {
-    let mut engine = open(golden(), 1, 512, 20);
+    let mut engine = open(golden(), config(1, 512, 20));
     let mut check = |request: Request, expected: &str| {
         assert_eq!(engine.add(request).unwrap_err().to_string(), expected);
         assert!(engine.is_idle());
