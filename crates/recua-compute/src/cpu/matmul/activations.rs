@@ -98,17 +98,16 @@ fn scale_of(max: f32) -> (f32, f32) {
     if max < TINY { (0.0, 0.0) } else { (max / 127.0, 127.0 / max) }
 }
 
+/// Magnitudes are compared as integers, where a NaN is the largest: it reaches the scale instead of getting lost.
 #[inline(always)]
 fn max_abs<const N: usize>(values: &[f32; N]) -> f32 {
-    let mut lanes = [0.0f32; 16];
+    let mut lanes = [0u32; 16];
     for chunk in values.chunks_exact(16) {
         for (lane, value) in lanes.iter_mut().zip(chunk) {
-            let value = value.abs();
-            // `!(<=)` lets a NaN win, so that it reaches the scale.
-            *lane = if value <= *lane { *lane } else { value };
+            *lane = (*lane).max(value.to_bits() & 0x7fff_ffff);
         }
     }
-    lanes.into_iter().fold(0.0, |max, lane| if lane <= max { max } else { lane })
+    f32::from_bits(lanes.into_iter().fold(0, u32::max))
 }
 
 #[inline(always)]

@@ -151,17 +151,19 @@ fn side_by_side<E: Element>(tiles: &[&[u8]; TILES_MAX], x: &[f32], out: &mut [[f
 
 #[inline(always)]
 fn several_rows<E: Element, const R: usize>(tile: &[u8], x: &[f32], k: usize, out: &mut [[f32; TILE]]) {
-    let rows: [&[f32]; R] = std::array::from_fn(|r| &x[r * k..][..k]);
+    assert!(tile.len() == k * TILE * E::BYTES && x.len() >= R * k);
     let mut acc = [[0.0f32; TILE]; R];
-    for (col, weights) in tile.chunks_exact(TILE * E::BYTES).enumerate() {
-        let mut w = [0.0f32; TILE];
-        for lane in 0..TILE {
-            w[lane] = E::from_bytes(&weights[lane * E::BYTES..]).to_f32();
-        }
+    for col in 0..k {
+        // SAFETY: `col < k`, and the lengths were checked above; the compiler keeps the sums in registers only without checks here.
+        let (weights, xs) = unsafe {
+            let at = col * TILE * E::BYTES;
+            let xs: [f32; R] = std::array::from_fn(|r| *x.get_unchecked(r * k + col));
+            (tile.get_unchecked(at..at + TILE * E::BYTES), xs)
+        };
+        let w: [f32; TILE] = std::array::from_fn(|lane| E::from_bytes(&weights[lane * E::BYTES..]).to_f32());
         for r in 0..R {
-            let x = rows[r][col];
             for lane in 0..TILE {
-                acc[r][lane] = w[lane].mul_add(x, acc[r][lane]);
+                acc[r][lane] = w[lane].mul_add(xs[r], acc[r][lane]);
             }
         }
     }

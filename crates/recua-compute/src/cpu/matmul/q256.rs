@@ -16,7 +16,8 @@
 //! over pairs of groups (`offset · s`, `m`) are products of 16-bit pairs, which the wider sets have an instruction for.
 
 use super::activations::Record256;
-use super::planes::{Codes, TILE, VECTOR, VECTORS_MAX, get, look_up, plane_bytes, put, unpack};
+use super::float::half_to_f32;
+use super::planes::{Codes, TILE, VECTOR, VECTORS_MAX, get, look_up, plane_bytes, prefetch, put, unpack};
 use crate::cpu::Isa;
 use half::f16;
 
@@ -197,7 +198,7 @@ fn unpack_block<F: Format, const SIGNED: bool>(tile: &[u8], n_blocks: usize, b: 
     let halves = if F::HAS_MIN { 2 } else { 1 };
     let header: &[u8] = &header[b * halves * TILE * 2..][..halves * TILE * 2];
     for row in 0..TILE {
-        let half = |i: usize| f16::from_le_bytes([header[2 * i], header[2 * i + 1]]).to_f32();
+        let half = |i: usize| half_to_f32(f16::from_le_bytes([header[2 * i], header[2 * i + 1]]));
         out.d[row] = half(row);
         if F::HAS_MIN {
             out.dmin[row] = half(TILE + row);
@@ -205,6 +206,8 @@ fn unpack_block<F: Format, const SIGNED: bool>(tile: &[u8], n_blocks: usize, b: 
     }
     let (scales, planes) =
         blocks[b * block_bytes::<F>()..][..block_bytes::<F>()].split_at(scale_bytes::<F>());
+    prefetch(scales);
+    prefetch(planes);
     unpack_scales::<F, SIGNED>(scales, out);
     unpack(planes, F::LOW_BITS, F::HIGH_BITS, VECTORS_MAX, &mut out.codes);
     if let Some(table) = F::TABLE {

@@ -6,7 +6,8 @@
 //! rows share the pass.
 
 use super::activations::{RECORD, Record32};
-use super::planes::{Codes, TILE, VECTOR, VECTORS_MAX, get, look_up, plane_bytes, put, unpack};
+use super::float::half_to_f32;
+use super::planes::{Codes, TILE, VECTOR, VECTORS_MAX, get, look_up, plane_bytes, prefetch, put, unpack};
 use crate::cpu::Isa;
 use half::{bf16, f16};
 
@@ -93,8 +94,9 @@ fn record_of(g: usize, n_groups: usize) -> (usize, usize) {
     (first, (n_groups - first).min(8))
 }
 
+#[inline(always)]
 fn scale<F: Format>(bits: [u8; 2]) -> f32 {
-    if F::WIDE_SCALE { bf16::from_le_bytes(bits).to_f32() } else { f16::from_le_bytes(bits).to_f32() }
+    if F::WIDE_SCALE { bf16::from_le_bytes(bits).to_f32() } else { half_to_f32(f16::from_le_bytes(bits)) }
 }
 
 /// One row of the weight as numbers: the definition of what the layout means, used by `embed`.
@@ -159,6 +161,8 @@ fn unpack_groups<F: Format, const SIGNED: bool>(
         }
     }
     let planes = &planes[planes_bytes::<F>(first)..][..planes_bytes::<F>(groups)];
+    prefetch(header);
+    prefetch(planes);
     if groups == 8 {
         // Said again with a constant, for the compiler.
         unpack(planes, F::LOW_BITS, F::HIGH_BITS, VECTORS_MAX, &mut out.codes);
