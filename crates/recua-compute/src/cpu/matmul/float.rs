@@ -5,52 +5,52 @@
 //! side.
 
 use super::planes::{TILE, VECTOR};
-use crate::cpu::isa::multiversion;
+use crate::cpu::math::{Lanes, vectorised};
+use bytemuck::Pod;
 use half::{bf16, f16};
+use std::array::from_fn;
 
 /// Tiles that run side by side when there is one row of activations.
 pub(crate) const TILES_MAX: usize = 4;
 
 /// A float type of weights.
-pub(crate) trait Element: Copy + Send + Sync + 'static {
-    const BYTES: usize;
-    fn from_bytes(bytes: &[u8]) -> Self;
+pub(crate) trait Element: Pod {
+    /// The value, exactly.
     fn to_f32(self) -> f32;
+    /// A column of a tile.
+    fn lanes<V: Lanes>(column: &[Self; TILE]) -> V;
 }
 
 impl Element for f32 {
-    const BYTES: usize = 4;
-    #[inline(always)]
-    fn from_bytes(bytes: &[u8]) -> f32 {
-        f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
-    }
     #[inline(always)]
     fn to_f32(self) -> f32 {
         self
     }
+    #[inline(always)]
+    fn lanes<V: Lanes>(column: &[f32; TILE]) -> V {
+        V::load(column)
+    }
 }
 
 impl Element for f16 {
-    const BYTES: usize = 2;
-    #[inline(always)]
-    fn from_bytes(bytes: &[u8]) -> f16 {
-        f16::from_le_bytes([bytes[0], bytes[1]])
-    }
     #[inline(always)]
     fn to_f32(self) -> f32 {
         half_to_f32(self)
     }
+    #[inline(always)]
+    fn lanes<V: Lanes>(column: &[f16; TILE]) -> V {
+        V::load_f16(column)
+    }
 }
 
 impl Element for bf16 {
-    const BYTES: usize = 2;
-    #[inline(always)]
-    fn from_bytes(bytes: &[u8]) -> bf16 {
-        bf16::from_le_bytes([bytes[0], bytes[1]])
-    }
     #[inline(always)]
     fn to_f32(self) -> f32 {
         f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+    #[inline(always)]
+    fn lanes<V: Lanes>(column: &[bf16; TILE]) -> V {
+        V::load(&column.map(Element::to_f32))
     }
 }
 
@@ -69,105 +69,119 @@ pub(crate) fn half_to_f32(value: f16) -> f32 {
 
 /// Bytes of a tile of `k` columns.
 pub(crate) fn tile_bytes<E: Element>(k: usize) -> usize {
-    (k * TILE * E::BYTES).next_multiple_of(VECTOR)
+    (k * TILE * size_of::<E>()).next_multiple_of(VECTOR)
 }
 
 /// Lays 16 rows out. `rows` are up to 16 rows of `k` raw values; the missing ones stay zero. `out` is zeroed.
 pub(crate) fn pack_tile<E: Element>(rows: &[u8], k: usize, out: &mut [u8]) {
-    for (row, raw) in rows.chunks_exact(k * E::BYTES).enumerate() {
-        for (col, value) in raw.chunks_exact(E::BYTES).enumerate() {
-            out[(col * TILE + row) * E::BYTES..][..E::BYTES].copy_from_slice(value);
+    let n_bytes = size_of::<E>();
+    for (row, raw) in rows.chunks_exact(k * n_bytes).enumerate() {
+        for (col, value) in raw.chunks_exact(n_bytes).enumerate() {
+            out[(col * TILE + row) * n_bytes..][..n_bytes].copy_from_slice(value);
         }
     }
 }
 
 /// One row of the weight as numbers.
 pub(crate) fn decode_row<E: Element>(tile: &[u8], row: usize, out: &mut [f32]) {
-    for (col, out) in out.iter_mut().enumerate() {
-        *out = E::from_bytes(&tile[(col * TILE + row) * E::BYTES..][..E::BYTES]).to_f32();
+    let columns = columns::<E>(tile, out.len());
+    for (out, column) in out.iter_mut().zip(columns) {
+        *out = column[row].to_f32();
     }
 }
 
-multiversion! {
-    /// `acc[t][r] =` products of tile `t`'s 16 rows with row `r` of `x`, for up to [`TILES_MAX`] tiles that follow each other.
-    /// `x` is `[rows, k]`; `acc` is `[tiles][rows]`.
-    pub(crate) fn tiles_f32(isa, tiles: &[u8], x: &[f32], k: usize, acc: &mut [[f32; TILE]]) = tiles_body::<f32>
+/// The `k` columns of a tile, which begins at a cache line.
+#[inline(always)]
+fn columns<E: Element>(tile: &[u8], k: usize) -> &[[E; TILE]] {
+    &bytemuck::cast_slice::<u8, E>(tile).as_chunks::<TILE>().0[..k]
 }
-multiversion! {
-    /// As [`tiles_f32`].
-    pub(crate) fn tiles_f16(isa, tiles: &[u8], x: &[f32], k: usize, acc: &mut [[f32; TILE]]) = tiles_body::<f16>
+
+vectorised! {
+    pub(crate) fn tiles_f32(isa, tiles: &[u8], x: &[f32], k: usize, acc: &mut [[f32; TILE]]) = body_f32
 }
-multiversion! {
-    /// As [`tiles_f32`].
-    pub(crate) fn tiles_bf16(isa, tiles: &[u8], x: &[f32], k: usize, acc: &mut [[f32; TILE]]) = tiles_body::<bf16>
+vectorised! {
+    pub(crate) fn tiles_f16(isa, tiles: &[u8], x: &[f32], k: usize, acc: &mut [[f32; TILE]]) = body_f16
+}
+vectorised! {
+    pub(crate) fn tiles_bf16(isa, tiles: &[u8], x: &[f32], k: usize, acc: &mut [[f32; TILE]]) = body_bf16
 }
 
 #[inline(always)]
-fn tiles_body<E: Element>(tiles: &[u8], x: &[f32], k: usize, acc: &mut [[f32; TILE]]) {
+fn body_f32<V: Lanes>(tiles: &[u8], x: &[f32], k: usize, acc: &mut [[f32; TILE]]) {
+    body::<V, f32>(tiles, x, k, acc);
+}
+
+#[inline(always)]
+fn body_f16<V: Lanes>(tiles: &[u8], x: &[f32], k: usize, acc: &mut [[f32; TILE]]) {
+    body::<V, f16>(tiles, x, k, acc);
+}
+
+#[inline(always)]
+fn body_bf16<V: Lanes>(tiles: &[u8], x: &[f32], k: usize, acc: &mut [[f32; TILE]]) {
+    body::<V, bf16>(tiles, x, k, acc);
+}
+
+/// `acc[t][r] =` products of tile `t`'s 16 rows with row `r` of `x`, for up to [`TILES_MAX`] tiles that follow each other.
+/// `x` is `[rows, k]`; `acc` is `[tiles][rows]`.
+#[inline(always)]
+fn body<V: Lanes, E: Element>(tiles: &[u8], x: &[f32], k: usize, acc: &mut [[f32; TILE]]) {
     let rows = x.len() / k;
     let tile_bytes = tile_bytes::<E>(k);
-    let n_tiles = tiles.len() / tile_bytes;
-    if rows == 1 && n_tiles == TILES_MAX {
-        let parts: [&[u8]; TILES_MAX] =
-            std::array::from_fn(|t| &tiles[t * tile_bytes..][..k * TILE * E::BYTES]);
-        let out: &mut [[f32; TILE]; TILES_MAX] = acc.try_into().expect("a row a tile");
-        side_by_side::<E>(&parts, x, out);
+    if rows == 1 && tiles.len() / tile_bytes == TILES_MAX {
+        let tiles = from_fn(|t| columns::<E>(&tiles[t * tile_bytes..], k));
+        side_by_side::<V, E>(tiles, x, acc);
         return;
     }
-    for (tile, acc) in tiles.chunks_exact(tile_bytes).zip(acc.chunks_exact_mut(rows)) {
-        let tile = &tile[..k * TILE * E::BYTES];
-        let mut row = 0;
-        while row + 6 <= rows {
-            several_rows::<E, 6>(tile, &x[row * k..], k, &mut acc[row..]);
-            row += 6;
+    for (tile, mut acc) in tiles.chunks_exact(tile_bytes).zip(acc.chunks_exact_mut(rows)) {
+        let tile = columns::<E>(tile, k);
+        let mut x = x;
+        while acc.len() >= 8 && V::MANY_REGISTERS {
+            several_rows::<V, E, 8>(tile, x, acc);
+            (x, acc) = (&x[8 * k..], &mut acc[8..]);
         }
-        if row + 4 <= rows {
-            several_rows::<E, 4>(tile, &x[row * k..], k, &mut acc[row..]);
-            row += 4;
+        while acc.len() >= 4 {
+            several_rows::<V, E, 4>(tile, x, acc);
+            (x, acc) = (&x[4 * k..], &mut acc[4..]);
         }
-        if row + 2 <= rows {
-            several_rows::<E, 2>(tile, &x[row * k..], k, &mut acc[row..]);
-            row += 2;
+        if acc.len() >= 2 {
+            several_rows::<V, E, 2>(tile, x, acc);
+            (x, acc) = (&x[2 * k..], &mut acc[2..]);
         }
-        if row < rows {
-            several_rows::<E, 1>(tile, &x[row * k..], k, &mut acc[row..]);
+        if !acc.is_empty() {
+            several_rows::<V, E, 1>(tile, x, acc);
         }
     }
 }
 
 #[inline(always)]
-fn side_by_side<E: Element>(tiles: &[&[u8]; TILES_MAX], x: &[f32], out: &mut [[f32; TILE]; TILES_MAX]) {
-    let mut acc = [[0.0f32; TILE]; TILES_MAX];
-    for (col, &x) in x.iter().enumerate() {
-        for (tile, acc) in tiles.iter().zip(&mut acc) {
-            let weights = &tile[col * TILE * E::BYTES..][..TILE * E::BYTES];
-            for lane in 0..TILE {
-                acc[lane] = E::from_bytes(&weights[lane * E::BYTES..]).to_f32().mul_add(x, acc[lane]);
-            }
-        }
+fn side_by_side<V: Lanes, E: Element>(tiles: [&[[E; TILE]]; TILES_MAX], x: &[f32], out: &mut [[f32; TILE]]) {
+    let mut acc = [V::splat(0.0); TILES_MAX];
+    let tiles = tiles.map(|tile| &tile[..x.len()]);
+    for col in 0..x.len() {
+        let x = V::splat(x[col]);
+        acc = from_fn(|t| E::lanes::<V>(&tiles[t][col]).mul_add(x, acc[t]));
     }
-    *out = acc;
+    for (acc, out) in acc.into_iter().zip(out) {
+        acc.store(out);
+    }
 }
 
 #[inline(always)]
-fn several_rows<E: Element, const R: usize>(tile: &[u8], x: &[f32], k: usize, out: &mut [[f32; TILE]]) {
-    assert!(tile.len() == k * TILE * E::BYTES && x.len() >= R * k);
-    let mut acc = [[0.0f32; TILE]; R];
+fn several_rows<V: Lanes, E: Element, const R: usize>(
+    tile: &[[E; TILE]],
+    x: &[f32],
+    out: &mut [[f32; TILE]],
+) {
+    let k = tile.len();
+    let rows: [&[f32]; R] = from_fn(|r| &x[r * k..][..k]);
+    let mut acc = [V::splat(0.0); R];
     for col in 0..k {
-        // SAFETY: `col < k`, and the lengths were checked above; the compiler keeps the sums in registers only without checks here.
-        let (weights, xs) = unsafe {
-            let at = col * TILE * E::BYTES;
-            let xs: [f32; R] = std::array::from_fn(|r| *x.get_unchecked(r * k + col));
-            (tile.get_unchecked(at..at + TILE * E::BYTES), xs)
-        };
-        let w: [f32; TILE] = std::array::from_fn(|lane| E::from_bytes(&weights[lane * E::BYTES..]).to_f32());
-        for r in 0..R {
-            for lane in 0..TILE {
-                acc[r][lane] = w[lane].mul_add(xs[r], acc[r][lane]);
-            }
-        }
+        let weights = E::lanes::<V>(&tile[col]);
+        acc = from_fn(|r| weights.mul_add(V::splat(rows[r][col]), acc[r]));
     }
-    out[..R].copy_from_slice(&acc);
+    for (acc, out) in acc.into_iter().zip(out) {
+        acc.store(out);
+    }
 }
 
 #[cfg(test)]
