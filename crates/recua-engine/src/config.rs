@@ -237,7 +237,7 @@ impl Keys<'_> {
         let key = "attention.key_length";
         let head_dim = match self.meta.u32(&self.key(key))? {
             Some(n) => self.at_least_one(key, n)?,
-            None if n_embd % n_heads == 0 => n_embd / n_heads,
+            None if n_embd.is_multiple_of(n_heads) => n_embd / n_heads,
             None => {
                 let problem = format!("{n_heads} heads do not divide the width {n_embd}");
                 return Err(self.error("attention.head_count", problem));

@@ -89,26 +89,9 @@ pub struct KvCache {
 impl KvCache {
     /// Allocates all of it.
     pub(crate) fn new(device: &Device, shape: KvShape) -> Result<KvCache> {
-        let pages = Pages::new(shape.n_pages())?;
-        let slots = vec![Slot::default(); shape.batch_size];
-        KvCache::allocate(device, shape, pages, slots)
-    }
-
-    fn allocate(device: &Device, shape: KvShape, pages: Pages, slots: Vec<Slot>) -> Result<KvCache> {
-        let alloc = |what: &str, dtype, dims: &[usize]| {
-            let named = |source| Error::Allocation { what: what.into(), source };
-            device.alloc(dtype, dims).map_err(named)
-        };
-        let dims = [shape.n_pages(), shape.n_kv_heads, PAGE_TOKENS, shape.head_dim];
-        let dtype = shape.kv_type.dtype();
-        let mut layers = Vec::new();
-        for i in 0..shape.n_layers {
-            let what = format!("the KV cache of layer {i}");
-            layers.push(KvLayer { k: alloc(&what, dtype, &dims)?, v: alloc(&what, dtype, &dims)? });
-        }
-        let table = alloc("the page table", DType::U32, &[shape.batch_size, shape.pages_max()])?;
-        let changed = 0..shape.batch_size;
-        Ok(KvCache { shape, pages, slots, layers, table, changed })
+        let (layers, table) = allocate(device, &shape)?;
+        let (pages, slots) = (Pages::new(shape.n_pages())?, resize_slots(Vec::new(), shape.batch_size)?);
+        Ok(KvCache { shape, pages, slots, layers, table, changed: 0..shape.batch_size })
     }
 
     /// Slots.
@@ -307,7 +290,7 @@ impl KvCache {
     /// The page that the run's first token goes into, if it holds tokens to be kept and somebody else refers to it.
     fn shared_last_page(&self, run: &Run) -> Option<u32> {
         let page = *self.slots[run.slot].pages.get(run.start / PAGE_TOKENS)?;
-        (run.start % PAGE_TOKENS != 0 && self.pages.references(page) > 1).then_some(page)
+        (!run.start.is_multiple_of(PAGE_TOKENS) && self.pages.references(page) > 1).then_some(page)
     }
 
     /// Drops what the runs replace and takes the pages they need; [`check_runs`](Self::check_runs) has passed. The plan copies
@@ -384,6 +367,7 @@ impl KvCache {
     pub(crate) fn resized(&self, device: &Device, batch_size: usize) -> Result<(KvCache, Plan)> {
         let shape = KvShape { batch_size, ..self.shape };
         let moves = self.moves(shape.n_pages())?;
+        let (layers, table) = allocate(device, &shape)?;
         let mut references = Vec::new();
         let bytes = shape.n_pages().saturating_mul(4);
         references
@@ -395,15 +379,14 @@ impl KvCache {
             references[to as usize] = self.pages.references(from);
             new_number[from as usize] = to;
         }
-        let mut slots = self.slots.clone();
-        slots.resize(batch_size, Slot::default());
+        let mut slots = resize_slots(self.slots.clone(), batch_size)?;
         for page in slots.iter_mut().flat_map(|slot| &mut slot.pages) {
             *page = new_number[*page as usize];
         }
-        let cache = KvCache::allocate(device, shape, Pages::with_references(references)?, slots)?;
         let mut plan = device.plan();
-        record_copies(&mut plan, &self.layers, &cache.layers, &join(&moves))?;
-        Ok((cache, plan))
+        record_copies(&mut plan, &self.layers, &layers, &join(&moves))?;
+        let pages = Pages::with_references(references)?;
+        Ok((KvCache { shape, pages, slots, layers, table, changed: 0..batch_size }, plan))
     }
 
     /// Where each page in use goes in a pool of `n_pages`: to its own number if there is one, else to the lowest that is free.
@@ -425,6 +408,33 @@ impl KvCache {
         }
         Ok(used.into_iter().zip(0u32..).collect())
     }
+}
+
+/// The device's part: the pools of all layers, and the page table. It comes before the host's lists, which are a thousandth of it,
+/// so that a size beyond all memory is refused while nothing has been touched.
+fn allocate(device: &Device, shape: &KvShape) -> Result<(Vec<KvLayer>, Buffer)> {
+    let alloc = |what: &str, dtype, dims: &[usize]| {
+        let named = |source| Error::Allocation { what: what.into(), source };
+        device.alloc(dtype, dims).map_err(named)
+    };
+    let dims = [shape.n_pages(), shape.n_kv_heads, PAGE_TOKENS, shape.head_dim];
+    let dtype = shape.kv_type.dtype();
+    let mut layers = Vec::new();
+    for i in 0..shape.n_layers {
+        let what = format!("the KV cache of layer {i}");
+        layers.push(KvLayer { k: alloc(&what, dtype, &dims)?, v: alloc(&what, dtype, &dims)? });
+    }
+    let table = alloc("the page table", DType::U32, &[shape.batch_size, shape.pages_max()])?;
+    Ok((layers, table))
+}
+
+fn resize_slots(mut slots: Vec<Slot>, n: usize) -> Result<Vec<Slot>> {
+    let bytes = n.saturating_mul(size_of::<Slot>());
+    slots
+        .try_reserve_exact(n.saturating_sub(slots.len()))
+        .map_err(|_| Error::HostMemory { what: "the list of slots", bytes })?;
+    slots.resize(n, Slot::default());
+    Ok(slots)
 }
 
 /// The `n` pages from `from` on become those from `to` on.

@@ -94,9 +94,7 @@ impl LlamaModel {
             params,
             config,
         };
-        let before = model.device.allocated_bytes();
-        prepare(&model.device, &model.pass(), &model.config)?;
-        model.device_bytes = model.device.allocated_bytes().saturating_sub(before);
+        model.device_bytes = prepare(&model.device, &model.pass(), &model.config)?;
         Ok(model)
     }
 }
@@ -404,7 +402,7 @@ impl LlamaModel {
             Some(Head::new(&self.device, &self.params, &config)?)
         };
         let pass = Pass { kv_cache: &kv_cache, head: head.as_ref().unwrap_or(&self.head), ..self.pass() };
-        prepare(&self.device, &pass, &config)?;
+        self.device_bytes += prepare(&self.device, &pass, &config)?;
         self.device.run(&copies)?.wait()?;
         // Recorded plans hold the old buffers.
         self.plans = Plans::default();
@@ -430,12 +428,16 @@ fn record(device: &Device, pass: &Pass<'_>, n_rows: usize, n_logits_rows: usize)
     Ok(plan)
 }
 
-/// Lets the device allocate what the largest and the smallest pass need beside their buffers.
-fn prepare(device: &Device, pass: &Pass<'_>, config: &LlamaConfig) -> Result<()> {
+/// Lets the device allocate what the largest and the smallest pass need beside their buffers, and returns how many bytes that took.
+fn prepare(device: &Device, pass: &Pass<'_>, config: &LlamaConfig) -> Result<u64> {
+    let before = device.allocated_bytes();
     for (n_rows, n_logits_rows) in [(config.step_tokens_max, config.logits_rows()), (1, 1)] {
-        device.prepare(&record(device, pass, n_rows, n_logits_rows)?)?;
+        let plan = record(device, pass, n_rows, n_logits_rows)?;
+        device
+            .prepare(&plan)
+            .map_err(|source| Error::Allocation { what: "the device's workspace".into(), source })?;
     }
-    Ok(())
+    Ok(device.allocated_bytes().saturating_sub(before))
 }
 
 /// Recorded plans by their number of rows and of rows of logits. The one used longest ago makes room for a new one.

@@ -65,8 +65,8 @@ pub(crate) fn logits(gguf: &Gguf, tokens: &[u32]) -> Vec<f32> {
     let factor = r.float("rope.scaling.factor").unwrap_or(1.0);
     let divisors = r.tensor("rope_freqs.weight").unwrap_or(vec![1.0; n_rot / 2]);
     let rotate = |head: &mut [f64], position: usize| {
-        for i in 0..n_rot / 2 {
-            let angle = position as f64 / factor * base.powf(-((2 * i) as f64) / n_rot as f64) / divisors[i];
+        for (i, divisor) in divisors.iter().enumerate() {
+            let angle = position as f64 / factor * base.powf(-((2 * i) as f64) / n_rot as f64) / divisor;
             let (a, b) = if architecture == "llama" { (2 * i, 2 * i + 1) } else { (i, i + n_rot / 2) };
             let (x, y) = (head[a], head[b]);
             head[a] = x * angle.cos() - y * angle.sin();

@@ -2,7 +2,7 @@
 
 use crate::support::{GOLDEN, Random, Tiny, bits, config, cpu, golden, load};
 use recua_engine::{Batch, KvType, LlamaConfig, LlamaModel, Logits};
-use recua_gguf::Gguf;
+use recua_gguf::{GgmlType, Gguf};
 
 const MAX_SEQ_LEN: usize = 96;
 
@@ -68,6 +68,14 @@ fn of_every_architecture() {
         &Tiny { n_heads: 5, n_kv_heads: 1, head_dim: Some(6), rope_freqs: true, ..Tiny::new("llama") }.gguf(),
         "llama",
     );
+}
+
+#[test]
+fn of_every_type_of_weight() {
+    for ty in GgmlType::ALL.iter().copied().filter(|ty| ty.is_decodable() && ty.is_encodable()) {
+        let tiny = Tiny { n_layers: 1, n_embd: 256, n_ff: 256, ty, ..Tiny::new("llama") };
+        check_sizes(&tiny.gguf(), ty.name());
+    }
 }
 
 /// Rows of any sequences in any cuts, with any passes: the scheduler may do as it likes.

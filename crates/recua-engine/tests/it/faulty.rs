@@ -1,0 +1,93 @@
+//! A CPU device with a limit to its memory, whose runs can be made to fail.
+
+use recua_compute::{
+    Backend, Buffer, DType, Device, DeviceId, DeviceInfo, Encode, Error, GgmlType, KernelSource, Plan,
+    Result, Storage, Submission, Weight,
+};
+use std::any::Any;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+/// What a test holds on to while a model owns the device.
+#[derive(Clone, Default)]
+pub(crate) struct Faults {
+    // Runs that succeed before the next fails; below zero: none fails.
+    runs_left: Arc<AtomicI64>,
+}
+
+impl Faults {
+    /// The run after the next `n` fails, and the ones after it succeed.
+    pub(crate) fn fail_after(&self, n: i64) {
+        self.runs_left.store(n + 1, Ordering::SeqCst);
+    }
+}
+
+struct Faulty {
+    inner: Device,
+    info: DeviceInfo,
+    faults: Faults,
+    // Allocations beyond this fail, whatever `info` promises.
+    limit_bytes: u64,
+}
+
+/// A device that says it has `promised` bytes (or does not say) and refuses to allocate more than `limit_bytes`.
+pub(crate) fn open(promised: Option<u64>, limit_bytes: u64) -> (Device, Faults) {
+    let inner = crate::support::cpu();
+    let info = DeviceInfo { memory_bytes: promised, name: "faulty".into(), ..inner.info().clone() };
+    let faults = Faults::default();
+    (Device::new(Faulty { inner, info, faults: faults.clone(), limit_bytes }), faults)
+}
+
+impl Backend for Faulty {
+    fn id(&self) -> DeviceId {
+        self.inner.id()
+    }
+    fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+    fn allocated_bytes(&self) -> u64 {
+        self.inner.allocated_bytes()
+    }
+    fn alloc(&self, n_bytes: usize) -> Result<Arc<dyn Storage>> {
+        if self.allocated_bytes() + n_bytes as u64 > self.limit_bytes {
+            let what = "a buffer".into();
+            return Err(Error::OutOfMemory { device: "faulty".into(), what, requested_bytes: n_bytes });
+        }
+        Ok(self.inner.alloc(DType::U8, &[n_bytes])?.storage().clone())
+    }
+    fn write(&self, dst: &Buffer, bytes: &[u8]) -> Result<()> {
+        self.inner.write(dst, bytes)
+    }
+    fn read(&self, src: &Buffer, out: &mut [u8]) -> Result<()> {
+        self.inner.read(src, out)
+    }
+    fn upload_weight(&self, raw: &[u8], ty: GgmlType, n: usize, k: usize) -> Result<Weight> {
+        self.inner.upload_weight(raw, ty, n, k)
+    }
+    fn compile(
+        &self,
+        name: &str,
+        _: &KernelSource,
+        _: &[(String, f64)],
+    ) -> Result<Arc<dyn Any + Send + Sync>> {
+        Err(Error::KernelNotFound { name: name.into() })
+    }
+    fn encoder(&self) -> Result<Box<dyn Encode>> {
+        Err(Error::WorkerShutDown)
+    }
+    fn submit(&self, _: Vec<Box<dyn Any + Send>>) -> Result<Submission> {
+        Err(Error::WorkerShutDown)
+    }
+    fn prepare(&self, plan: &Plan) -> Result<()> {
+        self.inner.prepare(plan)
+    }
+    fn run(&self, plan: &Plan) -> Result<Submission> {
+        if self.faults.runs_left.fetch_sub(1, Ordering::SeqCst) == 1 {
+            return Err(Error::DeviceLost { device: "faulty".into(), message: "as told".into() });
+        }
+        self.inner.run(plan)
+    }
+    fn measure_read_bandwidth(&self) -> Result<f64> {
+        self.inner.measure_read_bandwidth()
+    }
+}

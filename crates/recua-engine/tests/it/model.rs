@@ -1,0 +1,410 @@
+//! `LlamaModel` and its cache: what they return, what they refuse, what they allocate, and how a pass looks.
+
+use crate::faulty;
+use crate::support::{Random, Tiny, bits, config, golden, golden_path, load};
+use recua_engine::{Batch, Error, KvType, LlamaConfig, LlamaModel, Logits, ModelParams};
+use recua_gguf::Gguf;
+
+fn tiny() -> Gguf {
+    Tiny::new("llama").gguf()
+}
+
+fn text<T>(result: Result<T, Error>) -> String {
+    result.map(drop).unwrap_err().to_string()
+}
+
+/// Everything about the cache that a refused call must not change.
+fn state(model: &LlamaModel) -> (Vec<(usize, Vec<u32>)>, usize, u64) {
+    let cache = model.kv_cache();
+    cache.check().unwrap();
+    let slot = |i| (cache.cached_tokens(i).unwrap(), cache.slot_pages(i).unwrap().to_vec());
+    let slots = (0..cache.batch_size()).map(slot).collect();
+    (slots, cache.free_pages(), model.device().allocated_bytes())
+}
+
+#[test]
+fn constructors_and_defaults() {
+    let path = golden_path("tiny-Q4_0.gguf");
+    let mut model = LlamaModel::from_gguf(&path).unwrap();
+    let params = model.params().clone();
+    assert_eq!((params.n_layers, params.n_embd, params.vocab, params.head_dim), (4, 256, 512, 32));
+    assert_eq!(*model.config(), LlamaConfig::from_model_params(&params));
+    assert_eq!(model.config().batch_size, 1);
+    assert_eq!(model.config().max_seq_len, params.context_length.min(4096));
+    assert_eq!(model.config().kv_type, KvType::F16);
+    let logits = model.forward(&[1, 2, 3]).unwrap();
+    assert_eq!(logits.shape(), [3, 512]);
+    assert_eq!(logits.last_row(), logits.row(2));
+
+    let mut other = LlamaModel::from_gguf_with_backend(&path, crate::support::cpu()).unwrap();
+    assert_eq!(bits(other.forward(&[1, 2, 3]).unwrap().data()), bits(logits.data()));
+    let other = LlamaModel::from_gguf_with_config(&path, config(3, 100)).unwrap();
+    assert_eq!((other.kv_cache().batch_size(), other.kv_cache().max_seq_len()), (3, 100));
+    assert_eq!(other.kv_cache().n_pages(), 3 * 4);
+    assert!(text(LlamaModel::from_gguf("no/such/file.gguf")).contains("no/such/file.gguf"));
+}
+
+#[test]
+fn starts_continue_and_drop() {
+    let mut model = load(&tiny(), config(3, 64));
+    let tokens = Random(1).tokens(20, 80);
+    let whole = model.forward(&tokens).unwrap();
+    assert_eq!(model.kv_cache().cached_tokens(0).unwrap(), 20);
+    let rest = model.forward_with_position(&tokens[6..], 6).unwrap();
+    assert_eq!(bits(rest.data()), bits(&whole.data()[6 * 80..]));
+    model.forward_with_position(&tokens[3..5], 3).unwrap();
+    assert_eq!(model.kv_cache().cached_tokens(0).unwrap(), 5);
+
+    // One start for all, then one each.
+    model.forward_batch(&[&tokens[..8], &tokens[..9]]).unwrap();
+    let both = model.forward_batch_with_position(&[&tokens[7..], &tokens[7..9]], 7).unwrap();
+    assert_eq!(bits(both[0].data()), bits(&whole.data()[7 * 80..]));
+    assert_eq!(bits(both[1].data()), bits(&whole.data()[7 * 80..9 * 80]));
+    let each = model.forward_batch_with_positions(&[&tokens[20..], &tokens[9..]][1..], &[9]).unwrap();
+    assert_eq!(bits(each[0].data()), bits(&whole.data()[9 * 80..]));
+    assert_eq!(model.kv_cache().cached_tokens(1).unwrap(), 9);
+
+    model.kv_cache_mut().clear_batch(1).unwrap();
+    assert_eq!(model.kv_cache().cached_tokens(1).unwrap(), 0);
+    model.kv_cache_mut().truncate(0, 4).unwrap();
+    assert_eq!(model.kv_cache().cached_tokens(0).unwrap(), 4);
+    model.kv_cache_mut().truncate(0, 9).unwrap();
+    assert_eq!(model.kv_cache().cached_tokens(0).unwrap(), 4, "truncating does not lengthen");
+}
+
+#[test]
+fn only_the_wanted_rows_have_logits() {
+    let mut model = load(&tiny(), LlamaConfig { logits_rows_max: 2, ..config(4, 64) });
+    let tokens = Random(2).tokens(12, 80);
+    let whole = model.forward(&tokens).unwrap();
+    let mut batch = Batch::new();
+    batch.push_sequence(1, 0, &tokens, Logits::None);
+    assert!(model.step(&batch).unwrap().is_empty());
+    batch.clear();
+    batch.push_sequence(2, 0, &tokens, Logits::Last);
+    batch.push_sequence(1, 5, &tokens[5..8], Logits::All);
+    batch.push_sequence(0, 12, &[], Logits::Last);
+    assert_eq!(batch.logits_rows, [11, 12, 13, 14]);
+    let expected = [whole.row(11), whole.row(5), whole.row(6), whole.row(7)].concat();
+    assert_eq!(bits(&model.step(&batch).unwrap()), bits(&expected));
+}
+
+#[test]
+fn refused_calls_name_both_figures_and_change_nothing() {
+    let mut model = load(&tiny(), config(3, 40));
+    model.forward_batch(&[&[1, 2, 3], &[4; 35]]).unwrap();
+    let before = state(&model);
+    let t = &[1u32, 2][..];
+    let mut refuse = |expected: &str, call: &dyn Fn(&mut LlamaModel) -> Result<(), Error>| {
+        let message = text(call(&mut model));
+        assert!(message.contains(expected), "{message:?} lacks {expected:?}");
+        assert_eq!(state(&model), before, "{message}");
+    };
+    let batch = |edit: &dyn Fn(&mut Batch)| {
+        let mut batch = Batch::new();
+        batch.push_sequence(0, 3, &[5, 6], Logits::Last);
+        edit(&mut batch);
+        batch
+    };
+    let step = |model: &mut LlamaModel, edit: &dyn Fn(&mut Batch)| model.step(&batch(edit)).map(drop);
+
+    refuse("the batch is empty", &|m| m.forward_batch(&[]).map(drop));
+    refuse("the batch is empty", &|m| m.step(&Batch::new()).map(drop));
+    refuse("sequence 1 of the batch has no tokens", &|m| m.forward_batch(&[t, &[], t]).map(drop));
+    refuse("sequence 0 of the batch has no tokens", &|m| m.forward(&[]).map(drop));
+    refuse("4 sequences exceeds the capacity of 3", &|m| m.forward_batch(&[t; 4]).map(drop));
+    refuse("1 start positions were given for 2 sequences", &|m| {
+        m.forward_batch_with_positions(&[t, t], &[0]).map(drop)
+    });
+    refuse("KV cache overflow in slot 0: position 0 + 41 tokens > 40", &|m| m.forward(&[1; 41]).map(drop));
+    refuse("slot 1: position 35 + 6 tokens > 40", &|m| {
+        m.forward_batch_with_positions(&[t, &[1; 6]], &[3, 35]).map(drop)
+    });
+    refuse("position 18446744073709551615 + 2 tokens > 40", &|m| {
+        m.forward_with_position(t, usize::MAX).map(drop)
+    });
+    refuse("slot 0 holds 3 tokens, so new ones cannot start at position 4", &|m| {
+        m.forward_with_position(t, 4).map(drop)
+    });
+    refuse("token 80 at position 1 of slot 2 is out of range: the vocabulary has 80", &|m| {
+        m.forward_batch(&[t, t, &[79, 80]]).map(drop)
+    });
+    refuse("slot 3 is out of range: the batch size is 3", &|m| step(m, &|b| b.slots[1] = 3));
+    refuse("slot 7 is out of range", &|m| m.kv_cache_mut().clear_batch(7));
+    refuse("slot 3 is out of range", &|m| m.kv_cache().cached_tokens(3).map(drop));
+    refuse("row 1 has position 5 of slot 0, after 3", &|m| step(m, &|b| b.positions[1] = 5));
+    refuse("2 tokens, 1 positions and 2 slots", &|m| step(m, &|b| b.positions.truncate(1)));
+    refuse("logits of row 2 are asked for, there are 2 rows", &|m| step(m, &|b| b.logits_rows = vec![2]));
+    refuse("logits of row 0 are asked for after row 1", &|m| step(m, &|b| b.logits_rows = vec![1, 0]));
+    refuse("logits of row 1 are asked for after row 1", &|m| step(m, &|b| b.logits_rows = vec![1, 1]));
+    refuse("position 4294967295", &|m| step(m, &|b| b.push_sequence(2, usize::MAX, &[1], Logits::None)));
+    refuse("batch_size: is 0", &|m| m.set_batch_size(0));
+    refuse("batch_size: 18446744073709551615 is too large", &|m| m.set_batch_size(usize::MAX));
+    refuse("cannot shrink to 1: slots [1] hold live sequences", &|m| m.set_batch_size(1));
+    refuse("513 rows", &|m| m.plan(513, 1).map(drop));
+    refuse("page 9", &|m| m.kv_cache_mut().retain(9));
+    refuse("page 5", &|m| m.kv_cache_mut().adopt(2, &[5]));
+    refuse("slot 0 holds 3 tokens, so it cannot adopt", &|m| m.kv_cache_mut().adopt(0, &[0]));
+    refuse("slot 2: position 0 + 64 tokens > 40", &|m| m.kv_cache_mut().adopt(2, &[0, 1]));
+
+    model.kv_cache_mut().clear_batch(1).unwrap();
+    model.set_batch_size(1).unwrap();
+    assert_eq!(model.kv_cache().cached_tokens(0).unwrap(), 3);
+}
+
+#[test]
+fn a_small_pool_runs_out_of_pages() {
+    let mut model = load(&tiny(), LlamaConfig { kv_pages: Some(3), ..config(4, 64) });
+    let tokens = Random(4).tokens(64, 80);
+    let expected = model.forward(&tokens).unwrap();
+    let before = state(&model);
+    let message = text(model.forward_batch_with_positions(&[&tokens[63..], &tokens[..33]], &[63, 0]));
+    assert_eq!(message, "2 pages of the KV cache are needed, 1 of 3 are free");
+    assert_eq!(state(&model), before);
+    // Pages that the same step gives up count as free.
+    let logits = model.forward_batch(&[&tokens[..2], &tokens]).unwrap();
+    assert_eq!(bits(logits[1].data()), bits(expected.data()));
+    assert_eq!(model.kv_cache().free_pages(), 0);
+    // The pool is the caller's size whatever the number of slots.
+    model.set_batch_size(9).unwrap();
+    assert_eq!((model.kv_cache().n_pages(), model.kv_cache().batch_size()), (3, 9));
+    // Shrinking would renumber pages that somebody holds.
+    let mut model = load(&tiny(), config(3, 64));
+    model.forward_batch(&[&tokens[..1], &tokens[..1], &tokens[..40]]).unwrap();
+    let held = model.kv_cache().slot_pages(2).unwrap()[1];
+    model.kv_cache_mut().retain(held).unwrap();
+    (0..3).for_each(|slot| model.kv_cache_mut().clear_batch(slot).unwrap());
+    let before = state(&model);
+    assert!(text(model.set_batch_size(1)).contains("1 of its pages are held outside"));
+    assert_eq!(state(&model), before);
+    model.kv_cache_mut().release(held).unwrap();
+    assert!(model.kv_cache_mut().release(held).is_err());
+    model.set_batch_size(1).unwrap();
+}
+
+/// Random growth, truncation, sharing and resizing, audited after each step.
+#[test]
+fn the_cache_keeps_its_books() {
+    let mut model = load(&tiny(), LlamaConfig { kv_pages: Some(7), ..config(4, 96) });
+    let mut random = Random(99);
+    let (mut refused, mut held) = (0, Vec::new());
+    for _ in 0..400 {
+        let n_slots = model.kv_cache().batch_size();
+        let slot = random.below(n_slots);
+        let cached = model.kv_cache().cached_tokens(slot).unwrap();
+        match random.below(8) {
+            0 => model.kv_cache_mut().clear_batch(slot).unwrap(),
+            1 => model.kv_cache_mut().truncate(slot, random.below(96)).unwrap(),
+            2 if cached == 0 => {
+                let from = random.below(n_slots);
+                let full = model.kv_cache().cached_tokens(from).unwrap() / 32;
+                let pages = model.kv_cache().slot_pages(from).unwrap()[..full].to_vec();
+                model.kv_cache_mut().adopt(slot, &pages).unwrap();
+            }
+            3 if held.is_empty() => {
+                held = model.kv_cache().slot_pages(slot).unwrap().to_vec();
+                held.iter().for_each(|page| model.kv_cache_mut().retain(*page).unwrap());
+            }
+            4 => held.drain(..).for_each(|page| model.kv_cache_mut().release(page).unwrap()),
+            5 => drop(model.set_batch_size(1 + random.below(6))),
+            _ => {
+                let start = random.below(cached + 1);
+                let n = 1 + random.below(96 - start.min(95));
+                let mut batch = Batch::new();
+                batch.push_sequence(slot, start, &random.tokens(n, 80), Logits::None);
+                match model.step(&batch) {
+                    Ok(_) => assert_eq!(model.kv_cache().cached_tokens(slot).unwrap(), start + n),
+                    Err(Error::OutOfPages { .. } | Error::KvOverflow { .. }) => refused += 1,
+                    Err(e) => panic!("{e}"),
+                }
+            }
+        }
+        let cache = model.kv_cache();
+        cache.check().unwrap();
+        assert_eq!(cache.pages().n_free() + cache.pages().n_used(), cache.n_pages());
+    }
+    assert!(refused > 5, "the walk met the limits {refused} times");
+}
+
+#[test]
+fn a_step_allocates_nothing_on_the_device() {
+    let gguf = golden("Q4_K_M");
+    let mut model = load(&gguf, LlamaConfig { step_tokens_max: 64, ..config(8, 128) });
+    let allocated = model.device().allocated_bytes();
+    assert_eq!(allocated, model.memory().total_bytes(), "the report is the truth");
+    let mut random = Random(6);
+    for n in [1, 2, 3, 4, 5, 7, 8, 16, 31, 64, 100] {
+        let tokens = random.tokens(n, 512);
+        model.forward(&tokens).unwrap();
+        model.forward_batch(&vec![&tokens[..]; 1 + n % 8]).unwrap();
+    }
+    assert_eq!(model.device().allocated_bytes(), allocated);
+    (0..8).for_each(|slot| model.kv_cache_mut().clear_batch(slot).unwrap());
+    for n in [3, 100] {
+        model.set_batch_size(n).unwrap();
+        assert_eq!(model.device().allocated_bytes(), model.memory().total_bytes());
+    }
+    // All of it goes with the model; what the device made for itself serves the next one.
+    let device = model.device().clone();
+    let allocated = device.allocated_bytes();
+    drop(model);
+    let config = LlamaConfig { step_tokens_max: 64, ..config(100, 128) };
+    let model = LlamaModel::load(&gguf, device.clone(), config).unwrap();
+    assert_eq!(device.allocated_bytes(), allocated);
+    drop(model);
+    assert!(device.allocated_bytes() < allocated / 10);
+}
+
+#[test]
+fn memory_is_linear_in_the_batch() {
+    let gguf = golden("Q8_0");
+    let report = |batch_size| load(&gguf, config(batch_size, 128)).memory();
+    let [one, two, five] = [1, 2, 5].map(report);
+    assert_eq!(
+        one.kv_bytes,
+        4 * 2 * 4 * 4 * 32 * 32 * 2,
+        "layers, K and V, pages, heads, tokens, head size, f16"
+    );
+    assert_eq!((two.kv_bytes, five.kv_bytes), (2 * one.kv_bytes, 5 * one.kv_bytes));
+    assert_eq!((one.weights_bytes, one.weights_bytes), (two.weights_bytes, five.weights_bytes));
+    let wide = load(&gguf, LlamaConfig { kv_type: KvType::F32, ..config(1, 128) }).memory();
+    assert_eq!(wide.kv_bytes, 2 * one.kv_bytes);
+
+    let model = load(&Tiny { tied: true, ..Tiny::new("llama") }.gguf(), config(1, 32));
+    assert_eq!(model.weight_bytes_per_step(), model.memory().weights_bytes, "the tied embedding is streamed");
+    let model = load(&tiny(), config(1, 32));
+    assert!(model.weight_bytes_per_step() < model.memory().weights_bytes);
+}
+
+#[test]
+fn a_refusal_says_what_would_fit() {
+    let gguf = golden("F16");
+    let room = |config: &LlamaConfig| load(&gguf, config.clone()).memory().total_bytes() + (2 << 20);
+    let large = LlamaConfig { kv_type: KvType::F32, ..config(16, 128) };
+    let (device, _) = faulty::open(Some(room(&config(4, 64))), u64::MAX);
+    let message = text(LlamaModel::load(&gguf, device.clone(), large.clone()));
+    for part in ["weights 6.5 MiB", "KV cache 8.0 MiB", "free; would fit: max_seq_len ", "or batch_size "] {
+        assert!(message.contains(part), "{message:?} lacks {part:?}");
+    }
+    assert_eq!(device.allocated_bytes(), 0, "refused before anything was allocated");
+    // What it says is true.
+    let figure = |name: &str| -> usize {
+        let rest = message.split_once(name).unwrap().1;
+        rest.split([',', ' ']).next().unwrap().parse().unwrap()
+    };
+    let shorter = LlamaConfig { max_seq_len: figure("would fit: max_seq_len "), ..large.clone() };
+    LlamaModel::load(&gguf, device, shorter).unwrap();
+    let fewer = LlamaConfig { batch_size: figure("or batch_size "), ..large.clone() };
+    let (device, _) = faulty::open(Some(room(&config(4, 64))), u64::MAX);
+    let mut model = LlamaModel::load(&gguf, device, fewer).unwrap();
+
+    let logits = model.forward(&[1, 2, 3]).unwrap();
+    let before = state(&model);
+    let message = text(model.set_batch_size(500));
+    assert!(
+        message.contains("KV cache 250.0 MiB") && message.contains("beside the present cache"),
+        "{message}"
+    );
+    assert_eq!(state(&model), before);
+    let again = model.forward_with_position(&[3], 2).unwrap();
+    assert_eq!(bits(again.data()), bits(logits.row(2)), "still alive");
+    drop(model);
+
+    let (device, _) = faulty::open(Some(1 << 20), u64::MAX);
+    let message = text(LlamaModel::load(&gguf, device, large.clone()));
+    assert!(message.contains("1.0 MiB free; the weights need a device with more memory"), "{message}");
+    // A device that has less than it says, or says nothing.
+    let (device, _) = faulty::open(None, 9 << 20);
+    let message = text(LlamaModel::load(&gguf, device.clone(), large));
+    assert!(
+        message.contains("allocating the KV cache of layer") && message.contains("smaller max_seq_len"),
+        "{message}"
+    );
+    assert_eq!(device.allocated_bytes(), 0);
+}
+
+#[test]
+fn a_failing_device_leaves_whole_sequences() {
+    let gguf = tiny();
+    let (device, faults) = faulty::open(None, u64::MAX);
+    let mut model =
+        LlamaModel::load(&gguf, device, LlamaConfig { step_tokens_max: 16, ..config(2, 96) }).unwrap();
+    let tokens = Random(8).tokens(70, 80);
+    let expected = model.forward(&tokens).unwrap();
+    model.forward_batch(&[&tokens[..40], &tokens[..5]]).unwrap();
+    // The second of three passes fails: slot 0 ends where the call began, slot 1 is as it was.
+    faults.fail_after(1);
+    let message = text(model.forward_with_position(&tokens[33..70], 33));
+    assert_eq!(message, "faulty is lost: as told");
+    model.kv_cache().check().unwrap();
+    assert_eq!([0, 1].map(|slot| model.kv_cache().cached_tokens(slot).unwrap()), [33, 5]);
+    let rest = model.forward_with_position(&tokens[33..], 33).unwrap();
+    assert_eq!(bits(rest.data()), bits(&expected.data()[33 * 80..]));
+    // A copy that fails leaves the old size.
+    faults.fail_after(0);
+    let before = state(&model);
+    assert!(model.set_batch_size(5).is_err());
+    assert_eq!(state(&model), before);
+    model.set_batch_size(5).unwrap();
+}
+
+#[test]
+fn configurations_that_cannot_work() {
+    let gguf = tiny();
+    let params = ModelParams::from_gguf(&gguf).unwrap();
+    let base = LlamaConfig::from_model_params(&params);
+    for (config, expected) in [
+        (
+            LlamaConfig { max_seq_len: 257, ..base.clone() },
+            "max_seq_len: 257 exceeds the model's context of 256",
+        ),
+        (LlamaConfig { batch_size: 0, ..base.clone() }, "batch_size: is 0"),
+        (LlamaConfig { step_tokens_max: 0, ..base.clone() }, "step_tokens_max: is 0"),
+        (LlamaConfig { logits_rows_max: 0, ..base.clone() }, "logits_rows_max: is 0"),
+        (LlamaConfig { kv_pages: Some(0), ..base.clone() }, "kv_pages: is 0"),
+        (LlamaConfig { batch_size: 1 << 31, ..base.clone() }, "allocating the KV cache of layer 0"),
+    ] {
+        let (device, _) = faulty::open(None, 1 << 30);
+        let message = text(LlamaModel::load(&gguf, device, config));
+        assert!(message.contains(expected), "{message:?} lacks {expected:?}");
+    }
+}
+
+/// The whole model, as text.
+#[test]
+fn the_plan_of_a_pass() {
+    let gguf = Tiny { n_layers: 1, ..Tiny::new("llama") }.gguf();
+    let mut model = load(&gguf, config(4, 64));
+    let expected = "
+   0 embed       F32[80, 64][u32[5]] -> f32[5, 64]
+   1 rms_norm    f32[5, 64] -> f32[5, 64]
+   2 matmul      f32[5, 64] · F32[64, 64] -> f32[5, 64], F32[32, 64] -> f32[5, 32], F32[32, 64] -> f32[5, 32]
+   3 rope_store  f32[5, 64], f32[5, 32], f32[5, 32] (Interleaved) -> f16[8, 2, 32, 16]
+   4 attention   f32[5, 64], f16[8, 2, 32, 16] -> f32[5, 64]
+   5 matmul      f32[5, 64] · F32[64, 64] + residual -> f32[5, 64]
+   6 rms_norm    f32[5, 64] -> f32[5, 64]
+   7 matmul_glu  f32[5, 64] · F32[96, 64], F32[96, 64] (Silu) -> f32[5, 96]
+   8 matmul      f32[5, 96] · F32[64, 96] + residual -> f32[5, 64]
+   9 gather_rows f32[512, 64][u32[2]] -> f32[2, 64]
+  10 rms_norm    f32[2, 64] -> f32[2, 64]
+  11 matmul      f32[2, 64] · F32[80, 64] -> f32[2, 80]
+";
+    assert_eq!(model.plan(5, 2).unwrap().to_string(), expected[1..]);
+    assert_eq!(model.plan(5, 0).unwrap().ops().len(), 9);
+    assert_eq!(model.plan(0, 2).unwrap().ops().len(), 3);
+
+    let gguf = Tiny { n_layers: 1, head_dim: Some(24), tied: true, bias: true, ..Tiny::new("qwen3") }.gguf();
+    let mut model = load(&gguf, LlamaConfig { kv_type: KvType::F32, ..config(1, 32) });
+    let plan = model.plan(1, 1).unwrap().to_string();
+    let line = |i: usize| plan.lines().nth(i).unwrap();
+    assert_eq!(
+        line(2),
+        "   2 matmul      f32[1, 64] · F32[96, 64] + bias -> f32[1, 96], F32[48, 64] + bias -> f32[1, 48], \
+         F32[48, 64] + bias -> f32[1, 48]"
+    );
+    assert_eq!(
+        line(3),
+        "   3 rope_store  f32[1, 96], f32[1, 48], f32[1, 48] (Halves, head norm) -> f32[1, 2, 32, 24]"
+    );
+    assert_eq!(line(11), "  11 matmul      f32[1, 64] · F32[80, 64] -> f32[1, 80]");
+}
