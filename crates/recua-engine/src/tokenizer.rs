@@ -139,15 +139,17 @@ impl Tokenizer {
 
         let is_special =
             |id| matches!(vocab.kind(id), TokenType::Control | TokenType::Unknown | TokenType::UserDefined);
-        // Llama-2 files and the like type </s> as text that always counts.
-        let ends = vocab
-            .ids()
-            .filter(|&id| is_special(id) && ends::is_end_text(vocab.piece(id)))
-            .chain([eos, eot, eom].into_iter().flatten())
-            .collect();
         let with_text = |text: &str| {
             vocab.ids().find(|&id| vocab.kind(id) == TokenType::Control && vocab.piece(id) == text.as_bytes())
         };
+        // Where these two end a turn, <|end|> only ends one of its several parts.
+        let end_is_no_end = with_text("<|return|>").is_some() && with_text("<|call|>").is_some();
+        let ends = vocab
+            .ids()
+            .filter(|&id| is_special(id) && ends::is_end_text(vocab.piece(id)))
+            .filter(|&id| !(end_is_no_end && vocab.piece(id) == b"<|end|>"))
+            .chain([eos, eot, eom].into_iter().flatten())
+            .collect();
         let eot = eot.or_else(|| ends::END_OF_TURN.iter().find_map(|text| with_text(text)));
 
         Ok(Tokenizer {
@@ -207,7 +209,8 @@ impl Tokenizer {
         let mut at = 0;
         let control = special.then(|| self.control.find(text, 0..text.len()));
         for (found, token) in control.into_iter().flatten() {
-            if is_foreign(&found) {
+            // White space behind the last token may reach into this one.
+            if found.start < at || is_foreign(&found) {
                 continue;
             }
             self.encode_between(text, at..found.start, &is_foreign, &mut plain, out)?;
@@ -229,7 +232,6 @@ impl Tokenizer {
         let end = range.end;
         let mut at = range.start;
         for (found, token) in self.user_defined.find(text, range) {
-            // White space behind the last token may reach into this one.
             if found.start < at || (self.looks_like_control(token) && is_foreign(&found)) {
                 continue;
             }

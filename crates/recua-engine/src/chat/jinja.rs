@@ -5,7 +5,7 @@
 //! `join` or `replace`, are a hundred instructions and a terabyte, and an allocation that fails aborts the process.
 //! Charging for every way in which a value can grow would mean replacing every operator, filter, method and output
 //! of that machine; a child process with limits is no choice for a library. So this evaluator knows only what chat
-//! templates use, and each step and each byte is paid for from one [`Budget`](budget::Budget) before it is made.
+//! templates use, and each step and each byte is paid for from one [`Budget`] before it is made.
 //! Whatever it does not know is an error that says so.
 //!
 //! The parser is bounded beforehand: the length of the source, of a tag, and the number of `elif` (it recurses once

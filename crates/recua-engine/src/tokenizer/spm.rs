@@ -2,7 +2,7 @@
 //! vocabulary lacks. Written here and not taken from `tokenizers`: its merges are an ordered list, which cannot say
 //! "equal scores, the leftmost first", and joins only pieces that are tokens themselves.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::error::TokenizerError;
 use super::merge::{Merger, NONE};
@@ -10,10 +10,14 @@ use super::vocab::{TokenType, Vocab};
 
 /// The space of SentencePiece, U+2581.
 pub(super) const SPACE: &str = "\u{2581}";
+const SPACE_CHAR: char = '\u{2581}';
 
 pub(super) struct Spm {
     // Piece to (token, key): the lower the key, the sooner it is joined.
     pieces: HashMap<Box<[u8]>, (u32, u32)>,
+    // Characters that some piece has in front of a space. Behind any other, a space begins a stretch of text of its
+    // own: no piece reaches across. That keeps the queue of pairs as short as a word.
+    before_space: HashSet<char>,
     bytes: [u32; 256],
     unknown: Option<u32>,
     piece_bytes_max: u32,
@@ -38,8 +42,14 @@ impl Spm {
                 }
             }
         }
+        let before_space = pieces
+            .keys()
+            .filter_map(|piece| std::str::from_utf8(piece).ok())
+            .flat_map(|piece| piece.chars().zip(piece.chars().skip(1)))
+            .filter_map(|(ch, next)| (next == SPACE_CHAR).then_some(ch))
+            .collect();
         let piece_bytes_max = pieces.keys().map(|piece| piece.len()).max().unwrap_or(0) as u32;
-        Spm { pieces, bytes, unknown, piece_bytes_max, add_space_prefix }
+        Spm { pieces, before_space, bytes, unknown, piece_bytes_max, add_space_prefix }
     }
 
     /// Encodes a stretch of text without special tokens.
@@ -60,19 +70,36 @@ impl Spm {
         if u32::try_from(escaped.len()).is_err() {
             return Err(TokenizerError::TextTooLong(text.len()));
         }
+        let mut at = 0;
+        let mut last = SPACE_CHAR;
+        for (i, ch) in escaped.char_indices() {
+            if ch == SPACE_CHAR && !self.before_space.contains(&last) {
+                self.encode_stretch(&escaped[at..i], merger, out)?;
+                at = i;
+            }
+            last = ch;
+        }
+        self.encode_stretch(&escaped[at..], merger, out)
+    }
+
+    fn encode_stretch(
+        &self,
+        text: &str,
+        merger: &mut Merger,
+        out: &mut Vec<u32>,
+    ) -> Result<(), TokenizerError> {
         merger.clear();
-        for (start, ch) in escaped.char_indices() {
-            let piece = &escaped.as_bytes()[start..start + ch.len_utf8()];
+        for (start, ch) in text.char_indices() {
+            let piece = &text.as_bytes()[start..start + ch.len_utf8()];
             let token = self.pieces.get(piece).map_or(NONE, |&(token, _)| token);
             merger.push(start as u32, piece.len() as u32, token);
         }
-        let escaped = escaped.as_bytes();
         merger.run(|left, right| {
             let len = left.len + right.len;
             if len > self.piece_bytes_max {
                 return None;
             }
-            let piece = &escaped[left.start as usize..(left.start + len) as usize];
+            let piece = &text.as_bytes()[left.start as usize..(left.start + len) as usize];
             self.pieces.get(piece).map(|&(token, key)| (key, token))
         });
         for symbol in merger.symbols() {
@@ -80,7 +107,7 @@ impl Spm {
                 out.push(symbol.id);
                 continue;
             }
-            let piece = &escaped[symbol.start as usize..(symbol.start + symbol.len) as usize];
+            let piece = &text.as_bytes()[symbol.start as usize..(symbol.start + symbol.len) as usize];
             self.fall_back(piece, out)?;
         }
         Ok(())

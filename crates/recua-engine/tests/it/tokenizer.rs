@@ -296,6 +296,24 @@ fn metadata_decides_about_bos() {
     assert!(tokenizer.is_end(100) && tokenizer.is_end(2));
 }
 
+#[test]
+fn ends_are_known_by_name() {
+    let special = [("<|end|>", CONTROL), ("</s>", NORMAL), ("<|eot_id|>", NORMAL), ("<eos>", CONTROL)];
+    let tokenizer = bpe("gpt-2", &[], &special);
+    // </s> is HTML where it is not special; <|eot_id|> never is.
+    assert_eq!(tokenizer.ends().collect::<Vec<_>>(), [256, 258, 259]);
+    assert_eq!(tokenizer.eot(), Some(258));
+    let parts = [("<|end|>", CONTROL), ("<|return|>", CONTROL), ("<|call|>", CONTROL)];
+    assert_eq!(bpe("gpt-4o", &[], &parts).ends().collect::<Vec<_>>(), [257, 258]);
+}
+
+#[test]
+fn tokenizers_can_be_shared() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Tokenizer>();
+    shared::<recua_engine::chat::ChatTemplate>();
+}
+
 #[track_caller]
 fn refused(wanted: &str, fill: impl FnOnce(&mut Header)) -> TokenizerError {
     let error = Tokenizer::from_metadata(gguf(fill).metadata()).unwrap_err();

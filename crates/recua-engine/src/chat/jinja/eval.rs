@@ -6,7 +6,7 @@ use std::rc::Rc;
 use minijinja::machinery::ast::{self, Expr, Stmt};
 
 use super::budget::{Budget, VALUE_BYTES};
-use super::value::{Function, Loop, Map, Value};
+use super::value::{Entries, Function, Loop, Map, Value};
 use super::{Error, Inputs, filters, functions, methods, ops, predicates};
 
 /// Runs a template and gives its output.
@@ -478,7 +478,7 @@ impl<'t> Eval<'t> {
 }
 
 /// A namespace of variables already paid for.
-pub(super) fn namespace<'t>(variables: Vec<(Rc<str>, Value<'t>)>) -> Value<'t> {
+pub(super) fn namespace<'t>(variables: Entries<'t>) -> Value<'t> {
     Value::Namespace(Rc::new(RefCell::new(variables)))
 }
 

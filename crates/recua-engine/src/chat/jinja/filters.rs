@@ -50,7 +50,7 @@ pub(super) fn apply<'t>(
             let text = value.to_text(budget)?;
             let (old, new) = (args.require(0, "old")?, args.require(1, "new")?);
             let count = args.get(2, "count").map_or(Ok(-1), Value::as_int)?;
-            replace(&text, &*old.to_text(budget)?, &*new.to_text(budget)?, count, budget)
+            replace(&text, &old.to_text(budget)?, &new.to_text(budget)?, count, budget)
         }
         "indent" => indent(&value.to_text(budget)?, args, budget),
         "tojson" => {

@@ -14,6 +14,9 @@ use super::budget::Budget;
 
 const DEPTH_MAX: u32 = 64;
 
+/// Names or keys with what they stand for, in order.
+pub(super) type Entries<'t> = Vec<(Rc<str>, Value<'t>)>;
+
 #[derive(Clone)]
 pub(super) enum Value<'t> {
     /// What a name that is not bound stands for.
@@ -25,7 +28,7 @@ pub(super) enum Value<'t> {
     Str(Rc<str>),
     List(Rc<List<'t>>),
     Map(Rc<Map<'t>>),
-    Namespace(Rc<RefCell<Vec<(Rc<str>, Value<'t>)>>>),
+    Namespace(Rc<RefCell<Entries<'t>>>),
     Macro(&'t ast::Macro<'t>),
     Function(Function),
     Loop(Rc<Loop<'t>>),
@@ -47,7 +50,7 @@ pub(super) struct List<'t> {
 }
 
 pub(super) struct Map<'t> {
-    pub(super) entries: Vec<(Rc<str>, Value<'t>)>,
+    pub(super) entries: Entries<'t>,
     depth: u32,
 }
 
@@ -72,9 +75,9 @@ impl<'t> Value<'t> {
     }
 
     /// A map of values already paid for; of equal keys the last one counts, in the place of the first.
-    pub(super) fn map(pairs: Vec<(Rc<str>, Value<'t>)>, budget: &mut Budget) -> Result<Value<'t>, Error> {
+    pub(super) fn map(pairs: Entries<'t>, budget: &mut Budget) -> Result<Value<'t>, Error> {
         let depth = depth_over(pairs.iter().map(|(_, value)| value))?;
-        let mut entries: Vec<(Rc<str>, Value<'t>)> = Vec::with_capacity(pairs.len());
+        let mut entries: Entries<'t> = Vec::with_capacity(pairs.len());
         for (key, value) in pairs {
             budget.bytes(search_bytes(entries.len(), &key))?;
             match entries.iter_mut().find(|(known, _)| *known == key) {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use recua_engine::chat::ChatError;
+use recua_engine::chat::{ChatError, ChatTemplate};
 
 use super::{messages, open};
 
@@ -79,7 +79,7 @@ fn hostile() -> Vec<(&'static str, String)> {
         ("map of map", format!("{{{{ [messages] | map({}'upper') | list }}}}", "'map',".repeat(1500))),
         ("case", format!("{{% set x = '{}' %}}{}", "ß".repeat(30_000), "{% set x = (x ~ x) | upper %}".repeat(40))),
         ("splits", format!("{{% set x = '{}' %}}{{% set ns = namespace(l=[]) %}}{{% for i in range(1000) %}}{{% set ns.l = ns.l + [x.split('x')] %}}{{% endfor %}}", "x".repeat(60_000))),
-        ("dates", format!("{{{{ strftime_now('{}') }}}}", "%B".repeat(30_000)) + &"{{ strftime_now('%Q') }}"),
+        ("dates", format!("{{{{ strftime_now('{}') }}}}", "%B".repeat(30_000)) + "{{ strftime_now('%Q') }}"),
         ("unpaired braces", "{{".repeat(50_000)),
         ("lines", "\n".repeat(70_000) + "{{ x.y }}"),
         ("unclosed string", format!("{{{{ '{}", "\\x".repeat(50_000))),
@@ -126,4 +126,163 @@ fn memory_is_bounded() {
         .unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && text.contains("peak "), "{text}");
+}
+
+/// Real templates with pieces of them cut out, doubled and swapped: any outcome will do, but no panic.
+#[test]
+fn mangled_templates_do_not_panic() {
+    let mut state = 1u64;
+    let mut random = |below: usize| {
+        // SplitMix64.
+        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((mixed ^ (mixed >> 31)) % below as u64) as usize
+    };
+    // All that expressions are made of, so that whole words are exchanged and most results still parse.
+    let corpus = [super::LLAMA_3_1, super::QWEN_3, super::CHATML, include_str!("../chat.rs")].join(" ");
+    let words: Vec<&str> = corpus.split_inclusive([' ', '(', ')', '[', ']', '|', '.', '~', ',']).collect();
+    let tags: Vec<&str> = [super::LLAMA_3_1, super::QWEN_3]
+        .iter()
+        .flat_map(|template| template.split_inclusive("%}").flat_map(|part| part.split_inclusive("}}")))
+        .collect();
+    let (tokenizer, _) = open("", &[]).unwrap();
+    for round in 0..3000 {
+        let template = if round % 2 == 0 { super::LLAMA_3_1 } else { super::QWEN_3 };
+        let mut words_here: Vec<&str> =
+            template.split_inclusive([' ', '(', ')', '[', ']', '|', '.']).collect();
+        for _ in 0..=random(3) {
+            let at = random(words_here.len());
+            match random(4) {
+                0 => words_here[at] = words[random(words.len())],
+                1 => words_here.swap(at, 0),
+                2 => words_here.insert(at, tags[random(tags.len())]),
+                _ => drop(words_here.remove(at)),
+            }
+        }
+        let source = words_here.concat();
+        let result =
+            ChatTemplate::new(&source, &tokenizer).and_then(|chat| chat.render(&messages(super::TALK), true));
+        if let Err(ChatError::Template { message, .. }) = result {
+            assert!(!message.contains("bug"), "{message}: {source}");
+        }
+    }
+}
+
+/// Every operator, filter, test, method and function with every kind of operand.
+#[test]
+fn odd_operands_do_not_panic() {
+    let operands = [
+        "missing",
+        "none",
+        "true",
+        "0",
+        "-1",
+        "9223372036854775807",
+        "(-9223372036854775807 - 1)",
+        "1.5",
+        "1e308",
+        "''",
+        "'é<'",
+        "[]",
+        "[1, 'a', none]",
+        "{}",
+        "{'a': [1]}",
+        "range",
+        "namespace(a=1)",
+        "messages",
+    ];
+    let mut expressions = Vec::new();
+    for a in operands {
+        for b in operands {
+            for op in ["+", "-", "*", "/", "//", "%", "**", "~", "==", "<", "in", "and"] {
+                expressions.push(format!("{a} {op} {b}"));
+            }
+            for filter in [
+                "trim",
+                "upper",
+                "title",
+                "string",
+                "e",
+                "length",
+                "int",
+                "float",
+                "bool",
+                "abs",
+                "default",
+                "replace",
+                "indent",
+                "tojson",
+                "items",
+                "dictsort",
+                "list",
+                "first",
+                "last",
+                "join",
+                "reverse",
+                "sort",
+                "unique",
+                "min",
+                "max",
+                "map",
+                "select",
+                "reject",
+                "selectattr",
+                "rejectattr",
+            ] {
+                expressions.push(format!("{a} | {filter}"));
+                expressions.push(format!("{a} | {filter}({b})"));
+                expressions.push(format!("{a} | {filter}({b}, {b}, {b})"));
+                expressions.push(format!("{a} | {filter}(filter={b}, attribute={b}, indent={b})"));
+            }
+            for test in
+                ["eq", "lt", "in", "odd", "divisibleby", "sameas", "upper", "startingwith", "iterable"]
+            {
+                expressions.push(format!("{a} is {test}({b})"));
+            }
+            for method in [
+                "strip",
+                "split",
+                "rsplit",
+                "splitlines",
+                "startswith",
+                "replace",
+                "join",
+                "find",
+                "rfind",
+                "index",
+                "count",
+                "isdigit",
+                "removeprefix",
+                "get",
+                "items",
+                "keys",
+                "values",
+                "cycle",
+                "title",
+            ] {
+                expressions.push(format!("({a}).{method}()"));
+                expressions.push(format!("({a}).{method}({b})"));
+                expressions.push(format!("({a}).{method}({b}, {b}, {b})"));
+            }
+            for function in ["range", "namespace", "dict", "strftime_now"] {
+                expressions.push(format!("{function}({a}, {b})"));
+                expressions.push(format!("{function}({a}, {b}, {b})"));
+                expressions.push(format!("{function}(a={a}, b={b})"));
+            }
+            expressions.push(format!("({a})[{b}]"));
+            expressions.push(format!("({a})[{b}:]"));
+            expressions.push(format!("({a})[:{b}:{b}]"));
+            expressions.push(format!("({a})[{b}::-1]"));
+            expressions.push(format!("-{a}"));
+        }
+    }
+    let (tokenizer, _) = open("", &[]).unwrap();
+    for expression in expressions {
+        let result = ChatTemplate::new(&format!("{{{{ {expression} }}}}"), &tokenizer)
+            .and_then(|chat| chat.render(&messages(super::TALK), true));
+        if let Err(ChatError::Template { message, .. }) = result {
+            assert!(!message.contains("bug"), "{expression}: {message}");
+        }
+    }
 }
