@@ -117,6 +117,39 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// Pages were handed to a slot that holds a sequence.
+    #[error("slot {slot} holds {cached} tokens, so it cannot adopt pages")]
+    SlotInUse {
+        /// The slot.
+        slot: usize,
+        /// Tokens in the cache.
+        cached: usize,
+    },
+    /// The cache's books contradict each other, which is a bug.
+    #[error("the books of slot {slot} are wrong: {n_tokens} tokens in {n_pages} pages")]
+    Books {
+        /// The slot.
+        slot: usize,
+        /// Tokens in the cache.
+        n_tokens: usize,
+        /// Pages it refers to.
+        n_pages: usize,
+    },
+    /// A plan of more rows than a pass has.
+    #[error(
+        "a pass of {n_rows} rows and {n_logits_rows} of logits is asked for; there is room for {rows_max} and \
+         {logits_rows_max}"
+    )]
+    PassOverCapacity {
+        /// Rows asked for.
+        n_rows: usize,
+        /// Rows of logits asked for.
+        n_logits_rows: usize,
+        /// Rows of the largest pass.
+        rows_max: usize,
+        /// Rows of logits computed at once.
+        logits_rows_max: usize,
+    },
     /// The arrays of a batch contradict each other.
     #[error("malformed batch: {problem}")]
     MalformedBatch {

@@ -11,6 +11,7 @@ use crate::config::{KvType, ModelParams};
 use crate::error::{Error, Result};
 use crate::pages::{Pages, problem};
 use recua_compute::{Buffer, DType, Device, KvLayer, PAGE_TOKENS, Plan, Record};
+use std::fmt;
 use std::ops::Range;
 
 /// What fixes the size of a cache.
@@ -173,8 +174,7 @@ impl KvCache {
     pub fn adopt(&mut self, slot: usize, pages: &[u32]) -> Result<()> {
         let Slot { pages: own, n_tokens } = self.slot(slot)?;
         if !own.is_empty() || *n_tokens != 0 {
-            let problem = format!("slot {slot} holds {n_tokens} tokens, so it cannot adopt pages");
-            return Err(Error::MalformedBatch { problem });
+            return Err(Error::SlotInUse { slot, cached: *n_tokens });
         }
         let n_tokens = pages.len().saturating_mul(PAGE_TOKENS);
         if n_tokens > self.max_seq_len() {
@@ -213,9 +213,8 @@ impl KvCache {
         self.pages.check()?;
         for (i, slot) in self.slots.iter().enumerate() {
             if slot.pages.len() != slot.n_tokens.div_ceil(PAGE_TOKENS) {
-                let problem =
-                    format!("slot {i} holds {} tokens in {} pages", slot.n_tokens, slot.pages.len());
-                return Err(Error::MalformedBatch { problem });
+                let (n_tokens, n_pages) = (slot.n_tokens, slot.pages.len());
+                return Err(Error::Books { slot: i, n_tokens, n_pages });
             }
         }
         for (page, count) in (0u32..).zip(self.slot_references()) {
@@ -407,6 +406,13 @@ impl KvCache {
             return Err(Error::OutOfPages { needed: used.len(), free: n_pages, n_pages });
         }
         Ok(used.into_iter().zip(0u32..).collect())
+    }
+}
+
+impl fmt::Debug for KvCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tokens: Vec<usize> = self.slots.iter().map(|slot| slot.n_tokens).collect();
+        write!(f, "KvCache({tokens:?} tokens, {} of {} pages free)", self.free_pages(), self.n_pages())
     }
 }
 

@@ -146,12 +146,9 @@ impl LlamaModel {
     /// # Errors
     /// If a pass has not so many rows.
     pub fn plan(&mut self, n_rows: usize, n_logits_rows: usize) -> Result<Plan> {
-        let (rows_max, logits_max) = (self.config.step_tokens_max, self.config.logits_rows());
-        if n_rows > rows_max || n_logits_rows > logits_max {
-            let problem = format!(
-                "{n_rows} rows and {n_logits_rows} of logits are asked for, a pass has up to {rows_max} and {logits_max}"
-            );
-            return Err(Error::MalformedBatch { problem });
+        let (rows_max, logits_rows_max) = (self.config.step_tokens_max, self.config.logits_rows());
+        if n_rows > rows_max || n_logits_rows > logits_rows_max {
+            return Err(Error::PassOverCapacity { n_rows, n_logits_rows, rows_max, logits_rows_max });
         }
         record(&self.device, &self.pass(), n_rows, n_logits_rows)
     }

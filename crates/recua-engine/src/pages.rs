@@ -56,14 +56,14 @@ impl Pages {
     }
 
     /// Takes a free page, with one reference to it.
-    pub fn take(&mut self) -> Option<u32> {
+    pub(crate) fn take(&mut self) -> Option<u32> {
         let page = self.free.pop()?;
         self.references[page as usize] = 1;
         Some(page)
     }
 
     /// One more refers to `page`, which is in use.
-    pub fn retain(&mut self, page: u32) -> Result<()> {
+    pub(crate) fn retain(&mut self, page: u32) -> Result<()> {
         match self.references.get_mut(page as usize) {
             Some(n @ 1..) => *n = n.checked_add(1).ok_or_else(|| problem(page, "has too many references"))?,
             _ => return Err(problem(page, "is not in use")),
@@ -72,7 +72,7 @@ impl Pages {
     }
 
     /// One less refers to `page`; after the last one it is free. True if it is free now.
-    pub fn release(&mut self, page: u32) -> Result<bool> {
+    pub(crate) fn release(&mut self, page: u32) -> Result<bool> {
         match self.references.get_mut(page as usize) {
             Some(n @ 1..) => *n -= 1,
             _ => return Err(problem(page, "is not in use, so it cannot be released")),

@@ -141,7 +141,9 @@ fn refused_calls_name_both_figures_and_change_nothing() {
     refuse("batch_size: is 0", &|m| m.set_batch_size(0));
     refuse("batch_size: 18446744073709551615 is too large", &|m| m.set_batch_size(usize::MAX));
     refuse("cannot shrink to 1: slots [1] hold live sequences", &|m| m.set_batch_size(1));
-    refuse("513 rows", &|m| m.plan(513, 1).map(drop));
+    refuse("a pass of 513 rows and 1 of logits is asked for; there is room for 512 and 64", &|m| {
+        m.plan(513, 1).map(drop)
+    });
     refuse("page 9", &|m| m.kv_cache_mut().retain(9));
     refuse("page 5", &|m| m.kv_cache_mut().adopt(2, &[5]));
     refuse("slot 0 holds 3 tokens, so it cannot adopt", &|m| m.kv_cache_mut().adopt(0, &[0]));
