@@ -23,9 +23,7 @@ pub mod stop;
 pub mod tokenizer;
 
 pub use batch::{Batch, Logits};
-pub use config::{
-    Architecture, KvType, LlamaConfig, MAX_SEQ_LEN_DEFAULT, ModelParams, Rope, RopeScaling,
-};
+pub use config::{Architecture, KvType, LlamaConfig, MAX_SEQ_LEN_DEFAULT, ModelParams, Rope, RopeScaling};
 pub use engine::{Engine, StepStats};
 pub use error::{Error, Result};
 pub use kv_cache::KvCache;
