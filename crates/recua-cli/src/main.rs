@@ -8,10 +8,12 @@ mod inspect;
 mod model;
 mod output;
 mod quantize;
+mod random;
 mod source;
 mod synth;
 mod table;
 mod tokenize;
+mod verify_batch;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -1,0 +1,92 @@
+//! `recua inspect`, `quantize` and `synth`, and the commands that only print.
+
+use crate::{Folder, golden, recua, refused};
+
+#[test]
+fn inspect_json_describes_the_file() {
+    let model = golden("Q4_K_M");
+    let ran = recua(&["inspect", &model, "--json"]).ok();
+    let json = ran.json();
+    assert_eq!(json["version"], 3);
+    assert_eq!(json["metadata"]["general.architecture"]["value"], "llama");
+    assert_eq!(json["metadata"]["llama.block_count"]["type"], "u32");
+    assert_eq!(json["metadata"]["tokenizer.ggml.tokens"]["len"], 512);
+    let tensors = json["tensors"].as_array().unwrap();
+    assert_eq!(tensors.len(), 39);
+    assert_eq!(tensors[0]["name"], "token_embd.weight");
+    assert_eq!(tensors[0]["shape"], serde_json::json!([256, 512]));
+    let bytes = |list: &serde_json::Value| -> u64 {
+        list.as_array().unwrap().iter().map(|item| item["bytes"].as_u64().unwrap()).sum()
+    };
+    assert_eq!(bytes(&json["tensors"]), bytes(&json["types"]));
+}
+
+#[test]
+fn inspect_is_readable() {
+    let ran = recua(&["inspect", &golden("Q8_0"), "--strict"]).ok();
+    for words in ["GGUF version 3", "llama.block_count", "token_embd.weight", "256 x 512", "512 items"] {
+        assert!(ran.text().contains(words), "{words} is not in {}", ran.text());
+    }
+}
+
+#[test]
+fn what_a_file_says_does_not_reach_the_terminal_raw() {
+    let folder = Folder::new();
+    let original = std::fs::read(golden("Q8_0")).unwrap();
+    let (from, to) = (b"synthetic tiny", b"\x1b[2J\x1b]0;oops\x07");
+    let at = original.windows(from.len()).position(|w| w == from).unwrap();
+    let mut bytes = original.clone();
+    bytes[at..at + to.len()].copy_from_slice(to);
+    let hostile = folder.write("hostile.gguf", &bytes);
+    for args in [&["inspect", &hostile][..], &["inspect", &hostile, "--json"]] {
+        let ran = recua(args).ok();
+        assert!(!ran.stdout.contains(&0x1b) && !ran.stdout.contains(&0x07), "{}", ran.text());
+        assert!(ran.text().contains("oops"));
+    }
+}
+
+#[test]
+fn quantize_changes_the_types_and_keeps_the_rest() {
+    let folder = Folder::new();
+    for (file_type, ty) in [("Q8_0", "Q8_0"), ("q4_k_m", "Q4_K"), ("F16", "F16")] {
+        let out = folder.path(&format!("{file_type}.gguf"));
+        let ran = recua(&["quantize", &golden("F16"), &out, file_type]).ok();
+        assert!(ran.stdout.is_empty() && ran.stderr.contains(ty), "{}", ran.stderr);
+        let before = recua(&["inspect", &golden("F16"), "--json"]).ok().json();
+        let after = recua(&["inspect", &out, "--json"]).ok().json();
+        assert_eq!(after["parameters"], before["parameters"]);
+        assert_eq!(after["metadata"]["tokenizer.ggml.tokens"], before["metadata"]["tokenizer.ggml.tokens"]);
+        assert!(after["types"].as_array().unwrap().iter().any(|t| t["type"] == ty), "{}", after["types"]);
+    }
+}
+
+#[test]
+fn quantize_refuses_what_cannot_be() {
+    let folder = Folder::new();
+    let copy = folder.path("copy.gguf");
+    std::fs::copy(golden("F16"), &copy).unwrap();
+    refused(&["quantize", &copy, &copy, "Q8_0"], &["copy.gguf", "input"]);
+    refused(&["quantize", &copy, &folder.path("out.gguf"), "Q9"], &["Q9", "Q4_K_M"]);
+    refused(&["quantize", &copy, &folder.path("no/out.gguf"), "Q8_0"], &["no", "does not exist"]);
+    refused(&["quantize", &folder.path("missing"), &folder.path("out.gguf"), "Q8_0"], &["missing"]);
+    assert!(!std::path::Path::new(&folder.path("out.gguf")).exists());
+}
+
+#[test]
+fn synth_is_reproducible() {
+    let folder = Folder::new();
+    let (a, b, c) = (folder.path("a"), folder.path("b"), folder.path("c"));
+    let synth = |out: &str, seed: &str| {
+        recua(&["synth", "--shape", "tiny", "--quant", "Q4_K_M", "--seed", seed, out]).ok();
+        std::fs::read(out).unwrap()
+    };
+    assert_eq!(synth(&a, "1"), synth(&b, "1"));
+    assert_ne!(synth(&a, "1"), synth(&c, "2"));
+    refused(&["synth", "--shape", "9b", "--quant", "Q8_0", &a], &["9b", "tiny"]);
+}
+
+#[test]
+fn completions_and_manual_page() {
+    assert!(recua(&["completions", "bash"]).ok().text().contains("verify-batch"));
+    assert!(recua(&["man"]).ok().text().starts_with(".ie"));
+}

@@ -1,0 +1,103 @@
+//! The built program from outside: exit codes, what goes to which stream, and the forms of its output.
+//!
+//! One file a subject. A test of a new command goes into a file of its own.
+
+mod bad_input;
+mod files;
+mod tokenize;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+/// What a run of the program left behind.
+struct Ran {
+    code: i32,
+    stdout: Vec<u8>,
+    stderr: String,
+}
+
+impl Ran {
+    fn text(&self) -> &str {
+        std::str::from_utf8(&self.stdout).expect("the output is UTF-8")
+    }
+
+    /// The output as JSON.
+    fn json(&self) -> serde_json::Value {
+        serde_json::from_str(self.text()).unwrap_or_else(|e| panic!("{e}: {}", self.text()))
+    }
+
+    /// Fails unless the program succeeded.
+    fn ok(self) -> Ran {
+        assert_eq!(self.code, 0, "{}", self.stderr);
+        self
+    }
+}
+
+/// Runs the program with an empty standard input.
+fn recua(args: &[&str]) -> Ran {
+    recua_with(args, b"")
+}
+
+/// Runs the program with this standard input.
+fn recua_with(args: &[&str], stdin: &[u8]) -> Ran {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_recua"))
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    // It may end without reading what it was given.
+    let _ = child.stdin.take().expect("a pipe").write_all(stdin);
+    let output = child.wait_with_output().expect("the program ends");
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    Ran { code: output.status.code().expect("an exit code, not a signal"), stdout: output.stdout, stderr }
+}
+
+/// Fails unless the program refuses with exit code 2, one sentence that contains `words`, and nothing on stdout.
+fn refused(args: &[&str], words: &[&str]) -> String {
+    refusal(recua(args), words)
+}
+
+fn refusal(ran: Ran, words: &[&str]) -> String {
+    assert_eq!(ran.code, 2, "{}", ran.stderr);
+    assert!(ran.stdout.is_empty(), "{:?}", String::from_utf8_lossy(&ran.stdout));
+    let message = ran.stderr.strip_prefix("error: ").unwrap_or_else(|| panic!("{:?}", ran.stderr));
+    assert_eq!(message.matches('\n').count(), 1, "{message:?}");
+    assert!(message.ends_with('\n') && !message.contains("panicked"), "{message:?}");
+    for word in words {
+        assert!(message.contains(word), "{word:?} is not in {message:?}");
+    }
+    message.to_owned()
+}
+
+/// A file of the repository's test data.
+fn testdata(name: &str) -> String {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../testdata").join(name);
+    path.to_str().expect("a UTF-8 path").to_owned()
+}
+
+/// The golden model of this type.
+fn golden(ty: &str) -> String {
+    testdata(&format!("golden/tiny-{ty}.gguf"))
+}
+
+/// A folder for one test's files.
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Folder {
+        Folder(tempfile::tempdir().expect("a temporary folder"))
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).to_str().expect("a UTF-8 path").to_owned()
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> String {
+        let path = self.path(name);
+        std::fs::write(&path, bytes).expect("a file is written");
+        path
+    }
+}
