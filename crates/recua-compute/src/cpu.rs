@@ -15,7 +15,7 @@ use crate::buffer::{Buffer, DeviceId, Storage, Weight};
 use crate::device::{Backend, Device, DeviceInfo};
 use crate::encoder::{Encode, Pending, Submission};
 use crate::error::{Error, Result, argument};
-use crate::op::Op;
+use crate::op::{Attention, Op, RopeStore};
 use crate::plan::Plan;
 use crate::registry::{CallArg, Kernel, KernelArg, KernelCall, KernelSource, RustKernel};
 use matmul::Workspace;
@@ -62,7 +62,7 @@ pub fn open(options: Options) -> Result<Device> {
         kind: "cpu".into(),
         name: processor_name(),
         detail: format!("{isa}, {threads} threads"),
-        memory_bytes: None,
+        memory_bytes: available_memory(),
     };
     let queue = Mutex::new(Queue { pool, workspace: Workspace::default() });
     let allocated = Allocated { device: "cpu", bytes: Arc::new(AtomicU64::new(0)) };
@@ -73,6 +73,18 @@ fn processor_name() -> String {
     let read = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let line = read.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
     line.map_or_else(|| std::env::consts::ARCH.to_string(), |(_, name)| name.trim().to_string())
+}
+
+/// What this process can still allocate without pushing others out: the kernel's estimate, or the limit of its control group if that
+/// is lower. `None` where neither is told.
+fn available_memory() -> Option<u64> {
+    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let available = line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)?;
+    let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    let group = number("/sys/fs/cgroup/memory.max")
+        .map(|max| max.saturating_sub(number("/sys/fs/cgroup/memory.current").unwrap_or(0)));
+    Some(group.map_or(available, |group| group.min(available)))
 }
 
 /// Counts the device's bytes and gives memory out.
@@ -173,9 +185,15 @@ impl Cpu {
             error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(e);
             stop_at.fetch_min(at, Ordering::Relaxed);
         };
+        // Indexes that no op of this list writes can be looked at now, without a barrier for each op.
+        let written: Vec<&Buffer> = ops.clone().filter_map(written_indexes).collect();
+        let late = |op| indexes(op).iter().any(|index| written.iter().any(|buffer| buffer.overlaps(index)));
+        for op in ops.clone().filter(|op| !late(op)) {
+            check_indexes(op)?;
+        }
         let job = |worker: &Worker<'_>| {
             for (i, op) in ops.clone().enumerate() {
-                if has_indexes(op) {
+                if late(op) {
                     if worker.idx == 0 {
                         check_indexes(op).unwrap_or_else(|e| fail(e, i));
                     }
@@ -221,9 +239,25 @@ impl Cpu {
     }
 }
 
-/// Whether an op reads indexes from a buffer.
-fn has_indexes(op: &Op) -> bool {
-    matches!(op, Op::Embed(_) | Op::RopeStore(_) | Op::Attention(_) | Op::GatherRows(_))
+/// The buffers that an op takes indexes from.
+fn indexes(op: &Op) -> Vec<&Buffer> {
+    match op {
+        Op::Embed(op) => vec![&op.tokens],
+        Op::GatherRows(op) => vec![&op.indexes],
+        Op::RopeStore(RopeStore { rows, .. }) | Op::Attention(Attention { rows, .. }) => {
+            vec![&rows.positions, &rows.sequences, &rows.pages]
+        }
+        Op::RmsNorm(_) | Op::Matmul(_) | Op::MatmulGlu(_) | Op::Argmax(_) | Op::Copy(_) => Vec::new(),
+    }
+}
+
+/// The buffer that an op writes, if it may hold indexes.
+fn written_indexes(op: &Op) -> Option<&Buffer> {
+    match op {
+        Op::Argmax(op) => Some(&op.out),
+        Op::Copy(op) => Some(&op.dst),
+        _ => None,
+    }
 }
 
 fn check_indexes(op: &Op) -> Result<()> {

@@ -7,6 +7,8 @@ pub(crate) mod planes;
 pub(crate) mod q256;
 pub(crate) mod q32;
 pub(crate) mod weight;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 use super::isa::multiversion;
 use super::math;

@@ -307,14 +307,14 @@ pub(crate) fn tile<F: Format>(
     match isa {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the device only holds an instruction set after `Isa::is_available`.
-        Isa::Avx512 => unsafe { x86::tile_avx512::<F>(tile, records, acc, scratch) },
+        Isa::Avx512 => unsafe { simd::tile_avx512::<F>(tile, records, acc, scratch) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         Isa::Avx2 => unsafe {
             if F::CODE_MAX > 127 {
-                x86::tile_avx2::<F, true>(tile, records, acc, scratch);
+                simd::tile_avx2::<F, true>(tile, records, acc, scratch);
             } else {
-                x86::tile_avx2::<F, false>(tile, records, acc, scratch);
+                simd::tile_avx2::<F, false>(tile, records, acc, scratch);
             }
         },
         _ => tile_scalar::<F>(tile, records, acc, scratch),
@@ -361,7 +361,8 @@ fn dot_scalar<F: Format>(block: &Unpacked, record: &Record256, acc: &mut [f32; T
 }
 
 #[cfg(target_arch = "x86_64")]
-mod x86 {
+mod simd {
+    use super::super::x86::*;
     use super::*;
     use std::arch::x86_64::*;
 
@@ -376,38 +377,27 @@ mod x86 {
         let n_blocks = records.len() / acc.len();
         for (b, records) in records.chunks_exact(acc.len()).enumerate() {
             unpack_block::<F, false>(tile, n_blocks, b, scratch);
-            let (records8, records) = records.as_chunks::<8>();
-            let (acc8, acc) = acc.as_chunks_mut::<8>();
-            for (records, acc) in records8.iter().zip(acc8) {
-                dot_avx512::<F, 8>(scratch, records, acc);
-            }
-            let (records4, records) = records.as_chunks::<4>();
-            let (acc4, acc) = acc.as_chunks_mut::<4>();
-            for (records, acc) in records4.iter().zip(acc4) {
-                dot_avx512::<F, 4>(scratch, records, acc);
-            }
-            let (records2, records) = records.as_chunks::<2>();
-            let (acc2, acc) = acc.as_chunks_mut::<2>();
-            for (records, acc) in records2.iter().zip(acc2) {
-                dot_avx512::<F, 2>(scratch, records, acc);
-            }
-            let (records1, _) = records.as_chunks::<1>();
-            let (acc1, _) = acc.as_chunks_mut::<1>();
-            for (records, acc) in records1.iter().zip(acc1) {
-                dot_avx512::<F, 1>(scratch, records, acc);
-            }
+            in_groups!(records, acc, [8, 4, 2, 1], |records, acc, N| dot_avx512::<F, N>(
+                scratch, records, acc
+            ));
         }
     }
 
-    /// Four codes of a row in every lane.
-    #[inline(always)]
-    fn quad(codes: &[i8; 256], j: usize) -> i32 {
-        i32::from_ne_bytes([
-            codes[4 * j] as u8,
-            codes[4 * j + 1] as u8,
-            codes[4 * j + 2] as u8,
-            codes[4 * j + 3] as u8,
-        ])
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(super) fn tile_avx2<F: Format, const SIGNED: bool>(
+        tile: &[u8],
+        records: &[Record256],
+        acc: &mut [[f32; TILE]],
+        scratch: &mut Unpacked,
+    ) {
+        acc.fill([0.0; TILE]);
+        let n_blocks = records.len() / acc.len();
+        for (b, records) in records.chunks_exact(acc.len()).enumerate() {
+            unpack_block::<F, SIGNED>(tile, n_blocks, b, scratch);
+            in_groups!(records, acc, [4, 2, 1], |records, acc, N| dot_avx2::<F, SIGNED, N>(
+                scratch, records, acc
+            ));
+        }
     }
 
     /// The sums of groups `2p` and `2p + 1` as a 16-bit pair.
@@ -419,24 +409,10 @@ mod x86 {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-    fn load(bytes: &[u8; 64]) -> __m512i {
-        // SAFETY: 64 bytes are there.
-        unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-    fn load_f32(values: &[f32; 16]) -> __m512 {
-        // SAFETY: 16 values are there.
-        unsafe { _mm512_loadu_ps(values.as_ptr()) }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
     fn pairs_avx512<F: Format, const R: usize>(block: &Unpacked, records: &[Record256; R]) -> [__m512i; R] {
         let mut out = [_mm512_setzero_si512(); R];
         for p in 0..n_groups::<F>() / 2 {
-            let factors = load(bytemuck::cast_ref(&block.pairs[p]));
+            let factors = load512(bytemuck::cast_ref(&block.pairs[p]));
             for r in 0..R {
                 let sums = _mm512_set1_epi32(sums::<F>(&records[r], p));
                 out[r] = _mm512_dpwssd_epi32(out[r], factors, sums);
@@ -462,82 +438,38 @@ mod x86 {
         for g in 0..n_groups::<F>() {
             let mut sum = [_mm512_setzero_si512(); R];
             for j in g * F::GROUP / 4..(g + 1) * F::GROUP / 4 {
-                let codes = load(&vectors[j]);
+                let codes = load512(&vectors[j]);
                 for r in 0..R {
                     let x = _mm512_set1_epi32(quad(&records[r].codes, j));
                     sum[r] = _mm512_dpbusd_epi32(sum[r], codes, x);
                 }
             }
-            let scale = load(bytemuck::cast_ref(&block.scales[g]));
+            let scale = load512(bytemuck::cast_ref(&block.scales[g]));
             for r in 0..R {
                 dot[r] = _mm512_add_epi32(dot[r], _mm512_mullo_epi32(sum[r], scale));
             }
         }
         let mut out = [_mm512_setzero_ps(); R];
-        let d = load_f32(&block.d);
+        let d = load512_f32(&block.d);
         for r in 0..R {
             let scale = _mm512_mul_ps(d, _mm512_set1_ps(records[r].scale));
-            out[r] = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(dot[r]), load_f32(&acc[r]));
+            out[r] = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(dot[r]), load512_f32(&acc[r]));
         }
         if F::HAS_MIN {
             let mins = pairs_avx512::<F, R>(block, records);
-            let dmin = load_f32(&block.dmin);
+            let dmin = load512_f32(&block.dmin);
             for r in 0..R {
                 let scale = _mm512_mul_ps(dmin, _mm512_set1_ps(records[r].scale));
                 out[r] = _mm512_fnmadd_ps(scale, _mm512_cvtepi32_ps(mins[r]), out[r]);
             }
         }
         for r in 0..R {
-            // SAFETY: 16 values are there.
-            unsafe { _mm512_storeu_ps(acc[r].as_mut_ptr(), out[r]) }
+            store512_f32(&mut acc[r], out[r]);
         }
     }
 
-    #[target_feature(enable = "avx2,fma,f16c")]
-    pub(super) fn tile_avx2<F: Format, const SIGNED: bool>(
-        tile: &[u8],
-        records: &[Record256],
-        acc: &mut [[f32; TILE]],
-        scratch: &mut Unpacked,
-    ) {
-        acc.fill([0.0; TILE]);
-        let n_blocks = records.len() / acc.len();
-        for (b, records) in records.chunks_exact(acc.len()).enumerate() {
-            unpack_block::<F, SIGNED>(tile, n_blocks, b, scratch);
-            let (records4, records) = records.as_chunks::<4>();
-            let (acc4, acc) = acc.as_chunks_mut::<4>();
-            for (records, acc) in records4.iter().zip(acc4) {
-                dot_avx2::<F, SIGNED, 4>(scratch, records, acc);
-            }
-            let (records2, records) = records.as_chunks::<2>();
-            let (acc2, acc) = acc.as_chunks_mut::<2>();
-            for (records, acc) in records2.iter().zip(acc2) {
-                dot_avx2::<F, SIGNED, 2>(scratch, records, acc);
-            }
-            let (records1, _) = records.as_chunks::<1>();
-            let (acc1, _) = acc.as_chunks_mut::<1>();
-            for (records, acc) in records1.iter().zip(acc1) {
-                dot_avx2::<F, SIGNED, 1>(scratch, records, acc);
-            }
-        }
-    }
-
-    /// How many byte products can be added in 16 bits before they could overflow.
-    const fn run<F: Format>() -> usize {
-        let products = 32767 / (F::CODE_MAX as usize * 127 * 2);
-        if F::CODE_MAX > 127 || products < 2 {
-            1
-        } else if products < 4 {
-            2
-        } else if products < 8 {
-            4
-        } else {
-            8
-        }
-    }
-
-    /// As `dot_avx512`, eight rows at a time. Byte products are added in 16 bits as far as they fit, then multiplied by the scale and
-    /// widened in one instruction.
+    /// As `dot_avx512`, eight rows of the weight at a time. Byte products are added in 16 bits as far as they fit, then multiplied by
+    /// the scale and widened in one instruction.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     fn dot_avx2<F: Format, const SIGNED: bool, const R: usize>(
@@ -546,7 +478,7 @@ mod x86 {
         acc: &mut [[f32; TILE]; R],
     ) {
         let (vectors, _) = block.codes.0.as_chunks::<32>();
-        let run = run::<F>().min(F::GROUP / 4);
+        let run = run(F::CODE_MAX).min(F::GROUP / 4);
         for half in 0..2 {
             let mut dot = [_mm256_setzero_si256(); R];
             let mut pairs = [_mm256_setzero_si256(); R];
@@ -583,34 +515,19 @@ mod x86 {
                 }
             }
             for r in 0..R {
-                let acc = &mut acc[r].as_chunks_mut::<8>().0[half];
                 let a = _mm256_set1_ps(records[r].scale);
                 if !F::HAS_MIN {
                     dot[r] = _mm256_add_epi32(dot[r], pairs[r]);
                 }
-                let scale = _mm256_mul_ps(load256_f32(&block.d.as_chunks::<8>().0[half]), a);
-                let mut out = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(dot[r]), load256_f32(acc));
+                let scale = _mm256_mul_ps(load256_f32(&block.d, half), a);
+                let dot = _mm256_cvtepi32_ps(dot[r]);
+                let mut out = _mm256_fmadd_ps(scale, dot, load256_f32(&acc[r], half));
                 if F::HAS_MIN {
-                    let scale = _mm256_mul_ps(load256_f32(&block.dmin.as_chunks::<8>().0[half]), a);
+                    let scale = _mm256_mul_ps(load256_f32(&block.dmin, half), a);
                     out = _mm256_fnmadd_ps(scale, _mm256_cvtepi32_ps(pairs[r]), out);
                 }
-                // SAFETY: 8 values are there.
-                unsafe { _mm256_storeu_ps(acc.as_mut_ptr(), out) }
+                store256_f32(&mut acc[r], half, out);
             }
         }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn load256(bytes: &[u8; 32]) -> __m256i {
-        // SAFETY: 32 bytes are there.
-        unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn load256_f32(values: &[f32; 8]) -> __m256 {
-        // SAFETY: 8 values are there.
-        unsafe { _mm256_loadu_ps(values.as_ptr()) }
     }
 }

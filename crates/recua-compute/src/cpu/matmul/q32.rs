@@ -193,14 +193,14 @@ pub(crate) fn tile<F: Format>(
     match isa {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the device only holds an instruction set after `Isa::is_available`.
-        Isa::Avx512 => unsafe { x86::tile_avx512::<F>(tile, n_groups, records, acc, scratch) },
+        Isa::Avx512 => unsafe { simd::tile_avx512::<F>(tile, n_groups, records, acc, scratch) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         Isa::Avx2 => unsafe {
             if F::CODE_MAX > 127 {
-                x86::tile_avx2::<F, true>(tile, n_groups, records, acc, scratch);
+                simd::tile_avx2::<F, true>(tile, n_groups, records, acc, scratch);
             } else {
-                x86::tile_avx2::<F, false>(tile, n_groups, records, acc, scratch);
+                simd::tile_avx2::<F, false>(tile, n_groups, records, acc, scratch);
             }
         },
         _ => tile_scalar::<F>(tile, n_groups, records, acc, scratch),
@@ -241,7 +241,8 @@ fn dot_scalar<F: Format>(block: &Unpacked, groups: usize, record: &Record32, acc
 }
 
 #[cfg(target_arch = "x86_64")]
-mod x86 {
+mod simd {
+    use super::super::x86::*;
     use super::*;
     use std::arch::x86_64::*;
 
@@ -257,94 +258,9 @@ mod x86 {
         for (b, records) in records.chunks_exact(acc.len()).enumerate() {
             let (first, groups) = record_of(b * 8, n_groups);
             unpack_groups::<F, false>(tile, n_groups, first, groups, scratch);
-            let (records8, records) = records.as_chunks::<8>();
-            let (acc8, acc) = acc.as_chunks_mut::<8>();
-            for (records, acc) in records8.iter().zip(acc8) {
-                dot_avx512::<F, 8>(scratch, groups, records, acc);
-            }
-            let (records4, records) = records.as_chunks::<4>();
-            let (acc4, acc) = acc.as_chunks_mut::<4>();
-            for (records, acc) in records4.iter().zip(acc4) {
-                dot_avx512::<F, 4>(scratch, groups, records, acc);
-            }
-            let (records2, records) = records.as_chunks::<2>();
-            let (acc2, acc) = acc.as_chunks_mut::<2>();
-            for (records, acc) in records2.iter().zip(acc2) {
-                dot_avx512::<F, 2>(scratch, groups, records, acc);
-            }
-            let (records1, _) = records.as_chunks::<1>();
-            let (acc1, _) = acc.as_chunks_mut::<1>();
-            for (records, acc) in records1.iter().zip(acc1) {
-                dot_avx512::<F, 1>(scratch, groups, records, acc);
-            }
-        }
-    }
-
-    /// Four codes of a row in every lane.
-    #[inline(always)]
-    fn quad(codes: &[i8; RECORD], j: usize) -> i32 {
-        i32::from_ne_bytes([
-            codes[4 * j] as u8,
-            codes[4 * j + 1] as u8,
-            codes[4 * j + 2] as u8,
-            codes[4 * j + 3] as u8,
-        ])
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-    fn load_f32(values: &[f32; 16]) -> __m512 {
-        // SAFETY: 16 values are there.
-        unsafe { _mm512_loadu_ps(values.as_ptr()) }
-    }
-
-    /// Up to 8 groups with `R` rows of activations, each vector of codes loaded once for all of them.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-    fn dot_avx512<F: Format, const R: usize>(
-        block: &Unpacked,
-        groups: usize,
-        records: &[Record32; R],
-        acc: &mut [[f32; TILE]; R],
-    ) {
-        let (vectors, _) = block.codes.0.as_chunks::<VECTOR>();
-        let mut out = [_mm512_setzero_ps(); R];
-        for r in 0..R {
-            out[r] = load_f32(&acc[r]);
-        }
-        // The offset as a 16-bit pair with 0, so that one instruction multiplies a sum by it.
-        let offset = _mm512_set1_epi32(i32::from((-F::OFFSET) as u16));
-        for g in 0..groups {
-            let mut dot = [_mm512_setzero_si512(); R];
-            if F::OFFSET != 0 {
-                for r in 0..R {
-                    let sum = _mm512_set1_epi32(records[r].sums[g]);
-                    dot[r] = _mm512_dpwssd_epi32(dot[r], offset, sum);
-                }
-            }
-            for j in g * 8..(g + 1) * 8 {
-                // SAFETY: 64 bytes are there.
-                let codes = unsafe { _mm512_loadu_si512(vectors[j].as_ptr().cast()) };
-                for r in 0..R {
-                    let x = _mm512_set1_epi32(quad(&records[r].codes, j));
-                    dot[r] = _mm512_dpbusd_epi32(dot[r], codes, x);
-                }
-            }
-            let d = load_f32(&block.d[g]);
-            for r in 0..R {
-                let scale = _mm512_mul_ps(d, _mm512_set1_ps(records[r].scales[g]));
-                out[r] = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(dot[r]), out[r]);
-            }
-            if F::HAS_MIN {
-                let m = load_f32(&block.m[g]);
-                for r in 0..R {
-                    out[r] = _mm512_fmadd_ps(m, _mm512_set1_ps(records[r].scaled_sums[g]), out[r]);
-                }
-            }
-        }
-        for r in 0..R {
-            // SAFETY: 16 values are there.
-            unsafe { _mm512_storeu_ps(acc[r].as_mut_ptr(), out[r]) }
+            in_groups!(records, acc, [8, 4, 2, 1], |records, acc, N| dot_avx512::<F, N>(
+                scratch, groups, records, acc
+            ));
         }
     }
 
@@ -360,39 +276,61 @@ mod x86 {
         for (b, records) in records.chunks_exact(acc.len()).enumerate() {
             let (first, groups) = record_of(b * 8, n_groups);
             unpack_groups::<F, SIGNED>(tile, n_groups, first, groups, scratch);
-            let (records4, records) = records.as_chunks::<4>();
-            let (acc4, acc) = acc.as_chunks_mut::<4>();
-            for (records, acc) in records4.iter().zip(acc4) {
-                dot_avx2::<F, SIGNED, 4>(scratch, groups, records, acc);
-            }
-            let (records2, records) = records.as_chunks::<2>();
-            let (acc2, acc) = acc.as_chunks_mut::<2>();
-            for (records, acc) in records2.iter().zip(acc2) {
-                dot_avx2::<F, SIGNED, 2>(scratch, groups, records, acc);
-            }
-            let (records1, _) = records.as_chunks::<1>();
-            let (acc1, _) = acc.as_chunks_mut::<1>();
-            for (records, acc) in records1.iter().zip(acc1) {
-                dot_avx2::<F, SIGNED, 1>(scratch, groups, records, acc);
-            }
+            in_groups!(records, acc, [4, 2, 1], |records, acc, N| dot_avx2::<F, SIGNED, N>(
+                scratch, groups, records, acc
+            ));
         }
     }
 
-    /// How many byte products can be added in 16 bits before they could overflow.
-    const fn run<F: Format>() -> usize {
-        let products = 32767 / (F::CODE_MAX as usize * 127 * 2);
-        if F::CODE_MAX > 127 || products < 2 {
-            1
-        } else if products < 4 {
-            2
-        } else if products < 8 {
-            4
-        } else {
-            8
+    /// Up to 8 groups with `R` rows of activations, each vector of codes loaded once for all of them.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
+    fn dot_avx512<F: Format, const R: usize>(
+        block: &Unpacked,
+        groups: usize,
+        records: &[Record32; R],
+        acc: &mut [[f32; TILE]; R],
+    ) {
+        let (vectors, _) = block.codes.0.as_chunks::<VECTOR>();
+        let mut out = [_mm512_setzero_ps(); R];
+        for r in 0..R {
+            out[r] = load512_f32(&acc[r]);
+        }
+        // The offset as a 16-bit pair with 0, so that one instruction multiplies a sum by it.
+        let offset = _mm512_set1_epi32(i32::from((-F::OFFSET) as u16));
+        for g in 0..groups {
+            let mut dot = [_mm512_setzero_si512(); R];
+            if F::OFFSET != 0 {
+                for r in 0..R {
+                    let sum = _mm512_set1_epi32(records[r].sums[g]);
+                    dot[r] = _mm512_dpwssd_epi32(dot[r], offset, sum);
+                }
+            }
+            for j in g * 8..(g + 1) * 8 {
+                let codes = load512(&vectors[j]);
+                for r in 0..R {
+                    let x = _mm512_set1_epi32(quad(&records[r].codes, j));
+                    dot[r] = _mm512_dpbusd_epi32(dot[r], codes, x);
+                }
+            }
+            let d = load512_f32(&block.d[g]);
+            for r in 0..R {
+                let scale = _mm512_mul_ps(d, _mm512_set1_ps(records[r].scales[g]));
+                out[r] = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(dot[r]), out[r]);
+            }
+            if F::HAS_MIN {
+                let m = load512_f32(&block.m[g]);
+                for r in 0..R {
+                    out[r] = _mm512_fmadd_ps(m, _mm512_set1_ps(records[r].scaled_sums[g]), out[r]);
+                }
+            }
+        }
+        for r in 0..R {
+            store512_f32(&mut acc[r], out[r]);
         }
     }
 
-    /// As `dot_avx512`, eight rows at a time.
+    /// As `dot_avx512`, eight rows of the weight at a time.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     fn dot_avx2<F: Format, const SIGNED: bool, const R: usize>(
@@ -403,18 +341,18 @@ mod x86 {
     ) {
         let (vectors, _) = block.codes.0.as_chunks::<32>();
         let ones = _mm256_set1_epi16(1);
+        let run = run(F::CODE_MAX);
         for half in 0..2 {
             let mut out = [_mm256_setzero_ps(); R];
             for r in 0..R {
-                out[r] = load256_f32(&acc[r].as_chunks::<8>().0[half]);
+                out[r] = load256_f32(&acc[r], half);
             }
             for g in 0..groups {
                 let mut dot = [_mm256_setzero_si256(); R];
-                for first in (g * 8..(g + 1) * 8).step_by(run::<F>()) {
+                for first in (g * 8..(g + 1) * 8).step_by(run) {
                     let mut sum = [_mm256_setzero_si256(); R];
-                    for j in first..first + run::<F>() {
-                        // SAFETY: 32 bytes are there.
-                        let codes = unsafe { _mm256_loadu_si256(vectors[2 * j + half].as_ptr().cast()) };
+                    for j in first..first + run {
+                        let codes = load256(&vectors[2 * j + half]);
                         let magnitude = if SIGNED { _mm256_abs_epi8(codes) } else { codes };
                         for r in 0..R {
                             let x = _mm256_set1_epi32(quad(&records[r].codes, j));
@@ -426,8 +364,7 @@ mod x86 {
                         dot[r] = _mm256_add_epi32(dot[r], _mm256_madd_epi16(sum[r], ones));
                     }
                 }
-                let d = load256_f32(&block.d[g].as_chunks::<8>().0[half]);
-                let m = load256_f32(&block.m[g].as_chunks::<8>().0[half]);
+                let (d, m) = (load256_f32(&block.d[g], half), load256_f32(&block.m[g], half));
                 for r in 0..R {
                     if F::OFFSET != 0 && !SIGNED {
                         let away = _mm256_set1_epi32(-i32::from(F::OFFSET) * records[r].sums[g]);
@@ -441,16 +378,8 @@ mod x86 {
                 }
             }
             for r in 0..R {
-                // SAFETY: 8 values are there.
-                unsafe { _mm256_storeu_ps(acc[r].as_chunks_mut::<8>().0[half].as_mut_ptr(), out[r]) }
+                store256_f32(&mut acc[r], half, out[r]);
             }
         }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn load256_f32(values: &[f32; 8]) -> __m256 {
-        // SAFETY: 8 values are there.
-        unsafe { _mm256_loadu_ps(values.as_ptr()) }
     }
 }
