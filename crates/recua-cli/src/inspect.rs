@@ -6,7 +6,7 @@ mod json;
 use std::collections::BTreeMap;
 use std::io::Write;
 
-use recua_gguf::{GgmlType, Gguf, Value};
+use recua::gguf::{GgmlType, Gguf, Value};
 
 use crate::args::InspectArgs;
 use crate::failure::Result;
@@ -37,7 +37,7 @@ pub(crate) fn run(args: InspectArgs) -> Result {
 /// Fails if the file is sound but not one that recua runs.
 fn check_runnable(gguf: &Gguf, model: &str) -> Result {
     crate::tokenize::tokenizer(gguf, model)?;
-    crate::model::check(gguf, model)
+    crate::model::check(gguf, model).map(drop)
 }
 
 fn write_pretty(out: &mut impl Write, gguf: &Gguf, model: &str) -> Result {
@@ -82,7 +82,9 @@ fn shown(value: &Value) -> String {
             // An array of strings is walked once, not once an item.
             let items: Vec<String> = match array.strings() {
                 Some(strings) => strings.iter().take(ITEMS_MAX).map(quoted).collect(),
-                None => (0..array.len().min(ITEMS_MAX)).filter_map(|i| Some(array.get(i)?.to_string())).collect(),
+                None => {
+                    (0..array.len().min(ITEMS_MAX)).filter_map(|i| Some(array.get(i)?.to_string())).collect()
+                }
             };
             let more = if array.len() > ITEMS_MAX { ", …" } else { "" };
             format!("{} [{}{more}]", count(array.len(), "item"), items.join(", "))

@@ -5,10 +5,13 @@
 mod args;
 mod failure;
 mod inspect;
+mod logits;
 mod model;
 mod output;
+mod prompt;
 mod quantize;
 mod random;
+mod run;
 mod source;
 mod synth;
 mod table;
@@ -35,6 +38,9 @@ fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> Result {
     match command {
+        Command::Run(args) => run::run(args),
+        Command::VerifyBatch(args) => verify_batch::run(args),
+        Command::Logits(args) => logits::run(args),
         Command::Tokenize(args) => tokenize::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Quantize(args) => quantize::run(args),

@@ -1,10 +1,93 @@
-//! From a file to a model on a device.
+//! From a file to a model on a device. The file is checked completely before the device is opened.
 
-use recua_gguf::Gguf;
+use recua::compute::cpu;
+use recua::gguf::Gguf;
+use recua::tokenizer::Tokenizer;
+use recua::{Device, Error, LlamaConfig, LlamaModel, ModelParams};
 
-use crate::failure::Result;
+use crate::args::DeviceArgs;
+use crate::failure::{Failure, OrFail, Result};
+use crate::source;
+
+/// A file that recua can run.
+pub(crate) struct ModelFile {
+    /// What the user called it.
+    pub(crate) name: String,
+    pub(crate) gguf: Gguf,
+    pub(crate) params: ModelParams,
+}
+
+impl ModelFile {
+    /// Opens MODEL and checks that there is a forward pass for it.
+    pub(crate) fn open(model: &str) -> Result<Self> {
+        let gguf = source::open(model)?;
+        let params = check(&gguf, model)?;
+        Ok(Self { name: model.to_owned(), gguf, params })
+    }
+
+    pub(crate) fn tokenizer(&self) -> Result<Tokenizer> {
+        crate::tokenize::tokenizer(&self.gguf, &self.name)
+    }
+
+    /// The length that sequences may have: what was asked for, else `needed`, and never more than the model's own.
+    pub(crate) fn context(&self, asked: Option<usize>, needed: usize) -> Result<usize> {
+        let own = self.params.context_length;
+        match asked {
+            Some(n) if n > own => Err(Failure::user(format!(
+                "{}: --ctx-size {n} exceeds the model's context of {own}",
+                self.name
+            ))),
+            Some(n) => Ok(n),
+            None => Ok(needed.min(own)),
+        }
+    }
+
+    /// Brings the model to a device.
+    pub(crate) fn load(&self, device: Device, config: LlamaConfig) -> Result<LlamaModel> {
+        LlamaModel::load(&self.gguf, device, config).map_err(|e| failure(e, &self.name))
+    }
+}
 
 /// Fails if recua could not run the file.
-pub(crate) fn check(_gguf: &Gguf, _model: &str) -> Result {
-    Ok(())
+pub(crate) fn check(gguf: &Gguf, model: &str) -> Result<ModelParams> {
+    ModelParams::from_gguf(gguf).map_err(|e| failure(e, model))
+}
+
+/// Opens the device that was asked for.
+pub(crate) fn open_device(args: &DeviceArgs) -> Result<Device> {
+    let kind = args.device.split(':').next().unwrap_or_default();
+    if !recua::DEVICE_NAMES.contains(&kind) && ["wgpu", "cuda"].contains(&kind) {
+        let known = recua::DEVICE_NAMES.join(", ");
+        return Err(Failure::user(format!(
+            "device \"{}\" is not in this build yet; it has {known}",
+            args.device
+        )));
+    }
+    match (args.threads, args.device.as_str()) {
+        (Some(threads), "auto" | "cpu") => {
+            cpu::open(cpu::Options { threads: Some(threads), ..cpu::Options::default() }).or_user()
+        }
+        _ => recua::open_device(&args.device).map_err(|e| failure(e, "")),
+    }
+}
+
+/// The device in one line, for people and for JSON.
+pub(crate) fn device_line(device: &Device) -> String {
+    let info = device.info();
+    format!("{}: {}, {}", info.kind, info.name, info.detail)
+}
+
+/// Sorts an error of the engine by whose fault it is, and names the file where the error does not.
+pub(crate) fn failure(e: Error, model: &str) -> Failure {
+    let is_ours = matches!(
+        e,
+        Error::Compute(_) | Error::OutOfMemory { .. } | Error::Allocation { .. } | Error::HostMemory { .. }
+    );
+    let message = match &e {
+        // These already begin with a path.
+        Error::Gguf(e) if e.path().is_some() => e.to_string(),
+        e if model.is_empty() => e.to_string(),
+        e => format!("{model}: {e}"),
+    };
+    if is_ours { Failure::Other(message) } else { Failure::User(message) }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use recua_gguf::{FileType, quantize};
+use recua::gguf::{FileType, quantize};
 
 use crate::args::QuantizeArgs;
 use crate::failure::{Failure, OrFail, Result};
@@ -62,7 +62,7 @@ pub(crate) fn check_output(path: &Path) -> Result {
 }
 
 /// A full disk is nobody's mistake; a model that cannot be converted is the user's.
-pub(crate) fn failure(e: recua_gguf::Error) -> Failure {
+pub(crate) fn failure(e: recua::gguf::Error) -> Failure {
     if e.is_io() { Failure::other(e) } else { Failure::user(e) }
 }
 

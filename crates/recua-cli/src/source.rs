@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::Path;
 
-use recua_gguf::Gguf;
+use recua::gguf::Gguf;
 
 use crate::failure::{Failure, OrFail, Result};
 

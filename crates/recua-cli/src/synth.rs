@@ -1,6 +1,6 @@
 //! `recua synth`: a model of random weights in a real shape.
 
-use recua_gguf::{FileType, Shape, synth};
+use recua::gguf::{FileType, Shape, synth};
 
 use crate::args::SynthArgs;
 use crate::failure::{OrFail, Result};

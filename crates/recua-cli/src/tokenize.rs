@@ -2,8 +2,8 @@
 
 use std::io::{IsTerminal, Write};
 
-use recua_engine::tokenizer::Tokenizer;
-use recua_gguf::Gguf;
+use recua::gguf::Gguf;
+use recua::tokenizer::Tokenizer;
 
 use crate::args::TokenizeArgs;
 use crate::failure::{Failure, OrFail, Result};

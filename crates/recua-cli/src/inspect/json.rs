@@ -1,6 +1,6 @@
 //! The stable JSON form of `recua inspect`.
 
-use recua_gguf::{Gguf, TensorInfo, Value};
+use recua::gguf::{Gguf, TensorInfo, Value};
 use serde::ser::{Serialize, SerializeSeq, Serializer};
 use serde_json::json;
 
@@ -63,8 +63,12 @@ fn described(value: &Value) -> serde_json::Value {
     match value {
         Value::Array(array) => {
             let first: Vec<_> = match array.strings() {
-                Some(strings) => strings.iter().take(ITEMS_MAX).map(|s| String::from_utf8_lossy(s).into()).collect(),
-                None => (0..array.len().min(ITEMS_MAX)).filter_map(|i| array.get(i)).map(|v| plain(&v)).collect(),
+                Some(strings) => {
+                    strings.iter().take(ITEMS_MAX).map(|s| String::from_utf8_lossy(s).into()).collect()
+                }
+                None => {
+                    (0..array.len().min(ITEMS_MAX)).filter_map(|i| array.get(i)).map(|v| plain(&v)).collect()
+                }
             };
             json!({ "type": value.type_name(), "len": array.len(), "first": first })
         }

@@ -76,12 +76,12 @@ impl Proof {
     pub(super) fn run(
         mut self,
         subject: &mut impl Subject,
-        mut report: impl FnMut(&Outcome) -> Result,
+        mut report: impl FnMut(Outcome) -> Result,
     ) -> Result<bool> {
         let mut all_equal = true;
         let mut tell = |outcome: Outcome| {
             all_equal &= outcome.difference.is_none();
-            report(&outcome)
+            report(outcome)
         };
         tell(self.again(subject)?)?;
         for n in SIZES {
@@ -212,9 +212,8 @@ impl Proof {
         let mut outcome = self.outcome("in a cleared slot, beside live neighbours", N_SEQUENCES);
         subject.set_batch_size(N_SEQUENCES)?;
         clear_all(subject, N_SEQUENCES)?;
-        let all: Vec<_> = (0..N_SEQUENCES)
-            .map(|slot| Part { slot, start: 0, tokens: &self.sequences[slot] })
-            .collect();
+        let all: Vec<_> =
+            (0..N_SEQUENCES).map(|slot| Part { slot, start: 0, tokens: &self.sequences[slot] }).collect();
         subject.forward(&all)?;
         for i in 0..N_SEQUENCES {
             let slot = (i + 1) % N_SEQUENCES;

@@ -112,7 +112,7 @@ fn found(flaw: Flaw) -> Vec<Outcome> {
             n_cases += 1;
             assert!(outcome.n_rows > 0, "{} compared nothing", outcome.case);
             if outcome.difference.is_some() {
-                found.push(Outcome { case: outcome.case.clone(), difference: None, ..*outcome });
+                found.push(outcome);
             }
             Ok(())
         })

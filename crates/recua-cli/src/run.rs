@@ -1,0 +1,158 @@
+//! `recua run`: answers to prompts, all in one batch.
+
+mod answers;
+mod stdin;
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use recua::chat::Message;
+use recua::{Engine, Event, LlamaConfig, Request, RequestId};
+
+use crate::args::RunArgs;
+use crate::failure::{Failure, OrFail, Result};
+use crate::model::{self, ModelFile};
+use crate::output::{count, note};
+use crate::prompt::{self, Form};
+use answers::Answers;
+
+/// Sequences that run at a time unless the user says otherwise.
+const BATCH_SIZE_MAX: usize = 64;
+
+/// Longest answer unless the user says otherwise.
+pub(crate) const MAX_TOKENS: usize = 512;
+
+pub(crate) fn run(args: RunArgs) -> Result {
+    let file = ModelFile::open(&args.model)?;
+    let prompts = stdin::prompts(&args)?;
+    let tokenizer = Arc::new(file.tokenizer()?);
+    let form = Form::of(&file, &tokenizer, args.raw)?;
+    if args.system.is_some() && matches!(form, Form::Raw { .. }) {
+        return Err(Failure::user(format!(
+            "{}: --system needs a chat template, which the file lacks",
+            file.name
+        )));
+    }
+    let params = prompt::sampling(&args.sampling, &args.model)?;
+    let max_tokens = args.sampling.max_tokens.unwrap_or(MAX_TOKENS);
+    let mut encoded = Vec::new();
+    for prompt in &prompts {
+        let system = args.system.iter().map(|text| Message::new("system", text));
+        let messages: Vec<_> = system.chain([Message::new("user", prompt)]).collect();
+        encoded.push(form.encode(&tokenizer, &messages)?);
+    }
+    let longest = encoded.iter().map(Vec::len).max().unwrap_or(0);
+    let context = file.context(args.size.ctx_size, longest.saturating_add(max_tokens))?;
+    check_lengths(&file, &encoded, context)?;
+    let config = LlamaConfig {
+        batch_size: args.batch_size.unwrap_or(BATCH_SIZE_MAX).min(prompts.len()),
+        max_seq_len: context,
+        ..LlamaConfig::default()
+    };
+    let mut engine = Engine::new(file.load(model::open_device(&args.device)?, config)?, tokenizer);
+    let mut ids = Vec::new();
+    for (i, prompt) in encoded.into_iter().enumerate() {
+        let mut params = params.clone();
+        if args.sampling.seed.is_none() {
+            // Unrelated prompts must not share their luck; with a seed of the user's each is as it would be alone.
+            params.seed = params.seed.wrapping_add(i as u64);
+        }
+        let stop = args.sampling.stop.clone();
+        let request = Request { prompt, params, max_tokens, stop, ..Request::default() };
+        ids.push(engine.add(request).map_err(|e| Failure::user(format!("prompt {}: {e}", i + 1)))?);
+    }
+    generate(&mut engine, &ids, Answers::new(prompts, args.format))
+}
+
+/// A prompt must leave room for at least one token of an answer.
+fn check_lengths(file: &ModelFile, prompts: &[Vec<u32>], context: usize) -> Result {
+    let Some(i) = prompts.iter().position(|prompt| prompt.len() >= context) else { return Ok(()) };
+    let (n, n_tokens, own) = (i + 1, prompts[i].len(), file.params.context_length);
+    let remedy = if context < own {
+        format!("raise --ctx-size (the model's context is {own})")
+    } else {
+        "shorten it; this is the model's whole context".to_owned()
+    };
+    Err(Failure::user(format!(
+        "prompt {n} has {n_tokens} tokens and the context {context}, answer included: {remedy}"
+    )))
+}
+
+/// Steps until every answer is complete, and hands events on as they come.
+fn generate(engine: &mut Engine, ids: &[RequestId], mut answers: Answers) -> Result {
+    let mut out = crate::output::stdout();
+    let start = Instant::now();
+    let mut events = Vec::new();
+    let mut figures = Figures::default();
+    while !engine.is_idle() {
+        let stats = engine.step(&mut events).map_err(|e| model::failure(e, ""))?;
+        figures.step(&stats, start.elapsed());
+        for event in events.drain(..) {
+            // Requests were added in the order of the prompts.
+            if let Ok(i) = ids.binary_search(&event.id()) {
+                answers.take(i, event);
+            }
+        }
+        answers.write(&mut out)?;
+        out.flush()?;
+    }
+    figures.print(ids.len(), start.elapsed());
+    if answers.n_failed > 0 {
+        return Err(Failure::other(format!("{} failed", count(answers.n_failed, "answer"))));
+    }
+    Ok(())
+}
+
+#[derive(Default)]
+struct Figures {
+    prompt_rows: usize,
+    generated: usize,
+    sequences_max: usize,
+    // Until the first token of any answer.
+    first: Option<Duration>,
+    // From there on, and the tokens generated in it.
+    generated_after_first: usize,
+}
+
+impl Figures {
+    fn step(&mut self, stats: &recua::StepStats, now: Duration) {
+        self.prompt_rows += stats.prompt_rows;
+        self.generated += stats.generated;
+        self.sequences_max = self.sequences_max.max(stats.sequences);
+        if self.first.is_some() {
+            self.generated_after_first += stats.generated;
+        } else if stats.generated > 0 {
+            self.first = Some(now);
+        }
+    }
+
+    fn print(&self, n_prompts: usize, total: Duration) {
+        let first = self.first.unwrap_or(total);
+        let after = (total - first).as_secs_f64();
+        let rate = if after > 0.0 { self.generated_after_first as f64 / after } else { 0.0 };
+        note!(
+            "{}, up to {} in a step: {} and {} generated in {:.2} s; first token after {:.0} ms, then {rate:.1} \
+             tokens/s in all",
+            count(n_prompts, "prompt"),
+            self.sequences_max,
+            count(self.prompt_rows, "prompt token"),
+            self.generated,
+            total.as_secs_f64(),
+            first.as_secs_f64() * 1e3,
+        );
+    }
+}
+
+/// The text and the end of an event, for those who only print.
+pub(crate) fn text_of(event: &Event) -> &str {
+    match event {
+        Event::Token { text, .. } | Event::Finished { text, .. } => text,
+        Event::Failed { .. } => "",
+    }
+}
+
+/// For `chat`, which adds one request at a time.
+pub(crate) fn add(engine: &mut Engine, request: Request) -> Result<RequestId> {
+    engine.add(request).or_user()
+}
