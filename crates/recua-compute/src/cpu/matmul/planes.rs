@@ -26,24 +26,28 @@ pub(crate) const fn plane_bytes(bits: u32, n_vectors: usize) -> usize {
     n_vectors * bits as usize / 8 * VECTOR
 }
 
-/// Where the code of `row` (in the tile) and column `col` (in the unpacked run) lies: byte and shift in a plane of `bits` bits.
+/// Writes the codes of one row, a whole unpacked run, into a plane: bits `[shift, shift + bits)` of each. Four codes at a time.
 #[inline(always)]
-pub(crate) fn place(bits: u32, n_vectors: usize, row: usize, col: usize) -> (usize, u32) {
-    let (j, vectors) = (col / 4, n_vectors * bits as usize / 8);
-    (j % vectors * VECTOR + row * 4 + col % 4, bits * (j / vectors) as u32)
+pub(crate) fn put_row(plane: &mut [u8], bits: u32, shift: u32, row: usize, codes: &[u8]) {
+    let (quads, _) = codes.as_chunks::<4>();
+    let vectors = quads.len() * bits as usize / 8;
+    let mask = u32::from_ne_bytes([mask(bits); 4]);
+    for v in 0..vectors {
+        let mut word = 0;
+        for part in 0..8 / bits {
+            let quad = u32::from_le_bytes(quads[part as usize * vectors + v]);
+            // The bits that come in from a neighbouring code are masked away.
+            word |= (quad >> shift & mask) << (part * bits);
+        }
+        plane[v * VECTOR + row * 4..][..4].copy_from_slice(&word.to_le_bytes());
+    }
 }
 
-/// Adds the low `bits` bits of `code` to a plane that was zero there.
-#[inline(always)]
-pub(crate) fn put(plane: &mut [u8], bits: u32, n_vectors: usize, row: usize, col: usize, code: u8) {
-    let (byte, shift) = place(bits, n_vectors, row, col);
-    plane[byte] |= (code & mask(bits)) << shift;
-}
-
-/// Reads back what [`put`] wrote.
+/// The code of `row` (in the tile) and column `col` (in the unpacked run), as [`put_row`] wrote it.
 pub(crate) fn get(plane: &[u8], bits: u32, n_vectors: usize, row: usize, col: usize) -> u8 {
-    let (byte, shift) = place(bits, n_vectors, row, col);
-    (plane[byte] >> shift) & mask(bits)
+    let (j, vectors) = (col / 4, n_vectors * bits as usize / 8);
+    let byte = plane[j % vectors * VECTOR + row * 4 + col % 4];
+    (byte >> (bits * (j / vectors) as u32)) & mask(bits)
 }
 
 const fn mask(bits: u32) -> u8 {
@@ -111,11 +115,10 @@ mod tests {
                 let code =
                     |row: usize, col: usize| ((row * 31 + col * 7 + col / 5) % (1 << (low + high))) as u8;
                 for row in 0..TILE {
-                    for col in 0..n_vectors * 4 {
-                        put(&mut planes[..low_len], low, n_vectors, row, col, code(row, col));
-                        if high > 0 {
-                            put(&mut planes[low_len..], high, n_vectors, row, col, code(row, col) >> low);
-                        }
+                    let codes: Vec<u8> = (0..n_vectors * 4).map(|col| code(row, col)).collect();
+                    put_row(&mut planes[..low_len], low, 0, row, &codes);
+                    if high > 0 {
+                        put_row(&mut planes[low_len..], high, low, row, &codes);
                     }
                 }
                 let mut codes = Codes([0; VECTORS_MAX * VECTOR]);

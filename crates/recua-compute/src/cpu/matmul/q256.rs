@@ -17,7 +17,7 @@
 
 use super::activations::Record256;
 use super::float::half_to_f32;
-use super::planes::{Codes, TILE, VECTOR, VECTORS_MAX, get, look_up, plane_bytes, prefetch, put, unpack};
+use super::planes::{Codes, TILE, VECTOR, VECTORS_MAX, get, look_up, plane_bytes, prefetch, put_row, unpack};
 use crate::cpu::Isa;
 use half::f16;
 
@@ -119,11 +119,9 @@ pub(crate) fn pack_tile<F: Format>(rows: &[u8], k: usize, out: &mut [u8]) {
             let (scales, planes) = out.split_at_mut(scale_bytes::<F>());
             put_scales::<F>(&block, row, scales);
             let (low, high) = planes.split_at_mut(low_len);
-            for (col, &code) in block.codes.iter().enumerate() {
-                put(low, F::LOW_BITS, VECTORS_MAX, row, col, code);
-                if F::HIGH_BITS > 0 {
-                    put(high, F::HIGH_BITS, VECTORS_MAX, row, col, code >> F::LOW_BITS);
-                }
+            put_row(low, F::LOW_BITS, 0, row, &block.codes);
+            if F::HIGH_BITS > 0 {
+                put_row(high, F::HIGH_BITS, F::LOW_BITS, row, &block.codes);
             }
         }
     }

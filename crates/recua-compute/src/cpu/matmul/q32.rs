@@ -7,7 +7,7 @@
 
 use super::activations::{RECORD, Record32};
 use super::float::half_to_f32;
-use super::planes::{Codes, TILE, VECTOR, VECTORS_MAX, get, look_up, plane_bytes, prefetch, put, unpack};
+use super::planes::{Codes, TILE, VECTOR, VECTORS_MAX, get, look_up, plane_bytes, prefetch, put_row, unpack};
 use crate::cpu::Isa;
 use half::{bf16, f16};
 
@@ -65,24 +65,25 @@ pub(crate) fn tile_bytes<F: Format>(k: usize) -> usize {
 pub(crate) fn pack_tile<F: Format>(rows: &[u8], k: usize, out: &mut [u8]) {
     let n_groups = k / GROUP;
     let (header, planes) = out.split_at_mut(header_bytes::<F>(n_groups));
+    let halves = if F::HAS_MIN { 2 } else { 1 };
     let mut block = Block { codes: [0; GROUP], d: 0, m: 0 };
+    let mut codes = [0u8; RECORD];
     for (row, raw) in rows.chunks_exact(n_groups * F::BLOCK_BYTES).enumerate() {
-        for (g, raw) in raw.chunks_exact(F::BLOCK_BYTES).enumerate() {
-            F::split(raw, &mut block);
-            let halves = if F::HAS_MIN { 2 } else { 1 };
-            for (i, bits) in [block.d, block.m].into_iter().take(halves).enumerate() {
-                let at = ((g * halves + i) * TILE + row) * 2;
-                header[at..at + 2].copy_from_slice(&bits.to_le_bytes());
+        for (record, raw) in raw.chunks(RECORD / GROUP * F::BLOCK_BYTES).enumerate() {
+            let (first, groups) = record_of(record * RECORD / GROUP, n_groups);
+            for (g, raw) in raw.chunks_exact(F::BLOCK_BYTES).enumerate() {
+                F::split(raw, &mut block);
+                codes[g * GROUP..][..GROUP].copy_from_slice(&block.codes);
+                for (i, bits) in [block.d, block.m].into_iter().take(halves).enumerate() {
+                    let at = (((first + g) * halves + i) * TILE + row) * 2;
+                    header[at..at + 2].copy_from_slice(&bits.to_le_bytes());
+                }
             }
-            let (first, groups) = record_of(g, n_groups);
             let planes = &mut planes[planes_bytes::<F>(first)..][..planes_bytes::<F>(groups)];
             let (low, high) = planes.split_at_mut(plane_bytes(F::LOW_BITS, groups * 8));
-            for (i, &code) in block.codes.iter().enumerate() {
-                let col = (g - first) * GROUP + i;
-                put(low, F::LOW_BITS, groups * 8, row, col, code);
-                if F::HIGH_BITS > 0 {
-                    put(high, F::HIGH_BITS, groups * 8, row, col, code >> F::LOW_BITS);
-                }
+            put_row(low, F::LOW_BITS, 0, row, &codes[..groups * GROUP]);
+            if F::HIGH_BITS > 0 {
+                put_row(high, F::HIGH_BITS, F::LOW_BITS, row, &codes[..groups * GROUP]);
             }
         }
     }
