@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod bench;
 mod failure;
 mod inspect;
 mod logits;
@@ -39,6 +40,8 @@ fn main() -> ExitCode {
 fn dispatch(command: Command) -> Result {
     match command {
         Command::Run(args) => run::run(args),
+        Command::Bench(args) => bench::run(args),
+        Command::BenchMemory(args) => bench::memory::run(args),
         Command::VerifyBatch(args) => verify_batch::run(args),
         Command::Logits(args) => logits::run(args),
         Command::Tokenize(args) => tokenize::run(args),

@@ -4,7 +4,7 @@ mod proof;
 #[cfg(test)]
 mod tests;
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::time::Instant;
 
 use recua::{Batch, LlamaConfig, LlamaModel, Logits};
@@ -27,8 +27,12 @@ pub(crate) fn run(args: VerifyArgs) -> Result {
     let start = Instant::now();
     let proof = Proof::new(&mut model, len_max)?;
     let mut outcomes = Vec::new();
+    // In a file the table says it all.
+    let shows_progress = std::io::stderr().is_terminal();
     let equal = proof.run(&mut model, |outcome| {
-        note!("{}: {}", outcome.case, verdict(&outcome));
+        if shows_progress {
+            note!("{}: {}", outcome.case, verdict(&outcome));
+        }
         outcomes.push(outcome);
         Ok(())
     })?;

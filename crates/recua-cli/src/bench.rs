@@ -1,0 +1,105 @@
+//! `recua bench`: how fast and how large a model is on this machine, always beside what the machine could do.
+
+mod cell;
+mod fit;
+pub(crate) mod memory;
+mod ops;
+mod report;
+mod targets;
+
+use std::io::Write;
+
+use recua::gguf::FileType;
+use recua::{Device, LlamaConfig};
+
+use crate::args::{BenchArgs, BenchWhat};
+use crate::failure::{Failure, Result};
+use crate::model::{self, ModelFile};
+use crate::output::{self, bytes, note};
+use report::Report;
+
+pub(crate) fn run(args: BenchArgs) -> Result {
+    match args.what {
+        Some(BenchWhat::Ops(args)) => ops::run(args),
+        None => matrix(args),
+    }
+}
+
+fn matrix(args: BenchArgs) -> Result {
+    let files = args.models.iter().map(|model| ModelFile::open(model)).collect::<Result<Vec<_>>>()?;
+    let positions = args.prompt_len.iter().max().copied().unwrap_or(1) + cell::N_WARM_UP + args.gen_len;
+    for file in &files {
+        check_context(file, args.size.ctx_size, positions)?;
+    }
+    let device = model::open_device(&args.device)?;
+    note!("{}", model::device_line(&device));
+    let peak_bytes_per_s = device.measure_read_bandwidth().map_err(Failure::other)?;
+    note!("{:.1} GB/s of pure reading, measured now", peak_bytes_per_s / 1e9);
+    let mut reports = Vec::new();
+    for file in &files {
+        reports.push(measure(file, &args, device.clone(), peak_bytes_per_s, positions)?);
+    }
+    let mut out = output::stdout();
+    report::write(&mut out, &reports, args.format)?;
+    out.flush()?;
+    let failed =
+        reports.iter().flat_map(|r| &r.targets).flatten().any(|t| t.verdict == targets::Verdict::Fail);
+    if failed { Err(Failure::Verdict) } else { Ok(()) }
+}
+
+/// The cache must hold a prompt and everything generated after it.
+fn check_context(file: &ModelFile, asked: Option<usize>, positions: usize) -> Result<usize> {
+    let context = file.context(asked, positions)?;
+    if positions > context {
+        return Err(Failure::user(format!(
+            "{}: the longest prompt and what follows take {positions} positions, and the context holds {context}; \
+             lower --prompt-len or --gen",
+            file.name
+        )));
+    }
+    Ok(context)
+}
+
+/// All cells of one model.
+fn measure(
+    file: &ModelFile,
+    args: &BenchArgs,
+    device: Device,
+    peak_bytes_per_s: f64,
+    positions: usize,
+) -> Result<Report> {
+    let context = check_context(file, args.size.ctx_size, positions)?;
+    let mut report = Report {
+        device: model::device_line(&device),
+        model: file.name.clone(),
+        file_type: file_type(file),
+        peak_bytes_per_s,
+        rows: Vec::new(),
+        targets: None,
+    };
+    let first = args.batch.first().copied().unwrap_or(1);
+    let config = LlamaConfig { batch_size: first, max_seq_len: context, ..LlamaConfig::default() };
+    let mut model = file.load(device, config)?;
+    note!("{}: {} of weights a step", file.name, bytes(model.weight_bytes_per_step()));
+    for batch in &args.batch {
+        model.set_batch_size(*batch).map_err(|e| model::failure(e, &file.name))?;
+        for prompt_len in &args.prompt_len {
+            let row = cell::measure(&mut model, *batch, *prompt_len, args.gen_len, peak_bytes_per_s)?;
+            note!("batch {batch}, prompt {prompt_len}: {:.2} ms a step", row.step_ms);
+            report.rows.push(row);
+        }
+    }
+    if args.targets {
+        // The fresh processes should not have to share the memory with this model.
+        drop(model);
+        let measured = memory::in_fresh_processes(&file.name, &args.batch, context, &args.device)?;
+        report.targets = Some(targets::judge(&report.rows, &measured));
+    }
+    Ok(report)
+}
+
+/// What the file says it is, if it says so.
+fn file_type(file: &ModelFile) -> Option<&'static str> {
+    let id = file.gguf.metadata().u32("general.file_type").ok()??;
+    FileType::from_id(id).map(FileType::name)
+}

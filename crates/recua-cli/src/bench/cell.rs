@@ -1,0 +1,154 @@
+//! One cell of the matrix: a batch size and a prompt length.
+
+use std::time::Instant;
+
+use recua::{Batch, LlamaModel, Logits};
+use serde::Serialize;
+
+use crate::failure::{Failure, Result};
+use crate::model;
+use crate::random::Random;
+
+/// Untimed steps between the prompt and the timed ones.
+pub(super) const N_WARM_UP: usize = 2;
+
+/// A prompt is timed again until this much time is spent, but not more often than [`PROMPTS_MAX`]: short ones vary.
+const PROMPT_SECONDS: f64 = 0.5;
+const PROMPTS_MAX: usize = 5;
+
+/// What a cell measures, as DESIGN.md names it.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Row {
+    pub(super) batch: usize,
+    pub(super) prompt_len: usize,
+    #[serde(rename = "gen")]
+    pub(super) gen_len: usize,
+    /// Prompt tokens a second, all sequences together.
+    pub(super) prefill_tps: f64,
+    /// Generated tokens a second, all sequences together, at the median step.
+    pub(super) decode_tps: f64,
+    /// The median step.
+    pub(super) step_ms: f64,
+    /// The step's reads of weights and cache a second, as a part of the measured peak.
+    pub(super) peak_fraction: f64,
+    pub(super) gpu_utilisation: Option<f64>,
+    /// All device memory: weights, cache of this batch size, workspace.
+    pub(super) memory_bytes: u64,
+    /// Of the first sequence's last logits.
+    pub(super) logits_hash: String,
+}
+
+/// Measures one cell on a model whose batch size is `batch`.
+pub(super) fn measure(
+    model: &mut LlamaModel,
+    batch: usize,
+    prompt_len: usize,
+    gen_len: usize,
+    peak_bytes_per_s: f64,
+) -> Result<Row> {
+    let vocab = model.params().vocab;
+    // Each sequence's tokens are its own, whatever the batch size, so that the hashes of a column agree.
+    let sequences: Vec<Vec<u32>> = (0..batch)
+        .map(|slot| Random::new(slot as u64).tokens(prompt_len + N_WARM_UP + gen_len, vocab))
+        .collect();
+    let prompt_s = prefill(model, &sequences, prompt_len)?;
+    let mut times = Vec::with_capacity(gen_len);
+    let mut last = Vec::new();
+    for i in 0..N_WARM_UP + gen_len {
+        let position = prompt_len + i;
+        let step = step(&sequences, position, position + 1);
+        let start = Instant::now();
+        last = model.step(&step).map_err(|e| model::failure(e, ""))?;
+        if i >= N_WARM_UP {
+            times.push(start.elapsed().as_secs_f64());
+        }
+    }
+    let memory_bytes = model.device().allocated_bytes();
+    clear(model, batch)?;
+    let step_s = median(&mut times);
+    let bytes = step_bytes(model, batch, prompt_len + N_WARM_UP + gen_len / 2);
+    Ok(Row {
+        batch,
+        prompt_len,
+        gen_len,
+        prefill_tps: (batch * prompt_len) as f64 / prompt_s,
+        decode_tps: batch as f64 / step_s,
+        step_ms: step_s * 1e3,
+        peak_fraction: bytes as f64 / step_s / peak_bytes_per_s,
+        gpu_utilisation: None,
+        memory_bytes,
+        logits_hash: hash(&last[..vocab.min(last.len())]),
+    })
+}
+
+/// Runs the prompts until their time is known; the median, in seconds. They stay in the cache.
+fn prefill(model: &mut LlamaModel, sequences: &[Vec<u32>], prompt_len: usize) -> Result<f64> {
+    let prompts = step(sequences, 0, prompt_len);
+    let mut times = Vec::new();
+    // The first run records the plans of this shape; it counts only if there is no time for a second.
+    let mut spent = 0.0;
+    while times.is_empty() || (times.len() <= PROMPTS_MAX && spent < PROMPT_SECONDS) {
+        clear(model, sequences.len())?;
+        let start = Instant::now();
+        model.step(&prompts).map_err(|e| model::failure(e, ""))?;
+        times.push(start.elapsed().as_secs_f64());
+        spent += times[times.len() - 1];
+    }
+    if times.len() > 1 {
+        times.remove(0);
+    }
+    Ok(median(&mut times))
+}
+
+/// The tokens `[start, end)` of every sequence, and the logits of each one's last.
+fn step(sequences: &[Vec<u32>], start: usize, end: usize) -> Batch {
+    let mut batch = Batch::new();
+    for (slot, tokens) in sequences.iter().enumerate() {
+        batch.push_sequence(slot, start, &tokens[start..end], Logits::Last);
+    }
+    batch
+}
+
+fn clear(model: &mut LlamaModel, batch: usize) -> Result {
+    (0..batch).try_for_each(|slot| model.kv_cache_mut().clear_batch(slot)).map_err(Failure::other)
+}
+
+/// Bytes that a step of one token a sequence must read: the weights once, and each sequence's keys and values.
+fn step_bytes(model: &LlamaModel, batch: usize, n_tokens: usize) -> u64 {
+    let (params, config) = (model.params(), model.config());
+    let token_bytes = 2 * params.n_layers * params.kv_dim() * config.kv_type.dtype().size_of();
+    model.weight_bytes_per_step() + (batch * n_tokens * token_bytes) as u64
+}
+
+/// The middle one of some times, of which there is at least one.
+pub(super) fn median(times: &mut [f64]) -> f64 {
+    times.sort_unstable_by(f64::total_cmp);
+    let middle = times.len() / 2;
+    if times.len() % 2 == 1 { times[middle] } else { (times[middle - 1] + times[middle]) / 2.0 }
+}
+
+/// FNV-1a of the bits.
+fn hash(logits: &[f32]) -> String {
+    let bytes = logits.iter().flat_map(|v| v.to_bits().to_le_bytes());
+    let hash = bytes
+        .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    format!("{hash:016x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians() {
+        assert_eq!(median(&mut [3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&mut [4.0, 1.0, 2.0, 3.0]), 2.5);
+    }
+
+    #[test]
+    fn the_hash_sees_every_bit() {
+        assert_eq!(hash(&[]), "cbf29ce484222325");
+        assert_ne!(hash(&[0.0]), hash(&[-0.0]));
+        assert_ne!(hash(&[1.0, 2.0]), hash(&[2.0, 1.0]));
+    }
+}

@@ -1,0 +1,65 @@
+//! Memory of one batch size, in a process that never had another: nothing that an earlier size left behind can hide
+//! in the figure.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use recua::{Batch, LlamaConfig, Logits};
+
+use crate::args::{BenchMemoryArgs, DeviceArgs};
+use crate::failure::{Failure, OrFail, Result};
+use crate::model::{self, ModelFile};
+use crate::output::{self, note};
+
+/// What the device had allocated for a batch size.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Measured {
+    pub(super) batch: usize,
+    pub(super) memory_bytes: u64,
+}
+
+/// In the fresh process: loads, runs a step with every sequence, and prints what the device has allocated then.
+pub(crate) fn run(args: BenchMemoryArgs) -> Result {
+    let file = ModelFile::open(&args.model)?;
+    let device = model::open_device(&args.device)?;
+    let config = LlamaConfig { batch_size: args.batch, max_seq_len: args.ctx, ..LlamaConfig::default() };
+    let mut model = file.load(device, config)?;
+    let mut batch = Batch::new();
+    (0..args.batch).for_each(|slot| batch.push_sequence(slot, 0, &[0], Logits::Last));
+    model.step(&batch).map_err(|e| model::failure(e, &args.model))?;
+    let mut out = output::stdout();
+    writeln!(out, "{}", model.device().allocated_bytes())?;
+    out.flush()?;
+    Ok(())
+}
+
+/// Measures each batch size in a process of its own.
+pub(super) fn in_fresh_processes(
+    model: &str,
+    batches: &[usize],
+    context: usize,
+    device: &DeviceArgs,
+) -> Result<Vec<Measured>> {
+    let program = std::env::current_exe().or_other()?;
+    let mut all = Vec::new();
+    for batch in batches {
+        let mut command = Command::new(&program);
+        command.args(["bench-memory", "--batch", &batch.to_string(), "--ctx", &context.to_string()]);
+        command.args(["--device", &device.device]);
+        if let Some(threads) = device.threads {
+            command.args(["--threads", &threads.to_string()]);
+        }
+        command.args(["--", model]).stdin(Stdio::null()).stderr(Stdio::inherit());
+        let output = command.output().or_other()?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let memory_bytes = text.trim().parse().map_err(|_| {
+            Failure::other(format!(
+                "the process that measures the memory of batch {batch} ended with {}",
+                output.status
+            ))
+        })?;
+        note!("batch {batch}: {} in a fresh process", output::bytes(memory_bytes));
+        all.push(Measured { batch: *batch, memory_bytes });
+    }
+    Ok(all)
+}

@@ -1,0 +1,228 @@
+//! `recua bench ops`: the time of each op of a step, beside the bytes it must move.
+
+use std::io::Write;
+use std::time::Instant;
+
+use recua::compute::{Buffer, Matmul, Op, Plan, Weight};
+use recua::{Batch, LlamaConfig, LlamaModel, Logits};
+use serde::Serialize;
+
+use super::cell::median;
+use crate::args::{BenchOpsArgs, TableFormat};
+use crate::failure::{Failure, OrFail, Result};
+use crate::model::{self, ModelFile};
+use crate::output::{self, note, write_json};
+use crate::random::Random;
+use crate::table::{Style, Table};
+
+/// How often the plan is run, within limits, and for how long.
+const RUNS_MIN: usize = 3;
+const RUNS_MAX: usize = 200;
+const SECONDS: f64 = 2.0;
+
+#[derive(Serialize)]
+struct Report {
+    device: String,
+    model: String,
+    peak_bytes_per_s: f64,
+    depth: usize,
+    ops: Vec<Row>,
+}
+
+/// All ops of a plan that do the same work on other data, such as one projection of every layer.
+#[derive(Serialize)]
+struct Row {
+    rows: usize,
+    op: String,
+    /// How many of them a step has.
+    count: usize,
+    /// The median of one.
+    us: f64,
+    /// What one must read and write.
+    bytes: u64,
+    bytes_per_s: f64,
+    peak_fraction: f64,
+    /// Of the time of all ops.
+    step_fraction: f64,
+}
+
+pub(super) fn run(args: BenchOpsArgs) -> Result {
+    let file = ModelFile::open(&args.model)?;
+    let context = super::check_context(&file, None, args.depth + 1)?;
+    let device = model::open_device(&args.device)?;
+    let peak_bytes_per_s = device.measure_read_bandwidth().or_other()?;
+    let mut report = Report {
+        device: model::device_line(&device),
+        model: file.name.clone(),
+        peak_bytes_per_s,
+        depth: args.depth,
+        ops: Vec::new(),
+    };
+    let config = LlamaConfig { max_seq_len: context, ..LlamaConfig::default() };
+    let mut model = file.load(device, config)?;
+    for n_rows in &args.rows {
+        note!("{n_rows} rows");
+        report.ops.extend(measure(&mut model, *n_rows, args.depth, peak_bytes_per_s)?);
+    }
+    let mut out = output::stdout();
+    match args.format {
+        TableFormat::Json => write_json(&mut out, &report)?,
+        TableFormat::Table => write_table(&mut out, &report, Style::Plain)?,
+        TableFormat::Md => write_table(&mut out, &report, Style::Markdown)?,
+    }
+    out.flush()?;
+    Ok(())
+}
+
+/// Times the ops of a step of `n_rows` sequences that hold `depth` tokens each.
+fn measure(model: &mut LlamaModel, n_rows: usize, depth: usize, peak_bytes_per_s: f64) -> Result<Vec<Row>> {
+    let failure = |e| model::failure(e, "");
+    model.set_batch_size(n_rows).map_err(failure)?;
+    // A real step, so that every index that the ops read is there and in range.
+    fill(model, n_rows, depth)?;
+    let plan = model.plan(n_rows, n_rows).map_err(failure)?;
+    let times = times(model, &plan)?;
+    (0..n_rows).try_for_each(|slot| model.kv_cache_mut().clear_batch(slot)).map_err(failure)?;
+    let total: f64 = times.iter().sum();
+    let mut rows: Vec<(Row, Vec<f64>)> = Vec::new();
+    for (op, time) in plan.ops().iter().zip(times) {
+        let (name, bytes) = (name(op), moved_bytes(op, depth + 1));
+        match rows.iter_mut().find(|(row, _)| row.op == name && row.bytes == bytes) {
+            Some((_, times)) => times.push(time),
+            None => {
+                let row = Row {
+                    rows: n_rows,
+                    op: name,
+                    count: 0,
+                    us: 0.0,
+                    bytes,
+                    bytes_per_s: 0.0,
+                    peak_fraction: 0.0,
+                    step_fraction: 0.0,
+                };
+                rows.push((row, vec![time]));
+            }
+        }
+    }
+    let finished = rows.into_iter().map(|(mut row, mut times)| {
+        row.count = times.len();
+        row.step_fraction = times.iter().sum::<f64>() / total;
+        let seconds = median(&mut times);
+        row.us = seconds * 1e6;
+        row.bytes_per_s = row.bytes as f64 / seconds;
+        row.peak_fraction = row.bytes_per_s / peak_bytes_per_s;
+        row
+    });
+    Ok(finished.collect())
+}
+
+/// Runs a prompt of `depth` tokens and one token more in every slot.
+fn fill(model: &mut LlamaModel, n_rows: usize, depth: usize) -> Result {
+    let vocab = model.params().vocab;
+    let sequences: Vec<_> =
+        (0..n_rows).map(|slot| Random::new(slot as u64).tokens(depth + 1, vocab)).collect();
+    for (start, end, logits) in [(0, depth, Logits::None), (depth, depth + 1, Logits::Last)] {
+        if start < end {
+            let mut batch = Batch::new();
+            for (slot, tokens) in sequences.iter().enumerate() {
+                batch.push_sequence(slot, start, &tokens[start..end], logits);
+            }
+            model.step(&batch).map_err(|e| model::failure(e, ""))?;
+        }
+    }
+    Ok(())
+}
+
+/// The median time of each op, in seconds. The ops run in the plan's order every time, so that their inputs are
+/// those of a real step and each finds the caches as a step leaves them.
+fn times(model: &LlamaModel, plan: &Plan) -> Result<Vec<f64>> {
+    let parts: Vec<Plan> = (0..plan.ops().len()).map(|i| plan.part(i, i + 1)).collect();
+    for part in &parts {
+        model.device().prepare(part).map_err(Failure::other)?;
+    }
+    let mut all: Vec<Vec<f64>> = vec![Vec::new(); parts.len()];
+    let begin = Instant::now();
+    for run in 0..RUNS_MAX {
+        if run > RUNS_MIN && begin.elapsed().as_secs_f64() > SECONDS {
+            break;
+        }
+        for (part, times) in parts.iter().zip(&mut all) {
+            let start = Instant::now();
+            model.device().run(part).and_then(|submission| submission.wait()).map_err(Failure::other)?;
+            // The first run warms up.
+            if run > 0 {
+                times.push(start.elapsed().as_secs_f64());
+            }
+        }
+    }
+    Ok(all.iter_mut().map(|times| median(times)).collect())
+}
+
+/// An op's name with what sets its cost: the same for every layer.
+fn name(op: &Op) -> String {
+    let weights: Vec<_> = match op {
+        Op::Embed(o) => vec![&o.table],
+        Op::Matmul(o) => o.parts.iter().map(|part| &part.weight).collect(),
+        Op::MatmulGlu(o) => vec![&o.gate, &o.up],
+        _ => Vec::new(),
+    };
+    let shapes: Vec<_> = weights.iter().map(|w| format!("{} {}x{}", w.ggml_type(), w.n(), w.k())).collect();
+    format!("{} {}", op.name(), shapes.join(" + ")).trim_end().to_owned()
+}
+
+/// Bytes that an op must read and write. `n_tokens` are in the cache of each of its rows.
+fn moved_bytes(op: &Op, n_tokens: usize) -> u64 {
+    let buffers = |list: &[&Buffer]| list.iter().map(|b| b.n_bytes()).sum::<usize>();
+    let weight = |w: &Weight| w.n_bytes();
+    let bytes = match op {
+        Op::Embed(o) => o.table.n_bytes() / o.table.n() * o.out.n_rows() + o.out.n_bytes(),
+        Op::RmsNorm(o) => buffers(&[&o.x, &o.weight, &o.out]),
+        Op::Matmul(Matmul { x, parts }) => {
+            let parts = parts.iter().map(|part| {
+                let optional =
+                    [&part.bias, &part.add].into_iter().flatten().map(Buffer::n_bytes).sum::<usize>();
+                weight(&part.weight) + part.out.n_bytes() + optional
+            });
+            x.n_bytes() + parts.sum::<usize>()
+        }
+        Op::MatmulGlu(o) => o.x.n_bytes() + weight(&o.gate) + weight(&o.up) + o.out.n_bytes(),
+        // q is read and written; k and v are read, and written in the cache's type.
+        Op::RopeStore(o) => {
+            let stored = o.k.n_elements() * 2 * o.cache.k.dtype().size_of();
+            buffers(&[&o.q, &o.q, &o.k, &o.v]) + stored
+        }
+        Op::Attention(o) => {
+            let token_bytes = 2 * o.cache.n_kv_heads() * o.cache.head_dim() * o.cache.k.dtype().size_of();
+            buffers(&[&o.q, &o.out]) + o.q.n_rows() * n_tokens * token_bytes
+        }
+        Op::GatherRows(o) => 2 * o.out.n_bytes(),
+        Op::Argmax(o) => buffers(&[&o.x, &o.out]),
+        Op::Copy(o) => buffers(&[&o.src, &o.dst]),
+    };
+    bytes as u64
+}
+
+fn write_table(out: &mut impl Write, report: &Report, style: Style) -> Result {
+    writeln!(
+        out,
+        "{}; {:.1} GB/s of pure reading; {} tokens in the cache of each row\n",
+        output::printable(&report.device),
+        report.peak_bytes_per_s / 1e9,
+        report.depth
+    )?;
+    let mut table = Table::new(&["rows", "<op", "a step", "us", "bytes", "GB/s", "% of peak", "% of step"]);
+    for row in &report.ops {
+        table.row([
+            row.rows.to_string(),
+            row.op.clone(),
+            row.count.to_string(),
+            format!("{:.1}", row.us),
+            row.bytes.to_string(),
+            format!("{:.2}", row.bytes_per_s / 1e9),
+            format!("{:.1}", row.peak_fraction * 100.0),
+            format!("{:.1}", row.step_fraction * 100.0),
+        ]);
+    }
+    table.write(out, style)?;
+    Ok(())
+}
