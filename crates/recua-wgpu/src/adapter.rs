@@ -1,0 +1,226 @@
+//! Which adapter becomes the device, and why: a discrete GPU before an integrated one, a software adapter only where it is accepted.
+
+use recua_compute::{Error, Result};
+
+/// The environment variable that names the adapter: a part of its name, in any case.
+pub const ADAPTER_VARIABLE: &str = "RECUA_WGPU_ADAPTER";
+
+/// How the device is opened.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// A part of the adapter's name, in any case; `RECUA_WGPU_ADAPTER` if `None`. A software adapter that is named is accepted.
+    pub adapter: Option<String>,
+    /// Whether an adapter that computes on the CPU will do.
+    pub allow_software: bool,
+}
+
+/// One adapter of this machine, for reports.
+#[derive(Clone, Debug)]
+pub struct AdapterReport {
+    /// The name that the driver gives.
+    pub name: String,
+    /// `vulkan`, `metal` or `dx12`.
+    pub backend: String,
+    /// `discrete`, `integrated`, `virtual`, `software` or `other`.
+    pub kind: &'static str,
+    /// The driver and its version.
+    pub driver: String,
+    /// Whether [`crate::open`] with the same options takes it.
+    pub is_chosen: bool,
+    /// Why it is chosen or not.
+    pub reason: String,
+    /// What it has that kernels can use, and its limits.
+    pub detail: String,
+}
+
+/// Every adapter, the best first, judged with these options.
+pub fn adapters(options: &Options) -> Vec<AdapterReport> {
+    let candidates = candidates(&instance());
+    let wanted = wanted(options);
+    let chosen = choose(&candidates, options, wanted.as_deref());
+    let report = |(i, candidate): (usize, &Candidate)| AdapterReport {
+        name: candidate.info.name.clone(),
+        backend: candidate.info.backend.to_string(),
+        kind: kind(&candidate.info),
+        driver: format!("{} {}", candidate.info.driver, candidate.info.driver_info).trim().to_string(),
+        is_chosen: chosen == Some(i),
+        reason: match (candidate.problem(options, wanted.as_deref()), chosen) {
+            (Some(problem), _) => problem,
+            (None, Some(c)) if c == i => match &wanted {
+                Some(name) => format!("its name contains \"{name}\""),
+                None if is_software(&candidate.info) => "a software adapter, and there is no better one".into(),
+                None => format!("the best there is: {}", kind(&candidate.info)),
+            },
+            (None, _) => "another one is preferred".into(),
+        },
+        detail: candidate.detail(),
+    };
+    candidates.iter().enumerate().map(report).collect()
+}
+
+/// The adapter's device and queue, and what was asked for.
+pub(crate) struct Opened {
+    pub(crate) info: wgpu::AdapterInfo,
+    pub(crate) device: wgpu::Device,
+    pub(crate) queue: wgpu::Queue,
+    pub(crate) detail: String,
+}
+
+/// Opens the adapter that the options choose.
+pub(crate) fn open(options: &Options) -> Result<Opened> {
+    let lost = |message: String| Error::DeviceLost { device: "wgpu".into(), message };
+    let candidates = candidates(&instance());
+    let wanted = wanted(options);
+    let Some(chosen) = choose(&candidates, options, wanted.as_deref()) else {
+        let problem = |c: &Candidate| {
+            format!("{} ({})", c.info.name, c.problem(options, wanted.as_deref()).unwrap_or_default())
+        };
+        let seen: Vec<String> = candidates.iter().map(problem).collect();
+        let seen = if seen.is_empty() { "there is none".to_string() } else { seen.join("; ") };
+        return Err(lost(format!("no GPU adapter will do: {seen}")));
+    };
+    let candidate = &candidates[chosen];
+    let descriptor = wgpu::DeviceDescriptor {
+        label: Some("recua"),
+        required_features: candidate.features(),
+        required_limits: candidate.limits.clone(),
+        experimental_features: wgpu::ExperimentalFeatures::disabled(),
+        // Blocks that small allocations share; a larger one gets memory of its own.
+        memory_hints: wgpu::MemoryHints::Manual { suballocated_device_memory_block_size: 8 << 20..64 << 20 },
+        trace: wgpu::Trace::Off,
+    };
+    let (device, queue) = pollster::block_on(candidate.adapter.request_device(&descriptor))
+        .map_err(|e| lost(format!("{}: {e}", candidate.info.name)))?;
+    Ok(Opened { info: candidate.info.clone(), device, queue, detail: candidate.detail() })
+}
+
+fn instance() -> wgpu::Instance {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
+    descriptor.flags = wgpu::InstanceFlags::empty();
+    // An allocation that would exceed the driver's budget is refused, where drivers would rather page or abort.
+    descriptor.memory_budget_thresholds.for_resource_creation = Some(98);
+    wgpu::Instance::new(descriptor)
+}
+
+fn wanted(options: &Options) -> Option<String> {
+    let from_environment = || std::env::var(ADAPTER_VARIABLE).ok();
+    options.adapter.clone().or_else(from_environment).filter(|name| !name.is_empty())
+}
+
+struct Candidate {
+    adapter: wgpu::Adapter,
+    info: wgpu::AdapterInfo,
+    available: wgpu::Features,
+    limits: wgpu::Limits,
+}
+
+/// What kernels need on every adapter: sizes and offsets arrive as immediates.
+const NEEDED: wgpu::Features = wgpu::Features::IMMEDIATES;
+
+/// The bytes of immediates that every kernel may count on: what each Vulkan driver has.
+pub(crate) const IMMEDIATE_BYTES: u32 = 128;
+
+/// Bindings of a kernel at most.
+pub(crate) const BINDINGS_MAX: u32 = 12;
+
+/// What kernels use where it is there.
+const USED: wgpu::Features = wgpu::Features::SUBGROUP
+    .union(wgpu::Features::SUBGROUP_BARRIER)
+    .union(wgpu::Features::SHADER_F16)
+    .union(wgpu::Features::TIMESTAMP_QUERY);
+
+impl Candidate {
+    fn features(&self) -> wgpu::Features {
+        self.available & (NEEDED | USED)
+    }
+
+    /// Why it will not do.
+    fn problem(&self, options: &Options, wanted: Option<&str>) -> Option<String> {
+        let downlevel = self.adapter.get_downlevel_capabilities();
+        if !downlevel.flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS) {
+            return Some("it has no compute shaders".into());
+        }
+        if !self.available.contains(NEEDED) || self.limits.max_immediate_size < IMMEDIATE_BYTES {
+            return Some(format!("it has no {IMMEDIATE_BYTES} bytes of immediates"));
+        }
+        if self.limits.max_storage_buffers_per_shader_stage < BINDINGS_MAX {
+            return Some(format!("it has fewer than {BINDINGS_MAX} storage buffers"));
+        }
+        match wanted {
+            Some(name) if self.info.name.to_lowercase().contains(&name.to_lowercase()) => None,
+            Some(name) => Some(format!("\"{name}\" is asked for")),
+            None if is_software(&self.info) && !options.allow_software => {
+                Some("a software adapter, which is used only if asked for".into())
+            }
+            None => None,
+        }
+    }
+
+    fn detail(&self) -> String {
+        let has = |feature, name| if self.available.contains(feature) { name } else { "" };
+        let used = [
+            has(wgpu::Features::SHADER_F16, "f16"),
+            has(wgpu::Features::TIMESTAMP_QUERY, "timestamps"),
+        ];
+        let subgroups = match (self.info.subgroup_min_size, self.info.subgroup_max_size) {
+            _ if !self.available.contains(wgpu::Features::SUBGROUP) => "no subgroups".to_string(),
+            (min, max) if min == max => format!("subgroups of {max}"),
+            (min, max) => format!("subgroups of {min} to {max}"),
+        };
+        let used: String = used.iter().filter(|name| !name.is_empty()).map(|name| format!(", {name}")).collect();
+        let mib = |bytes: u64| bytes >> 20;
+        format!(
+            "{}, {}, {subgroups}{used}, buffers of {} MiB, bindings of {} MiB",
+            self.info.backend,
+            kind(&self.info),
+            mib(self.limits.max_buffer_size),
+            mib(self.limits.max_storage_buffer_binding_size)
+        )
+    }
+}
+
+fn candidates(instance: &wgpu::Instance) -> Vec<Candidate> {
+    let adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
+    let mut candidates: Vec<Candidate> = adapters
+        .into_iter()
+        .map(|adapter| Candidate {
+            info: adapter.get_info(),
+            available: adapter.features(),
+            limits: adapter.limits(),
+            adapter,
+        })
+        .collect();
+    // Stable, so that among equals the backend that wgpu lists first stays first.
+    candidates.sort_by_key(|candidate| rank(&candidate.info));
+    candidates
+}
+
+fn choose(candidates: &[Candidate], options: &Options, wanted: Option<&str>) -> Option<usize> {
+    candidates.iter().position(|candidate| candidate.problem(options, wanted).is_none())
+}
+
+/// The order of preference; the lowest is best.
+fn rank(info: &wgpu::AdapterInfo) -> u8 {
+    match info.device_type {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu => 2,
+        wgpu::DeviceType::Other => 3,
+        wgpu::DeviceType::Cpu => 4,
+    }
+}
+
+fn is_software(info: &wgpu::AdapterInfo) -> bool {
+    info.device_type == wgpu::DeviceType::Cpu
+}
+
+fn kind(info: &wgpu::AdapterInfo) -> &'static str {
+    match info.device_type {
+        wgpu::DeviceType::DiscreteGpu => "discrete",
+        wgpu::DeviceType::IntegratedGpu => "integrated",
+        wgpu::DeviceType::VirtualGpu => "virtual",
+        wgpu::DeviceType::Cpu => "software",
+        wgpu::DeviceType::Other => "other",
+    }
+}

@@ -1,0 +1,143 @@
+//! [`Gpu`]: what every part of this crate shares, and how wgpu's own errors become ours.
+
+use crate::adapter::Opened;
+use crate::memory::{Ledger, Memory};
+use crate::pipelines::Pipelines;
+use crate::status;
+use crate::submission::Receipts;
+use crate::transfer::Transfers;
+use recua_compute::{DeviceId, DeviceInfo, Error, Result};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// An opened adapter.
+pub(crate) struct Gpu {
+    pub(crate) id: DeviceId,
+    pub(crate) info: DeviceInfo,
+    pub(crate) device: wgpu::Device,
+    pub(crate) queue: wgpu::Queue,
+    pub(crate) limits: wgpu::Limits,
+    pub(crate) features: wgpu::Features,
+    pub(crate) pipelines: Pipelines,
+    /// Bytes allocated, and the recordings that name them.
+    pub(crate) ledger: Arc<Ledger>,
+    /// Where kernels report indexes that are out of range.
+    pub(crate) status: Memory,
+    pub(crate) receipts: Receipts,
+    /// Scratch that ops share; each entry only grows.
+    workspaces: Mutex<HashMap<&'static str, Arc<Memory>>>,
+    /// Counts the growths of workspaces.
+    generation: AtomicU64,
+    pub(crate) transfers: Transfers,
+    faults: Arc<Faults>,
+}
+
+/// What wgpu reported outside any call of ours.
+#[derive(Default)]
+struct Faults {
+    lost: Mutex<Option<String>>,
+    uncaptured: Mutex<Option<wgpu::Error>>,
+}
+
+/// A panic elsewhere leaves nothing behind these locks that could be half done.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Gpu {
+    pub(crate) fn new(opened: Opened) -> Result<Gpu> {
+        let Opened { info, device, queue, detail } = opened;
+        let faults = Arc::new(Faults::default());
+        let on_lost = faults.clone();
+        device.set_device_lost_callback(move |reason, message| {
+            lock(&on_lost.lost).get_or_insert(format!("{reason:?}: {message}"));
+        });
+        let on_error = faults.clone();
+        device.on_uncaptured_error(Arc::new(move |error| {
+            lock(&on_error.uncaptured).get_or_insert(error);
+        }));
+        let name = info.name.clone();
+        let info = DeviceInfo { kind: "wgpu".into(), name: name.clone(), detail, memory_bytes: None };
+        let (limits, features) = (device.limits(), device.features());
+        let ledger = Arc::new(Ledger::default());
+        let status = Memory::new(&device, &name, &limits, &ledger, status::BYTES, "the status of kernels")?;
+        Ok(Gpu {
+            id: DeviceId::unique(),
+            info,
+            pipelines: Pipelines::default(),
+            receipts: Receipts::default(),
+            workspaces: Mutex::default(),
+            generation: AtomicU64::new(0),
+            transfers: Transfers::default(),
+            device,
+            queue,
+            limits,
+            features,
+            ledger,
+            status,
+            faults,
+        })
+    }
+
+    /// Fresh memory, zero-filled. `what` is for the error.
+    pub(crate) fn alloc(&self, n_bytes: usize, what: &str) -> Result<Memory> {
+        self.check()?;
+        Memory::new(&self.device, &self.info.name, &self.limits, &self.ledger, n_bytes, what)
+    }
+
+    /// Scratch of at least `n_bytes` that all ops share which ask by this name. Ops run one after the other, so nothing that must
+    /// outlive the op that wrote it belongs here.
+    pub(crate) fn workspace(&self, what: &'static str, n_bytes: usize) -> Result<Arc<Memory>> {
+        let mut workspaces = lock(&self.workspaces);
+        if let Some(memory) = workspaces.get(what).filter(|memory| memory.n_bytes() >= n_bytes) {
+            return Ok(memory.clone());
+        }
+        let memory = Arc::new(self.alloc(n_bytes, what)?);
+        let _smaller = workspaces.insert(what, memory.clone());
+        self.generation.fetch_add(1, Ordering::Relaxed);
+        Ok(memory)
+    }
+
+    /// Changes whenever a workspace grows.
+    pub(crate) fn workspace_generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
+    /// Runs `f` and says what wgpu found wrong with it.
+    pub(crate) fn scoped<T>(&self, f: impl FnOnce() -> T) -> std::result::Result<T, wgpu::Error> {
+        let scopes = [wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Validation]
+            .map(|filter| self.device.push_error_scope(filter));
+        let value = f();
+        // The innermost scope goes first.
+        let errors = scopes.into_iter().rev().filter_map(|scope| pollster::block_on(scope.pop()));
+        errors.reduce(|first, _| first).map_or(Ok(value), Err)
+    }
+
+    /// Fails if the device is gone or an earlier call left an error behind.
+    pub(crate) fn check(&self) -> Result<()> {
+        if let Some(message) = &*lock(&self.faults.lost) {
+            return Err(self.lost(message.clone()));
+        }
+        match lock(&self.faults.uncaptured).take() {
+            Some(error) => Err(self.error("work submitted before", error)),
+            None => Ok(()),
+        }
+    }
+
+    /// wgpu's error as ours; `what` was being done.
+    pub(crate) fn error(&self, what: &str, error: wgpu::Error) -> Error {
+        match error {
+            wgpu::Error::OutOfMemory { .. } => {
+                Error::OutOfMemory { device: self.info.name.clone(), what: what.into(), requested_bytes: 0 }
+            }
+            wgpu::Error::Validation { description, .. } | wgpu::Error::Internal { description, .. } => {
+                Error::KernelRun { name: what.into(), message: description }
+            }
+        }
+    }
+
+    pub(crate) fn lost(&self, message: String) -> Error {
+        Error::DeviceLost { device: self.info.name.clone(), message }
+    }
+}

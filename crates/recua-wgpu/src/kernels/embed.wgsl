@@ -1,0 +1,62 @@
+// out[r] = table[tokens[r]], decoded.
+// Bindings: 0 status, 1 tokens, 2 table (a piece of it), 3 out. An invocation decodes a part of 64 columns of one row.
+// Bound by latency: a row is a few kilobytes. The layout is that of the products, so a tied table is held once.
+#import status
+#import matmul_decode
+#import formats/*
+
+struct Args {
+    k: u32,
+    rows: u32,
+    units: u32,
+    // Rows of the whole table.
+    n: u32,
+    // The piece of the table that is bound: its first row, and how many.
+    first: u32,
+    count: u32,
+    tokens: u32,
+    out: u32,
+}
+
+var<immediate> args: Args;
+
+@group(0) @binding(1) var<storage, read> tokens: array<u32>;
+@group(0) @binding(2) var<storage, read> table: array<vec4<u32>>;
+@group(0) @binding(3) var<storage, read_write> out: array<f32>;
+
+fn vector_at(i: u32) -> vec4<u32> {
+    return table[i];
+}
+
+fn word_at(i: u32) -> u32 {
+    return table[i >> 2u][i & 3u];
+}
+
+@compute @workgroup_size(64)
+fn embed(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let p = group.x * 64u + local;
+    let row = group.y;
+    let token = tokens[args.tokens + row];
+    if token >= args.n {
+        if p == 0u {
+            report(1u, token, args.n);
+        }
+        return;
+    }
+    if p >= args.units * PARTS || token < args.first || token >= args.first + args.count {
+        return;
+    }
+    let table_row = token - args.first;
+    let unit = p / PARTS;
+    let part = p % PARTS;
+    let raw = load(((table_row >> 5u) * args.units + unit) * UNIT_VECTORS, table_row & 31u, part);
+    for (var i = 0u; i < 4u; i++) {
+        let first = unit * PARTS * 64u + column(part, i);
+        let v = values(raw, part, i);
+        for (var j = 0u; j < 16u; j++) {
+            if first + j < args.k {
+                out[args.out + row * args.k + first + j] = v[j >> 2u][j & 3u];
+            }
+        }
+    }
+}

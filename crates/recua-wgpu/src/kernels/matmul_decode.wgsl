@@ -1,0 +1,98 @@
+// Codes into numbers, for the includes in formats/. Such an include has, for one weight type:
+//   `layout UNIT: RANGES`  a comment that the re-layout reads (see weight.rs): columns of a unit, bytes of a unit piece by piece;
+//   PARTS, UNIT_VECTORS    parts of 64 columns in a unit, and vectors of 16 bytes in a unit of 32 rows;
+//   load(unit, lane, part) what row `lane` of 32 needs for a part (`unit`: the index of the unit's first vector);
+//   column(part, i)        the first of the 16 columns of run `i` (of 4) of a part, counted from the unit's start;
+//   values(raw, part, i)   the run's 16 values.
+// The kernel gives `vector_at(i)` (16 bytes) and `word_at(i)` (4 bytes). HALF: values are f16, eight times as large (matmul_tensor.wgsl says
+// why), in the order 0 2 1 3 of every four; else f32 in order.
+
+// Only the first component: a software driver gets the second one wrong.
+fn half_at(bits: u32) -> f32 {
+    return unpack2x16float(bits & 0xffffu).x;
+}
+
+fn byte_at(word: u32, i: u32) -> u32 {
+    return (word >> (8u * i)) & 255u;
+}
+
+fn signed_byte(byte: u32) -> f32 {
+    return f32(bitcast<i32>(byte << 24u) >> 24u);
+}
+
+#ifdef HALF
+alias Values = array<vec4<f16>, 4>;
+
+// scale * (code - offset) + min for 16 codes, a byte each. 0x6400 is 1024 in f16, whose last bit counts ones.
+fn affine(codes: vec4<u32>, offset: f32, scale: f32, min: f32) -> Values {
+    let bias = vec2<f16>(f16(1024.0 + offset));
+    let s = vec2<f16>(f16(scale * 8.0));
+    let m = vec2<f16>(f16(min * 8.0));
+    let even = (codes & vec4<u32>(0x00ff00ffu)) | vec4<u32>(0x64006400u);
+    let odd = ((codes >> vec4<u32>(8u)) & vec4<u32>(0x00ff00ffu)) | vec4<u32>(0x64006400u);
+    return Values(
+        vec4<f16>(fma(bitcast<vec2<f16>>(even.x) - bias, s, m), fma(bitcast<vec2<f16>>(odd.x) - bias, s, m)),
+        vec4<f16>(fma(bitcast<vec2<f16>>(even.y) - bias, s, m), fma(bitcast<vec2<f16>>(odd.y) - bias, s, m)),
+        vec4<f16>(fma(bitcast<vec2<f16>>(even.z) - bias, s, m), fma(bitcast<vec2<f16>>(odd.z) - bias, s, m)),
+        vec4<f16>(fma(bitcast<vec2<f16>>(even.w) - bias, s, m), fma(bitcast<vec2<f16>>(odd.w) - bias, s, m)),
+    );
+}
+
+// Four neighbouring values.
+fn plain(v: vec4<f32>) -> vec4<f16> {
+    return vec4<f16>(v.xzyw * 8.0);
+}
+#else
+alias Values = array<vec4<f32>, 4>;
+
+fn affine4(codes: u32, offset: f32, scale: f32, min: f32) -> vec4<f32> {
+    return fma(vec4<f32>(unpack4xU8(codes)) - vec4<f32>(offset), vec4<f32>(scale), vec4<f32>(min));
+}
+
+// scale * (code - offset) + min for 16 codes, a byte each.
+fn affine(codes: vec4<u32>, offset: f32, scale: f32, min: f32) -> Values {
+    return Values(
+        affine4(codes.x, offset, scale, min),
+        affine4(codes.y, offset, scale, min),
+        affine4(codes.z, offset, scale, min),
+        affine4(codes.w, offset, scale, min),
+    );
+}
+
+// Four neighbouring values.
+fn plain(v: vec4<f32>) -> vec4<f32> {
+    return v;
+}
+#endif
+
+// Nibble `i` of every byte, as bytes.
+fn nibbles(v: vec4<u32>, i: u32) -> vec4<u32> {
+    return (v >> vec4<u32>(4u * i)) & vec4<u32>(0x0f0f0f0fu);
+}
+
+// Four nibbles, a byte each, by 16 levels of a byte each.
+fn look_up4(indexes: u32, levels: vec4<u32>) -> u32 {
+    var out = 0u;
+    for (var i = 0u; i < 4u; i++) {
+        let index = byte_at(indexes, i);
+        let pair = select(levels.xy, levels.zw, index >= 8u);
+        let word = select(pair.x, pair.y, (index & 4u) != 0u);
+        out |= byte_at(word, index & 3u) << (8u * i);
+    }
+    return out;
+}
+
+fn look_up(indexes: vec4<u32>, levels: vec4<u32>) -> vec4<u32> {
+    return vec4<u32>(
+        look_up4(indexes.x, levels),
+        look_up4(indexes.y, levels),
+        look_up4(indexes.z, levels),
+        look_up4(indexes.w, levels),
+    );
+}
+
+// 16 bits as one bit in each of 16 bytes.
+fn spread(bits: u32) -> vec4<u32> {
+    let four = (vec4<u32>(bits) >> vec4<u32>(0u, 4u, 8u, 12u)) & vec4<u32>(15u);
+    return (four * vec4<u32>(0x00204081u)) & vec4<u32>(0x01010101u);
+}

@@ -1,0 +1,162 @@
+//! The ops but for the products: how each becomes dispatches. The kernels tell what they do.
+
+mod attention;
+mod rope_store;
+
+pub(crate) use attention::attention;
+pub(crate) use rope_store::rope_store;
+
+use crate::gpu::Gpu;
+use crate::memory::{Binding, Memory};
+use crate::pipelines::KernelKey;
+use crate::record::Recorder;
+use crate::transfer::windows;
+use bytemuck::{Pod, bytes_of};
+use recua_compute::{Argmax, Buffer, Copy, Error, GatherRows, Result, RmsNorm, RowMap};
+
+/// Workgroups for `n` pieces of work, in two dimensions: a kernel computes `y * num_workgroups.x + x` and skips what is too much.
+pub(crate) fn grid(gpu: &Gpu, n: u64) -> [u32; 3] {
+    let x_max = u64::from(gpu.limits.max_compute_workgroups_per_dimension);
+    let y = n.div_ceil(x_max).max(1);
+    [n.div_ceil(y) as u32, y as u32, 1]
+}
+
+/// A size as kernels take it.
+pub(crate) fn u32_of(op: &'static str, what: &str, n: usize) -> Result<u32> {
+    u32::try_from(n).map_err(|_| Error::Argument { op, problem: format!("{what} of {n} is too large") })
+}
+
+/// Several words as immediates.
+fn words<const N: usize>(words: &[u32; N]) -> &[u8]
+where
+    [u32; N]: Pod,
+{
+    bytes_of(words)
+}
+
+/// See [`RmsNorm`].
+pub(crate) fn rms_norm(op: &RmsNorm, recorder: &mut Recorder<'_>) -> Result<()> {
+    let gpu = recorder.gpu;
+    let dim = u32_of("rms_norm", "a row", op.x.n_cols())?;
+    let (weight, weight_start) = Binding::read(gpu, &op.weight)?;
+    let in_place = op.x.is_same(&op.out);
+    let kernel = KernelKey::new("rms_norm").define_if(in_place, "IN_PLACE");
+    let xs = windows(gpu, &op.x, usize::MAX, false)?;
+    for (x, out) in xs.iter().zip(windows(gpu, &op.out, usize::MAX, true)?) {
+        let args = [x.n_rows, dim, x.start, weight_start, out.start, op.eps.to_bits()];
+        let groups = grid(gpu, x.n_rows.into());
+        if in_place {
+            recorder.dispatch(&kernel, &[weight, out.binding], words(&args), groups)?;
+        } else {
+            recorder.dispatch(&kernel, &[weight, out.binding, x.binding], words(&args), groups)?;
+        }
+    }
+    Ok(())
+}
+
+/// See [`GatherRows`].
+pub(crate) fn gather_rows(op: &GatherRows, recorder: &mut Recorder<'_>) -> Result<()> {
+    let gpu = recorder.gpu;
+    let dim = u32_of("gather_rows", "a row", op.x.n_cols())?;
+    let n_rows = u32_of("gather_rows", "a number of rows", op.x.n_rows())?;
+    if op.indexes.n_elements() == 0 {
+        return Ok(());
+    }
+    let (indexes, indexes_start) = Binding::read(gpu, &op.indexes)?;
+    for x in windows(gpu, &op.x, usize::MAX, false)? {
+        for out in windows(gpu, &op.out, usize::MAX, true)? {
+            let start = indexes_start + out.first_row;
+            let args = [out.n_rows, dim, n_rows, x.first_row, x.n_rows, x.start, start, out.start];
+            let bindings = [recorder.status(), indexes, x.binding, out.binding];
+            let groups = grid(gpu, out.n_rows.into());
+            recorder.dispatch(&KernelKey::new("gather_rows"), &bindings, words(&args), groups)?;
+        }
+    }
+    Ok(())
+}
+
+/// Columns that one workgroup of `argmax` looks at.
+const ARGMAX_COLUMNS: u32 = 8192;
+
+/// See [`Argmax`].
+pub(crate) fn argmax(op: &Argmax, recorder: &mut Recorder<'_>) -> Result<()> {
+    let gpu = recorder.gpu;
+    let columns = u32_of("argmax", "a row", op.x.n_cols())?;
+    let parts = columns.div_ceil(ARGMAX_COLUMNS);
+    let n_rows = op.x.n_rows();
+    let found = recorder.workspace("the parts of argmax", n_rows * parts as usize * 8)?;
+    let (out, out_start) = Binding::write(gpu, &op.out)?;
+    for x in windows(gpu, &op.x, usize::MAX, false)? {
+        let args = [x.n_rows, columns, parts, ARGMAX_COLUMNS, x.start, out_start + x.first_row];
+        let kernel = |entry| KernelKey::new("argmax").entry(entry);
+        let bindings = [x.binding, Binding::all(&found, true), out];
+        let groups = grid(gpu, u64::from(x.n_rows) * u64::from(parts));
+        let entry = if parts == 1 { "argmax" } else { "argmax_part" };
+        recorder.dispatch(&kernel(entry), &bindings, words(&args), groups)?;
+        if parts > 1 {
+            let groups = grid(gpu, u64::from(x.n_rows).div_ceil(64));
+            recorder.dispatch(&kernel("argmax_merge"), &bindings, words(&args), groups)?;
+        }
+    }
+    Ok(())
+}
+
+/// See [`Copy`].
+pub(crate) fn copy(op: &Copy, recorder: &mut Recorder<'_>) -> Result<()> {
+    let place = |b| Ok((Memory::of(b)?, b.offset_bytes() as u64));
+    copy_bytes(recorder, place(&op.src)?, place(&op.dst)?, op.src.n_bytes() as u64)
+}
+
+/// Copies bytes between two places that do not overlap, wherever they begin.
+pub(crate) fn copy_bytes(
+    recorder: &mut Recorder<'_>,
+    (src, src_start): (&Memory, u64),
+    (dst, dst_start): (&Memory, u64),
+    n_bytes: u64,
+) -> Result<()> {
+    let gpu = recorder.gpu;
+    let slack = u64::from(gpu.limits.min_storage_buffer_offset_alignment) + 32;
+    // A multiple of four, so that each piece has the alignment of the first.
+    let piece = (gpu.limits.max_storage_buffer_binding_size - slack).min(1 << 30) / 4 * 4;
+    let mut done = 0;
+    while done < n_bytes {
+        let n = piece.min(n_bytes - done);
+        let (from, to) = (src_start + done, dst_start + done);
+        let (src, src_rest) = Binding::part(gpu, src, from, from + n, false)?;
+        let (dst, dst_rest) = Binding::part(gpu, dst, to, to + n, true)?;
+        let is_aligned = from % 4 == 0 && to % 4 == 0 && n % 4 == 0;
+        let args = [n as u32, src_rest, dst_rest];
+        let n_words = n / 4 + 2;
+        let groups = n_words.div_ceil(256 * 4).clamp(1, 32_768) as u32;
+        let kernel = KernelKey::new("copy").define_if(is_aligned, "ALIGNED");
+        recorder.dispatch(&kernel, &[src, dst], words(&args), [groups, 1, 1])?;
+        done += n;
+    }
+    Ok(())
+}
+
+/// The bindings of a row map, and its part of the arguments (`row_map.wgsl`).
+struct Rows<'a> {
+    positions: Binding<'a>,
+    sequences: Binding<'a>,
+    pages: Binding<'a>,
+    /// `positions_start, sequences_start, pages_start, n_sequences, pages_max`
+    args: [u32; 5],
+}
+
+impl<'a> Rows<'a> {
+    fn new(op: &'static str, gpu: &Gpu, map: &'a RowMap) -> Result<Rows<'a>> {
+        let (positions, positions_start) = Binding::read(gpu, &map.positions)?;
+        let (sequences, sequences_start) = Binding::read(gpu, &map.sequences)?;
+        let (pages, pages_start) = Binding::read(gpu, &map.pages)?;
+        let n_sequences = u32_of(op, "a number of sequences", map.pages.n_rows())?;
+        let pages_max = u32_of(op, "a number of pages", map.pages.n_cols())?;
+        let args = [positions_start, sequences_start, pages_start, n_sequences, pages_max];
+        Ok(Rows { positions, sequences, pages, args })
+    }
+}
+
+/// A cache's binding and where it begins, in words.
+fn cache<'a>(gpu: &Gpu, buffer: &'a Buffer, write: bool) -> Result<(Binding<'a>, u32)> {
+    if write { Binding::write(gpu, buffer) } else { Binding::read(gpu, buffer) }
+}

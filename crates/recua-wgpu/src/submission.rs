@@ -1,0 +1,240 @@
+//! What is under way: commands with their receipt, which brings back the device's time and what kernels reported.
+
+use crate::gpu::{Gpu, lock};
+use crate::record::Recording;
+use crate::status::{self, Report};
+use recua_compute::{Pending, Result};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// Bytes of two timestamps.
+const TIMES_BYTES: u64 = 16;
+
+/// A list of commands that is ready to run.
+pub(crate) struct Encoded {
+    pub(crate) commands: wgpu::CommandBuffer,
+    pub(crate) receipt: Option<Receipt>,
+}
+
+/// What a list of commands leaves behind for the host: the status of its kernels and its two timestamps.
+pub(crate) struct Receipt {
+    staging: wgpu::Buffer,
+    times: Option<(wgpu::QuerySet, wgpu::Buffer)>,
+    has_status: bool,
+}
+
+/// Receipts that are free, and those of submissions nobody waited for.
+#[derive(Default)]
+pub(crate) struct Receipts {
+    free: Mutex<Vec<Receipt>>,
+    unread: Mutex<Vec<Receipt>>,
+}
+
+/// Free receipts that are kept.
+const FREE_MAX: usize = 64;
+/// Unread receipts that are kept; of older ones, what they report is lost.
+const UNREAD_MAX: usize = 64;
+
+impl Gpu {
+    /// Replays recordings into one command buffer: one compute pass.
+    pub(crate) fn encode(&self, recording: &Recording) -> Result<Encoded> {
+        let has_times = self.features.contains(wgpu::Features::TIMESTAMP_QUERY);
+        let has_receipt = (has_times || recording.uses_status) && !recording.steps.is_empty();
+        let mut receipt = if has_receipt { Some(self.receipt(has_times)) } else { None };
+        let commands = self.scoped(|| {
+            let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            if recording.steps.is_empty() {
+                return encoder.finish();
+            }
+            if recording.uses_status {
+                encoder.clear_buffer(self.status.buffer(), 0, None);
+            }
+            let times = receipt.as_ref().and_then(|receipt| receipt.times.as_ref());
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+                label: None,
+                timestamp_writes: times.map(|(query_set, _)| wgpu::ComputePassTimestampWrites {
+                    query_set,
+                    beginning_of_pass_write_index: Some(0),
+                    end_of_pass_write_index: Some(1),
+                }),
+            });
+            let mut last = std::ptr::null();
+            for step in &recording.steps {
+                let pipeline = Arc::as_ptr(&step.pipeline);
+                if pipeline != last {
+                    pass.set_pipeline(&step.pipeline.pipeline);
+                    last = pipeline;
+                }
+                pass.set_bind_group(0, &step.bind_group, &[]);
+                if !step.immediates.is_empty() {
+                    pass.set_immediates(0, &step.immediates);
+                }
+                let [x, y, z] = step.groups;
+                pass.dispatch_workgroups(x, y, z);
+            }
+            drop(pass);
+            if let Some(receipt) = &mut receipt {
+                receipt.has_status = recording.uses_status;
+                if let Some((query_set, resolved)) = &receipt.times {
+                    encoder.resolve_query_set(query_set, 0..2, resolved, 0);
+                    let at = status::BYTES as u64;
+                    encoder.copy_buffer_to_buffer(resolved, 0, &receipt.staging, at, Some(TIMES_BYTES));
+                }
+                if receipt.has_status {
+                    let status = self.status.buffer();
+                    encoder.copy_buffer_to_buffer(status, 0, &receipt.staging, 0, Some(status::BYTES as u64));
+                }
+            }
+            encoder.finish()
+        });
+        let commands = commands.map_err(|e| self.error("a list of commands", e))?;
+        Ok(Encoded { commands, receipt })
+    }
+
+    fn receipt(&self, has_times: bool) -> Receipt {
+        if let Some(receipt) = lock(&self.receipts.free).pop() {
+            return receipt;
+        }
+        let buffer = |size, usage| {
+            let descriptor = wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false };
+            self.device.create_buffer(&descriptor)
+        };
+        let read = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        let resolve = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
+        let query_set = || {
+            self.device.create_query_set(&wgpu::QuerySetDescriptor {
+                label: None,
+                ty: wgpu::QueryType::Timestamp,
+                count: 2,
+            })
+        };
+        Receipt {
+            staging: buffer(status::BYTES as u64 + TIMES_BYTES, read),
+            times: has_times.then(|| (query_set(), buffer(TIMES_BYTES, resolve))),
+            has_status: false,
+        }
+    }
+
+    /// Starts lists of commands in order.
+    pub(crate) fn start(self: &Arc<Self>, list: Vec<Encoded>) -> Result<InFlight> {
+        self.check()?;
+        let (commands, receipts): (Vec<_>, Vec<_>) = list.into_iter().map(|e| (e.commands, e.receipt)).unzip();
+        let receipts: Vec<Receipt> = receipts.into_iter().flatten().collect();
+        let index = self.queue.submit(commands);
+        for receipt in &receipts {
+            receipt.staging.map_async(wgpu::MapMode::Read, .., |_| {});
+        }
+        let done = Arc::new(AtomicBool::new(false));
+        let on_done = done.clone();
+        self.queue.on_submitted_work_done(move || on_done.store(true, Ordering::Release));
+        let state = Mutex::new(State { receipts, report: None, time: None });
+        Ok(InFlight { gpu: self.clone(), index, done, state })
+    }
+
+    /// Blocks until a submission is done.
+    pub(crate) fn wait(&self, index: Option<wgpu::SubmissionIndex>) -> Result<()> {
+        let waited = self.device.poll(wgpu::PollType::Wait { submission_index: index, timeout: None });
+        self.check()?;
+        waited.map(drop).map_err(|e| self.lost(e.to_string()))
+    }
+
+    /// What submissions reported that nobody waited for; call it once their work is done.
+    pub(crate) fn check_unread(&self) -> Result<()> {
+        let unread = std::mem::take(&mut *lock(&self.receipts.unread));
+        let mut first = None;
+        for receipt in unread {
+            let (report, _) = self.collect(receipt);
+            first = first.or(report);
+        }
+        first.map_or(Ok(()), |report| Err(report.error()))
+    }
+
+    /// Reads a receipt whose work is done and frees it: what was reported, and the timestamps.
+    fn collect(&self, receipt: Receipt) -> (Option<Report>, Option<[u64; 2]>) {
+        let Ok(bytes) = receipt.staging.get_mapped_range(..) else { return (None, None) };
+        let mut words = [0u32; 8];
+        bytemuck::bytes_of_mut(&mut words).copy_from_slice(&bytes[..32]);
+        drop(bytes);
+        receipt.staging.unmap();
+        let [code, index, limit, rest, begin_low, begin_high, end_low, end_high] = words;
+        let report = if receipt.has_status { Report::new([code, index, limit, rest]) } else { None };
+        let join = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
+        let times = receipt.times.is_some().then(|| [join(begin_low, begin_high), join(end_low, end_high)]);
+        let mut free = lock(&self.receipts.free);
+        if free.len() < FREE_MAX {
+            free.push(receipt);
+        }
+        (report, times)
+    }
+}
+
+/// Work under way.
+pub(crate) struct InFlight {
+    gpu: Arc<Gpu>,
+    index: wgpu::SubmissionIndex,
+    done: Arc<AtomicBool>,
+    state: Mutex<State>,
+}
+
+struct State {
+    receipts: Vec<Receipt>,
+    report: Option<Report>,
+    time: Option<Duration>,
+}
+
+impl InFlight {
+    /// Reads the receipts; the work is done.
+    fn collect(&self) -> Option<Report> {
+        let mut state = lock(&self.state);
+        let mut span: Option<[u64; 2]> = None;
+        for receipt in std::mem::take(&mut state.receipts) {
+            let (report, times) = self.gpu.collect(receipt);
+            state.report = state.report.or(report);
+            if let Some([begin, end]) = times {
+                let [first, last] = span.unwrap_or([begin, end]);
+                span = Some([first.min(begin), last.max(end)]);
+            }
+        }
+        if let Some([begin, end]) = span {
+            let ns = end.saturating_sub(begin) as f64 * f64::from(self.gpu.queue.get_timestamp_period());
+            state.time = Some(Duration::from_nanos(ns as u64));
+        }
+        state.report
+    }
+}
+
+impl Pending for InFlight {
+    fn wait(&self) -> Result<()> {
+        self.gpu.wait(Some(self.index.clone()))?;
+        match self.collect() {
+            Some(report) => Err(report.error()),
+            None => Ok(()),
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        // Callbacks run only while somebody polls. An error shows up in `wait`.
+        let _ = self.gpu.device.poll(wgpu::PollType::Poll);
+        self.done.load(Ordering::Acquire)
+    }
+
+    fn gpu_time(&self) -> Option<Duration> {
+        if !self.is_done() {
+            return None;
+        }
+        self.collect();
+        lock(&self.state).time
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let receipts = std::mem::take(&mut lock(&self.state).receipts);
+        let with_status = receipts.into_iter().filter(|receipt| receipt.has_status);
+        let mut unread = lock(&self.gpu.receipts.unread);
+        unread.extend(with_status);
+        let n = unread.len();
+        unread.drain(..n.saturating_sub(UNREAD_MAX));
+    }
+}

@@ -1,0 +1,155 @@
+//! Hand-written WGSL kernels: buffers are `@group(0) @binding(i)` in the order of the arguments, bytes fill `var<immediate>`. The
+//! entry point is the one named as the kernel, or the only one.
+
+use crate::adapter::IMMEDIATE_BYTES;
+use crate::gpu::{Gpu, lock};
+use crate::memory::{Binding, Memory};
+use crate::pipelines::{Access, Compile, Pipeline, widen};
+use crate::record::{Recorder, access};
+use recua_compute::{Error, KernelArg, KernelSource, Result};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+/// A kernel that compiled.
+pub(crate) struct UserKernel {
+    name: String,
+    source: String,
+    entry: String,
+    constants: Vec<(String, f64)>,
+    /// Whether each binding is `read_write`.
+    bindings: Vec<bool>,
+    immediate_bytes: u32,
+    pipelines: Mutex<HashMap<Access, Arc<Pipeline>>>,
+}
+
+impl UserKernel {
+    /// Compiles the source; what is wrong with it is in the error.
+    pub(crate) fn compile(
+        gpu: &Gpu,
+        name: &str,
+        source: &KernelSource,
+        constants: &[(String, f64)],
+    ) -> Result<UserKernel> {
+        let failed = |message: String| Error::KernelCompile {
+            name: name.into(),
+            device: gpu.info.name.clone(),
+            message,
+        };
+        let source = match source {
+            KernelSource::Wgsl(source) => source,
+            KernelSource::CudaC(_) => return Err(failed("the source is CUDA C++; this device runs WGSL".into())),
+            KernelSource::Rust(_) => return Err(failed("the source is a Rust function; this device runs WGSL".into())),
+        };
+        let module = naga::front::wgsl::parse_str(source).map_err(|e| failed(e.emit_to_string(source)))?;
+        let mut entries = module.entry_points.iter().filter(|entry| entry.stage == naga::ShaderStage::Compute);
+        let entry = match (entries.clone().find(|entry| entry.name == name), entries.next(), entries.next()) {
+            (Some(entry), ..) | (None, Some(entry), None) => entry.name.clone(),
+            (None, None, _) => return Err(failed("there is no @compute entry point".into())),
+            (None, ..) => return Err(failed(format!("no one of several entry points is named '{name}'"))),
+        };
+        let (mut found, mut immediate_bytes) = (Vec::new(), 0);
+        for (_, variable) in module.global_variables.iter() {
+            match (variable.space, &variable.binding) {
+                (naga::AddressSpace::Immediate, _) => {
+                    immediate_bytes = module.types[variable.ty].inner.size(module.to_ctx());
+                }
+                (naga::AddressSpace::Storage { access }, Some(at)) if at.group == 0 => {
+                    found.push((at.binding, access.contains(naga::StorageAccess::STORE)));
+                }
+                (_, Some(at)) => {
+                    return Err(failed(format!(
+                        "@group({}) @binding({}): arguments are `var<storage>` of group 0, bytes `var<immediate>`",
+                        at.group, at.binding
+                    )));
+                }
+                (_, None) => {}
+            }
+        }
+        found.sort_unstable();
+        if found.iter().enumerate().any(|(i, &(binding, _))| binding != i as u32) {
+            return Err(failed("the bindings are not numbered 0, 1, 2, … in the order of the arguments".into()));
+        }
+        if immediate_bytes > IMMEDIATE_BYTES {
+            return Err(failed(format!("{immediate_bytes} bytes of immediates, at most {IMMEDIATE_BYTES}")));
+        }
+        let kernel = UserKernel {
+            name: name.into(),
+            source: source.clone(),
+            entry,
+            constants: constants.to_vec(),
+            bindings: found.into_iter().map(|(_, is_written)| is_written).collect(),
+            immediate_bytes,
+            pipelines: Mutex::default(),
+        };
+        let writes = (0..).zip(&kernel.bindings).fold(0, |mask, (i, &write)| mask | u32::from(write) << i);
+        kernel.pipeline(gpu, Access { n_bindings: kernel.bindings.len() as u32, writes, widened: 0 })?;
+        Ok(kernel)
+    }
+
+    fn pipeline(&self, gpu: &Gpu, access: Access) -> Result<Arc<Pipeline>> {
+        if let Some(pipeline) = lock(&self.pipelines).get(&access) {
+            return Ok(pipeline.clone());
+        }
+        let mut source = self.source.clone();
+        widen(&mut source, access).map_err(|problem| {
+            let problem = format!("kernel '{}': an input shares the allocation of an output, and {problem}", self.name);
+            Error::Argument { op: "dispatch", problem }
+        })?;
+        let constants: Vec<(&str, f64)> = self.constants.iter().map(|(name, value)| (&**name, *value)).collect();
+        let compile = Compile {
+            name: &self.name,
+            source: &source,
+            entry: &self.entry,
+            constants: &constants,
+            checks: wgpu::ShaderRuntimeChecks::checked(),
+            is_foreign: true,
+        };
+        let pipeline = Arc::new(gpu.compile(compile, access, self.immediate_bytes.next_multiple_of(4))?);
+        Ok(lock(&self.pipelines).entry(access).or_insert(pipeline).clone())
+    }
+
+    /// Records a dispatch.
+    pub(crate) fn dispatch(
+        &self,
+        recorder: &mut Recorder<'_>,
+        groups: [u32; 3],
+        args: &[KernelArg<'_>],
+    ) -> Result<()> {
+        let wrong = |problem: String| Error::Argument {
+            op: "dispatch",
+            problem: format!("kernel '{}': {problem}", self.name),
+        };
+        let alignment = u64::from(recorder.gpu.limits.min_storage_buffer_offset_alignment);
+        let limit = recorder.gpu.limits.max_storage_buffer_binding_size;
+        let (mut bindings, mut bytes) = (Vec::new(), Vec::new());
+        for (i, arg) in args.iter().enumerate() {
+            if let KernelArg::Bytes(more) = arg {
+                bytes.extend_from_slice(more);
+            }
+            let Some(buffer) = arg.buffer() else { continue };
+            let is_written = *self.bindings.get(bindings.len()).unwrap_or(&false);
+            if is_written && !arg.is_written() {
+                return Err(wrong(format!("argument {i} is only to be read, the kernel declares it read_write")));
+            }
+            let (offset, size) = (buffer.offset_bytes() as u64, (buffer.n_bytes() as u64).next_multiple_of(4));
+            if offset % alignment != 0 {
+                let at = format!("argument {i} begins at byte {offset}, a multiple of {alignment} is needed");
+                return Err(wrong(at));
+            }
+            if size > limit {
+                return Err(wrong(format!("argument {i} has {size} bytes, at most {limit} can be bound")));
+            }
+            bindings.push(Binding { memory: Memory::of(buffer)?, offset, size, write: is_written });
+        }
+        if bindings.len() != self.bindings.len() {
+            let counts = format!("{} buffers for {} bindings", bindings.len(), self.bindings.len());
+            return Err(wrong(counts));
+        }
+        if bytes.len() != self.immediate_bytes as usize {
+            let counts = format!("{} bytes for immediates of {}", bytes.len(), self.immediate_bytes);
+            return Err(wrong(counts));
+        }
+        let pipeline = self.pipeline(recorder.gpu, access(&bindings))?;
+        recorder.push(&self.name, pipeline, &bindings, &bytes, groups)
+    }
+}
