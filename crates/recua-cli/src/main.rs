@@ -4,6 +4,8 @@
 
 mod args;
 mod bench;
+mod chat;
+mod doctor;
 mod failure;
 mod inspect;
 mod logits;
@@ -25,7 +27,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 
 use args::{Cli, Command};
-use failure::{Failure, Result};
+use failure::Result;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -40,6 +42,8 @@ fn main() -> ExitCode {
 fn dispatch(command: Command) -> Result {
     match command {
         Command::Run(args) => run::run(args),
+        Command::Chat(args) => chat::run(args),
+        Command::Doctor(args) => doctor::run(args),
         Command::Bench(args) => bench::run(args),
         Command::BenchMemory(args) => bench::memory::run(args),
         Command::VerifyBatch(args) => verify_batch::run(args),
@@ -50,7 +54,6 @@ fn dispatch(command: Command) -> Result {
         Command::Synth(args) => synth::run(args),
         Command::Completions { shell } => completions(shell),
         Command::Man => man(),
-        _ => Err(Failure::other("not yet")),
     }
 }
 

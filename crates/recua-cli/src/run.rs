@@ -11,7 +11,7 @@ use recua::chat::Message;
 use recua::{Engine, Event, LlamaConfig, Request, RequestId};
 
 use crate::args::RunArgs;
-use crate::failure::{Failure, OrFail, Result};
+use crate::failure::{Failure, Result};
 use crate::model::{self, ModelFile};
 use crate::output::{count, note};
 use crate::prompt::{self, Form};
@@ -144,15 +144,10 @@ impl Figures {
     }
 }
 
-/// The text and the end of an event, for those who only print.
+/// The text that an event adds to its answer.
 pub(crate) fn text_of(event: &Event) -> &str {
     match event {
         Event::Token { text, .. } | Event::Finished { text, .. } => text,
         Event::Failed { .. } => "",
     }
-}
-
-/// For `chat`, which adds one request at a time.
-pub(crate) fn add(engine: &mut Engine, request: Request) -> Result<RequestId> {
-    engine.add(request).or_user()
 }

@@ -1,0 +1,95 @@
+//! `recua doctor`: what this machine offers, in the form that a bug report needs.
+
+use std::io::Write;
+
+use recua::compute::cpu::Isa;
+use serde::Serialize;
+
+use crate::args::DoctorArgs;
+use crate::failure::{OrFail, Result};
+use crate::model;
+use crate::output::{self, bytes, printable, write_json};
+
+#[derive(Serialize)]
+struct Report {
+    version: &'static str,
+    os: &'static str,
+    arch: &'static str,
+    cores: usize,
+    instruction_sets: Vec<InstructionSet>,
+    devices: Vec<Device>,
+    /// Devices that recua is to have and this build has not.
+    devices_missing: Vec<&'static str>,
+}
+
+#[derive(Serialize)]
+struct InstructionSet {
+    name: &'static str,
+    available: bool,
+}
+
+#[derive(Serialize)]
+struct Device {
+    kind: String,
+    name: String,
+    detail: String,
+    memory_bytes: Option<u64>,
+    read_bytes_per_s: f64,
+}
+
+pub(crate) fn run(args: DoctorArgs) -> Result {
+    let report = examine(&args)?;
+    let mut out = output::stdout();
+    if args.json {
+        write_json(&mut out, &report)?;
+    } else {
+        write_pretty(&mut out, &report)?;
+    }
+    out.flush()?;
+    Ok(())
+}
+
+fn examine(args: &DoctorArgs) -> Result<Report> {
+    let device = model::open_device(&args.device)?;
+    let info = device.info();
+    let missing = ["wgpu", "cuda"].into_iter().filter(|name| !recua::DEVICE_NAMES.contains(name));
+    Ok(Report {
+        version: env!("CARGO_PKG_VERSION"),
+        os: std::env::consts::OS,
+        arch: std::env::consts::ARCH,
+        cores: crate::quantize::cores(),
+        instruction_sets: Isa::ALL
+            .map(|isa| InstructionSet { name: isa.name(), available: isa.is_available() })
+            .into(),
+        devices: vec![Device {
+            kind: info.kind.clone(),
+            name: info.name.clone(),
+            detail: info.detail.clone(),
+            memory_bytes: info.memory_bytes,
+            read_bytes_per_s: device.measure_read_bandwidth().or_other()?,
+        }],
+        devices_missing: missing.collect(),
+    })
+}
+
+fn write_pretty(out: &mut impl Write, report: &Report) -> Result {
+    let list = |names: Vec<&str>| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    let sets = report.instruction_sets.iter().filter(|set| set.available).map(|set| set.name);
+    writeln!(out, "recua             {} on {} {}", report.version, report.os, report.arch)?;
+    writeln!(out, "cores             {}", report.cores)?;
+    writeln!(out, "instruction sets  {}", list(sets.collect()))?;
+    for device in &report.devices {
+        let memory = device.memory_bytes.map_or("unknown".to_owned(), bytes);
+        writeln!(
+            out,
+            "device {:<10} {}, {}",
+            device.kind,
+            printable(&device.name),
+            printable(&device.detail)
+        )?;
+        writeln!(out, "  free memory     {memory}")?;
+        writeln!(out, "  pure reading    {:.1} GB/s, measured now", device.read_bytes_per_s / 1e9)?;
+    }
+    writeln!(out, "not in this build {}", list(report.devices_missing.clone()))?;
+    Ok(())
+}
