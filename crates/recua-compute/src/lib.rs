@@ -7,6 +7,8 @@
 //! of their own and implement [`Backend`].
 
 mod buffer;
+#[cfg(any(test, feature = "testing"))]
+pub mod cases;
 pub mod cpu;
 mod device;
 mod encoder;

@@ -1,0 +1,304 @@
+//! `rope_store` and `attention`, together: what the one writes only the other reads, in an order that is the device's own.
+//!
+//! Every (sequence, position) has data of its own, so a row is the same row in whichever pass it comes. The cache starts full of NaN,
+//! as slots behind a row may hold anything.
+
+use super::data::{Random, output, upload_f32, upload_u32};
+use super::{Measured, Report, Tolerance, run};
+use crate::buffer::{Buffer, DType};
+use crate::device::Device;
+use crate::error::Result;
+use crate::op::{Attention, HeadNorm, KvLayer, PAGE_TOKENS, RopeStore, RopeStyle, RowMap};
+use crate::plan::Record;
+use half::f16;
+use std::collections::HashMap;
+
+/// Pages that a sequence may have.
+const PAGES_MAX: usize = 4;
+
+/// A row: its sequence and its position.
+pub(super) type Row = (usize, usize);
+
+/// The sizes and options of a layer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Layer {
+    n_heads: usize,
+    n_kv_heads: usize,
+    head_dim: usize,
+    dtype: DType,
+    style: RopeStyle,
+    /// Elements of a head that are rotated.
+    n_rot: usize,
+    norm: bool,
+}
+
+const NORM_EPS: f32 = 1e-6;
+
+pub(super) fn layers() -> Vec<Layer> {
+    use RopeStyle::{Halves, Interleaved};
+    let layer = |(n_heads, n_kv_heads, head_dim), dtype, style, n_rot, norm| Layer {
+        n_heads,
+        n_kv_heads,
+        head_dim,
+        dtype,
+        style,
+        n_rot,
+        norm,
+    };
+    vec![
+        layer((4, 2, 64), DType::F16, Interleaved, 64, false),
+        layer((4, 2, 64), DType::F32, Halves, 64, true),
+        layer((2, 2, 32), DType::F16, Halves, 32, false),
+        layer((8, 1, 32), DType::F32, Interleaved, 20, true),
+        layer((5, 1, 80), DType::F16, Interleaved, 80, false),
+        layer((3, 1, 80), DType::F32, Halves, 32, false),
+        layer((4, 1, 128), DType::F16, Halves, 128, true),
+        layer((9, 3, 6), DType::F32, Interleaved, 6, false),
+        layer((2, 1, 256), DType::F16, Interleaved, 256, false),
+    ]
+}
+
+pub(super) fn check(device: &Device, report: &mut Report) {
+    // Sequences as (positions already there, new rows).
+    let batches: [&[(usize, usize)]; 6] = [
+        &[(0, 1)],
+        &[(0, 2)],
+        &[(0, 33)],
+        &[(63, 1), (0, 1), (31, 1), (32, 1), (100, 1), (7, 1), (64, 1)],
+        &[(5, 7), (0, 20), (40, 1), (30, 5)],
+        &[(0, 100), (90, 30), (126, 2)],
+    ];
+    for layer in layers() {
+        for sequences in batches {
+            let shape = format!("{layer:?}, (before, new) {sequences:?}");
+            report.case("attention", shape, || ragged(device, layer, sequences));
+        }
+    }
+}
+
+fn ragged(device: &Device, layer: Layer, sequences: &[(usize, usize)]) -> Result<Vec<Measured>> {
+    let world = World::new(device, layer, sequences.len(), 1)?;
+    let before = sequences.iter().enumerate().flat_map(|(s, &(n, _))| (0..n).map(move |p| (s, p)));
+    let before: Vec<Row> = before.collect();
+    if !before.is_empty() {
+        world.pass(&before)?;
+    }
+    let new = sequences.iter().enumerate().flat_map(|(s, &(n, new))| (n..n + new).map(move |p| (s, p)));
+    let new: Vec<Row> = new.collect();
+    let (q, out) = world.pass(&new)?;
+
+    let mut reference = Reference::new(layer);
+    let (mut expected_q, mut expected, mut q_units) = (Vec::new(), Vec::new(), Vec::new());
+    for &row in &new {
+        let q = reference.q(row);
+        expected.extend(reference.attention(row, &q));
+        for head in q.chunks(layer.head_dim) {
+            // A rotation mixes the two of a pair: in units of the head's size.
+            let size = (head.iter().map(|x| x * x).sum::<f64>() / layer.head_dim as f64).sqrt();
+            q_units.extend(head.iter().map(|_| size));
+        }
+        expected_q.extend(q);
+    }
+    let tolerance = if layer.dtype == DType::F16 { Tolerance::F16_CACHE } else { Tolerance::F32_CACHE };
+    Ok(vec![
+        Measured::new("rotated q", &q, &expected_q, |i| q_units[i], Tolerance::F32_ROWS),
+        Measured::new("out", &out, &expected, |_| 1.0, tolerance),
+    ])
+}
+
+/// What a row brings: `part` 0 is q, 1 is k, 2 is v.
+fn row_data(layer: Layer, row: Row, part: u64) -> Vec<f32> {
+    let heads = if part == 0 { layer.n_heads } else { layer.n_kv_heads };
+    let mut random = Random::new((row.0 as u64) << 40 | (row.1 as u64) << 8 | part);
+    // Scores that differ by a few: neither a mean nor a single token.
+    let size = if part == 0 { 3.0 } else { 1.0 };
+    (0..heads * layer.head_dim).map(|_| random.f32() * size).collect()
+}
+
+fn norm_weight(layer: Layer, part: u64) -> Vec<f32> {
+    Random::new(part ^ 0xbeef).f32s(layer.head_dim)
+}
+
+/// Cosines and sines `[positions, n_rot / 2, 2]`.
+fn table(layer: Layer) -> Vec<f32> {
+    let mut table = Vec::new();
+    for position in 0..PAGES_MAX * PAGE_TOKENS {
+        for i in 0..layer.n_rot / 2 {
+            let angle = position as f64 * 1e4f64.powf(-2.0 * i as f64 / layer.n_rot as f64);
+            table.extend([angle.cos() as f32, angle.sin() as f32]);
+        }
+    }
+    table
+}
+
+fn scale(layer: Layer) -> f32 {
+    1.0 / (layer.head_dim as f32).sqrt()
+}
+
+/// A layer's cache on a device, with its sequences at scattered pages.
+pub(super) struct World<'a> {
+    device: &'a Device,
+    layer: Layer,
+    cache: KvLayer,
+    table: Buffer,
+    norm: Option<HeadNorm>,
+    pages: Buffer,
+    /// The line of each sequence in the page table.
+    lines: Vec<usize>,
+}
+
+impl<'a> World<'a> {
+    /// `arrangement` decides which pages and which line a sequence gets.
+    pub(super) fn new(
+        device: &'a Device,
+        layer: Layer,
+        n_sequences: usize,
+        arrangement: u64,
+    ) -> Result<World<'a>> {
+        let Layer { n_kv_heads, head_dim, dtype, .. } = layer;
+        let mut random = Random::new(arrangement);
+        let n_lines = n_sequences + random.below(3);
+        let n_pages = n_lines * PAGES_MAX + random.below(4);
+        let shape = [n_pages, n_kv_heads, PAGE_TOKENS, head_dim];
+        let garbage = vec![0xffu8; shape.iter().product::<usize>() * dtype.size_of()];
+        let (k, v) = (device.upload(&garbage, dtype, &shape)?, device.upload(&garbage, dtype, &shape)?);
+        let pages: Vec<u32> = random.shuffled(n_pages).into_iter().map(|page| page as u32).collect();
+        let pages = upload_u32(device, &pages[..n_lines * PAGES_MAX], &[n_lines, PAGES_MAX])?;
+        let lines = random.shuffled(n_lines)[..n_sequences].to_vec();
+        let table = upload_f32(device, &table(layer), &[PAGES_MAX * PAGE_TOKENS, layer.n_rot / 2, 2])?;
+        let weight = |part| upload_f32(device, &norm_weight(layer, part), &[head_dim]);
+        let norm = match layer.norm {
+            true => Some(HeadNorm { q: weight(0)?, k: weight(1)?, eps: NORM_EPS }),
+            false => None,
+        };
+        Ok(World { device, layer, cache: KvLayer { k, v }, table, norm, pages, lines })
+    }
+
+    /// Runs `rows` in one pass; gives the rotated q and the results.
+    pub(super) fn pass(&self, rows: &[Row]) -> Result<(Vec<f32>, Vec<f32>)> {
+        let Layer { n_heads, n_kv_heads, head_dim, style, .. } = self.layer;
+        let (device, n) = (self.device, rows.len());
+        let data = |part, heads: usize| {
+            let values: Vec<f32> = rows.iter().flat_map(|&row| row_data(self.layer, row, part)).collect();
+            upload_f32(device, &values, &[n, heads * head_dim])
+        };
+        let (q, k, v) = (data(0, n_heads)?, data(1, n_kv_heads)?, data(2, n_kv_heads)?);
+        let column = |f: &dyn Fn(&Row) -> usize| {
+            upload_u32(device, &rows.iter().map(|row| f(row) as u32).collect::<Vec<_>>(), &[n])
+        };
+        let map = RowMap {
+            positions: column(&|row| row.1)?,
+            sequences: column(&|row| self.lines[row.0])?,
+            pages: self.pages.clone(),
+        };
+        let out = output(device, &[n, n_heads * head_dim])?;
+        let cache = self.cache.clone();
+        run(device, |plan| {
+            plan.rope_store(RopeStore {
+                q: q.clone(),
+                k,
+                v,
+                norm: self.norm.clone(),
+                table: self.table.clone(),
+                style,
+                rows: map.clone(),
+                cache: cache.clone(),
+            })?;
+            plan.attention(Attention {
+                q: q.clone(),
+                rows: map,
+                cache,
+                scale: scale(self.layer),
+                out: out.clone(),
+            })
+        })?;
+        Ok((device.read_vec(&q)?, device.read_vec(&out)?))
+    }
+}
+
+/// The same in f64.
+struct Reference {
+    layer: Layer,
+    table: Vec<f32>,
+    /// The rotated K and V of each row, as the cache's type holds them.
+    cache: HashMap<Row, (Vec<f64>, Vec<f64>)>,
+}
+
+impl Reference {
+    fn new(layer: Layer) -> Reference {
+        Reference { layer, table: table(layer), cache: HashMap::new() }
+    }
+
+    fn q(&self, row: Row) -> Vec<f64> {
+        self.rotated(row, 0)
+    }
+
+    fn rotated(&self, row: Row, part: u64) -> Vec<f64> {
+        let Layer { head_dim, n_rot, style, norm, .. } = self.layer;
+        let mut heads: Vec<f64> = row_data(self.layer, row, part).into_iter().map(f64::from).collect();
+        let weight = norm_weight(self.layer, part);
+        let angles = &self.table[row.1 * n_rot..][..n_rot];
+        for head in heads.chunks_exact_mut(head_dim) {
+            if norm {
+                let square = head.iter().map(|x| x * x).sum::<f64>() / head_dim as f64;
+                let scale = 1.0 / (square + f64::from(NORM_EPS)).sqrt();
+                head.iter_mut().zip(&weight).for_each(|(x, w)| *x *= scale * f64::from(*w));
+            }
+            for i in 0..n_rot / 2 {
+                let (a, b) = match style {
+                    RopeStyle::Interleaved => (2 * i, 2 * i + 1),
+                    RopeStyle::Halves => (i, i + n_rot / 2),
+                };
+                let (cos, sin) = (f64::from(angles[2 * i]), f64::from(angles[2 * i + 1]));
+                (head[a], head[b]) = (head[a] * cos - head[b] * sin, head[a] * sin + head[b] * cos);
+            }
+        }
+        heads
+    }
+
+    fn attention(&mut self, row: Row, q: &[f64]) -> Vec<f64> {
+        let layer = self.layer;
+        for position in 0..=row.1 {
+            let row = (row.0, position);
+            if !self.cache.contains_key(&row) {
+                let held = |x: f64| match layer.dtype {
+                    DType::F16 => f16::from_f64(x).to_f64(),
+                    _ => x,
+                };
+                let k = self.rotated(row, 1).into_iter().map(held).collect();
+                let v = row_data(layer, row, 2).into_iter().map(|x| held(x.into())).collect();
+                self.cache.insert(row, (k, v));
+            }
+        }
+        let mut out = Vec::new();
+        for (h, q) in q.chunks_exact(layer.head_dim).enumerate() {
+            let at = h / (layer.n_heads / layer.n_kv_heads) * layer.head_dim;
+            let held: Vec<_> = (0..=row.1).map(|position| &self.cache[&(row.0, position)]).collect();
+            let score = |k: &[f64]| -> f64 {
+                q.iter().zip(&k[at..]).map(|(q, k)| q * k).sum::<f64>() * f64::from(scale(layer))
+            };
+            let scores: Vec<f64> = held.iter().map(|(k, _)| score(k)).collect();
+            let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let weights: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
+            let total: f64 = weights.iter().sum();
+            for d in 0..layer.head_dim {
+                let sum: f64 = weights.iter().zip(&held).map(|(w, (_, v))| w * v[at + d]).sum();
+                out.push(sum / total);
+            }
+        }
+        out
+    }
+}
+
+/// The bits of every layer's results for one ragged set of sequences.
+pub(super) fn bits(device: &Device) -> Result<Vec<(String, Vec<u32>)>> {
+    let rows: Vec<Row> =
+        [40usize, 3, 70].into_iter().enumerate().flat_map(|(s, n)| (0..n).map(move |p| (s, p))).collect();
+    let mut all = Vec::new();
+    for layer in layers() {
+        let (q, out) = World::new(device, layer, 3, 1)?.pass(&rows)?;
+        let bits = q.iter().chain(&out).map(|x| x.to_bits()).collect();
+        all.push((format!("attention {layer:?}"), bits));
+    }
+    Ok(all)
+}

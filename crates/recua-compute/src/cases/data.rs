@@ -1,0 +1,141 @@
+//! Seeded data: numbers, blocks of every type, uploads.
+
+use crate::buffer::{Buffer, DType, Weight};
+use crate::device::Device;
+use crate::error::{Result, argument};
+use half::f16;
+use recua_gguf::GgmlType;
+
+/// SplitMix64.
+pub(super) struct Random(u64);
+
+impl Random {
+    pub(super) fn new(seed: u64) -> Random {
+        Random(seed)
+    }
+
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Below `n`.
+    pub(super) fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+
+    /// In `[-1, 1)`.
+    pub(super) fn f32(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    }
+
+    pub(super) fn f32s(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| self.f32()).collect()
+    }
+
+    /// `[0, n)` in random order.
+    pub(super) fn shuffled(&mut self, n: usize) -> Vec<usize> {
+        let mut list: Vec<usize> = (0..n).collect();
+        for i in (1..n).rev() {
+            list.swap(i, self.below(i + 1));
+        }
+        list
+    }
+}
+
+/// Every type whose blocks have a meaning.
+pub(super) fn types() -> impl Iterator<Item = GgmlType> {
+    GgmlType::ALL.iter().copied().filter(|ty| ty.is_decodable())
+}
+
+/// A weight on the device and what it means.
+pub(super) struct Matrix {
+    pub(super) weight: Weight,
+    /// `[n, k]`
+    pub(super) values: Vec<f32>,
+    pub(super) n: usize,
+    pub(super) k: usize,
+}
+
+impl Matrix {
+    /// Blocks with every bit pattern of codes and inner scales, their values within about [-2, 2].
+    pub(super) fn random(device: &Device, ty: GgmlType, n: usize, k: usize, seed: u64) -> Result<Matrix> {
+        let raw = blocks(ty, n * k, seed)?;
+        let mut values = vec![0.0; n * k];
+        recua_gguf::decode(ty, &raw, &mut values).map_err(|e| argument("decode", e.to_string()))?;
+        Ok(Matrix { weight: device.upload_weight(&raw, ty, n, k)?, values, n, k })
+    }
+
+    pub(super) fn row(&self, n: usize) -> &[f32] {
+        &self.values[n * self.k..][..self.k]
+    }
+}
+
+/// Where a block's f16 scales are, and the largest value they are multiplied with.
+fn scales(ty: GgmlType) -> Option<(&'static [usize], f32)> {
+    Some(match ty {
+        GgmlType::Q4_0 => (&[0], 8.0),
+        GgmlType::Q4_1 => (&[0, 2], 15.0),
+        GgmlType::Q5_0 => (&[0], 16.0),
+        GgmlType::Q5_1 => (&[0, 2], 31.0),
+        GgmlType::Q8_0 => (&[0], 127.0),
+        GgmlType::Q2_K => (&[80, 82], 45.0),
+        GgmlType::Q3_K => (&[108], 128.0),
+        GgmlType::Q4_K => (&[0, 2], 945.0),
+        GgmlType::Q5_K => (&[0, 2], 1953.0),
+        GgmlType::Q6_K => (&[208], 4096.0),
+        GgmlType::IQ4_NL => (&[0], 127.0),
+        GgmlType::IQ4_XS => (&[0], 4064.0),
+        _ => return None,
+    })
+}
+
+fn blocks(ty: GgmlType, n_values: usize, seed: u64) -> Result<Vec<u8>> {
+    let mut random = Random::new(seed);
+    let n_blocks = n_values / ty.block_values();
+    let mut raw: Vec<u8> = (0..n_blocks * ty.block_bytes()).map(|_| random.next() as u8).collect();
+    if let Some((places, largest)) = scales(ty) {
+        for block in raw.chunks_exact_mut(ty.block_bytes()) {
+            for &place in places {
+                let scale = f16::from_f32((1.25 + 0.75 * random.f32()) / largest);
+                let scale = if random.below(4) == 0 { -scale } else { scale };
+                block[place..place + 2].copy_from_slice(&scale.to_le_bytes());
+            }
+        }
+    } else if ty == GgmlType::MXFP4 {
+        for block in raw.chunks_exact_mut(ty.block_bytes()) {
+            // A power of two: 2^(e - 128) times up to 12.
+            block[0] = 122 + random.below(4) as u8;
+        }
+    } else if ty.is_encodable() {
+        raw.clear();
+        recua_gguf::encode(ty, &random.f32s(n_values), &mut raw)
+            .map_err(|e| argument("encode", e.to_string()))?;
+    } else {
+        return Err(argument("cases", format!("no data for {ty}: say where its scales are")));
+    }
+    Ok(raw)
+}
+
+pub(super) fn upload_f32(device: &Device, values: &[f32], shape: &[usize]) -> Result<Buffer> {
+    device.upload(values, DType::F32, shape)
+}
+
+pub(super) fn upload_u32(device: &Device, values: &[u32], shape: &[usize]) -> Result<Buffer> {
+    device.upload(values, DType::U32, shape)
+}
+
+/// A buffer of NaN, so that an element which a kernel forgets is found.
+pub(super) fn output(device: &Device, shape: &[usize]) -> Result<Buffer> {
+    upload_f32(device, &vec![f32::NAN; shape.iter().product()], shape)
+}
+
+pub(super) fn dot(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+}
+
+pub(super) fn norm(x: &[f32]) -> f64 {
+    dot(x, x).sqrt()
+}
