@@ -1,5 +1,7 @@
 //! The CPU device: memory, and one `match` over the ops. A submission runs before `submit` returns.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod bandwidth;
 mod formats;
 pub(crate) mod isa;
@@ -30,7 +32,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// The environment variable that caps the instruction set: `scalar`, `avx2` or `avx512`.
+/// The environment variable that caps the instruction set: `scalar`, `avx2`, `avx512` or `amx`.
 pub const ISA_VARIABLE: &str = "RECUA_CPU_ISA";
 
 /// How the CPU device is opened.

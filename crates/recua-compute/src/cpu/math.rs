@@ -218,7 +218,9 @@ macro_rules! vectorised {
                     // SAFETY: the device only holds an instruction set after `Isa::is_available`.
                     $crate::cpu::isa::Isa::Avx2 => return unsafe { avx2($($arg),*) },
                     // SAFETY: as above.
-                    $crate::cpu::isa::Isa::Avx512 => return unsafe { avx512($($arg),*) },
+                    $crate::cpu::isa::Isa::Avx512 | $crate::cpu::isa::Isa::Amx => {
+                        return unsafe { avx512($($arg),*) };
+                    }
                 }
             }
             #[cfg(not(target_arch = "x86_64"))]

@@ -21,6 +21,9 @@ use super::planes::{Codes, TILE, VECTOR, VECTORS_MAX, get, look_up, plane_bytes,
 use crate::cpu::Isa;
 use half::f16;
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
+
 /// One row's block, taken apart.
 pub(crate) struct Block {
     /// Unsigned codes in the order of the columns.
@@ -175,6 +178,9 @@ pub(crate) struct Unpacked {
     pub(crate) pairs: [[i16; 2 * TILE]; 8],
     pub(crate) d: [f32; TILE],
     pub(crate) dmin: [f32; TILE],
+    /// For AMX: the codes times their scales, low and high part, and the integer sums of 32 rows for each.
+    folded: [Codes; 2],
+    sums: [[[i32; TILE]; 32]; 2],
 }
 
 impl Unpacked {
@@ -185,6 +191,8 @@ impl Unpacked {
             pairs: [[0; 2 * TILE]; 8],
             d: [0.0; TILE],
             dmin: [0.0; TILE],
+            folded: [const { Codes([0; VECTORS_MAX * VECTOR]) }; 2],
+            sums: [[[0; TILE]; 32]; 2],
         }
     }
 }
@@ -305,7 +313,12 @@ pub(crate) fn tile<F: Format>(
     match isa {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the device only holds an instruction set after `Isa::is_available`.
-        Isa::Avx512 => unsafe { simd::tile_avx512::<F>(tile, records, acc, scratch) },
+        Isa::Amx if acc.len() >= amx::rows_min::<F>() => unsafe {
+            amx::tile::<F>(tile, records, acc, scratch)
+        },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Isa::Avx512 | Isa::Amx => unsafe { simd::tile_avx512::<F>(tile, records, acc, scratch) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         Isa::Avx2 => unsafe {
@@ -398,11 +411,11 @@ mod simd {
         }
     }
 
-    /// The sums of groups `2p` and `2p + 1` as a 16-bit pair.
+    /// The sums of groups `2p` and `2p + 1` as a 16-bit pair. One load: the halves would be put together in scalar registers.
     #[inline(always)]
     fn sums<F: Format>(record: &Record256, p: usize) -> i32 {
-        let pair = |sums: &[i16]| i32::from(sums[2 * p] as u16) | i32::from(sums[2 * p + 1]) << 16;
-        if F::GROUP == 16 { pair(&record.sums16) } else { pair(&record.sums32) }
+        let sums: &[i16] = if F::GROUP == 16 { &record.sums16 } else { &record.sums32 };
+        bytemuck::pod_read_unaligned(bytemuck::cast_slice(&sums[2 * p..2 * p + 2]))
     }
 
     #[inline]
@@ -422,7 +435,7 @@ mod simd {
     /// One block with `R` rows of activations, each vector of codes loaded once for all of them.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-    fn dot_avx512<F: Format, const R: usize>(
+    pub(super) fn dot_avx512<F: Format, const R: usize>(
         block: &Unpacked,
         records: &[Record256; R],
         acc: &mut [[f32; TILE]; R],
@@ -447,6 +460,18 @@ mod simd {
                 dot[r] = _mm512_add_epi32(dot[r], _mm512_mullo_epi32(sum[r], scale));
             }
         }
+        finish_avx512::<F, R>(block, records, dot, acc);
+    }
+
+    /// Adds `R` rows' integer sums to their float sums.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
+    pub(super) fn finish_avx512<F: Format, const R: usize>(
+        block: &Unpacked,
+        records: &[Record256; R],
+        dot: [__m512i; R],
+        acc: &mut [[f32; TILE]; R],
+    ) {
         let mut out = [_mm512_setzero_ps(); R];
         let d = load512_f32(&block.d);
         for r in 0..R {
