@@ -7,7 +7,7 @@
 use crate::memory::Binding;
 use crate::pipelines::KernelKey;
 use crate::record::Recorder;
-use crate::weight::{PART, Packed, Piece, TILE};
+use crate::weight::{Packed, Piece, TILE};
 use recua_compute::{Activation, Buffer, Embed, Error, GgmlType, Matmul, MatmulGlu, MatmulPart, Result};
 
 #[cfg(test)]
@@ -27,7 +27,8 @@ pub(crate) const SOURCES: &[(&str, &str)] = sources! {
 
 /// The include of a type: the file's name, which is also its define, and its text.
 pub(crate) fn format(ty: GgmlType) -> Option<(&'static str, &'static str)> {
-    let is_its = |name: &str| name.strip_prefix("formats/").is_some_and(|name| name.eq_ignore_ascii_case(ty.name()));
+    let is_its =
+        |name: &str| name.strip_prefix("formats/").is_some_and(|name| name.eq_ignore_ascii_case(ty.name()));
     SOURCES.iter().copied().find(|(name, _)| is_its(name))
 }
 
@@ -39,7 +40,8 @@ const ROW_BLOCKS: [(usize, &str); 5] =
 pub(crate) fn embed(op: &Embed, recorder: &mut Recorder<'_>) -> Result<()> {
     let gpu = recorder.gpu;
     let packed = Packed::of(&op.table)?;
-    let rows_max = (gpu.limits.max_compute_workgroups_per_dimension as usize).min(rows_max(recorder, op.table.k()));
+    let rows_max =
+        (gpu.limits.max_compute_workgroups_per_dimension as usize).min(rows_max(recorder, op.table.k()));
     let rows = op.tokens.n_elements();
     for first_row in (0..rows).step_by(rows_max) {
         let rows = rows_max.min(rows - first_row);
@@ -50,7 +52,8 @@ pub(crate) fn embed(op: &Embed, recorder: &mut Recorder<'_>) -> Result<()> {
             let (tokens, tokens_at) = Binding::read(gpu, &tokens)?;
             let (out, out_at) = Binding::write(gpu, &out)?;
             let table = Binding::all(&piece.memory, false);
-            let sizes = [op.table.k(), rows, packed.units, op.table.n(), piece.first, piece.n].map(|n| n as u32);
+            let sizes =
+                [op.table.k(), rows, packed.units, op.table.n(), piece.first, piece.n].map(|n| n as u32);
             let [k, rows, units, n, first, count] = sizes;
             recorder.dispatch(
                 &KernelKey::new("embed").define(packed.format),
@@ -89,7 +92,8 @@ pub(crate) fn matmul(op: &Matmul, recorder: &mut Recorder<'_>) -> Result<()> {
         parts.retain(|part| !together.iter().any(|done| std::ptr::eq(*part, *done)));
         each_rows(recorder, &op.x, together.iter().map(|part| part.weight.n()), |recorder, first_row, x| {
             let rows = x.n_rows();
-            let of_rows = |buffer: &Buffer| buffer.view(first_row * buffer.n_cols(), &[rows, buffer.n_cols()]);
+            let of_rows =
+                |buffer: &Buffer| buffer.view(first_row * buffer.n_cols(), &[rows, buffer.n_cols()]);
             let outs = together.iter().map(|part| of_rows(&part.out)).collect::<Result<Vec<_>>>()?;
             let add = first.add.as_ref().map(of_rows).transpose()?;
             if together.len() > 1 {
@@ -220,7 +224,13 @@ impl<'a> Call<'a> {
         let gpu = recorder.gpu;
         let (x, x_at) = Binding::read(gpu, self.x)?;
         let (rows, k) = (self.x.n_rows(), self.x.n_cols());
-        let mut args = Args { k: k as u32, rows: rows as u32, units: self.packed.units as u32, x: x_at, ..Args::default() };
+        let mut args = Args {
+            k: k as u32,
+            rows: rows as u32,
+            units: self.packed.units as u32,
+            x: x_at,
+            ..Args::default()
+        };
         let mut bindings = vec![x];
         let mut tiles = 0;
         for (i, part) in self.parts.iter().enumerate() {
@@ -257,12 +267,7 @@ impl<'a> Call<'a> {
             return Err(Error::Argument { op: "matmul", problem });
         }
         let key = self.key("matmul").define(block_define).define_if(k % 4 == 0 && x_at % 4 == 0, "X_VECTORS");
-        recorder.dispatch(
-            &key,
-            &bindings,
-            bytemuck::bytes_of(&args),
-            [tiles, rows.div_ceil(block) as u32, 1],
-        )
+        recorder.dispatch(&key, &bindings, bytemuck::bytes_of(&args), [tiles, rows.div_ceil(block) as u32, 1])
     }
 
     /// A kernel with the defines of its weights and of what happens to the product.

@@ -54,7 +54,9 @@ impl State {
                 }
                 ("define", false) if counts => self.defines.push(argument.to_string()),
                 ("import", false) if counts => {
-                    let file = self.file_named(argument).ok_or_else(|| problem("nothing of that folder is defined"))?;
+                    let file = self
+                        .file_named(argument)
+                        .ok_or_else(|| problem("nothing of that folder is defined"))?;
                     self.file(&file, source)?;
                 }
                 ("define" | "import", false) => {}
@@ -100,7 +102,10 @@ mod tests {
     #[test]
     fn a_file_of_a_folder_is_chosen_by_a_define() {
         assert_eq!(preprocess("one", &["F", "of/a"], &files), Ok("a\n".into()));
-        assert_eq!(preprocess("one", &["F"], &files).unwrap_err(), "one.wgsl:1: nothing of that folder is defined");
+        assert_eq!(
+            preprocess("one", &["F"], &files).unwrap_err(),
+            "one.wgsl:1: nothing of that folder is defined"
+        );
     }
 
     #[test]

@@ -1,0 +1,335 @@
+//! Every format against the scalar decoder, every row count against each other bit for bit, and every kernel through the writers of
+//! the languages that the test machine cannot run.
+
+use super::*;
+use crate::adapter::Options;
+use recua_compute::{DType, Device, Record, Weight};
+use std::sync::OnceLock;
+
+fn device() -> &'static Device {
+    static DEVICE: OnceLock<Device> = OnceLock::new();
+    DEVICE.get_or_init(|| crate::open(Options { adapter: None, allow_software: true }).unwrap())
+}
+
+fn decodable() -> impl Iterator<Item = GgmlType> {
+    GgmlType::ALL.iter().copied().filter(|ty| ty.is_decodable())
+}
+
+/// Bytes that look like blocks of `ty`: everything random, the float scales small.
+fn random_blocks(ty: GgmlType, n: usize, k: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 33) as u32
+    };
+    let mut raw: Vec<u8> = (0..n * ty.row_bytes(k).unwrap()).map(|_| next() as u8).collect();
+    // Where the f16 scales of a block are.
+    let halves: &[usize] = match ty {
+        GgmlType::Q4_1 | GgmlType::Q5_1 | GgmlType::Q4_K | GgmlType::Q5_K => &[0, 2],
+        GgmlType::Q2_K => &[80, 82],
+        GgmlType::Q3_K => &[108],
+        GgmlType::Q6_K => &[208],
+        GgmlType::MXFP4 => &[],
+        _ => &[0],
+    };
+    for block in raw.chunks_exact_mut(ty.block_bytes()) {
+        let value = (next() % 2000) as f32 / 1000.0 - 1.0;
+        match ty {
+            GgmlType::F32 => block.copy_from_slice(&value.to_le_bytes()),
+            GgmlType::BF16 => block.copy_from_slice(&(value.to_bits() >> 16).to_le_bytes()[..2]),
+            GgmlType::MXFP4 => block[0] = 120 + (next() % 8) as u8,
+            _ => {
+                for &at in halves {
+                    // f16 numbers of 2^-6 to 2^-2, of either sign.
+                    let bits = (next() % 0x1000 + 0x2400 | (next() & 1) << 15) as u16;
+                    block[at..at + 2].copy_from_slice(&bits.to_le_bytes());
+                }
+            }
+        }
+    }
+    raw
+}
+
+fn random_values(n: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        ((state >> 40) as f32 / (1u64 << 24) as f32 - 0.5) * 4.0
+    };
+    (0..n).map(|_| next()).collect()
+}
+
+fn decoded(ty: GgmlType, raw: &[u8], n: usize) -> Vec<f32> {
+    let mut out = vec![0.0f32; n];
+    recua_gguf::decode(ty, raw, &mut out).unwrap();
+    out
+}
+
+fn upload(values: &[f32], columns: usize) -> Buffer {
+    device().upload(values, DType::F32, &[values.len() / columns, columns]).unwrap()
+}
+
+fn product(weight: &Weight, x: &[f32]) -> Vec<f32> {
+    let rows = x.len() / weight.k();
+    let x = upload(x, weight.k());
+    let out = device().alloc(DType::F32, &[rows, weight.n()]).unwrap();
+    let mut plan = device().plan();
+    plan.matmul(&x, [MatmulPart::new(weight, &out)]).unwrap();
+    device().run(&plan).unwrap().wait().unwrap();
+    device().read_vec(&out).unwrap()
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
+}
+
+/// Fails unless each row of `got` is the product of `x` and `w` up to the error that the kernels may make.
+fn check_products(what: &str, got: &[f32], x: &[f32], w: &[f32], k: usize) {
+    let n = w.len() / k;
+    for (r, (got, x)) in got.chunks_exact(n).zip(x.chunks_exact(k)).enumerate() {
+        let (mut error, mut norm) = (0.0f64, 0.0f64);
+        for (got, w) in got.iter().zip(w.chunks_exact(k)) {
+            let pairs = x.iter().zip(w).map(|(&x, &w)| f64::from(x) * f64::from(w));
+            error += (f64::from(*got) - pairs.clone().sum::<f64>()).powi(2);
+            norm += pairs.map(|v| v.powi(2)).sum::<f64>();
+        }
+        let tolerance = if is_tensor() { 1e-3 } else { 2e-6 };
+        assert!(error.sqrt() <= tolerance * norm.sqrt(), "{what}, row {r}: {error} of {norm}");
+    }
+}
+
+fn is_tensor() -> bool {
+    false
+}
+
+#[test]
+fn every_format_is_the_decoded_product_with_the_same_bits_for_any_rows() {
+    for ty in decodable() {
+        let block = ty.block_values();
+        let mut shapes = vec![(33, 1280), (7, 3 * block)];
+        if block == 1 {
+            shapes.push((20, 101));
+        }
+        for (n, k) in shapes {
+            let raw = random_blocks(ty, n, k, 7 + n as u64);
+            let weight = device().upload_weight(&raw, ty, n, k).unwrap();
+            let rows = 35;
+            let x = random_values(rows * k, 3);
+            let all = product(&weight, &x);
+            check_products(&format!("{ty} [{n}, {k}]"), &all, &x, &decoded(ty, &raw, n * k), k);
+            for batch in [1, 2, 3, 5, 16] {
+                let start = batch.min(3);
+                let part = product(&weight, &x[start * k..(start + batch) * k]);
+                assert_eq!(
+                    bits(&part),
+                    bits(&all[start * n..(start + batch) * n]),
+                    "{ty} [{n}, {k}], {batch} rows"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_of_the_layout_is_the_decoded_row() {
+    for ty in decodable() {
+        let (n, k) = (TILE + 3, 3 * ty.block_values().max(32));
+        let raw = random_blocks(ty, n, k, 11);
+        let decoded = decoded(ty, &raw, n * k);
+        let weight = device().upload_weight(&raw, ty, n, k).unwrap();
+        let tokens: Vec<u32> = (0..n as u32).rev().collect();
+        let tokens = device().upload(&tokens, DType::U32, &[n]).unwrap();
+        let out = device().alloc(DType::F32, &[n, k]).unwrap();
+        let mut plan = device().plan();
+        plan.embed(&weight, &tokens, &out).unwrap();
+        device().run(&plan).unwrap().wait().unwrap();
+        let got: Vec<f32> = device().read_vec(&out).unwrap();
+        for i in 0..n {
+            for (a, b) in got[(n - 1 - i) * k..][..k].iter().zip(&decoded[i * k..][..k]) {
+                assert!((a - b).abs() <= 1e-6 * b.abs().max(0.1), "{ty} row {i}: {a} is not {b}");
+            }
+        }
+    }
+}
+
+#[test]
+fn bias_and_residual_are_added() {
+    let (n, k, rows) = (45, 96, 3);
+    let raw = random_blocks(GgmlType::Q8_0, n, k, 5);
+    let weight = device().upload_weight(&raw, GgmlType::Q8_0, n, k).unwrap();
+    let (x, bias, add) = (random_values(rows * k, 1), random_values(n, 2), random_values(rows * n, 3));
+    let plain = product(&weight, &x);
+    let x = upload(&x, k);
+    let bias_buffer = device().upload(&bias, DType::F32, &[n]).unwrap();
+    for has_bias in [false, true] {
+        let bias_at = |i: usize| if has_bias { bias[i] } else { 0.0 };
+        // In place, and from a buffer of its own.
+        for in_place in [false, true] {
+            let add_buffer = upload(&add, n);
+            let out =
+                if in_place { add_buffer.clone() } else { device().alloc(DType::F32, &[rows, n]).unwrap() };
+            let mut plan = device().plan();
+            let part = MatmulPart::new(&weight, &out).with_bias(has_bias.then_some(&bias_buffer));
+            plan.matmul(&x, [part.with_add(&add_buffer)]).unwrap();
+            device().run(&plan).unwrap().wait().unwrap();
+            let got: Vec<f32> = device().read_vec(&out).unwrap();
+            for (i, got) in got.iter().enumerate() {
+                assert_eq!(*got, plain[i] + bias_at(i % n) + add[i], "{i}");
+            }
+        }
+    }
+}
+
+#[test]
+fn parts_are_products_of_their_own() {
+    let (k, rows) = (256, 5);
+    let x = random_values(rows * k, 1);
+    let types = [GgmlType::Q4_K, GgmlType::Q6_K, GgmlType::Q4_K, GgmlType::Q4_K, GgmlType::Q4_K];
+    for has_bias in [false, true] {
+        let x_buffer = upload(&x, k);
+        let mut expected = Vec::new();
+        let mut parts = Vec::new();
+        for (i, ty) in types.into_iter().enumerate() {
+            let n = 20 + 17 * i;
+            let raw = random_blocks(ty, n, k, i as u64);
+            let weight = device().upload_weight(&raw, ty, n, k).unwrap();
+            let bias = random_values(n, 9);
+            let mut values = product(&weight, &x);
+            if has_bias {
+                values.iter_mut().enumerate().for_each(|(j, value)| *value += bias[j % n]);
+            }
+            expected.push(values);
+            let bias = device().upload(&bias, DType::F32, &[n]).unwrap();
+            let out = device().alloc(DType::F32, &[rows, n]).unwrap();
+            parts.push(MatmulPart::new(&weight, &out).with_bias(has_bias.then_some(&bias)));
+        }
+        let outs: Vec<Buffer> = parts.iter().map(|part| part.out.clone()).collect();
+        let mut plan = device().plan();
+        plan.matmul(&x_buffer, parts).unwrap();
+        device().run(&plan).unwrap().wait().unwrap();
+        for (i, (out, expected)) in outs.iter().zip(&expected).enumerate() {
+            assert_eq!(bits(&device().read_vec(out).unwrap()), bits(expected), "part {i}, bias {has_bias}");
+        }
+    }
+}
+
+#[test]
+fn glu_of_one_and_of_two_formats() {
+    let (n, k) = (40, 512);
+    for (gate_type, up_type) in [(GgmlType::Q4_K, GgmlType::Q4_K), (GgmlType::Q8_0, GgmlType::Q4_0)] {
+        let gate = random_blocks(gate_type, n, k, 1);
+        let up = random_blocks(up_type, n, k, 2);
+        let gate = device().upload_weight(&gate, gate_type, n, k).unwrap();
+        let up = device().upload_weight(&up, up_type, n, k).unwrap();
+        for rows in [1, 4, 19] {
+            let x: Vec<f32> = random_values(rows * k, 3).iter().map(|v| v * 0.01).collect();
+            let (gates, ups) = (product(&gate, &x), product(&up, &x));
+            let out = device().alloc(DType::F32, &[rows, n]).unwrap();
+            let mut plan = device().plan();
+            plan.matmul_glu(&upload(&x, k), &gate, &up, Activation::Silu, &out).unwrap();
+            device().run(&plan).unwrap().wait().unwrap();
+            let got: Vec<f32> = device().read_vec(&out).unwrap();
+            for ((got, gate), up) in got.iter().zip(gates).zip(ups) {
+                let expected = gate / (1.0 + (-gate).exp()) * up;
+                assert!((got - expected).abs() <= 1e-5 * expected.abs().max(1e-3), "{got} is not {expected}");
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_from_the_middle_of_a_buffer() {
+    // 6 columns: a row of x begins where no vector does.
+    let (n, k) = (9, 6);
+    let raw = random_blocks(GgmlType::F32, n, k, 1);
+    let weight = device().upload_weight(&raw, GgmlType::F32, n, k).unwrap();
+    let x = random_values(5 * k, 2);
+    let expected = product(&weight, &x[3 * k..]);
+    let x = upload(&x, k).view(3 * k, &[2, k]).unwrap();
+    let out = device().alloc(DType::F32, &[7, n]).unwrap();
+    let part = out.view(3 * n, &[2, n]).unwrap();
+    let mut plan = device().plan();
+    plan.matmul(&x, [MatmulPart::new(&weight, &part)]).unwrap();
+    device().run(&plan).unwrap().wait().unwrap();
+    let got: Vec<f32> = device().read_vec(&out).unwrap();
+    assert_eq!(bits(&got[3 * n..5 * n]), bits(&expected));
+    assert!(got[..3 * n].iter().chain(&got[5 * n..]).all(|&value| value == 0.0));
+}
+
+#[test]
+fn a_weight_larger_than_a_binding_is_cut() {
+    // 150 MB, behind the 128 MiB that a software adapter binds at once; bytes that decode fast, a few rows to compare.
+    let (n, k) = (36_620, 1024);
+    let ty = GgmlType::F32;
+    let row = |i: usize| (0..k).map(move |j| ((i * 7 + j * 3) % 17) as f32 - 8.0);
+    let raw: Vec<u8> = (0..n).flat_map(row).flat_map(f32::to_le_bytes).collect();
+    let weight = device().upload_weight(&raw, ty, n, k).unwrap();
+    let x = random_values(k, 1);
+    let got = product(&weight, &x);
+    let tokens: Vec<u32> = vec![0, 17, 32_736, 32_767, 32_768, n as u32 - 1];
+    for &i in &tokens {
+        let expected: f64 = row(i as usize).zip(&x).map(|(w, &x)| f64::from(w) * f64::from(x)).sum();
+        assert!((f64::from(got[i as usize]) - expected).abs() < 1e-2, "row {i}");
+    }
+    let out = device().alloc(DType::F32, &[tokens.len(), k]).unwrap();
+    let buffer = device().upload(&tokens, DType::U32, &[tokens.len()]).unwrap();
+    let mut plan = device().plan();
+    plan.embed(&weight, &buffer, &out).unwrap();
+    device().run(&plan).unwrap().wait().unwrap();
+    let rows: Vec<f32> = device().read_vec(&out).unwrap();
+    for (token, got) in tokens.iter().zip(rows.chunks_exact(k)) {
+        assert!(got.iter().copied().eq(row(*token as usize)), "row {token}");
+    }
+}
+
+#[test]
+fn a_token_out_of_range_is_an_error() {
+    let raw = random_blocks(GgmlType::Q4_0, 5, 64, 1);
+    let weight = device().upload_weight(&raw, GgmlType::Q4_0, 5, 64).unwrap();
+    let tokens = device().upload(&[4u32, 5], DType::U32, &[2]).unwrap();
+    let out = device().alloc(DType::F32, &[2, 64]).unwrap();
+    let mut plan = device().plan();
+    plan.embed(&weight, &tokens, &out).unwrap();
+    let error = device().run(&plan).unwrap().wait().unwrap_err().to_string();
+    assert_eq!(error, "embed: token 5 is out of range, the limit is 5");
+}
+
+/// Parses, validates and writes a kernel as SPIR-V and MSL.
+fn translate(key: &KernelKey, capabilities: naga::valid::Capabilities, msl: bool) {
+    let source = key.source().unwrap();
+    let module = naga::front::wgsl::parse_str(&source)
+        .unwrap_or_else(|e| panic!("{key:?}: {}", e.emit_to_string(&source)));
+    let mut validator = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), capabilities);
+    let info =
+        validator.validate(&module).unwrap_or_else(|e| panic!("{key:?}: {}", e.emit_to_string(&source)));
+    let options = naga::back::spv::Options { lang_version: (1, 3), ..Default::default() };
+    naga::back::spv::write_vec(&module, &info, &options, None).unwrap_or_else(|e| panic!("{key:?}: {e}"));
+    if msl {
+        let options = naga::back::msl::Options {
+            lang_version: (2, 4),
+            fake_missing_bindings: true,
+            ..Default::default()
+        };
+        let pipeline = naga::back::msl::PipelineOptions::default();
+        naga::back::msl::write_string(&module, &info, &options, &pipeline)
+            .unwrap_or_else(|e| panic!("{key:?}: {e}"));
+    }
+}
+
+#[test]
+fn every_kernel_can_be_written_in_other_languages() {
+    use naga::valid::Capabilities;
+    let capabilities = Capabilities::IMMEDIATES | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    for ty in decodable() {
+        let (format, _) = format(ty).unwrap();
+        translate(&KernelKey::new("embed").define(format), capabilities, true);
+        for rows in ["ROWS_1", "ROWS_16"] {
+            for defines in
+                [&["PARTS_1", "BIAS", "ADD"][..], &["PARTS_1", "GLU", "X_VECTORS"], &["PARTS_3", "BIAS"]]
+            {
+                let key = KernelKey::new("matmul").define(format).define(rows);
+                translate(&defines.iter().fold(key, |key, define| key.define(define)), capabilities, true);
+            }
+        }
+    }
+}
