@@ -14,7 +14,7 @@ const BARS: [(&str, f64); 6] = [
 ];
 
 fn devices() -> Vec<(&'static str, Device)> {
-    let required = std::env::var("REQUIRE_DEVICES").unwrap_or_else(|_| "cpu".into());
+    let required = std::env::var("RECUA_REQUIRE_DEVICES").unwrap_or_else(|_| "cpu".into());
     let mut devices = Vec::new();
     for name in DEVICE_NAMES.iter().copied().filter(|name| *name != "auto") {
         match open_device(name) {
