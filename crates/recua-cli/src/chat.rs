@@ -39,6 +39,7 @@ pub(crate) fn run(args: ChatArgs) -> Result {
     let model = file.load(model::open_device(&args.device)?, config)?;
     ctrlc::set_handler(interrupt).or_other()?;
     let mut input = Input::open()?;
+    form.note_if_raw();
     if input.is_interactive() {
         note!("{}, context {context}. /help lists the commands.", model::device_line(model.device()));
     }

@@ -24,18 +24,23 @@ pub(crate) enum Form {
 }
 
 impl Form {
-    /// The form for a file; without a template, a note says that prompts are raw.
+    /// The form for a file; raw if it has no template.
     pub(crate) fn of(file: &ModelFile, tokenizer: &Tokenizer, raw: bool) -> Result<Self> {
         if raw {
             return Ok(Form::Raw { special: true });
         }
         match ChatTemplate::from_metadata(file.gguf.metadata(), tokenizer) {
             Ok(template) => Ok(Form::Chat(Box::new(template))),
-            Err(ChatError::NoTemplate { .. }) => {
-                note!("note: the file has no chat template; prompts are taken as they are");
-                Ok(Form::Raw { special: false })
-            }
+            Err(ChatError::NoTemplate { .. }) => Ok(Form::Raw { special: false }),
             Err(e) => Err(Failure::user(format!("{}: {e}; --raw does without the template", file.name))),
+        }
+    }
+
+    /// Says that prompts are raw though nobody asked for that. Not before everything else is known to be right: a
+    /// mistake gets one sentence.
+    pub(crate) fn note_if_raw(&self) {
+        if matches!(self, Form::Raw { special: false }) {
+            note!("note: the file has no chat template; prompts are taken as they are");
         }
     }
 

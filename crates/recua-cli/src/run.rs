@@ -62,6 +62,7 @@ pub(crate) fn run(args: RunArgs) -> Result {
         let request = Request { prompt, params, max_tokens, stop, ..Request::default() };
         ids.push(engine.add(request).map_err(|e| Failure::user(format!("prompt {}: {e}", i + 1)))?);
     }
+    form.note_if_raw();
     generate(&mut engine, &ids, Answers::new(prompts, args.format))
 }
 

@@ -86,7 +86,8 @@ fn plain(value: &Value) -> serde_json::Value {
         Value::I32(v) => (*v).into(),
         Value::U64(v) => (*v).into(),
         Value::I64(v) => (*v).into(),
-        Value::F32(v) => (*v).into(),
+        // The shortest decimal that is this f32, not the f64 beside it: 1e-5, not 9.999999747378752e-6.
+        Value::F32(v) => v.to_string().parse::<f64>().unwrap_or(f64::NAN).into(),
         Value::F64(v) => (*v).into(),
         Value::Bool(v) => (*v).into(),
         Value::String(v) => (**v).into(),

@@ -17,7 +17,7 @@ const DEMO_PROMPTS: [&str; 8] = [
     "Spell the word \"llama\".",
     "Please reverse the word \"turkey\".",
     "Arrange in alphabetical order: wool, rope, bell, salt.",
-    "Mara from Lima is 31. Extract name, age and city as JSON.",
+    "At the age of 31, Leo moved to Lima. Give the name, age and city as JSON.",
     "Petra has the pencils. The marbles belong to Oliver. What does Petra have?",
 ];
 

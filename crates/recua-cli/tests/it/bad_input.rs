@@ -3,7 +3,21 @@
 use crate::{Folder, golden, recua, refused};
 
 /// Every command that opens a model, with what else it needs.
-const COMMANDS: &[(&str, &[&str])] = &[("inspect", &[]), ("tokenize", &["text"])];
+const COMMANDS: &[(&str, &[&str])] = &[
+    ("inspect", &[]),
+    ("tokenize", &["text"]),
+    ("run", &["prompt"]),
+    ("chat", &[]),
+    ("logits", &["--tokens", "1", "--out", "unwritten.f32"]),
+    ("verify-batch", &[]),
+    ("bench", &[]),
+    ("quantize", &["unwritten.gguf", "Q8_0"]),
+];
+
+/// Those of them that run the model.
+fn running_commands() -> impl Iterator<Item = &'static (&'static str, &'static [&'static str])> {
+    COMMANDS.iter().filter(|(name, _)| !["inspect", "tokenize", "quantize"].contains(name))
+}
 
 /// Runs each of them on `model`, which must be refused with these words.
 fn refused_everywhere(model: &str, words: &[&str]) {
@@ -35,6 +49,69 @@ fn truncated() {
     for n in [4, 20, 3000, whole.len() / 2, whole.len() - 1] {
         refused_everywhere(&folder.write("short.gguf", &whole[..n]), &["short.gguf"]);
     }
+}
+
+/// The golden file with one string of it replaced by another of the same length.
+fn changed(folder: &Folder, from: &[u8], to: &[u8]) -> String {
+    assert_eq!(from.len(), to.len());
+    let mut bytes = std::fs::read(golden("Q8_0")).unwrap();
+    let at = bytes.windows(from.len()).position(|w| w == from).expect("the string is in the file");
+    bytes[at..at + to.len()].copy_from_slice(to);
+    folder.write("changed.gguf", &bytes)
+}
+
+#[test]
+fn unknown_architecture() {
+    let folder = Folder::new();
+    // Its value; the keys' prefix stays, which the message must not be about.
+    let model = changed(&folder, b"\x05\0\0\0\0\0\0\0llama\x0c", b"\x05\0\0\0\0\0\0\0lamma\x0c");
+    for (command, rest) in running_commands() {
+        let args: Vec<&str> = [*command, &*model].into_iter().chain(rest.iter().copied()).collect();
+        refused(&args, &["changed.gguf", "lamma", "llama, qwen2"]);
+    }
+    assert_eq!(recua(&["inspect", &model]).code, 0);
+    let strict = recua(&["inspect", &model, "--strict"]);
+    assert!(strict.code == 2 && strict.stderr.contains("lamma") && !strict.stdout.is_empty());
+    assert_eq!(recua(&["tokenize", &model, "text"]).code, 0);
+}
+
+#[test]
+fn a_missing_tensor_is_named() {
+    let folder = Folder::new();
+    let model = changed(&folder, b"blk.1.ffn_up.weight", b"blk.1.ffn_uq.weight");
+    refused(&["run", &model, "x"], &["changed.gguf", "blk.1.ffn_up.weight"]);
+}
+
+#[test]
+fn devices_that_are_not_there() {
+    for device in ["wgpu", "cuda", "cuda:1"] {
+        if recua(&["doctor", "--device", device]).code != 0 {
+            refused(&["run", &golden("Q8_0"), "x", "--device", device], &[device, "not in this build yet"]);
+        }
+    }
+    refused(&["run", &golden("Q8_0"), "x", "--device", "abacus"], &["abacus", "cpu"]);
+}
+
+#[test]
+fn a_prompt_longer_than_the_context() {
+    let model = golden("Q8_0");
+    let long = "x".repeat(3000);
+    refused(&["run", &model, "--raw", "a", &long], &["prompt 2", "2048", "shorten"]);
+    refused(&["run", &model, "--raw", &long[..100], "-c", "64"], &["prompt 1", "64", "--ctx-size", "2048"]);
+    refused(&["run", &model, "--raw", "a", "-c", "4k"], &["4096", "2048"]);
+}
+
+#[test]
+fn numbers_out_of_range() {
+    let model = golden("Q8_0");
+    refused(&["run", &model, "--raw", "a", "--temp", "-1"], &["temperature", "-1"]);
+    refused(&["run", &model, "--raw", "a", "--top-p", "nan"], &["top_p"]);
+    refused(&["run", &model, "--raw", "a", "--stop", ""], &["stop"]);
+    refused(&["run", &model], &["no prompt"]);
+    refused(&["logits", &model, "--tokens", "1,512", "-o", "x.f32"], &["512", "position 1", "sequence 1"]);
+    refused(&["bench", &model, "--prompt-len", "4000"], &["2048", "--prompt-len"]);
+    assert_eq!(recua(&["run", &model, "a", "--max-tokens", "0"]).code, 2);
+    assert_eq!(recua(&["logits", &model, "--tokens", "1,x", "-o", "x.f32"]).code, 2);
 }
 
 #[test]

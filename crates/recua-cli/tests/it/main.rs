@@ -1,10 +1,15 @@
 //! The built program from outside: exit codes, what goes to which stream, and the forms of its output.
 //!
 //! One file a subject. A test of a new command goes into a file of its own.
+#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
 mod bad_input;
+mod bench;
 mod files;
+mod logits;
+mod run;
 mod tokenize;
+mod verify;
 
 use std::io::Write;
 use std::path::PathBuf;

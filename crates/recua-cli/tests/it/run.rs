@@ -1,0 +1,123 @@
+//! `recua run` and `recua chat`.
+
+use crate::{golden, recua, recua_with};
+
+#[test]
+fn the_demo_answers_its_own_prompts() {
+    let ran = recua(&["run", "demo"]).ok();
+    let answers: Vec<&str> = ran.text().trim_end().split("\n\n").collect();
+    assert_eq!(answers.len(), 8, "{}", ran.text());
+    assert_eq!(answers[0], "251");
+    assert_eq!(answers[4], "yekrut");
+    assert!(ran.stderr.contains("up to 8 in a step") && ran.stderr.contains("tokens/s"), "{}", ran.stderr);
+}
+
+#[test]
+fn prompts_come_from_standard_input_too() {
+    let question = "What is the sum of 5 and 18?";
+    let argument = recua(&["run", "demo", question]).ok();
+    assert_eq!(argument.text(), "23\n");
+    let piped = recua_with(&["run", "demo"], format!("{question}\n\nSpell forest.\n").as_bytes()).ok();
+    assert_eq!(piped.text(), "23\n\nf-o-r-e-s-t\n");
+}
+
+#[test]
+fn json_lines() {
+    let ran = recua(&["run", &golden("Q8_0"), "--raw", "one", "two", "--format", "json", "-n", "5"]).ok();
+    let lines: Vec<serde_json::Value> =
+        ran.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 2);
+    for (i, line) in lines.iter().enumerate() {
+        assert_eq!(line["index"], i);
+        assert_eq!(line["prompt"], ["one", "two"][i]);
+        assert!(line["text"].is_string() && line["prompt_tokens"].as_u64() > Some(0));
+        let generated = line["generated_tokens"].as_u64().unwrap();
+        match line["finish_reason"].as_str().unwrap() {
+            "length" => assert_eq!(generated, 5),
+            reason => assert_eq!(reason, "stop"),
+        }
+    }
+}
+
+/// The same seed gives the same text, whoever shares the batch, wherever in it, and however many run at a time.
+#[test]
+fn neighbours_change_nothing() {
+    let model = golden("Q4_K_M");
+    let texts = |prompts: &[&str], rest: &[&str]| -> Vec<String> {
+        let args =
+            [&["run", &*model, "--raw", "--format", "json", "--seed", "7", "-n", "12"][..], rest, prompts];
+        let ran = recua(&args.concat()).ok();
+        let line = |line| serde_json::from_str::<serde_json::Value>(line).unwrap()["text"].to_string();
+        ran.text().lines().map(line).collect()
+    };
+    let hot = &["--temp", "1.5", "--top-k", "0", "--min-p", "0"];
+    let alone = texts(&["abc"], hot);
+    let among = texts(&["x", "hello there", "abc", "zz"], hot);
+    assert_eq!(among[2], alone[0]);
+    assert_eq!(
+        texts(&["x", "hello there", "abc", "zz"], &[&hot[..], &["--batch-size", "2"]].concat()),
+        among
+    );
+    assert_ne!(texts(&["abc"], &["--temp", "0"]), alone);
+}
+
+#[test]
+fn stop_strings_and_lengths() {
+    let all = recua(&["run", "demo", "Spell forest."]).ok();
+    assert_eq!(all.text(), "f-o-r-e-s-t\n");
+    let stopped = recua(&["run", "demo", "Spell forest.", "--stop", "-e", "--format", "json"]).ok().json();
+    assert_eq!((&stopped["text"], &stopped["finish_reason"]), (&"f-o-r".into(), &"stop".into()));
+    let cut = recua(&["run", "demo", "Spell forest.", "--max-tokens", "2", "--format", "json"]).ok().json();
+    assert_eq!((&cut["generated_tokens"], &cut["finish_reason"]), (&2.into(), &"length".into()));
+}
+
+#[test]
+fn every_sampling_flag_is_taken() {
+    let flags = "--temp 0.9 --top-k 10 --top-p 0.9 --min-p 0.1 --repeat-penalty 1.1 --frequency-penalty -0.5 \
+                 --presence-penalty 0.5 --seed 3 --max-tokens 4 --stop zz --stop yy --threads 1 --device cpu \
+                 --ctx-size 1k --batch-size 1";
+    let args: Vec<&str> = ["run", "demo", "hello"].into_iter().chain(flags.split_whitespace()).collect();
+    assert_eq!(recua(&args).ok().text(), recua(&args).ok().text());
+}
+
+#[test]
+fn a_system_message_needs_a_template() {
+    let ran = recua(&["run", &golden("Q8_0"), "x", "--system", "y"]);
+    assert_eq!(ran.code, 2, "{}", ran.stderr);
+    assert!(ran.stderr.contains("--system needs a chat template"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_chat_through_a_pipe() {
+    let lines = "What is the sum of 5 and 18?\n/help\n/nonsense\n/clear\nSpell forest.\n/bye\nSpell sun.\n";
+    let ran = recua_with(&["chat", "demo"], lines.as_bytes()).ok();
+    assert_eq!(ran.text(), "23\nf-o-r-e-s-t\n");
+    assert!(ran.stderr.contains("/system TEXT") && ran.stderr.contains("no command /nonsense"));
+}
+
+#[test]
+fn a_conversation_that_outgrows_its_context_is_refused() {
+    let ran = recua_with(&["chat", "demo", "-c", "32"], "x y z ".repeat(40).as_bytes());
+    assert_eq!(ran.code, 2, "{}", ran.stderr);
+    assert!(ran.stderr.contains("context 32") && ran.stderr.contains("--ctx-size"), "{}", ran.stderr);
+}
+
+/// Whoever closes the pipe has read enough; that is no panic and no error.
+#[cfg(unix)]
+#[test]
+fn a_closed_pipe_is_no_error() {
+    use std::process::{Command, Stdio};
+    for args in [&["man"][..], &["run", "demo"], &["inspect", "demo"], &["completions", "zsh"]] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_recua"))
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && !stderr.contains("panicked"), "{args:?}: {stderr}");
+    }
+}

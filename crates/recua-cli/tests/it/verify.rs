@@ -1,0 +1,12 @@
+//! `recua verify-batch` on real models. That it can fail is tested beside the proof itself.
+
+use crate::{golden, recua};
+
+#[test]
+fn the_cpu_keeps_the_contract() {
+    for ty in ["Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0", "Q4_0", "F16"] {
+        let ran = recua(&["verify-batch", &golden(ty)]).ok();
+        assert!(ran.text().contains("batches of 16") && ran.text().contains("Verified:"), "{}", ran.text());
+        assert!(!ran.text().contains("DIFFERENT"));
+    }
+}
