@@ -13,9 +13,11 @@ pub mod cpu;
 mod device;
 mod encoder;
 mod error;
+pub mod hazards;
 mod op;
 mod plan;
 mod registry;
+mod worker;
 
 pub use buffer::{Buffer, DType, DeviceId, Storage, Weight};
 pub use device::{Backend, Device, DeviceInfo};
@@ -25,3 +27,4 @@ pub use op::*;
 pub use plan::{Plan, Record};
 pub use recua_gguf::GgmlType;
 pub use registry::{CallArg, Kernel, KernelArg, KernelCall, KernelRegistry, KernelSource, RustKernel};
+pub use worker::EncoderWorker;

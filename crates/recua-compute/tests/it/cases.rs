@@ -4,7 +4,7 @@ use recua_compute::cpu::{self, Isa, Options};
 use recua_compute::{Device, cases};
 
 fn devices() -> impl Iterator<Item = (Isa, Device)> {
-    let open = |isa| cpu::open(Options { threads: Some(2), isa: Some(isa) }).unwrap();
+    let open = |isa| cpu::open(Options { threads: Some(2), isa: Some(isa) }).expect("it is available");
     Isa::ALL.into_iter().filter(|isa| isa.is_available()).map(move |isa| (isa, open(isa)))
 }
 

@@ -266,6 +266,7 @@ fn add_page_body<V: Lanes>(piece: &mut Piece<'_>, positions: &[u32], page_idx: u
 /// Registers of scores for a page.
 const VECTORS: usize = PAGE_TOKENS / LANES;
 
+#[allow(clippy::needless_range_loop, reason = "one index runs over several arrays")]
 #[inline(always)]
 fn add_page_to_tile<V: Lanes, const TILE: usize>(
     piece: &mut Piece<'_>,

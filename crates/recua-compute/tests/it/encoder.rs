@@ -1,0 +1,180 @@
+//! The command encoder: what it refuses, when work runs and in which order.
+
+use crate::{device, f32s, problem};
+use recua_compute::{DType, Device, Error, GgmlType, QuantizedMatmulParams, Record, Weight};
+use std::sync::mpsc::channel;
+
+/// A Q8_0 weight of `n` rows of 64 ones.
+fn ones(device: &Device, n: usize) -> Weight {
+    let mut raw = Vec::new();
+    recua_gguf::encode(GgmlType::Q8_0, &vec![1.0; n * 64], &mut raw).unwrap();
+    device.upload_weight(&raw, GgmlType::Q8_0, n, 64).unwrap()
+}
+
+#[test]
+fn a_quantized_matmul_runs() {
+    let device = device();
+    let (w, y) = (ones(&device, 3), f32s(&device, &[2, 3]));
+    let x = device.upload(&[0.5f32; 128], DType::F32, &[2, 64]).unwrap();
+    let mut encoder = device.command_encoder().unwrap();
+    let params = QuantizedMatmulParams { m: 2, n: 3, k: 64, ggml_type: GgmlType::Q8_0 };
+    encoder.quantized_matmul(&x, &w, &y, &params).unwrap();
+    assert_eq!(device.read_vec::<f32>(&y).unwrap(), [0.0; 6], "nothing runs before the commit");
+    let submission = encoder.commit().unwrap();
+    submission.wait().unwrap();
+    submission.wait().unwrap();
+    assert!(submission.is_done());
+    for value in device.read_vec::<f32>(&y).unwrap() {
+        assert!((value - 32.0).abs() < 0.2, "{value}");
+    }
+}
+
+#[test]
+fn quantized_matmul_checks_every_argument() {
+    let device = device();
+    let (w, x, y) = (ones(&device, 3), f32s(&device, &[2, 64]), f32s(&device, &[2, 3]));
+    let good = QuantizedMatmulParams { m: 2, n: 3, k: 64, ggml_type: GgmlType::Q8_0 };
+    let mut encoder = device.command_encoder().unwrap();
+    let mut check = |params: QuantizedMatmulParams| problem(encoder.quantized_matmul(&x, &w, &y, &params));
+    assert_eq!(
+        check(QuantizedMatmulParams { ggml_type: GgmlType::Q4_0, ..good }),
+        "quantized_matmul: Q4_0[3, 64] is asked for, Q8_0[3, 64] came"
+    );
+    for n in [0, 2, 4] {
+        check(QuantizedMatmulParams { n, ..good });
+    }
+    for k in [0, 32, 63, 128] {
+        check(QuantizedMatmulParams { k, ..good });
+    }
+    for m in [3, usize::MAX] {
+        check(QuantizedMatmulParams { m, ..good });
+    }
+    // Buffers that are too small, of another type, or the same.
+    let short = f32s(&device, &[2, 63]);
+    problem(encoder.quantized_matmul(&short, &w, &y, &good));
+    problem(encoder.quantized_matmul(&x, &w, &f32s(&device, &[5]), &good));
+    problem(encoder.quantized_matmul(&x, &w, &x.view(0, &[2, 3]).unwrap(), &good));
+    let halves = device.alloc(DType::F16, &[2, 64]).unwrap();
+    let result = encoder.quantized_matmul(&halves, &w, &y, &good);
+    assert!(matches!(result, Err(Error::WrongType { found: DType::F16, expected: DType::F32, .. })));
+    // Larger buffers are fine, and so are fewer rows.
+    encoder.quantized_matmul(&x, &w, &f32s(&device, &[100]), &good).unwrap();
+    encoder.quantized_matmul(&x, &w, &y, &QuantizedMatmulParams { m: 1, ..good }).unwrap();
+    encoder.commit_and_wait().unwrap();
+}
+
+#[test]
+fn what_belongs_to_another_device_is_refused() {
+    let (device, other) = (device(), device());
+    let (w, x, y) = (ones(&device, 3), f32s(&device, &[2, 64]), f32s(&device, &[2, 3]));
+    let params = QuantizedMatmulParams { m: 2, n: 3, k: 64, ggml_type: GgmlType::Q8_0 };
+    let mut encoder = device.command_encoder().unwrap();
+    let foreign = |result: Result<(), Error>| assert!(matches!(result, Err(Error::WrongDevice { .. })));
+    foreign(encoder.quantized_matmul(&f32s(&other, &[2, 64]), &w, &y, &params));
+    foreign(encoder.quantized_matmul(&x, &ones(&other, 3), &y, &params));
+    foreign(encoder.quantized_matmul(&x, &w, &f32s(&other, &[2, 3]), &params));
+    foreign(other.submit([encoder.finish().unwrap()]).map(drop));
+    foreign(other.run(&device.plan()).map(drop));
+}
+
+#[test]
+fn overlaps_are_refused() {
+    let device = device();
+    let all = f32s(&device, &[3, 8]);
+    let (a, b) = (all.rows(2).unwrap(), all.view(8, &[2, 8]).unwrap());
+    let weight = f32s(&device, &[8]);
+    let mut encoder = device.command_encoder().unwrap();
+    problem(encoder.copy(&a, &b));
+    problem(encoder.rms_norm(&a, &weight, &b, 1e-5));
+    problem(encoder.rms_norm(&a, &all.view(0, &[8]).unwrap(), &a, 1e-5));
+    encoder.rms_norm(&a, &weight, &a, 1e-5).unwrap();
+}
+
+#[test]
+fn an_empty_recording_and_no_commands_are_fine() {
+    let device = device();
+    device.command_encoder().unwrap().commit_and_wait().unwrap();
+    device.submit([]).unwrap().wait().unwrap();
+    device.run(&device.plan()).unwrap().wait().unwrap();
+}
+
+#[test]
+fn a_dropped_encoder_abandons_its_work() {
+    let device = device();
+    let a = device.upload(&[7.0f32], DType::F32, &[1]).unwrap();
+    let b = f32s(&device, &[1]);
+    let mut encoder = device.command_encoder().unwrap();
+    encoder.copy(&a, &b).unwrap();
+    drop(encoder);
+    let mut encoder = device.command_encoder().unwrap();
+    encoder.copy(&a, &b).unwrap();
+    drop(encoder.finish().unwrap());
+    assert_eq!(device.read_vec::<f32>(&b).unwrap(), [0.0]);
+}
+
+#[test]
+fn commands_run_in_list_order_whichever_thread_encoded_them() {
+    let device = device();
+    let x = |value: f32| device.upload(&[value; 64], DType::F32, &[64]).unwrap();
+    let (one, two, out) = (x(1.0), x(2.0), f32s(&device, &[64]));
+    for first_here in [true, false] {
+        let worker = recua_compute::EncoderWorker::spawn().unwrap();
+        let (done, encoded) = channel();
+        let (device_there, two, target) = (device.clone(), two.clone(), out.clone());
+        worker
+            .submit(move || {
+                let mut encoder = device_there.command_encoder().unwrap();
+                encoder.copy(&two, &target).unwrap();
+                done.send(encoder.finish().unwrap()).unwrap();
+            })
+            .unwrap();
+        let mut encoder = device.command_encoder().unwrap();
+        encoder.copy(&one, &out).unwrap();
+        let (here, there) = (encoder.finish().unwrap(), encoded.recv().unwrap());
+        let list = if first_here { [here, there] } else { [there, here] };
+        device.submit(list).unwrap().wait().unwrap();
+        let last = if first_here { 2.0 } else { 1.0 };
+        assert_eq!(device.read_vec::<f32>(&out).unwrap(), [last; 64]);
+    }
+}
+
+#[test]
+fn an_encoder_made_in_the_worker_commits_there() {
+    let device = device();
+    let (w, y) = (ones(&device, 3), f32s(&device, &[1, 3]));
+    let x = device.upload(&[2.0f32; 64], DType::F32, &[1, 64]).unwrap();
+    let worker = recua_compute::EncoderWorker::spawn().unwrap();
+    let (done, result) = channel();
+    let (device_there, y_there) = (device.clone(), y.clone());
+    worker
+        .submit(move || {
+            let run = || {
+                let mut encoder = device_there.command_encoder()?;
+                let params = QuantizedMatmulParams { m: 1, n: 3, k: 64, ggml_type: GgmlType::Q8_0 };
+                encoder.quantized_matmul(&x, &w, &y_there, &params)?;
+                encoder.commit_and_wait()
+            };
+            done.send(run()).unwrap();
+        })
+        .unwrap();
+    result.recv().unwrap().unwrap();
+    for value in device.read_vec::<f32>(&y).unwrap() {
+        assert!((value - 128.0).abs() < 1.0, "{value}");
+    }
+}
+
+#[test]
+fn a_plan_can_be_run_in_parts() {
+    let device = device();
+    let a = device.upload(&[1.0f32, 2.0], DType::F32, &[2]).unwrap();
+    let (b, c) = (f32s(&device, &[2]), f32s(&device, &[2]));
+    let mut plan = device.plan();
+    plan.copy(&a, &b).unwrap();
+    plan.copy(&b, &c).unwrap();
+    device.prepare(&plan).unwrap();
+    device.run(&plan.part(0, 1)).unwrap().wait().unwrap();
+    assert_eq!(device.read_vec::<f32>(&c).unwrap(), [0.0, 0.0]);
+    device.run(&plan.part(1, 9)).unwrap().wait().unwrap();
+    assert_eq!(device.read_vec::<f32>(&c).unwrap(), [1.0, 2.0]);
+    assert_eq!(plan.to_string().lines().count(), 2);
+}
