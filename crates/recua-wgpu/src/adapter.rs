@@ -48,7 +48,9 @@ pub fn adapters(options: &Options) -> Vec<AdapterReport> {
             (Some(problem), _) => problem,
             (None, Some(c)) if c == i => match &wanted {
                 Some(name) => format!("its name contains \"{name}\""),
-                None if is_software(&candidate.info) => "a software adapter, and there is no better one".into(),
+                None if is_software(&candidate.info) => {
+                    "a software adapter, and there is no better one".into()
+                }
                 None => format!("the best there is: {}", kind(&candidate.info)),
             },
             (None, _) => "another one is preferred".into(),
@@ -159,16 +161,15 @@ impl Candidate {
 
     fn detail(&self) -> String {
         let has = |feature, name| if self.available.contains(feature) { name } else { "" };
-        let used = [
-            has(wgpu::Features::SHADER_F16, "f16"),
-            has(wgpu::Features::TIMESTAMP_QUERY, "timestamps"),
-        ];
+        let used =
+            [has(wgpu::Features::SHADER_F16, "f16"), has(wgpu::Features::TIMESTAMP_QUERY, "timestamps")];
         let subgroups = match (self.info.subgroup_min_size, self.info.subgroup_max_size) {
             _ if !self.available.contains(wgpu::Features::SUBGROUP) => "no subgroups".to_string(),
             (min, max) if min == max => format!("subgroups of {max}"),
             (min, max) => format!("subgroups of {min} to {max}"),
         };
-        let used: String = used.iter().filter(|name| !name.is_empty()).map(|name| format!(", {name}")).collect();
+        let used: String =
+            used.iter().filter(|name| !name.is_empty()).map(|name| format!(", {name}")).collect();
         let mib = |bytes: u64| bytes >> 20;
         format!(
             "{}, {}, {subgroups}{used}, buffers of {} MiB, bindings of {} MiB",

@@ -37,7 +37,12 @@ pub(crate) fn measure(gpu: &Arc<Gpu>) -> Result<f64> {
     for memory in &pieces {
         let bindings = [Binding::all(memory, false), Binding::all(&sink, true)];
         let args = [n_vectors as u32];
-        recorder.dispatch(&KernelKey::new("bandwidth"), &bindings, bytemuck::bytes_of(&args), [groups, 1, 1])?;
+        recorder.dispatch(
+            &KernelKey::new("bandwidth"),
+            &bindings,
+            bytemuck::bytes_of(&args),
+            [groups, 1, 1],
+        )?;
     }
     let n_bytes = piece as f64 * pieces.len() as f64;
     let (mut best, begin) = (0.0f64, Instant::now());

@@ -106,8 +106,9 @@ impl Gpu {
 
     /// Runs `f` and says what wgpu found wrong with it.
     pub(crate) fn scoped<T>(&self, f: impl FnOnce() -> T) -> std::result::Result<T, wgpu::Error> {
-        let scopes = [wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Validation]
-            .map(|filter| self.device.push_error_scope(filter));
+        let scopes =
+            [wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Validation]
+                .map(|filter| self.device.push_error_scope(filter));
         let value = f();
         // The innermost scope goes first.
         let errors = scopes.into_iter().rev().filter_map(|scope| pollster::block_on(scope.pop()));

@@ -43,8 +43,9 @@ impl Memory {
             let why = format!(" (a buffer here holds at most {} bytes)", limits.max_buffer_size);
             return Err(refused(why));
         }
-        let scopes = [wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Validation, wgpu::ErrorFilter::Internal]
-            .map(|filter| device.push_error_scope(filter));
+        let scopes =
+            [wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Validation, wgpu::ErrorFilter::Internal]
+                .map(|filter| device.push_error_scope(filter));
         let buffer = device.create_buffer(&wgpu::BufferDescriptor {
             label: None,
             size,

@@ -117,7 +117,12 @@ impl Gpu {
     }
 
     /// Compiles without the cache.
-    pub(crate) fn compile(&self, kernel: Compile<'_>, access: Access, immediate_size: u32) -> Result<Pipeline> {
+    pub(crate) fn compile(
+        &self,
+        kernel: Compile<'_>,
+        access: Access,
+        immediate_size: u32,
+    ) -> Result<Pipeline> {
         let entries: Vec<wgpu::BindGroupLayoutEntry> = (0..access.n_bindings)
             .map(|binding| wgpu::BindGroupLayoutEntry {
                 binding,
@@ -137,8 +142,10 @@ impl Gpu {
             let module = wgpu::ShaderModuleDescriptor { label: Some(name), source };
             // SAFETY: the caller of `Compile` answers for the checks it leaves out.
             let module = unsafe { device.create_shader_module_trusted(module, checks) };
-            let layout = device
-                .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(name), entries: &entries });
+            let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+                label: Some(name),
+                entries: &entries,
+            });
             let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
                 label: Some(name),
                 bind_group_layouts: &[Some(&layout)],

@@ -8,8 +8,8 @@ use crate::submission::Encoded;
 use crate::user_kernel::UserKernel;
 use crate::{bandwidth, weight};
 use recua_compute::{
-    Backend, Buffer, DeviceId, DeviceInfo, Encode, Error, GgmlType, Kernel, KernelArg, KernelSource, Op, Plan,
-    Result, RowMap, Storage, Submission, Weight,
+    Backend, Buffer, DeviceId, DeviceInfo, Encode, Error, GgmlType, Kernel, KernelArg, KernelSource, Op,
+    Plan, Result, RowMap, Storage, Submission, Weight,
 };
 use std::any::Any;
 use std::collections::HashMap;
@@ -184,9 +184,12 @@ fn sign(op: &Op, out: &mut Vec<u64>) {
     out.push(match op {
         Op::Embed(_) => 1,
         Op::RmsNorm(_) => 2,
-        Op::Matmul(o) => o.parts.iter().fold(3, |header, part| {
-            header << 2 | u64::from(part.bias.is_some()) | u64::from(part.add.is_some()) << 1
-        }) << 8 | 3,
+        Op::Matmul(o) => {
+            o.parts.iter().fold(3, |header, part| {
+                header << 2 | u64::from(part.bias.is_some()) | u64::from(part.add.is_some()) << 1
+            }) << 8
+                | 3
+        }
         Op::MatmulGlu(_) => 4,
         Op::RopeStore(_) => 5,
         Op::Attention(_) => 6,

@@ -119,7 +119,8 @@ impl Gpu {
     /// Starts lists of commands in order.
     pub(crate) fn start(self: &Arc<Self>, list: Vec<Encoded>) -> Result<InFlight> {
         self.check()?;
-        let (commands, receipts): (Vec<_>, Vec<_>) = list.into_iter().map(|e| (e.commands, e.receipt)).unzip();
+        let (commands, receipts): (Vec<_>, Vec<_>) =
+            list.into_iter().map(|e| (e.commands, e.receipt)).unzip();
         let receipts: Vec<Receipt> = receipts.into_iter().flatten().collect();
         let index = self.queue.submit(commands);
         for receipt in &receipts {

@@ -37,11 +37,16 @@ impl UserKernel {
         };
         let source = match source {
             KernelSource::Wgsl(source) => source,
-            KernelSource::CudaC(_) => return Err(failed("the source is CUDA C++; this device runs WGSL".into())),
-            KernelSource::Rust(_) => return Err(failed("the source is a Rust function; this device runs WGSL".into())),
+            KernelSource::CudaC(_) => {
+                return Err(failed("the source is CUDA C++; this device runs WGSL".into()));
+            }
+            KernelSource::Rust(_) => {
+                return Err(failed("the source is a Rust function; this device runs WGSL".into()));
+            }
         };
         let module = naga::front::wgsl::parse_str(source).map_err(|e| failed(e.emit_to_string(source)))?;
-        let mut entries = module.entry_points.iter().filter(|entry| entry.stage == naga::ShaderStage::Compute);
+        let mut entries =
+            module.entry_points.iter().filter(|entry| entry.stage == naga::ShaderStage::Compute);
         let entry = match (entries.clone().find(|entry| entry.name == name), entries.next(), entries.next()) {
             (Some(entry), ..) | (None, Some(entry), None) => entry.name.clone(),
             (None, None, _) => return Err(failed("there is no @compute entry point".into())),
@@ -67,7 +72,9 @@ impl UserKernel {
         }
         found.sort_unstable();
         if found.iter().enumerate().any(|(i, &(binding, _))| binding != i as u32) {
-            return Err(failed("the bindings are not numbered 0, 1, 2, … in the order of the arguments".into()));
+            return Err(failed(
+                "the bindings are not numbered 0, 1, 2, … in the order of the arguments".into(),
+            ));
         }
         if immediate_bytes > IMMEDIATE_BYTES {
             return Err(failed(format!("{immediate_bytes} bytes of immediates, at most {IMMEDIATE_BYTES}")));
@@ -92,10 +99,12 @@ impl UserKernel {
         }
         let mut source = self.source.clone();
         widen(&mut source, access).map_err(|problem| {
-            let problem = format!("kernel '{}': an input shares the allocation of an output, and {problem}", self.name);
+            let problem =
+                format!("kernel '{}': an input shares the allocation of an output, and {problem}", self.name);
             Error::Argument { op: "dispatch", problem }
         })?;
-        let constants: Vec<(&str, f64)> = self.constants.iter().map(|(name, value)| (&**name, *value)).collect();
+        let constants: Vec<(&str, f64)> =
+            self.constants.iter().map(|(name, value)| (&**name, *value)).collect();
         let compile = Compile {
             name: &self.name,
             source: &source,
@@ -129,9 +138,12 @@ impl UserKernel {
             let Some(buffer) = arg.buffer() else { continue };
             let is_written = *self.bindings.get(bindings.len()).unwrap_or(&false);
             if is_written && !arg.is_written() {
-                return Err(wrong(format!("argument {i} is only to be read, the kernel declares it read_write")));
+                return Err(wrong(format!(
+                    "argument {i} is only to be read, the kernel declares it read_write"
+                )));
             }
-            let (offset, size) = (buffer.offset_bytes() as u64, (buffer.n_bytes() as u64).next_multiple_of(4));
+            let (offset, size) =
+                (buffer.offset_bytes() as u64, (buffer.n_bytes() as u64).next_multiple_of(4));
             if offset % alignment != 0 {
                 let at = format!("argument {i} begins at byte {offset}, a multiple of {alignment} is needed");
                 return Err(wrong(at));

@@ -30,8 +30,8 @@ fn copy(
             let at = (first + i) * 4u + b;
             var value = (old >> (8u * b)) & 0xffu;
             if at >= args.dst_start && at - args.dst_start < args.n_bytes {
-                let from = args.src_start + (at - args.dst_start);
-                value = (src[from / 4u] >> (8u * (from % 4u))) & 0xffu;
+                let place = args.src_start + (at - args.dst_start);
+                value = (src[place / 4u] >> (8u * (place % 4u))) & 0xffu;
             }
             word |= value << (8u * b);
         }

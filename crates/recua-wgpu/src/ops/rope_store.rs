@@ -41,18 +41,8 @@ pub(crate) fn rope_store(op: &RopeStore, recorder: &mut Recorder<'_>) -> Result<
     let (table, table_start) = Binding::read(gpu, &op.table)?;
     let (k_cache, k_cache_start) = cache(gpu, &op.cache.k, true)?;
     let (v_cache, v_cache_start) = cache(gpu, &op.cache.v, true)?;
-    let mut bindings = vec![
-        recorder.status(),
-        rows.positions,
-        rows.sequences,
-        rows.pages,
-        q,
-        k,
-        v,
-        table,
-        k_cache,
-        v_cache,
-    ];
+    let mut bindings =
+        vec![recorder.status(), rows.positions, rows.sequences, rows.pages, q, k, v, table, k_cache, v_cache];
     let (mut norm_starts, mut eps) = ([0, 0], 0.0);
     if let Some(norm) = &op.norm {
         let (q_norm, q_norm_start) = Binding::read(gpu, &norm.q)?;

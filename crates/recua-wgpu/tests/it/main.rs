@@ -1,1 +1,30 @@
-//! Tests.
+//! Tests of the GPU device, on whatever adapter there is: a software one will do. Without any adapter each test says so and passes,
+//! unless `RECUA_REQUIRE_DEVICES` contains `wgpu`. A new test goes into the file of its topic.
+
+mod encoding;
+mod errors;
+mod ops;
+
+use recua_compute::Device;
+use recua_wgpu::{Options, adapters, open};
+use std::sync::OnceLock;
+
+/// The adapter's device, shared by the tests: opening one costs more than most tests.
+fn device() -> Option<&'static Device> {
+    static DEVICE: OnceLock<Option<Device>> = OnceLock::new();
+    let found = DEVICE.get_or_init(fresh_device);
+    found.as_ref()
+}
+
+/// A device of one's own: for tests that look at its memory or break it.
+fn fresh_device() -> Option<Device> {
+    let options = Options { allow_software: true, ..Options::default() };
+    let error = match open(options.clone()) {
+        Ok(device) => return Some(device),
+        Err(error) => error,
+    };
+    let required = std::env::var("RECUA_REQUIRE_DEVICES").unwrap_or_default();
+    assert!(!required.contains("wgpu"), "wgpu is required: {error}; {:?}", adapters(&options));
+    println!("skipped: {error}");
+    None
+}

@@ -1,0 +1,225 @@
+//! Encoders, hand-written kernels, several threads, many submissions.
+
+use crate::{device, fresh_device};
+use recua_compute::{
+    Argmax, Buffer, DType, Device, Error, KernelArg, KernelRegistry, KernelSource, Op, Plan, Record, Result,
+};
+
+const SCALE: &str = "
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+struct Args { n: u32, factor: f32 }
+var<immediate> args: Args;
+override ADDED: f32 = 0.0;
+
+@compute @workgroup_size(64)
+fn scale(@builtin(global_invocation_id) id: vec3<u32>) {
+    if id.x < args.n {
+        y[id.x] = x[id.x] * args.factor + ADDED;
+    }
+}
+";
+
+/// The immediates of `SCALE`.
+fn scale_args(n: u32, factor: f32) -> Vec<u8> {
+    [n.to_le_bytes(), factor.to_le_bytes()].concat()
+}
+
+fn registry(source: &str) -> KernelRegistry {
+    let registry = KernelRegistry::new();
+    registry.register("scale", KernelSource::Wgsl(source.into()));
+    registry
+}
+
+fn scale(device: &Device, registry: &KernelRegistry, x: &Buffer, y: &Buffer, factor: f32) -> Result<()> {
+    let kernel = registry.get(device, "scale", &[("ADDED", 1.0)])?;
+    let mut encoder = device.command_encoder()?;
+    let args = scale_args(x.n_elements() as u32, factor);
+    let groups = [x.n_elements().div_ceil(64) as u32, 1, 1];
+    encoder.dispatch(&kernel, groups, &[KernelArg::Read(x), KernelArg::Write(y), KernelArg::Bytes(&args)])?;
+    encoder.commit_and_wait()
+}
+
+#[test]
+fn a_hand_written_kernel_runs() {
+    let Some(device) = device() else { return };
+    let values: Vec<f32> = (0..1000).map(|i| i as f32).collect();
+    let x = device.upload(&values, DType::F32, &[1000]).unwrap();
+    let y = device.alloc(DType::F32, &[1000]).unwrap();
+    let registry = registry(SCALE);
+    scale(device, &registry, &x, &y, 2.0).unwrap();
+    let expected: Vec<f32> = values.iter().map(|x| x * 2.0 + 1.0).collect();
+    assert_eq!(device.read_vec::<f32>(&y).unwrap(), expected);
+
+    // Two views of one allocation, one read and one written.
+    let (low, high) = (y.view(0, &[256]).unwrap(), y.view(512, &[256]).unwrap());
+    scale(device, &registry, &low, &high, 0.0).unwrap();
+    let y = device.read_vec::<f32>(&y).unwrap();
+    assert!(y[512..768].iter().all(|&y| y == 1.0) && y[511] == expected[511] && y[768] == expected[768]);
+}
+
+#[test]
+fn a_wrong_kernel_or_argument_is_an_error_that_names_it() {
+    let Some(device) = device() else { return };
+    let x = device.alloc(DType::F32, &[64]).unwrap();
+    let y = device.alloc(DType::F32, &[64]).unwrap();
+    let message = |source: &str| {
+        let error = registry(source).get(device, "scale", &[]).map(drop).unwrap_err();
+        assert!(matches!(error, Error::KernelCompile { .. }), "{error:?}");
+        error.to_string()
+    };
+    let broken = message("@compute @workgroup_size(1) fn scale() { let a = nothing; }");
+    assert!(broken.contains("'scale'") && broken.contains("nothing"), "{broken}");
+    assert!(message("fn helper() {}").contains("no @compute entry point"));
+    assert!(message(&SCALE.replace("binding(1)", "binding(3)")).contains("numbered"));
+    assert!(message(&SCALE.replace("group(0) @binding(1)", "group(1) @binding(1)")).contains("@group(1)"));
+    let registry = registry(SCALE);
+    let error = registry.get(device, "scale", &[("NO_SUCH", 1.0)]).map(drop).unwrap_err();
+    assert!(error.to_string().contains("NO_SUCH"), "{error}");
+    let rust = KernelSource::Rust(std::sync::Arc::new(|_| Ok(())));
+    registry.register("rust", rust);
+    assert!(registry.get(device, "rust", &[]).map(drop).unwrap_err().to_string().contains("WGSL"));
+    assert!(matches!(registry.get(device, "absent", &[]).map(drop), Err(Error::KernelNotFound { .. })));
+
+    let kernel = registry.get(device, "scale", &[]).unwrap();
+    let args = scale_args(64, 1.0);
+    let wrong = |groups: [u32; 3], list: &[KernelArg<'_>]| {
+        let mut encoder = device.command_encoder().unwrap();
+        let error = encoder.dispatch(&kernel, groups, list).unwrap_err().to_string();
+        assert!(error.contains("scale"), "{error}");
+        error
+    };
+    let (read, write, bytes) = (KernelArg::Read(&x), KernelArg::Write(&y), KernelArg::Bytes(&args));
+    assert!(wrong([1; 3], &[read, bytes]).contains("1 buffers for 2 bindings"));
+    assert!(wrong([1; 3], &[read, write, write, bytes]).contains("overlaps"));
+    assert!(wrong([1; 3], &[read, write]).contains("0 bytes for immediates of 8"));
+    assert!(wrong([1; 3], &[read, KernelArg::Read(&y), bytes]).contains("read_write"));
+    assert!(wrong([1 << 20, 1, 1], &[read, write, bytes]).contains("at most"));
+    let unaligned = y.view(1, &[8]).unwrap();
+    assert!(wrong([1; 3], &[read, KernelArg::Write(&unaligned), bytes]).contains("multiple"));
+}
+
+#[test]
+fn two_halves_encoded_on_two_threads_run_in_list_order() {
+    let Some(device) = device() else { return };
+    let registry = registry(SCALE);
+    let kernel = registry.get(device, "scale", &[("ADDED", 1.0)]).unwrap();
+    let x = device.upload(&[3.0f32; 256], DType::F32, &[256]).unwrap();
+    let (y, z) = (device.alloc(DType::F32, &[256]).unwrap(), device.alloc(DType::F32, &[256]).unwrap());
+    let half = |from: &Buffer, to: &Buffer, factor: f32| {
+        let mut encoder = device.command_encoder().unwrap();
+        let args = scale_args(256, factor);
+        let args = [KernelArg::Read(from), KernelArg::Write(to), KernelArg::Bytes(&args)];
+        encoder.dispatch(&kernel, [4, 1, 1], &args).unwrap();
+        encoder.finish().unwrap()
+    };
+    for _ in 0..20 {
+        let (first, second) = std::thread::scope(|scope| {
+            let second = scope.spawn(|| half(&y, &z, 10.0));
+            (half(&x, &y, 2.0), second.join().unwrap())
+        });
+        let submission = device.submit([first, second]).unwrap();
+        submission.wait().unwrap();
+        assert!(submission.is_done());
+        submission.wait().unwrap();
+        assert!(device.read_vec::<f32>(&z).unwrap().iter().all(|&z| z == 71.0));
+    }
+}
+
+#[test]
+fn an_empty_recording_is_fine() {
+    let Some(device) = device() else { return };
+    device.command_encoder().unwrap().commit_and_wait().unwrap();
+    device.submit([]).unwrap().wait().unwrap();
+    device.run(&device.plan()).unwrap().wait().unwrap();
+}
+
+/// A plan that takes a while.
+fn long_plan(device: &Device) -> (Plan, Buffer) {
+    let x = device.upload(&vec![1.0f32; 1 << 20], DType::F32, &[1 << 10, 1 << 10]).unwrap();
+    let weight = device.upload(&[1.0f32; 1 << 10], DType::F32, &[1 << 10]).unwrap();
+    let mut plan = device.plan();
+    for _ in 0..4 {
+        plan.rms_norm(&x, &weight, &x, 1e-5).unwrap();
+    }
+    (plan, x)
+}
+
+#[test]
+fn the_device_tells_how_long_it_worked_or_none() {
+    let Some(device) = device() else { return };
+    let (plan, _x) = long_plan(device);
+    let submission = device.run(&plan).unwrap();
+    submission.wait().unwrap();
+    let has_timestamps = device.info().detail.contains("timestamps");
+    match submission.gpu_time() {
+        Some(time) => assert!(has_timestamps && !time.is_zero() && time.as_secs() < 60, "{time:?}"),
+        None => assert!(!has_timestamps),
+    }
+}
+
+#[test]
+fn work_runs_behind_the_callers_back() {
+    let Some(device) = device() else { return };
+    let (plan, x) = long_plan(device);
+    let submissions: Vec<_> = (0..8).map(|_| device.run(&plan).unwrap()).collect();
+    submissions[7].wait().unwrap();
+    assert!(submissions.iter().all(|submission| submission.is_done()));
+    let x = device.read_vec::<f32>(&x).unwrap();
+    assert!(x.iter().all(|x| (x - 1.0).abs() < 1e-3));
+}
+
+/// In a process of its own, because the memory of a process is every test's.
+#[test]
+fn long_runs_do_not_leak() {
+    const ALONE: &str = "RECUA_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return run_for_long();
+    }
+    let this = std::env::current_exe().unwrap();
+    let name = "encoding::long_runs_do_not_leak";
+    let mut child = std::process::Command::new(this);
+    let output = child.args(["--exact", name, "--nocapture"]).env(ALONE, "1").output().unwrap();
+    assert!(output.status.success(), "{output:#?}");
+}
+
+fn run_for_long() {
+    let Some(device) = fresh_device() else { return };
+    let x = device.upload(&[1.0f32, 3.0, 2.0], DType::F32, &[1, 3]).unwrap();
+    let out = device.alloc(DType::U32, &[1]).unwrap();
+    let mut plan = device.plan();
+    plan.push(Op::Argmax(Argmax { x: x.clone(), out: out.clone() })).unwrap();
+    device.prepare(&plan).unwrap();
+    let allocated = device.allocated_bytes();
+    let mut resident = 0;
+    for i in 0..4000 {
+        let submission = device.run(&plan).unwrap();
+        if i % 7 == 0 {
+            // Dropped, not waited for.
+            continue;
+        }
+        submission.wait().unwrap();
+        device.write(&x, &[1.0f32, 3.0, 2.0]).unwrap();
+        if i % 10 == 0 {
+            assert_eq!(device.read_vec::<u32>(&out).unwrap(), [1]);
+        }
+        // A plan of its own each time, which the device must not keep for ever.
+        let other = device.upload(&[5.0f32, 3.0], DType::F32, &[1, 2]).unwrap();
+        let mut plan = device.plan();
+        plan.argmax(&other, &out).unwrap();
+        device.run(&plan).unwrap().wait().unwrap();
+        drop((plan, other));
+        if i == 1000 {
+            resident = resident_bytes();
+        }
+    }
+    assert_eq!(device.allocated_bytes(), allocated);
+    let grown = resident_bytes().saturating_sub(resident);
+    assert!(grown < 48 << 20, "{grown} bytes more after 3000 steps");
+}
+
+/// Memory of this process, where the system tells.
+fn resident_bytes() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).unwrap_or(0) * 4096
+}

@@ -1,0 +1,92 @@
+//! What is refused, and what comes back afterwards.
+
+use crate::{device, fresh_device};
+use recua_compute::{DType, Error, GgmlType, Record};
+use recua_wgpu::{Options, adapters, open};
+
+#[test]
+fn buffers_of_another_device_are_refused() {
+    let (Some(device), Some(other)) = (device(), fresh_device()) else { return };
+    let (x, out) = (other.alloc(DType::F32, &[1, 4]).unwrap(), device.alloc(DType::U32, &[1]).unwrap());
+    let refused = device.plan().argmax(&x, &out);
+    assert!(matches!(refused, Err(Error::WrongDevice { .. })), "{refused:?}");
+    assert!(matches!(device.write(&x, &[1.0f32]), Err(Error::WrongDevice { .. })));
+    assert!(matches!(device.run(&other.plan()), Err(Error::WrongDevice { .. })));
+    let commands = other.command_encoder().unwrap().finish().unwrap();
+    assert!(matches!(device.submit([commands]), Err(Error::WrongDevice { .. })));
+}
+
+#[test]
+fn memory_that_is_not_there_is_an_error() {
+    let Some(device) = fresh_device() else { return };
+    let before = device.allocated_bytes();
+    let refused = device.alloc(DType::F32, &[1 << 40]);
+    assert!(matches!(refused, Err(Error::OutOfMemory { .. })), "{refused:?}");
+    assert!(matches!(device.alloc(DType::F32, &[usize::MAX]), Err(Error::Argument { .. })));
+    assert_eq!(device.allocated_bytes(), before);
+    let x = device.alloc(DType::F32, &[4]).unwrap();
+    assert_eq!(device.read_vec::<f32>(&x).unwrap(), [0.0; 4]);
+    assert_eq!(device.allocated_bytes(), before + 16);
+    drop(x);
+    assert_eq!(device.allocated_bytes(), before);
+}
+
+#[test]
+fn bytes_may_begin_and_end_anywhere() {
+    let Some(device) = device() else { return };
+    let x = device.upload(&(0..40u8).collect::<Vec<_>>(), DType::U8, &[40]).unwrap();
+    let part = x.view(3, &[7]).unwrap();
+    assert_eq!(device.read_vec::<u8>(&part).unwrap(), (3..10).collect::<Vec<u8>>());
+    device.write(&part, &[99u8; 5]).unwrap();
+    let mut expected: Vec<u8> = (0..40).collect();
+    expected[3..8].fill(99);
+    assert_eq!(device.read_vec::<u8>(&x).unwrap(), expected);
+}
+
+#[test]
+fn a_report_that_nobody_waited_for_comes_with_the_next_read() {
+    let Some(device) = fresh_device() else { return };
+    let x = device.alloc(DType::F32, &[2, 4]).unwrap();
+    let indexes = device.upload(&[7u32], DType::U32, &[1]).unwrap();
+    let out = device.alloc(DType::F32, &[1, 4]).unwrap();
+    let mut plan = device.plan();
+    plan.gather_rows(&x, &indexes, &out).unwrap();
+    drop(device.run(&plan).unwrap());
+    let found = device.read_vec::<f32>(&out);
+    assert!(matches!(found, Err(Error::IndexOutOfRange { index: 7, limit: 2, .. })), "{found:?}");
+    assert_eq!(device.read_vec::<f32>(&out).unwrap(), [0.0; 4]);
+}
+
+#[test]
+fn an_adapter_that_is_not_there_is_named() {
+    if device().is_none() {
+        return;
+    }
+    let options = Options { adapter: Some("no such adapter".into()), allow_software: true };
+    let error = open(options.clone()).map(drop).unwrap_err().to_string();
+    assert!(error.contains("no such adapter"), "{error}");
+    assert!(adapters(&options).iter().all(|adapter| !adapter.is_chosen));
+    let options = Options { allow_software: true, ..Options::default() };
+    let list = adapters(&options);
+    assert_eq!(list.iter().filter(|adapter| adapter.is_chosen).count(), 1, "{list:#?}");
+    let chosen = list.iter().find(|adapter| adapter.is_chosen).unwrap();
+    println!("{}: {} ({})", chosen.name, chosen.detail, chosen.reason);
+    let auto = adapters(&Options::default());
+    assert!(auto.iter().all(|adapter| !adapter.is_chosen || adapter.kind != "software"));
+    assert!(list.iter().all(|adapter| !adapter.reason.is_empty()));
+}
+
+#[test]
+fn a_weight_of_the_wrong_size_is_refused() {
+    let Some(device) = device() else { return };
+    let refused = device.upload_weight(&[0; 100], GgmlType::F32, 5, 6);
+    assert!(matches!(refused, Err(Error::Argument { .. })), "{refused:?}");
+}
+
+#[test]
+fn bandwidth_is_measured() {
+    let Some(device) = fresh_device() else { return };
+    let found = device.measure_read_bandwidth().unwrap();
+    println!("{:.1} GB/s", found / 1e9);
+    assert!(found > 1e8 && found < 1e14, "{found}");
+}
