@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod bench;
+mod documents;
 mod files;
 mod logits;
 mod run;
