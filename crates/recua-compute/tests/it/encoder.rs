@@ -7,8 +7,8 @@ use std::sync::mpsc::channel;
 /// A Q8_0 weight of `n` rows of 64 ones.
 fn ones(device: &Device, n: usize) -> Weight {
     let mut raw = Vec::new();
-    recua_gguf::encode(GgmlType::Q8_0, &vec![1.0; n * 64], &mut raw).unwrap();
-    device.upload_weight(&raw, GgmlType::Q8_0, n, 64).unwrap()
+    recua_gguf::encode(GgmlType::Q8_0, &vec![1.0; n * 64], &mut raw).expect("a small weight");
+    device.upload_weight(&raw, GgmlType::Q8_0, n, 64).expect("a small weight")
 }
 
 #[test]

@@ -126,5 +126,5 @@ fn the_registry_is_shared_between_threads() {
         let threads: Vec<_> = (0..4).map(|_| scope.spawn(get)).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
-    assert!(kernels.iter().all(|kernel| same(&kernel, &kernels[0])));
+    assert!(kernels.iter().all(|kernel| same(kernel, &kernels[0])));
 }
