@@ -10,9 +10,6 @@ use crate::failure::{Failure, OrFail, Result};
 /// The name of the embedded model.
 pub(crate) const DEMO: &str = "demo";
 
-/// The embedded model's file.
-static DEMO_MODEL: &[u8] = include_bytes!("../../../testdata/demo/demo-Q8_0.gguf");
-
 /// Whether MODEL means the embedded model.
 pub(crate) fn is_demo(model: &str) -> bool {
     model == DEMO
@@ -21,7 +18,7 @@ pub(crate) fn is_demo(model: &str) -> bool {
 /// Opens MODEL and checks the file's structure.
 pub(crate) fn open(model: &str) -> Result<Gguf> {
     if is_demo(model) {
-        return Gguf::from_bytes(DEMO_MODEL).or_other();
+        return Gguf::from_bytes(recua::DEMO_MODEL).or_other();
     }
     let path = Path::new(model);
     if model.starts_with("hf:") && !path.exists() {

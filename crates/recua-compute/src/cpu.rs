@@ -152,6 +152,7 @@ struct Queue {
 }
 
 /// One entry of a finished recording.
+#[allow(clippy::large_enum_variant, reason = "as for `Op`")]
 enum Command {
     Op(Op),
     Kernel { name: String, kernel: Compiled, groups: [u32; 3], args: Vec<Arg> },
@@ -220,10 +221,10 @@ impl Cpu {
         args: &[Arg],
         _queue: &mut Queue,
     ) -> Result<()> {
-        let call_arg = |arg| match arg {
+        let args = args.iter().map(|arg| match arg {
             // SAFETY: the queue is held, written arguments overlap no other argument (`CommandEncoder::dispatch` has checked), and a
             // view's bytes are initialised.
-            &Arg::Read(ref buffer) => unsafe {
+            Arg::Read(buffer) => unsafe {
                 CallArg::Read(std::slice::from_raw_parts(ptr(buffer), buffer.n_bytes()))
             },
             // SAFETY: as above.
@@ -231,9 +232,8 @@ impl Cpu {
                 CallArg::Write(std::slice::from_raw_parts_mut(ptr(buffer), buffer.n_bytes()))
             },
             Arg::Bytes(bytes) => CallArg::Bytes(bytes),
-        };
-        let args = args.iter().map(call_arg).collect();
-        let mut call = KernelCall { groups, args, constants: &kernel.constants };
+        });
+        let mut call = KernelCall { groups, args: args.collect(), constants: &kernel.constants };
         let failed = |message| Error::KernelRun { name: name.into(), message };
         catch_unwind(AssertUnwindSafe(|| (kernel.function)(&mut call)))
             .map_err(|_| failed("it panicked".into()))?

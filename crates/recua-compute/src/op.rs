@@ -17,6 +17,7 @@ pub const PAGE_TOKENS: usize = 32;
 /// One step of a [`crate::Plan`].
 #[derive(Clone, Debug)]
 #[allow(missing_docs, reason = "each variant's structure has the text")]
+#[allow(clippy::large_enum_variant, reason = "a plan is a few hundred ops, recorded once")]
 pub enum Op {
     Embed(Embed),
     RmsNorm(RmsNorm),
@@ -340,7 +341,7 @@ impl Op {
                 c.row_map(&o.rows, rows)?;
                 c.matrix("q", &o.q)?;
                 let n_heads = c.heads("q", &o.q, head_dim)?;
-                if n_heads % o.cache.n_kv_heads() != 0 {
+                if !n_heads.is_multiple_of(o.cache.n_kv_heads()) {
                     return Err(argument(
                         c.op,
                         format!("{n_heads} heads cannot share {} KV heads", o.cache.n_kv_heads()),
@@ -458,7 +459,7 @@ impl Check {
     }
 
     fn heads(&self, what: &str, buffer: &Buffer, head_dim: usize) -> Result<usize> {
-        if buffer.n_cols() != 0 && buffer.n_cols() % head_dim == 0 {
+        if buffer.n_cols() != 0 && buffer.n_cols().is_multiple_of(head_dim) {
             return Ok(buffer.n_cols() / head_dim);
         }
         Err(argument(self.op, format!("{what} {buffer:?} does not hold heads of {head_dim}")))

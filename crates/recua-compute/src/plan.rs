@@ -66,7 +66,7 @@ pub trait Record {
         self.push(Op::Argmax(Argmax { x: x.clone(), out: out.clone() }))
     }
 
-    /// See [`Copy`].
+    /// See [`Copy`](crate::Copy).
     fn copy(&mut self, src: &Buffer, dst: &Buffer) -> Result<()> {
         self.push(Op::Copy(Copy { src: src.clone(), dst: dst.clone() }))
     }

@@ -14,35 +14,15 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod device;
+
+pub use device::{Adapter, DEVICE_NAMES, adapters, open_device};
 pub use recua_compute as compute;
 pub use recua_engine::*;
 pub use recua_gguf as gguf;
 
 pub use recua_compute::Device;
 
-/// The names that [`open_device`] knows in this build.
-pub const DEVICE_NAMES: &[&str] = &["auto", "cpu"];
-
-/// Opens a device by name: `cpu`, or `auto` for the fastest one there is. `auto` never picks a software GPU.
-///
-/// # Errors
-/// If the name is not known (the error lists those that are) or the device cannot be opened.
-pub fn open_device(name: &str) -> Result<Device> {
-    match name {
-        "auto" | "cpu" => Ok(compute::cpu::open(compute::cpu::Options::default())?),
-        _ => Err(Error::UnknownDevice { name: name.into(), known: DEVICE_NAMES.join(", ") }),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn devices_are_opened_by_name() {
-        assert!(open_device("cpu").is_ok_and(|d| d.info().kind == "cpu"));
-        assert!(open_device("auto").is_ok());
-        let error = open_device("abacus").map(drop).map_err(|e| e.to_string());
-        assert_eq!(error, Err("device \"abacus\" is not known; this build has auto, cpu".into()));
-    }
-}
+/// A small trained model, a GGUF file of five megabytes that answers plain questions: for tests, examples and a first try without a
+/// download. `tools/demo-model/` has its story.
+pub const DEMO_MODEL: &[u8] = include_bytes!("../demo/demo-Q8_0.gguf");

@@ -109,8 +109,8 @@ macro_rules! multiversion {
                     $crate::cpu::isa::Isa::Scalar => {}
                     // SAFETY: the device only holds an instruction set after `Isa::is_available`.
                     $crate::cpu::isa::Isa::Avx2 => return unsafe { avx2($($arg),*) },
-                    // SAFETY: as above.
                     $crate::cpu::isa::Isa::Avx512 | $crate::cpu::isa::Isa::Amx => {
+                        // SAFETY: as above.
                         return unsafe { avx512($($arg),*) };
                     }
                 }

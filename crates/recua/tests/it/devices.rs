@@ -13,7 +13,7 @@ const BARS: [(&str, f64); 6] = [
     ("Q4_0", 3e-5),
 ];
 
-fn devices() -> Vec<(&'static str, Device)> {
+pub(crate) fn devices() -> Vec<(&'static str, Device)> {
     let required = std::env::var("RECUA_REQUIRE_DEVICES").unwrap_or_else(|_| "cpu".into());
     let mut devices = Vec::new();
     for name in DEVICE_NAMES.iter().copied().filter(|name| *name != "auto") {

@@ -4,4 +4,5 @@
 //! lists it.
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
+mod demo;
 mod devices;

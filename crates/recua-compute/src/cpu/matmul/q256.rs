@@ -309,7 +309,7 @@ pub(crate) fn tile<F: Format>(
     acc: &mut [[f32; TILE]],
     scratch: &mut Unpacked,
 ) {
-    debug_assert!(records.len() % acc.len() == 0);
+    debug_assert!(records.len().is_multiple_of(acc.len()));
     match isa {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the device only holds an instruction set after `Isa::is_available`.

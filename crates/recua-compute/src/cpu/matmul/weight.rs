@@ -31,21 +31,28 @@ pub(crate) enum Layout {
     Float(FunctionsFloat),
 }
 
+/// See [`q256::tile`].
+type Tile256 = fn(Isa, &[u8], &[Record256], &mut [[f32; TILE]], &mut q256::Unpacked);
+/// See [`q32::tile`].
+type Tile32 = fn(Isa, &[u8], usize, &[Record32], &mut [[f32; TILE]], &mut q32::Unpacked);
+/// See [`float::tiles_f32`].
+type TilesFloat = fn(Isa, &[u8], &[f32], usize, &mut [[f32; TILE]]);
+
 #[derive(Clone, Copy)]
 pub(crate) struct Functions256 {
-    pub(crate) tile: fn(Isa, &[u8], &[Record256], &mut [[f32; TILE]], &mut q256::Unpacked),
+    pub(crate) tile: Tile256,
     common: Common,
 }
 
 #[derive(Clone, Copy)]
 pub(crate) struct Functions32 {
-    pub(crate) tile: fn(Isa, &[u8], usize, &[Record32], &mut [[f32; TILE]], &mut q32::Unpacked),
+    pub(crate) tile: Tile32,
     common: Common,
 }
 
 #[derive(Clone, Copy)]
 pub(crate) struct FunctionsFloat {
-    pub(crate) tiles: fn(Isa, &[u8], &[f32], usize, &mut [[f32; TILE]]),
+    pub(crate) tiles: TilesFloat,
     common: Common,
 }
 
@@ -74,7 +81,7 @@ fn layout32<F: q32::Format>() -> Layout {
     Layout::Q32(Functions32 { tile: q32::tile::<F>, common })
 }
 
-fn layout_float<E: float::Element>(tiles: fn(Isa, &[u8], &[f32], usize, &mut [[f32; TILE]])) -> Layout {
+fn layout_float<E: float::Element>(tiles: TilesFloat) -> Layout {
     let common = Common {
         tile_bytes: float::tile_bytes::<E>,
         pack_tile: float::pack_tile::<E>,
