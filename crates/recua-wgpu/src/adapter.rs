@@ -12,6 +12,8 @@ pub struct Options {
     pub adapter: Option<String>,
     /// Whether an adapter that computes on the CPU will do.
     pub allow_software: bool,
+    /// Whether cooperative matrices are left alone even where the adapter has them. To find out what they are worth.
+    pub portable: bool,
 }
 
 /// One adapter of this machine, for reports.
@@ -82,11 +84,20 @@ pub(crate) fn open(options: &Options) -> Result<Opened> {
         return Err(lost(format!("no GPU adapter will do: {seen}")));
     };
     let candidate = &candidates[chosen];
+    let mut features = candidate.features();
+    features.set(COOPERATIVE_MATRIX, !options.portable && features.contains(COOPERATIVE_MATRIX));
+    let experimental_features = if features.contains(COOPERATIVE_MATRIX) {
+        // SAFETY: wgpu's own checks of cooperative matrices may have holes, so a wrong kernel could do more than fail. Only the
+        // products' kernels use them, each of which keeps its indexes in range; a test reads them as every other kernel.
+        unsafe { wgpu::ExperimentalFeatures::enabled() }
+    } else {
+        wgpu::ExperimentalFeatures::disabled()
+    };
     let descriptor = wgpu::DeviceDescriptor {
         label: Some("recua"),
-        required_features: candidate.features(),
+        required_features: features,
         required_limits: candidate.limits.clone(),
-        experimental_features: wgpu::ExperimentalFeatures::disabled(),
+        experimental_features,
         // Blocks that small allocations share; a larger one gets memory of its own.
         memory_hints: wgpu::MemoryHints::Manual { suballocated_device_memory_block_size: 8 << 20..64 << 20 },
         trace: wgpu::Trace::Off,
@@ -132,9 +143,36 @@ const USED: wgpu::Features = wgpu::Features::SUBGROUP
     .union(wgpu::Features::SHADER_F16)
     .union(wgpu::Features::TIMESTAMP_QUERY);
 
+/// What `matmul_tensor.wgsl` is written for.
+pub(crate) const COOPERATIVE_MATRIX: wgpu::Features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
+
+/// What a device's detail says of it.
+pub(crate) const TENSOR: &str = "cooperative matrices";
+
 impl Candidate {
     fn features(&self) -> wgpu::Features {
-        self.available & (NEEDED | USED)
+        let mut features = self.available & (NEEDED | USED);
+        features.set(COOPERATIVE_MATRIX, self.has_cooperative_matrices());
+        features
+    }
+
+    /// Whether it has cooperative matrices as the kernels need them: 16x16x16 of f16 with sums of f32, subgroups of 32 and no other
+    /// size, and room for what they stage. Not on Metal, whose matrices are 8x8 and cannot be added.
+    fn has_cooperative_matrices(&self) -> bool {
+        let needed = COOPERATIVE_MATRIX
+            | wgpu::Features::SHADER_F16
+            | wgpu::Features::SUBGROUP
+            | wgpu::Features::SUBGROUP_BARRIER;
+        let is_16 = |p: &wgpu::CooperativeMatrixProperties| {
+            [p.m_size, p.n_size, p.k_size] == [16; 3]
+                && p.ab_type == wgpu::CooperativeScalarType::F16
+                && p.cr_type == wgpu::CooperativeScalarType::F32
+        };
+        self.info.backend == wgpu::Backend::Vulkan
+            && self.available.contains(needed)
+            && (self.info.subgroup_min_size, self.info.subgroup_max_size) == (32, 32)
+            && self.limits.max_compute_workgroup_storage_size >= 48 << 10
+            && self.adapter.cooperative_matrix_properties().iter().any(is_16)
     }
 
     /// Why it will not do.
@@ -161,8 +199,11 @@ impl Candidate {
 
     fn detail(&self) -> String {
         let has = |feature, name| if self.available.contains(feature) { name } else { "" };
-        let used =
-            [has(wgpu::Features::SHADER_F16, "f16"), has(wgpu::Features::TIMESTAMP_QUERY, "timestamps")];
+        let used = [
+            has(wgpu::Features::SHADER_F16, "f16"),
+            if self.has_cooperative_matrices() { TENSOR } else { "" },
+            has(wgpu::Features::TIMESTAMP_QUERY, "timestamps"),
+        ];
         let subgroups = match (self.info.subgroup_min_size, self.info.subgroup_max_size) {
             _ if !self.available.contains(wgpu::Features::SUBGROUP) => "no subgroups".to_string(),
             (min, max) if min == max => format!("subgroups of {max}"),

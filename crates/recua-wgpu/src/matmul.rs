@@ -4,11 +4,12 @@
 //! multiplies in f16 with sums in f32. An adapter's features and a weight's type choose the family, never the number of rows, and in
 //! either family a row's sum over K has one order for each (type, K): see the kernels. So a row's bits do not depend on its batch.
 
+use crate::adapter::COOPERATIVE_MATRIX;
 use crate::memory::Binding;
 use crate::pipelines::KernelKey;
 use crate::record::Recorder;
 use crate::weight::{Packed, Piece, TILE};
-use recua_compute::{Activation, Buffer, Embed, Error, GgmlType, Matmul, MatmulGlu, MatmulPart, Result};
+use recua_compute::{Activation, Buffer, Embed, GgmlType, Matmul, MatmulGlu, MatmulPart, Result};
 
 #[cfg(test)]
 mod tests;
@@ -19,7 +20,7 @@ macro_rules! sources {
 
 /// The WGSL files of this module, by name without the ending.
 pub(crate) const SOURCES: &[(&str, &str)] = sources! {
-    "embed" "matmul" "matmul_bindings" "matmul_decode"
+    "embed" "matmul" "matmul_activations" "matmul_bindings" "matmul_decode" "matmul_half" "matmul_tensor" "matmul_tensor_many"
     "formats/bf16" "formats/f16" "formats/f32" "formats/iq4_nl" "formats/iq4_xs" "formats/mxfp4"
     "formats/q2_k" "formats/q3_k" "formats/q4_0" "formats/q4_1" "formats/q4_k" "formats/q5_0" "formats/q5_1" "formats/q5_k"
     "formats/q6_k" "formats/q8_0"
@@ -35,6 +36,20 @@ pub(crate) fn format(ty: GgmlType) -> Option<(&'static str, &'static str)> {
 /// Rows of x that a workgroup multiplies with each weight it decodes, and the define that says so.
 const ROW_BLOCKS: [(usize, &str); 5] =
     [(1, "ROWS_1"), (2, "ROWS_2"), (4, "ROWS_4"), (8, "ROWS_8"), (16, "ROWS_16")];
+
+/// The same for cooperative matrices, beyond [`X_F32_ROWS_MAX`]; more rows take several blocks of the last.
+const COLUMN_BLOCKS: [(usize, &str); 3] = [(16, "COLS_1"), (32, "COLS_2"), (64, "COLS_4")];
+
+/// Up to so many rows, `matmul_tensor.wgsl` converts x itself.
+const X_F32_ROWS_MAX: usize = 4;
+
+/// Tiles of a workgroup of `matmul_tensor_many.wgsl`.
+const MANY_TILES: usize = 4;
+
+/// Whether rows of x are whole vectors of four.
+fn are_vectors(k: usize, x_at: u32) -> bool {
+    k.is_multiple_of(4) && x_at.is_multiple_of(4)
+}
 
 /// See [`Embed`].
 pub(crate) fn embed(op: &Embed, recorder: &mut Recorder<'_>) -> Result<()> {
@@ -75,49 +90,55 @@ fn rows_max(recorder: &Recorder<'_>, columns: usize) -> usize {
 
 /// See [`Matmul`].
 pub(crate) fn matmul(op: &Matmul, recorder: &mut Recorder<'_>) -> Result<()> {
-    let mut parts: Vec<&MatmulPart> = op.parts.iter().collect();
-    while let Some(first) = parts.first().copied() {
-        // Parts of the same type that can share a dispatch, up to three.
-        let mut together = vec![first];
-        if is_simple(first)? {
-            for &part in &parts[1..] {
-                let is_alike = part.weight.ggml_type() == first.weight.ggml_type()
-                    && part.bias.is_some() == first.bias.is_some()
-                    && is_simple(part)?;
-                if is_alike && together.len() < 3 && bindings_fit(recorder, first, together.len() + 1) {
-                    together.push(part);
+    let groups = groups(op, recorder)?;
+    each_rows(recorder, &op.x, op.parts.iter().map(|part| part.weight.n()), |recorder, first_row, x| {
+        let of_rows =
+            |buffer: &Buffer| buffer.view(first_row * buffer.n_cols(), &[x.n_rows(), buffer.n_cols()]);
+        let mut is_converted = false;
+        for group in &groups {
+            let outs = group.iter().map(|part| of_rows(&part.out)).collect::<Result<Vec<_>>>()?;
+            let add = group[0].add.as_ref().map(of_rows).transpose()?;
+            let packed = Packed::of(&group[0].weight)?;
+            // A group of several has one piece each.
+            for piece in 0..packed.pieces.len() {
+                let mut call = Call::new(packed, x);
+                for (part, out) in group.iter().zip(&outs) {
+                    let piece = &Packed::of(&part.weight)?.pieces[piece];
+                    call.parts.push(Part { piece, bias: part.bias.as_ref(), out });
                 }
+                call.add = add.as_ref();
+                call.record(recorder, &mut is_converted)?;
             }
         }
-        parts.retain(|part| !together.iter().any(|done| std::ptr::eq(*part, *done)));
-        each_rows(recorder, &op.x, together.iter().map(|part| part.weight.n()), |recorder, first_row, x| {
-            let rows = x.n_rows();
-            let of_rows =
-                |buffer: &Buffer| buffer.view(first_row * buffer.n_cols(), &[rows, buffer.n_cols()]);
-            let outs = together.iter().map(|part| of_rows(&part.out)).collect::<Result<Vec<_>>>()?;
-            let add = first.add.as_ref().map(of_rows).transpose()?;
-            if together.len() > 1 {
-                let mut call = Call::new(Packed::of(&first.weight)?, x);
-                for (part, out) in together.iter().zip(&outs) {
-                    call.parts.push(Part {
-                        piece: &Packed::of(&part.weight)?.pieces[0],
-                        bias: part.bias.as_ref(),
-                        out,
-                    });
-                }
-                return call.record(recorder);
+        Ok(())
+    })
+}
+
+/// The parts, those together that can share a dispatch: up to three of a type.
+fn groups<'a>(op: &'a Matmul, recorder: &Recorder<'_>) -> Result<Vec<Vec<&'a MatmulPart>>> {
+    let mut groups: Vec<Vec<&MatmulPart>> = Vec::new();
+    for part in &op.parts {
+        let mut joined = None;
+        for (i, group) in groups.iter().enumerate() {
+            let first = group[0];
+            let is_alike = part.weight.ggml_type() == first.weight.ggml_type()
+                && part.bias.is_some() == first.bias.is_some();
+            if is_alike
+                && group.len() < 3
+                && is_simple(first)?
+                && is_simple(part)?
+                && bindings_fit(recorder, first, group.len() + 1)
+            {
+                joined = Some(i);
+                break;
             }
-            let packed = Packed::of(&first.weight)?;
-            for piece in &packed.pieces {
-                let mut call = Call::new(packed, x);
-                call.parts.push(Part { piece, bias: first.bias.as_ref(), out: &outs[0] });
-                call.add = add.as_ref();
-                call.record(recorder)?;
-            }
-            Ok(())
-        })?;
+        }
+        match joined {
+            Some(i) => groups[i].push(part),
+            None => groups.push(vec![part]),
+        }
     }
-    Ok(())
+    Ok(groups)
 }
 
 /// Whether a part can share its dispatch: one binding holds its weight, and there is no residual.
@@ -127,7 +148,7 @@ fn is_simple(part: &MatmulPart) -> Result<bool> {
 
 fn bindings_fit(recorder: &Recorder<'_>, part: &MatmulPart, n_parts: usize) -> bool {
     let each = if part.bias.is_some() { 3 } else { 2 };
-    1 + n_parts * each <= recorder.gpu.limits.max_storage_buffers_per_shader_stage as usize
+    n_parts * each < recorder.gpu.limits.max_storage_buffers_per_shader_stage as usize
 }
 
 /// Calls `f(first row, x)` for runs of rows that can be bound at once.
@@ -156,26 +177,38 @@ pub(crate) fn matmul_glu(op: &MatmulGlu, recorder: &mut Recorder<'_>) -> Result<
     let (gate, up) = (Packed::of(&op.gate)?, Packed::of(&op.up)?);
     each_rows(recorder, &op.x, std::iter::once(op.gate.n()), |recorder, first_row, x| {
         let out = op.out.view(first_row * op.out.n_cols(), &[x.n_rows(), op.out.n_cols()])?;
-        if gate.format == up.format {
+        let mut is_converted = false;
+        let takes_many = takes_many(recorder, gate, x.n_rows());
+        if gate.format == up.format && !takes_many {
             for (piece, up) in gate.pieces.iter().zip(&up.pieces) {
                 let mut call = Call::new(gate, x);
                 call.parts.push(Part { piece, bias: None, out: &out });
                 call.up = Some(up);
-                call.record(recorder)?;
+                call.record(recorder, &mut is_converted)?;
             }
             return Ok(());
         }
-        // Two formats do not meet in one kernel: `out` holds silu(gate) until up multiplies it.
+        // Two formats do not meet in one kernel, nor do two weights in that for many rows: `out` holds silu(gate) until up multiplies it.
         for (packed, mode) in [(gate, "SILU"), (up, "MULTIPLY")] {
             for piece in &packed.pieces {
                 let mut call = Call::new(packed, x);
                 call.parts.push(Part { piece, bias: None, out: &out });
                 call.mode = Some(mode);
-                call.record(recorder)?;
+                call.record(recorder, &mut is_converted)?;
             }
         }
         Ok(())
     })
+}
+
+/// Whether products with a weight are made by cooperative matrices. Depends on no row count.
+fn is_tensor(recorder: &Recorder<'_>, packed: &Packed) -> bool {
+    recorder.gpu.features.contains(COOPERATIVE_MATRIX) && packed.format != "formats/f32"
+}
+
+/// Whether `matmul_tensor_many.wgsl` makes them, which gives the same bits.
+fn takes_many(recorder: &Recorder<'_>, packed: &Packed, rows: usize) -> bool {
+    is_tensor(recorder, packed) && rows > COLUMN_BLOCKS[COLUMN_BLOCKS.len() - 1].0
 }
 
 /// A weight, or a piece of one, and where its product goes.
@@ -220,9 +253,57 @@ impl<'a> Call<'a> {
         Call { packed, x, parts: Vec::new(), up: None, add: None, mode: None }
     }
 
-    fn record(&self, recorder: &mut Recorder<'_>) -> Result<()> {
+    /// Appends the dispatch, and another one before it where x has to be converted and an earlier call has not done it.
+    fn record(&self, recorder: &mut Recorder<'_>, is_converted: &mut bool) -> Result<()> {
+        let (rows, k) = (self.x.n_rows(), self.x.n_cols());
+        // The family depends on the weight alone; what follows, on the number of rows too, but every choice gives the same bits.
+        if !is_tensor(recorder, self.packed) {
+            let (x, x_at) = Binding::read(recorder.gpu, self.x)?;
+            let (block, define) =
+                ROW_BLOCKS.into_iter().find(|(n, _)| *n >= rows).unwrap_or(ROW_BLOCKS[ROW_BLOCKS.len() - 1]);
+            let key = self.key("matmul").define(define).define_if(are_vectors(k, x_at), "X_VECTORS");
+            return self.dispatch(recorder, &key, x, x_at, [1, rows.div_ceil(block)]);
+        }
+        if rows <= X_F32_ROWS_MAX {
+            let (x, x_at) = Binding::read(recorder.gpu, self.x)?;
+            let key = self.key("matmul_tensor").define("COLS_1").define_if(are_vectors(k, x_at), "X_VECTORS");
+            return self.dispatch(recorder, &key, x, x_at, [1, 1]);
+        }
+        let (block, define) = COLUMN_BLOCKS
+            .into_iter()
+            .find(|(n, _)| *n >= rows)
+            .unwrap_or(COLUMN_BLOCKS[COLUMN_BLOCKS.len() - 1]);
+        let runs = self.packed.parts * 4 + 1;
+        let rows_padded = rows.next_multiple_of(block);
+        let activations = recorder.workspace("activations", rows_padded * runs * 16 * 2)?;
+        if !std::mem::replace(is_converted, true) {
+            let (x, x_at) = Binding::read(recorder.gpu, self.x)?;
+            recorder.dispatch(
+                &KernelKey::new("matmul_activations"),
+                &[x, Binding::all(&activations, true)],
+                bytemuck::bytes_of(&[k as u32, rows as u32, runs as u32, x_at]),
+                [(runs as u32 * 4).div_ceil(64), rows_padded as u32, 1],
+            )?;
+        }
+        let x = Binding::all(&activations, false);
+        if !takes_many(recorder, self.packed, rows) {
+            let key = self.key("matmul_tensor").define("X_HALF").define(define);
+            return self.dispatch(recorder, &key, x, 0, [1, 1]);
+        }
+        let key = self.key("matmul_tensor_many").define("X_HALF");
+        self.dispatch(recorder, &key, x, 0, [MANY_TILES, rows.div_ceil(block)])
+    }
+
+    /// Appends a dispatch of workgroups of `tiles` tiles each, `blocks` times.
+    fn dispatch(
+        &self,
+        recorder: &mut Recorder<'_>,
+        key: &KernelKey,
+        x: Binding<'_>,
+        x_at: u32,
+        [tiles_each, blocks]: [usize; 2],
+    ) -> Result<()> {
         let gpu = recorder.gpu;
-        let (x, x_at) = Binding::read(gpu, self.x)?;
         let (rows, k) = (self.x.n_rows(), self.x.n_cols());
         let mut args = Args {
             k: k as u32,
@@ -232,14 +313,15 @@ impl<'a> Call<'a> {
             ..Args::default()
         };
         let mut bindings = vec![x];
-        let mut tiles = 0;
+        let mut groups = 0;
         for (i, part) in self.parts.iter().enumerate() {
+            let first_tile = (groups * tiles_each) as u32;
             match i {
-                1 => args.tile_b = tiles,
-                2 => args.tile_c = tiles,
+                1 => args.tile_b = first_tile,
+                2 => args.tile_c = first_tile,
                 _ => {}
             }
-            tiles += part.piece.n.div_ceil(TILE) as u32;
+            groups += part.piece.n.div_ceil(TILE * tiles_each);
             (args.count[i], args.n[i]) = (part.piece.n as u32, part.out.n_cols() as u32);
             args.first = part.piece.first as u32;
             bindings.push(Binding::all(&part.piece.memory, false));
@@ -260,14 +342,7 @@ impl<'a> Call<'a> {
             args.add = add_at;
             bindings.push(add);
         }
-        let (block, block_define) = ROW_BLOCKS.into_iter().find(|(n, _)| *n >= rows).unwrap_or(ROW_BLOCKS[4]);
-        let groups_max = gpu.limits.max_compute_workgroups_per_dimension;
-        if tiles > groups_max {
-            let problem = format!("{tiles} tiles of {TILE} rows, at most {groups_max} in a dispatch");
-            return Err(Error::Argument { op: "matmul", problem });
-        }
-        let key = self.key("matmul").define(block_define).define_if(k % 4 == 0 && x_at % 4 == 0, "X_VECTORS");
-        recorder.dispatch(&key, &bindings, bytemuck::bytes_of(&args), [tiles, rows.div_ceil(block) as u32, 1])
+        recorder.dispatch(key, &bindings, bytemuck::bytes_of(&args), [groups as u32, blocks as u32, 1])
     }
 
     /// A kernel with the defines of its weights and of what happens to the product.

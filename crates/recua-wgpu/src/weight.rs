@@ -161,7 +161,7 @@ impl Layout {
             let ranges = piece.split('+').map(range).collect::<Option<Vec<std::ops::Range<usize>>>>()?;
             let len: usize = ranges.iter().map(ExactSizeIterator::len).sum();
             // What lies together of one row.
-            let together = if len % 16 == 0 { 16 } else { len };
+            let together = if len.is_multiple_of(16) { 16 } else { len };
             let mut at = 0;
             for range in ranges {
                 let mut from = range.start;
@@ -176,7 +176,7 @@ impl Layout {
             base += len * TILE;
         }
         let is_whole = covered.iter().all(|&covered| covered) && base == unit_bytes * TILE;
-        (is_whole && columns % PART == 0).then_some(Layout { columns, unit_bytes, copies })
+        (is_whole && columns.is_multiple_of(PART)).then_some(Layout { columns, unit_bytes, copies })
     }
 
     /// Lays up to [`TILE`] raw rows out into a zeroed tile.

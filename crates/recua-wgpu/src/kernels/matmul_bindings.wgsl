@@ -34,7 +34,7 @@ var<immediate> args: Args;
 @group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
 #else
 #ifdef X_HALF
-@group(0) @binding(0) var<storage, read> x: array<vec4<u32>>;
+@group(0) @binding(0) var<storage, read> x: array<vec4<f16>>;
 #else
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 #endif

@@ -23,6 +23,11 @@ fn signed_byte(byte: u32) -> f32 {
 #ifdef HALF
 alias Values = array<vec4<f16>, 4>;
 
+// Two f16 from their bits. naga takes a bitcast to vec2<f16> for one to f32; drivers see that this widens and narrows the same number.
+fn pair(bits: u32) -> vec2<f16> {
+    return vec2<f16>(unpack2x16float(bits));
+}
+
 // scale * (code - offset) + min for 16 codes, a byte each. 0x6400 is 1024 in f16, whose last bit counts ones.
 fn affine(codes: vec4<u32>, offset: f32, scale: f32, min: f32) -> Values {
     let bias = vec2<f16>(f16(1024.0 + offset));
@@ -31,10 +36,10 @@ fn affine(codes: vec4<u32>, offset: f32, scale: f32, min: f32) -> Values {
     let even = (codes & vec4<u32>(0x00ff00ffu)) | vec4<u32>(0x64006400u);
     let odd = ((codes >> vec4<u32>(8u)) & vec4<u32>(0x00ff00ffu)) | vec4<u32>(0x64006400u);
     return Values(
-        vec4<f16>(fma(bitcast<vec2<f16>>(even.x) - bias, s, m), fma(bitcast<vec2<f16>>(odd.x) - bias, s, m)),
-        vec4<f16>(fma(bitcast<vec2<f16>>(even.y) - bias, s, m), fma(bitcast<vec2<f16>>(odd.y) - bias, s, m)),
-        vec4<f16>(fma(bitcast<vec2<f16>>(even.z) - bias, s, m), fma(bitcast<vec2<f16>>(odd.z) - bias, s, m)),
-        vec4<f16>(fma(bitcast<vec2<f16>>(even.w) - bias, s, m), fma(bitcast<vec2<f16>>(odd.w) - bias, s, m)),
+        vec4<f16>(fma(pair(even.x) - bias, s, m), fma(pair(odd.x) - bias, s, m)),
+        vec4<f16>(fma(pair(even.y) - bias, s, m), fma(pair(odd.y) - bias, s, m)),
+        vec4<f16>(fma(pair(even.z) - bias, s, m), fma(pair(odd.z) - bias, s, m)),
+        vec4<f16>(fma(pair(even.w) - bias, s, m), fma(pair(odd.w) - bias, s, m)),
     );
 }
 

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 fn device() -> &'static Device {
     static DEVICE: OnceLock<Device> = OnceLock::new();
-    DEVICE.get_or_init(|| crate::open(Options { adapter: None, allow_software: true }).unwrap())
+    DEVICE.get_or_init(|| crate::open(Options { allow_software: true, ..Options::default() }).unwrap())
 }
 
 fn decodable() -> impl Iterator<Item = GgmlType> {
@@ -41,7 +41,7 @@ fn random_blocks(ty: GgmlType, n: usize, k: usize, seed: u64) -> Vec<u8> {
             _ => {
                 for &at in halves {
                     // f16 numbers of 2^-6 to 2^-2, of either sign.
-                    let bits = (next() % 0x1000 + 0x2400 | (next() & 1) << 15) as u16;
+                    let bits = ((next() % 0x1000 + 0x2400) | ((next() & 1) << 15)) as u16;
                     block[at..at + 2].copy_from_slice(&bits.to_le_bytes());
                 }
             }
@@ -99,7 +99,7 @@ fn check_products(what: &str, got: &[f32], x: &[f32], w: &[f32], k: usize) {
 }
 
 fn is_tensor() -> bool {
-    false
+    device().info().detail.contains(crate::adapter::TENSOR)
 }
 
 #[test]
@@ -330,6 +330,35 @@ fn every_kernel_can_be_written_in_other_languages() {
                 let key = KernelKey::new("matmul").define(format).define(rows);
                 translate(&defines.iter().fold(key, |key, define| key.define(define)), capabilities, true);
             }
+        }
+    }
+}
+
+#[test]
+fn every_tensor_kernel_can_be_written_as_spir_v() {
+    use naga::valid::Capabilities;
+    // No TENSOR adapter is at hand where this runs.
+    let capabilities = Capabilities::IMMEDIATES
+        | Capabilities::SHADER_FLOAT16_IN_FLOAT32
+        | Capabilities::SHADER_FLOAT16
+        | Capabilities::SUBGROUP
+        | Capabilities::SUBGROUP_BARRIER
+        | Capabilities::COOPERATIVE_MATRIX;
+    translate(&KernelKey::new("matmul_activations"), capabilities, true);
+    for ty in decodable() {
+        let (format, _) = format(ty).unwrap();
+        for defines in [
+            &["COLS_1", "PARTS_1", "BIAS", "ADD"][..],
+            &["COLS_1", "PARTS_1", "GLU", "X_VECTORS"],
+            &["COLS_2", "PARTS_1", "GLU", "X_HALF"],
+            &["COLS_4", "PARTS_3", "BIAS", "X_HALF"],
+        ] {
+            let key = KernelKey::new("matmul_tensor").define(format);
+            translate(&defines.iter().fold(key, |key, define| key.define(define)), capabilities, false);
+        }
+        for defines in [&["PARTS_1", "SILU", "X_HALF"][..], &["PARTS_2", "X_HALF"]] {
+            let key = KernelKey::new("matmul_tensor_many").define(format);
+            translate(&defines.iter().fold(key, |key, define| key.define(define)), capabilities, false);
         }
     }
 }

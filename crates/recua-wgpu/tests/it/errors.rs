@@ -62,7 +62,8 @@ fn an_adapter_that_is_not_there_is_named() {
     if device().is_none() {
         return;
     }
-    let options = Options { adapter: Some("no such adapter".into()), allow_software: true };
+    let options =
+        Options { adapter: Some("no such adapter".into()), allow_software: true, ..Options::default() };
     let error = open(options.clone()).map(drop).unwrap_err().to_string();
     assert!(error.contains("no such adapter"), "{error}");
     assert!(adapters(&options).iter().all(|adapter| !adapter.is_chosen));

@@ -1,0 +1,146 @@
+// As matmul_tensor.wgsl, for more than 64 rows: one reading and decoding of a weight serves 64 rows, and a workgroup has 128 weight rows.
+// Bindings: matmul_bindings.wgsl, x from matmul_activations.wgsl. No GLU: `out` meets SILU, then MULTIPLY.
+// The 8 subgroups compute 32x32 each. For a part of 64 columns, an invocation decodes half of a weight row's and copies its share of x
+// into workgroup memory; meanwhile the next part is on its way to the registers.
+// Bound by the tensor cores and by workgroup memory: 4 matrices loaded for 4 multiplied.
+// The bits of matmul_tensor.wgsl: one range of K after the other, each in its own sums, which are then added to the totals.
+enable f16;
+enable wgpu_cooperative_matrix;
+#define HALF
+#import matmul_bindings
+#import matmul_half
+#import matmul_decode
+#import formats/*
+
+const SPLITS: u32 = 8u;
+// Vectors of four f16 between rows: 64 columns, padded so that they lie in different banks.
+const STRIDE: u32 = 18u;
+
+// [128 weight rows][64 columns]
+var<workgroup> staged: array<vec4<f16>, 128u * STRIDE>;
+// [64 rows of x][64 columns]
+var<workgroup> staged_x: array<vec4<f16>, 64u * STRIDE>;
+// [subgroup][row of x][weight row]
+var<workgroup> partial: array<f32, 8u * 256u>;
+
+alias Sums = coop_mat16x16<f32, C>;
+
+// [rows of x / 16][weight rows / 16]
+var<private> sums_00: Sums;
+var<private> sums_01: Sums;
+var<private> sums_10: Sums;
+var<private> sums_11: Sums;
+
+struct Ahead {
+    raw: Raw,
+    x_0: vec4<f16>,
+    x_1: vec4<f16>,
+    x_2: vec4<f16>,
+    x_3: vec4<f16>,
+}
+
+// Part `p` of weight row `lane` of a tile, and this invocation's 16 columns of a row of x.
+fn ahead(tile: u32, lane: u32, p: u32, x_tile: u32, local: u32) -> Ahead {
+    let unit = p / PARTS;
+    let part = p % PARTS;
+    let raw = load((tile * args.units + unit) * UNIT_VECTORS, lane, part);
+    // [tile of 16 rows][run][row]: neighbours read what lies together.
+    let run = unit * PARTS * 4u + column(part, (local >> 4u) & 3u) / 16u;
+    let at = ((x_tile + (local >> 6u)) * (args.units * PARTS * 4u + 1u) + run) * 64u + (local & 15u) * 4u;
+    return Ahead(raw, x[at], x[at + 1u], x[at + 2u], x[at + 3u]);
+}
+
+fn stage(a: Ahead, part: u32, group: u32, lane: u32, local: u32) {
+    // Two subgroups share 32 weight rows: runs 0 and 2 (of the same bytes, often), 1 and 3.
+    let i = group >> 2u;
+    let row = ((group & 3u) * 32u + lane) * STRIDE + 4u * i;
+    let v_0 = values(a.raw, part, i);
+    staged[row] = v_0[0];
+    staged[row + 1u] = v_0[1];
+    staged[row + 2u] = v_0[2];
+    staged[row + 3u] = v_0[3];
+    let v_1 = values(a.raw, part, i + 2u);
+    staged[row + 8u] = v_1[0];
+    staged[row + 9u] = v_1[1];
+    staged[row + 10u] = v_1[2];
+    staged[row + 11u] = v_1[3];
+    let x_row = ((local >> 6u) * 16u + (local & 15u)) * STRIDE + 4u * ((local >> 4u) & 3u);
+    staged_x[x_row] = a.x_0;
+    staged_x[x_row + 1u] = a.x_1;
+    staged_x[x_row + 2u] = a.x_2;
+    staged_x[x_row + 3u] = a.x_3;
+}
+
+// Multiplies run `i` of the staged part.
+fn multiply(group: u32, i: u32) {
+    let row = (group & 3u) * 32u * STRIDE + 4u * i;
+    let x_row = (group >> 2u) * 32u * STRIDE + 4u * i;
+    let a_0 = coopLoadT<coop_mat16x16<f16, A>>(&staged[row], STRIDE);
+    let a_1 = coopLoadT<coop_mat16x16<f16, A>>(&staged[row + 16u * STRIDE], STRIDE);
+    let b_0 = coopLoad<coop_mat16x16<f16, B>>(&staged_x[x_row], STRIDE);
+    let b_1 = coopLoad<coop_mat16x16<f16, B>>(&staged_x[x_row + 16u * STRIDE], STRIDE);
+    sums_00 = coopMultiplyAdd(a_0, b_0, sums_00);
+    sums_01 = coopMultiplyAdd(a_1, b_0, sums_01);
+    sums_10 = coopMultiplyAdd(a_0, b_1, sums_10);
+    sums_11 = coopMultiplyAdd(a_1, b_1, sums_11);
+}
+
+// Writes a matrix of 16x16 that this subgroup has in `partial`.
+fn write_matrix(group: u32, lane: u32, row: u32, i: u32) {
+    subgroupBarrier();
+    for (var e = lane; e < 256u; e += 32u) {
+        write_out(row + (e >> 4u), i + (e & 15u), partial[group * 256u + e]);
+    }
+    subgroupBarrier();
+}
+
+@compute @workgroup_size(256)
+fn matmul_tensor_many(
+    @builtin(workgroup_id) id: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+    @builtin(subgroup_id) group: u32,
+    @builtin(subgroup_invocation_id) lane: u32,
+) {
+    // A part's last workgroup may have fewer than four tiles: it repeats the last one, and nobody writes the repetition.
+    let first_tile = choose_part(id.x * 4u);
+    let tile_max = (args.count[weight_idx] + 31u) / 32u - 1u;
+    let tile = min(first_tile + (group & 3u), tile_max);
+    let x_tile = id.y * 4u;
+    let parts = args.units * PARTS;
+    var totals_00 = Sums();
+    var totals_01 = Sums();
+    var totals_10 = Sums();
+    var totals_11 = Sums();
+    var a = ahead(tile, lane, 0u, x_tile, local);
+    for (var split = 0u; split < SPLITS; split++) {
+        sums_00 = Sums();
+        sums_01 = Sums();
+        sums_10 = Sums();
+        sums_11 = Sums();
+        let end = (split + 1u) * parts / SPLITS;
+        for (var p = split * parts / SPLITS; p < end; p++) {
+            stage(a, p % PARTS, group, lane, local);
+            workgroupBarrier();
+            a = ahead(tile, lane, min(p + 1u, parts - 1u), x_tile, local);
+            multiply(group, 0u);
+            multiply(group, 1u);
+            multiply(group, 2u);
+            multiply(group, 3u);
+            workgroupBarrier();
+        }
+        totals_00 = totals_00 + sums_00;
+        totals_01 = totals_01 + sums_01;
+        totals_10 = totals_10 + sums_10;
+        totals_11 = totals_11 + sums_11;
+    }
+    let row = x_tile * 16u + (group >> 2u) * 32u;
+    let i = (first_tile + (group & 3u)) * 32u;
+    coopStore(totals_00, &partial[group * 256u], 16u);
+    write_matrix(group, lane, row, i);
+    coopStore(totals_01, &partial[group * 256u], 16u);
+    write_matrix(group, lane, row, i + 16u);
+    coopStore(totals_10, &partial[group * 256u], 16u);
+    write_matrix(group, lane, row + 16u, i);
+    coopStore(totals_11, &partial[group * 256u], 16u);
+    write_matrix(group, lane, row + 16u, i + 16u);
+}
