@@ -63,12 +63,20 @@ pub(crate) fn open_device(args: &DeviceArgs) -> Result<Device> {
             args.device
         )));
     }
+    let open = || recua::open_device(&args.device).map_err(|e| failure(e, ""));
     match (args.threads, args.device.as_str()) {
-        (Some(threads), "auto" | "cpu") => {
-            cpu::open(cpu::Options { threads: Some(threads), ..cpu::Options::default() }).or_user()
-        }
-        _ => recua::open_device(&args.device).map_err(|e| failure(e, "")),
+        (Some(threads), "cpu") => open_cpu(threads),
+        // A number of threads does not decide for the CPU.
+        (Some(threads), "auto") => match open()? {
+            device if device.info().kind == "cpu" => open_cpu(threads),
+            device => Ok(device),
+        },
+        _ => open(),
     }
+}
+
+fn open_cpu(threads: usize) -> Result<Device> {
+    cpu::open(cpu::Options { threads: Some(threads), ..cpu::Options::default() }).or_user()
 }
 
 /// The device in one line, for people and for JSON.

@@ -85,7 +85,8 @@ fn a_missing_tensor_is_named() {
 #[test]
 fn devices_that_are_not_there() {
     for device in ["wgpu", "cuda", "cuda:1"] {
-        if recua(&["doctor", "--device", device]).code != 0 {
+        // A build that has the device says something else, or nothing, on a machine that lacks or has it.
+        if recua(&["doctor", "--device", device]).stderr.contains("not in this build") {
             refused(&["run", &golden("Q8_0"), "x", "--device", device], &[device, "not in this build yet"]);
         }
     }

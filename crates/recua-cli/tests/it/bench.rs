@@ -7,6 +7,7 @@ fn json_has_every_field() {
     let model = golden("Q8_0");
     let args =
         ["bench", &model, "--batch", "1,2,3", "--prompt-len", "1,40", "--gen", "3", "--format", "json"];
+    let args = [&args[..], &["--device", "cpu"]].concat();
     let json = recua(&args).ok().json();
     assert!(json["device"].as_str().unwrap().starts_with("cpu"));
     assert_eq!(json["model"], model);
@@ -34,7 +35,7 @@ fn json_has_every_field() {
 #[test]
 fn targets_are_judged() {
     let model = golden("Q8_0");
-    let args = ["bench", &model, "--batch", "1,2,4", "--prompt-len", "1", "--gen", "3"];
+    let args = ["bench", &model, "--batch", "1,2,4", "--prompt-len", "1", "--gen", "3", "--device", "cpu"];
     let ran = recua(&[&args[..], &["--targets", "--format", "json"]].concat());
     let json = ran.json();
     let targets = json["targets"].as_array().unwrap();
@@ -77,10 +78,10 @@ fn ops_add_up_to_a_step() {
 
 #[test]
 fn doctor_describes_the_machine() {
-    let json = recua(&["doctor", "--json"]).ok().json();
+    let json = recua(&["doctor", "--json", "--device", "cpu"]).ok().json();
     assert!(json["devices"][0]["read_bytes_per_s"].as_f64() > Some(1e6));
     let sets = json["instruction_sets"].as_array().unwrap();
     assert!(sets.iter().any(|set| set["name"] == "scalar" && set["available"] == true));
-    let text = recua(&["doctor", "-t", "1"]).ok();
+    let text = recua(&["doctor", "-t", "1", "--device", "cpu"]).ok();
     assert!(text.text().contains("1 threads") && text.text().contains("GB/s"), "{}", text.text());
 }

@@ -21,8 +21,9 @@ fn floats(bytes: &[u8]) -> Vec<f32> {
 fn written(ty: &str, folder: &Folder) -> Vec<f32> {
     let [a, b] = sequences();
     let out = folder.path(&format!("{ty}.f32"));
-    let ran =
-        recua(&["logits", &golden(ty), "--tokens", &text(&a), "--tokens", &text(&b), "--out", &out]).ok();
+    let (a, b) = (text(&a), text(&b));
+    let args = ["logits", &golden(ty), "--device", "cpu", "--tokens", &a, "--tokens", &b, "--out", &out];
+    let ran = recua(&args).ok();
     assert!(ran.stdout.is_empty());
     floats(&std::fs::read(out).unwrap())
 }
