@@ -326,15 +326,14 @@ impl Op {
                     c.shape("q norm", &norm.q, DType::F32, &[head_dim])?;
                     c.shape("k norm", &norm.k, DType::F32, &[head_dim])?;
                 }
-                for (what, other) in [("k", &o.k), ("v", &o.v), ("cache", &o.cache.k), ("cache", &o.cache.v)]
-                {
-                    c.apart("q", &o.q, what, other)?;
-                }
-                for input in [&o.k, &o.v, &o.table] {
+                let norms = o.norm.iter().flat_map(|norm| [&norm.q, &norm.k]);
+                for input in [&o.k, &o.v, &o.table].into_iter().chain(norms) {
+                    c.apart("q", &o.q, "an input", input)?;
                     c.apart("cache", &o.cache.k, "an input", input)?;
                     c.apart("cache", &o.cache.v, "an input", input)?;
                 }
-                Ok(())
+                c.apart("q", &o.q, "cache", &o.cache.k)?;
+                c.apart("q", &o.q, "cache", &o.cache.v)
             }
             Op::Attention(o) => {
                 let (rows, head_dim) = (o.q.n_rows(), c.cache(&o.cache)?);
