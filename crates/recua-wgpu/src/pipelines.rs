@@ -195,3 +195,6 @@ pub(crate) fn widen(source: &mut String, access: Access) -> std::result::Result<
     }
     Ok(())
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

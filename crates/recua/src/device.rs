@@ -29,8 +29,12 @@ pub fn open_device(name: &str) -> Result<Device> {
         ("cpu", None) => Ok(cpu::open(cpu::Options::default())?),
         #[cfg(feature = "wgpu")]
         ("wgpu", adapter) => {
-            let adapter = adapter.map(str::to_string);
-            Ok(recua_wgpu::open(recua_wgpu::Options { adapter, allow_software: true })?)
+            let options = recua_wgpu::Options {
+                adapter: adapter.map(str::to_string),
+                allow_software: true,
+                ..Default::default()
+            };
+            Ok(recua_wgpu::open(options)?)
         }
         _ => Err(Error::UnknownDevice { name: name.into(), known: DEVICE_NAMES.join(", ") }),
     }

@@ -42,15 +42,7 @@ const CHUNK = 128u;
 const QUERIES = 8u;
 const PARTS = CHUNK / QUERIES; // threads that look for a query's largest score
 const LOWEST = -3.4028234e38;
-#ifdef HEAD_64
-const HEAD_MAX = 64u;
-#else
-#ifdef HEAD_128
-const HEAD_MAX = 128u;
-#else
-const HEAD_MAX = 256u;
-#endif
-#endif
+override HEAD_MAX: u32 = 256u; // room for a head
 // Threads that share the tokens of a word of V.
 const SHARES_MAX = 4u;
 

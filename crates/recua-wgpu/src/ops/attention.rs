@@ -52,13 +52,8 @@ pub(crate) fn attention(op: &Attention, recorder: &mut Recorder<'_>) -> Result<(
     let (v, v_start) = cache(gpu, &op.cache.v, false)?;
     let mut bindings = vec![recorder.status(), rows.positions, rows.sequences, rows.pages, q, k, v, out];
     bindings.extend(parts.as_ref().map(|parts| Binding::all(parts, true)));
-    let head = match head_dim {
-        ..=64 => "HEAD_64",
-        65..=128 => "HEAD_128",
-        _ => "HEAD_256",
-    };
     let kernel = KernelKey::new(NAME)
-        .define(head)
+        .constant("HEAD_MAX", (head_dim as u32).next_power_of_two().max(64))
         .define_if(op.cache.k.dtype() == DType::F16, "CACHE_F16")
         .define_if(is_split, "SPLIT");
     let [positions_start, sequences_start, pages_start, n_sequences, pages_max] = rows.args;
