@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 /// How long an idle thread spins before it sleeps.
 const SPIN: Duration = Duration::from_micros(100);
 
-/// How often a thread looks at a barrier before it lets others have the core.
-const BARRIER_SPINS: u32 = 4096;
+/// How often a thread looks at a barrier before it lets others have the core. Between ops all arrive within microseconds, unless
+/// somebody else has the core of the one that is waited for.
+const BARRIER_SPINS: u32 = 512;
 
 /// Counters for work that threads claim piece by piece; more phases than this in one step share them after a barrier.
 const N_COUNTERS: usize = 4;
