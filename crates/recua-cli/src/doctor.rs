@@ -18,6 +18,8 @@ struct Report {
     cores: usize,
     instruction_sets: Vec<InstructionSet>,
     devices: Vec<Device>,
+    /// The GPU adapters that the device `wgpu` chooses from.
+    adapters: Vec<Adapter>,
     /// Devices that recua is to have and this build has not.
     devices_missing: Vec<&'static str>,
 }
@@ -26,6 +28,15 @@ struct Report {
 struct InstructionSet {
     name: &'static str,
     available: bool,
+}
+
+#[derive(Serialize)]
+struct Adapter {
+    name: String,
+    detail: String,
+    /// Why `wgpu` takes it or does not.
+    reason: String,
+    chosen: bool,
 }
 
 #[derive(Serialize)]
@@ -68,8 +79,14 @@ fn examine(args: &DoctorArgs) -> Result<Report> {
             memory_bytes: info.memory_bytes,
             read_bytes_per_s: device.measure_read_bandwidth().or_other()?,
         }],
+        adapters: recua::adapters().into_iter().map(adapter).collect(),
         devices_missing: missing.collect(),
     })
+}
+
+fn adapter(adapter: recua::Adapter) -> Adapter {
+    let recua::Adapter { name, detail, reason, is_chosen } = adapter;
+    Adapter { name, detail, reason, chosen: is_chosen }
 }
 
 fn write_pretty(out: &mut impl Write, report: &Report) -> Result {
@@ -89,6 +106,13 @@ fn write_pretty(out: &mut impl Write, report: &Report) -> Result {
         )?;
         writeln!(out, "  free memory     {memory}")?;
         writeln!(out, "  pure reading    {:.1} GB/s, measured now", device.read_bytes_per_s / 1e9)?;
+    }
+    for adapter in &report.adapters {
+        let mark = if adapter.chosen { "the choice of wgpu" } else { "not chosen" };
+        let [name, detail, reason] =
+            [&adapter.name, &adapter.detail, &adapter.reason].map(|text| printable(text));
+        writeln!(out, "adapter           {name}, {detail}")?;
+        writeln!(out, "  {mark}: {reason}")?;
     }
     writeln!(out, "not in this build {}", list(report.devices_missing.clone()))?;
     Ok(())
