@@ -1,8 +1,12 @@
 //! What the user typed, checked for form only. What a command needs is worked out in the command's own file.
 
+mod encoding;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use encoding::{BenchEncodingArgs, Dependency};
 
 const ABOUT: &str = "Runs Llama-family GGUF models for many sequences in one pass";
 
@@ -205,6 +209,7 @@ pub(crate) struct BenchArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchWhat {
     Ops(BenchOpsArgs),
+    Encoding(BenchEncodingArgs),
 }
 
 /// Time each op of a step, with its share of the machine's bandwidth

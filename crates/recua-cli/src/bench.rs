@@ -1,6 +1,7 @@
 //! `recua bench`: how fast and how large a model is on this machine, always beside what the machine could do.
 
 mod cell;
+mod encoding;
 mod fit;
 pub(crate) mod memory;
 mod ops;
@@ -21,6 +22,7 @@ use report::Report;
 pub(crate) fn run(args: BenchArgs) -> Result {
     match args.what {
         Some(BenchWhat::Ops(args)) => ops::run(args),
+        Some(BenchWhat::Encoding(args)) => encoding::run(args),
         None => matrix(args),
     }
 }

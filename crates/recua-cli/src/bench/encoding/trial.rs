@@ -1,0 +1,233 @@
+//! The ways to encode a list, and their times. Nothing is compiled, allocated by us or spawned inside a timed
+//! stretch: the device's kernels are warm, the workers are there, and the list is.
+
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::Instant;
+
+use recua::Device;
+use recua::compute::{Commands, EncoderWorker, Submission};
+
+use super::work::{List, Work};
+use crate::failure::{Failure, OrFail, Result};
+
+/// Rounds that are not counted: the first compiles kernels and fills caches.
+pub(super) const WARM_UP: usize = 3;
+
+/// One way to encode a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// The main thread, one encoder.
+    Serial,
+    /// The main thread, this many encoders one after the other: what more command buffers cost.
+    Split(usize),
+    /// The main thread and this many workers at the same time, an encoder each.
+    Parallel(usize),
+    /// The recorded plan, which the device may have kept in its own form: what a model does.
+    Plan,
+}
+
+impl Way {
+    pub(super) fn name(self) -> String {
+        match self {
+            Self::Serial => "serial".into(),
+            Self::Split(n) => format!("serial in {n}"),
+            Self::Parallel(n) => format!("parallel {}", n + 1),
+            Self::Plan => "kept plan".into(),
+        }
+    }
+
+    pub(super) fn encoders(self) -> Option<usize> {
+        match self {
+            Self::Serial => Some(1),
+            Self::Split(n) => Some(n),
+            Self::Parallel(n) => Some(n + 1),
+            Self::Plan => None,
+        }
+    }
+
+    pub(super) fn workers(self) -> usize {
+        if let Self::Parallel(n) = self { n } else { 0 }
+    }
+}
+
+/// Seconds of one trial of one way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Times {
+    /// From the start until all parts are finished; `None` where it cannot be told from the submission.
+    pub(super) encode: Option<f64>,
+    /// Until `submit` returns.
+    pub(super) submit: f64,
+    /// Until the work is done.
+    pub(super) wait: f64,
+    /// The sum.
+    pub(super) total: f64,
+    /// What the device says it worked; `None` where it cannot tell.
+    pub(super) gpu: Option<f64>,
+}
+
+/// Runs ways to encode one list.
+pub(super) struct Bench<'a> {
+    device: &'a Device,
+    workers: &'a [EncoderWorker],
+    list: Arc<List>,
+}
+
+/// The times of each way, a value for each trial, and the ways whose results differ from the first's.
+pub(super) struct Outcome {
+    pub(super) times: Vec<Vec<Times>>,
+    pub(super) differing: Vec<Way>,
+}
+
+/// Runs every way `n_trials` times, in turn, and then compares what they compute.
+pub(super) fn run(
+    device: &Device,
+    workers: &[EncoderWorker],
+    work: Work,
+    ways: &[Way],
+    n_trials: usize,
+) -> Result<Outcome> {
+    let bench = Bench { device, workers, list: Arc::new(work.list) };
+    if let List::Ops(plan) = &*bench.list {
+        device.prepare(plan).or_other()?;
+    }
+    let mut times = vec![Vec::with_capacity(n_trials); ways.len()];
+    for trial in 0..WARM_UP + n_trials {
+        for i in order(trial, ways.len()) {
+            let measured = bench.once(ways[i])?;
+            if trial >= WARM_UP {
+                times[i].push(measured);
+            }
+        }
+    }
+    let mut differing = Vec::new();
+    let mut first: Option<Vec<Vec<f32>>> = None;
+    for way in ways {
+        // What the way before left must not pass for the work of this one.
+        for output in &work.outputs {
+            device.write(output, &vec![f32::NAN; output.n_elements()]).or_other()?;
+        }
+        bench.once(*way)?;
+        let read = |y| device.read_vec::<f32>(y).or_other();
+        let outputs = work.outputs.iter().map(read).collect::<Result<Vec<_>>>()?;
+        match &first {
+            None => {
+                check_sense(&outputs)?;
+                first = Some(outputs);
+            }
+            Some(first) if is_same(first, &outputs) => {}
+            Some(_) => differing.push(*way),
+        }
+    }
+    Ok(Outcome { times, differing })
+}
+
+/// In which order the ways come: each trial starts with another one, and every other trial runs backwards, so that
+/// none always comes first or always after the same one.
+fn order(trial: usize, n: usize) -> impl Iterator<Item = usize> {
+    (0..n)
+        .map(move |i| if trial.is_multiple_of(2) { (i + trial) % n } else { (2 * n - 1 - i + trial % n) % n })
+}
+
+/// Equal zeros would prove nothing.
+fn check_sense(outputs: &[Vec<f32>]) -> Result {
+    let makes_sense = |y: &Vec<f32>| y.iter().all(|v| v.is_finite()) && y.iter().any(|v| *v != 0.0);
+    if outputs.iter().all(makes_sense) {
+        return Ok(());
+    }
+    Err(Failure::other("an output is all zeros or holds a value that is not a finite number"))
+}
+
+fn is_same(a: &[Vec<f32>], b: &[Vec<f32>]) -> bool {
+    let bits = |y: &[Vec<f32>]| y.iter().flatten().map(|v| v.to_bits()).collect::<Vec<_>>();
+    bits(a) == bits(b)
+}
+
+impl Bench<'_> {
+    /// One trial of one way.
+    fn once(&self, way: Way) -> Result<Times> {
+        let start = Instant::now();
+        let (encoded, submission) = match (way, &*self.list) {
+            (Way::Plan, List::Ops(plan)) => (None, self.device.run(plan).or_other()?),
+            (Way::Plan, List::Products(_)) => return Err(Failure::other("products are not a plan")),
+            (Way::Serial, _) => self.submit(start, self.split(1)?)?,
+            (Way::Split(n), _) => self.submit(start, self.split(n)?)?,
+            (Way::Parallel(n), _) => self.submit(start, self.parallel(n)?)?,
+        };
+        let submitted = start.elapsed().as_secs_f64();
+        submission.wait().or_other()?;
+        let total = start.elapsed().as_secs_f64();
+        Ok(Times {
+            encode: encoded,
+            submit: submitted - encoded.unwrap_or(0.0),
+            wait: total - submitted,
+            total,
+            gpu: submission.gpu_time().map(|time| time.as_secs_f64()),
+        })
+    }
+
+    /// Starts what is encoded, and says how long encoding took.
+    fn submit(&self, start: Instant, commands: Vec<Commands>) -> Result<(Option<f64>, Submission)> {
+        let encoded = start.elapsed().as_secs_f64();
+        Ok((Some(encoded), self.device.submit(commands).or_other()?))
+    }
+
+    fn split(&self, n: usize) -> Result<Vec<Commands>> {
+        (0..n).map(|i| self.list.encode(self.device, self.list.part(i, n)).or_other()).collect()
+    }
+
+    /// The main thread encodes the first part, and the workers the others meanwhile.
+    fn parallel(&self, n_workers: usize) -> Result<Vec<Commands>> {
+        let n = n_workers + 1;
+        let parts = self.workers.iter().take(n_workers).zip(1..).map(|(worker, i)| {
+            // A channel a part: it closes if the worker's closure panics, and then nobody waits for ever.
+            let (done, finished) = channel();
+            let (device, list) = (self.device.clone(), self.list.clone());
+            worker.submit(move || {
+                // Nobody listens any more only if the main thread failed.
+                let _ = done.send(list.encode(&device, list.part(i, n)));
+            })?;
+            Ok(finished)
+        });
+        let parts = parts.collect::<recua::compute::Result<Vec<_>>>().or_other()?;
+        let mut commands = vec![self.list.encode(self.device, self.list.part(0, n)).or_other()?];
+        for finished in parts {
+            let part = finished.recv().map_err(|_| Failure::other("an encoder worker panicked"))?;
+            commands.push(part.or_other()?);
+        }
+        Ok(commands)
+    }
+}
+
+/// Starts the workers, once for all trials.
+pub(super) fn spawn(n: usize) -> Result<Vec<EncoderWorker>> {
+    (0..n).map(|_| EncoderWorker::spawn().or_other()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_way_comes_in_every_place_and_after_others() {
+        for n in 1..8 {
+            let mut places = vec![vec![0; n]; n];
+            let mut before = std::collections::HashSet::new();
+            for trial in 0..2 * n {
+                let order: Vec<usize> = order(trial, n).collect();
+                order.iter().enumerate().for_each(|(place, way)| places[*way][place] += 1);
+                before.extend(order.windows(2).map(|pair| (pair[0], pair[1])));
+            }
+            assert!(places.iter().flatten().all(|&times| times == 2), "{places:?}");
+            assert_eq!(before.len(), if n == 2 { 2 } else { 2 * n * usize::from(n > 1) }, "{n}");
+        }
+    }
+
+    #[test]
+    fn bits_are_compared_and_not_values() {
+        assert!(is_same(&[vec![f32::NAN, 1.0]], &[vec![f32::NAN, 1.0]]));
+        assert!(!is_same(&[vec![0.0]], &[vec![-0.0]]));
+        assert!(check_sense(&[vec![0.0, 1.0]]).is_ok());
+        assert!(check_sense(&[vec![1.0], vec![0.0]]).is_err() && check_sense(&[vec![f32::NAN]]).is_err());
+    }
+}

@@ -1,0 +1,142 @@
+//! A list of work that can be encoded in parts: the products of the first experiment, or the ops of a real step.
+
+use std::ops::Range;
+
+use recua::Device;
+use recua::compute::hazards::{Hazards, reads, writes};
+use recua::compute::{Buffer, Commands, DType, Op, Plan, QuantizedMatmulParams, Record, Result, Weight};
+use serde::Serialize;
+
+use super::weights::Weights;
+use crate::args::{BenchEncodingArgs, Dependency};
+
+/// One list with what its results are.
+pub(super) struct Work {
+    pub(super) about: About,
+    pub(super) list: List,
+    /// f32; compared between the variants.
+    pub(super) outputs: Vec<Buffer>,
+}
+
+/// What the report says of a list.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct About {
+    /// `independent`, `chained`, or `step` and its shape.
+    pub(super) name: String,
+    pub(super) description: String,
+    pub(super) n_ops: usize,
+    /// Groups of ops that could run side by side, one group after the other.
+    pub(super) n_groups: usize,
+    /// Weights on the device that the list names.
+    pub(super) weight_bytes: u64,
+    /// Whether all layers use the same weights, for want of memory; null where there are no layers.
+    pub(super) shares_weights: Option<bool>,
+}
+
+/// What is encoded.
+pub(super) enum List {
+    /// Through [`recua::compute::CommandEncoder::quantized_matmul`].
+    Products(Vec<Product>),
+    /// Through [`Record::push`].
+    Ops(Plan),
+}
+
+/// One `y = x · wᵀ`.
+pub(super) struct Product {
+    x: Buffer,
+    w: Weight,
+    y: Buffer,
+    params: QuantizedMatmulParams,
+}
+
+impl List {
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Products(products) => products.len(),
+            Self::Ops(plan) => plan.ops().len(),
+        }
+    }
+
+    /// The part `i` of `n`, of about the same length each.
+    pub(super) fn part(&self, i: usize, n: usize) -> Range<usize> {
+        self.len() * i / n..self.len() * (i + 1) / n
+    }
+
+    /// Encodes some of it, on whichever thread this is.
+    pub(super) fn encode(&self, device: &Device, range: Range<usize>) -> Result<Commands> {
+        let mut encoder = device.command_encoder()?;
+        match self {
+            Self::Products(products) => {
+                for Product { x, w, y, params } in &products[range] {
+                    encoder.quantized_matmul(x, w, y, params)?;
+                }
+            }
+            Self::Ops(plan) => {
+                for op in &plan.ops()[range] {
+                    encoder.push(Op::clone(op))?;
+                }
+            }
+        }
+        encoder.finish()
+    }
+
+    fn n_groups(&self) -> usize {
+        let mut hazards = Hazards::new();
+        match self {
+            Self::Products(products) => {
+                products.iter().for_each(|p| _ = hazards.add(&[&p.x], &[&p.y]));
+            }
+            Self::Ops(plan) => plan.ops().iter().for_each(|op| _ = hazards.add(&reads(op), &writes(op))),
+        }
+        hazards.groups().len()
+    }
+}
+
+impl Work {
+    /// The ops of a step.
+    pub(super) fn step(mut about: About, plan: Plan, outputs: Vec<Buffer>) -> Self {
+        let list = List::Ops(plan);
+        (about.n_ops, about.n_groups) = (list.len(), list.n_groups());
+        Self { about, list, outputs }
+    }
+}
+
+/// The weights of the products: one each, used by both variants.
+pub(super) fn product_weights(device: &Device, args: &BenchEncodingArgs) -> Result<Vec<Weight>> {
+    let mut weights = Weights::new(device);
+    // Of a size that neither grows nor shrinks along a chain.
+    let std = (args.k as f32).powf(-0.5);
+    (0..args.ops).map(|_| weights.make(args.ggml_type, args.n, args.k, std)).collect()
+}
+
+/// Products with their own inputs, or each with the output of the one before.
+pub(super) fn products(
+    device: &Device,
+    args: &BenchEncodingArgs,
+    weights: &[Weight],
+    dependency: Dependency,
+) -> Result<Work> {
+    let BenchEncodingArgs { m, n, k, ggml_type, .. } = *args;
+    let params = QuantizedMatmulParams { m, n, k, ggml_type };
+    let mut random = Weights::new(device);
+    let mut list: Vec<Product> = Vec::new();
+    for w in weights {
+        let x = match list.last() {
+            Some(before) if dependency == Dependency::Chained => before.y.clone(),
+            _ => device.upload(&random.values(m * k), DType::F32, &[m, k])?,
+        };
+        let y = device.alloc(DType::F32, &[m, n])?;
+        list.push(Product { x, w: w.clone(), y, params });
+    }
+    let outputs = list.iter().map(|product| product.y.clone()).collect();
+    let list = List::Products(list);
+    let about = About {
+        name: dependency.name().to_owned(),
+        description: format!("{} products of {ggml_type}, m = {m}, n = {n}, k = {k}", weights.len()),
+        n_ops: list.len(),
+        n_groups: list.n_groups(),
+        weight_bytes: weights.iter().map(|w| w.n_bytes() as u64).sum(),
+        shares_weights: None,
+    };
+    Ok(Work { about, list, outputs })
+}
