@@ -20,7 +20,7 @@ macro_rules! sources {
 
 /// The WGSL files of this module, by name without the ending.
 pub(crate) const SOURCES: &[(&str, &str)] = sources! {
-    "embed" "matmul" "matmul_activations" "matmul_bindings" "matmul_decode" "matmul_half" "matmul_tensor" "matmul_tensor_many"
+    "embed" "matmul" "matmul_activations" "matmul_bindings" "matmul_decode" "matmul_half" "matmul_matrices" "matmul_tensor" "matmul_tensor_many"
     "formats/bf16" "formats/f16" "formats/f32" "formats/iq4_nl" "formats/iq4_xs" "formats/mxfp4"
     "formats/q2_k" "formats/q3_k" "formats/q4_0" "formats/q4_1" "formats/q4_k" "formats/q5_0" "formats/q5_1" "formats/q5_k"
     "formats/q6_k" "formats/q8_0"
@@ -203,7 +203,16 @@ pub(crate) fn matmul_glu(op: &MatmulGlu, recorder: &mut Recorder<'_>) -> Result<
 
 /// Whether products with a weight are made by cooperative matrices. Depends on no row count.
 fn is_tensor(recorder: &Recorder<'_>, packed: &Packed) -> bool {
-    recorder.gpu.features.contains(COOPERATIVE_MATRIX) && packed.format != "formats/f32"
+    let has_matrices = recorder.gpu.features.contains(COOPERATIVE_MATRIX) || is_emulated();
+    has_matrices && packed.format != "formats/f32"
+}
+
+/// Whether this thread tests the kernels of cooperative matrices without them.
+fn is_emulated() -> bool {
+    #[cfg(test)]
+    return tests::EMULATED.get();
+    #[cfg(not(test))]
+    false
 }
 
 /// Whether `matmul_tensor_many.wgsl` makes them, which gives the same bits.
@@ -354,7 +363,8 @@ impl<'a> Call<'a> {
         if let Some(mode) = self.mode {
             key = key.define(mode);
         }
-        key.define_if(self.up.is_some(), "GLU")
+        key.define_if(is_emulated(), "EMULATED")
+            .define_if(self.up.is_some(), "GLU")
             .define_if(self.parts.iter().any(|part| part.bias.is_some()), "BIAS")
             .define_if(self.add.is_some(), "ADD")
     }

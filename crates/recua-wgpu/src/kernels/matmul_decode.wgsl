@@ -25,7 +25,11 @@ alias Values = array<vec4<f16>, 4>;
 
 // Two f16 from their bits. naga takes a bitcast to vec2<f16> for one to f32; drivers see that this widens and narrows the same number.
 fn pair(bits: u32) -> vec2<f16> {
+#ifdef EMULATED
+    return vec2<f16>(vec2<f32>(half_at(bits), half_at(bits >> 16u)));
+#else
     return vec2<f16>(unpack2x16float(bits));
+#endif
 }
 
 // scale * (code - offset) + min for 16 codes, a byte each. 0x6400 is 1024 in f16, whose last bit counts ones.

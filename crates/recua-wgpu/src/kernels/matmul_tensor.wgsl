@@ -5,7 +5,10 @@
 // Bound by the weights' bytes: about 2.5 instructions decode a weight, whatever the rows. Four parts (of 64 columns) are in flight.
 // Same bits for any rows: in a range, matrices are multiplied in the order of the format's runs; then the ranges are added, 0 to 7.
 enable f16;
+#ifdef EMULATED
+#else
 enable wgpu_cooperative_matrix;
+#endif
 #define HALF
 #import matmul_bindings
 #import matmul_half
@@ -25,20 +28,26 @@ const COLS: u32 = 4u;
 #endif
 const SPLITS: u32 = 8u;
 // Vectors of four f16 from one row of the staged weights to the next, and from one of x: the paddings keep them in different banks.
+#ifdef EMULATED
+const STRIDE: u32 = 8u;
+const X_STRIDE: u32 = 8u;
+#else
 const STRIDE: u32 = 10u;
 const X_STRIDE: u32 = 10u;
+#endif
 
 // [subgroup][weight row][32 columns]
 var<workgroup> staged: array<vec4<f16>, SPLITS * 32u * STRIDE>;
 #ifdef X_HALF
 #else
+#define STAGES_X
 // [subgroup][row of x][32 columns]
 var<workgroup> staged_x: array<vec4<f16>, SPLITS * 16u * X_STRIDE>;
 #endif
 // [subgroup][row of x][weight row]
 var<workgroup> partial: array<f32, SPLITS * 256u>;
 
-alias Sums = coop_mat16x16<f32, C>;
+#import matmul_matrices
 
 // [rows of x / 16][weight rows / 16]
 var<private> sums_00: Sums;
@@ -124,18 +133,18 @@ fn half_step(a: Ahead, p: Place, split: u32, lane: u32, half: u32, x_tile: u32) 
     let run_1 = select(runs, first + column(p.part, 2u * half + 1u) / 16u, p.is_inside);
     let x_0 = (x_tile * (runs + 1u) + run_0) * 64u;
     let x_1 = (x_tile * (runs + 1u) + run_1) * 64u;
-    let b_00 = coopLoad<coop_mat16x16<f16, B>>(&x[x_0], 4u);
-    let b_01 = coopLoad<coop_mat16x16<f16, B>>(&x[x_1], 4u);
+    let b_00 = load_b(x_0);
+    let b_01 = load_b(x_1);
 #ifdef COLS_2_OR_4
     let next = (runs + 1u) * 64u;
-    let b_10 = coopLoad<coop_mat16x16<f16, B>>(&x[x_0 + next], 4u);
-    let b_11 = coopLoad<coop_mat16x16<f16, B>>(&x[x_1 + next], 4u);
+    let b_10 = load_b(x_0 + next);
+    let b_11 = load_b(x_1 + next);
 #endif
 #ifdef COLS_4
-    let b_20 = coopLoad<coop_mat16x16<f16, B>>(&x[x_0 + 2u * next], 4u);
-    let b_21 = coopLoad<coop_mat16x16<f16, B>>(&x[x_1 + 2u * next], 4u);
-    let b_30 = coopLoad<coop_mat16x16<f16, B>>(&x[x_0 + 3u * next], 4u);
-    let b_31 = coopLoad<coop_mat16x16<f16, B>>(&x[x_1 + 3u * next], 4u);
+    let b_20 = load_b(x_0 + 2u * next);
+    let b_21 = load_b(x_1 + 2u * next);
+    let b_30 = load_b(x_0 + 3u * next);
+    let b_31 = load_b(x_1 + 3u * next);
 #endif
 #else
     let x_base = split * 16u * X_STRIDE;
@@ -153,35 +162,41 @@ fn half_step(a: Ahead, p: Place, split: u32, lane: u32, half: u32, x_tile: u32) 
     staged[row + 5u] = v_1[1];
     staged[row + 6u] = v_1[2];
     staged[row + 7u] = v_1[3];
-    subgroupBarrier();
-    let a_00 = coopLoadT<coop_mat16x16<f16, A>>(&staged[base], STRIDE);
-    let a_01 = coopLoadT<coop_mat16x16<f16, A>>(&staged[base + 4u], STRIDE);
-    let a_10 = coopLoadT<coop_mat16x16<f16, A>>(&staged[base + 16u * STRIDE], STRIDE);
-    let a_11 = coopLoadT<coop_mat16x16<f16, A>>(&staged[base + 16u * STRIDE + 4u], STRIDE);
+    sync();
+    let a_00 = load_a(base);
+    let a_01 = load_a(base + 4u);
+    let a_10 = load_a(base + 16u * STRIDE);
+    let a_11 = load_a(base + 16u * STRIDE + 4u);
 #ifdef X_HALF
 #else
-    let b_00 = coopLoad<coop_mat16x16<f16, B>>(&staged_x[x_base], X_STRIDE);
-    let b_01 = coopLoad<coop_mat16x16<f16, B>>(&staged_x[x_base + 4u], X_STRIDE);
+    let b_00 = load_b(x_base);
+    let b_01 = load_b(x_base + 4u);
 #endif
-    subgroupBarrier();
-    sums_00 = coopMultiplyAdd(a_01, b_01, coopMultiplyAdd(a_00, b_00, sums_00));
-    sums_01 = coopMultiplyAdd(a_11, b_01, coopMultiplyAdd(a_10, b_00, sums_01));
+    sums_00 = multiply_add(a_01, b_01, multiply_add(a_00, b_00, sums_00));
+    sums_01 = multiply_add(a_11, b_01, multiply_add(a_10, b_00, sums_01));
 #ifdef COLS_2_OR_4
-    sums_10 = coopMultiplyAdd(a_01, b_11, coopMultiplyAdd(a_00, b_10, sums_10));
-    sums_11 = coopMultiplyAdd(a_11, b_11, coopMultiplyAdd(a_10, b_10, sums_11));
+    sums_10 = multiply_add(a_01, b_11, multiply_add(a_00, b_10, sums_10));
+    sums_11 = multiply_add(a_11, b_11, multiply_add(a_10, b_10, sums_11));
 #endif
 #ifdef COLS_4
-    sums_20 = coopMultiplyAdd(a_01, b_21, coopMultiplyAdd(a_00, b_20, sums_20));
-    sums_21 = coopMultiplyAdd(a_11, b_21, coopMultiplyAdd(a_10, b_20, sums_21));
-    sums_30 = coopMultiplyAdd(a_01, b_31, coopMultiplyAdd(a_00, b_30, sums_30));
-    sums_31 = coopMultiplyAdd(a_11, b_31, coopMultiplyAdd(a_10, b_30, sums_31));
+    sums_20 = multiply_add(a_01, b_21, multiply_add(a_00, b_20, sums_20));
+    sums_21 = multiply_add(a_11, b_21, multiply_add(a_10, b_20, sums_21));
+    sums_30 = multiply_add(a_01, b_31, multiply_add(a_00, b_30, sums_30));
+    sums_31 = multiply_add(a_11, b_31, multiply_add(a_10, b_30, sums_31));
 #endif
+    sync();
 }
 
 fn step(a: Ahead, split: u32, lane: u32, t: u32, x_tile: u32) {
     let p = place(split, t);
+#ifdef EMULATED
+    for (var half = 0u; half < 2u; half++) {
+        half_step(a, p, split, lane, half, x_tile);
+    }
+#else
     half_step(a, p, split, lane, 0u, x_tile);
     half_step(a, p, split, lane, 1u, x_tile);
+#endif
 }
 
 // Multiplies this subgroup's range of the tile.
@@ -199,6 +214,11 @@ fn accumulate(tile: u32, split: u32, lane: u32, x_tile: u32) {
     sums_31 = Sums();
 #endif
     let steps = (args.units * PARTS + SPLITS - 1u) / SPLITS;
+#ifdef EMULATED
+    for (var t = 0u; t < steps; t++) {
+        step(ahead(tile, split, lane, t), split, lane, t, x_tile);
+    }
+#else
     // Four by name and not an array, which would leave the registers.
     var a_0 = ahead(tile, split, lane, 0u);
     var a_1 = ahead(tile, split, lane, 1u);
@@ -223,6 +243,7 @@ fn accumulate(tile: u32, split: u32, lane: u32, x_tile: u32) {
         step(a_3, split, lane, t + 3u, x_tile);
         a_3 = ahead(tile, split, lane, t + 7u);
     }
+#endif
 }
 
 // This invocation's element of the sum of all subgroups' `partial`.
@@ -240,24 +261,24 @@ fn add_ranges(local: u32) -> f32 {
 fn product(tile: u32, split: u32, lane: u32, local: u32, x_tile: u32) -> array<f32, 2u * COLS> {
     accumulate(tile, split, lane, x_tile);
     var totals: array<f32, 2u * COLS>;
-    coopStore(sums_00, &partial[split * 256u], 16u);
+    store(sums_00, split * 256u);
     totals[0] = add_ranges(local);
-    coopStore(sums_01, &partial[split * 256u], 16u);
+    store(sums_01, split * 256u);
     totals[1] = add_ranges(local);
 #ifdef COLS_2_OR_4
-    coopStore(sums_10, &partial[split * 256u], 16u);
+    store(sums_10, split * 256u);
     totals[2] = add_ranges(local);
-    coopStore(sums_11, &partial[split * 256u], 16u);
+    store(sums_11, split * 256u);
     totals[3] = add_ranges(local);
 #endif
 #ifdef COLS_4
-    coopStore(sums_20, &partial[split * 256u], 16u);
+    store(sums_20, split * 256u);
     totals[4] = add_ranges(local);
-    coopStore(sums_21, &partial[split * 256u], 16u);
+    store(sums_21, split * 256u);
     totals[5] = add_ranges(local);
-    coopStore(sums_30, &partial[split * 256u], 16u);
+    store(sums_30, split * 256u);
     totals[6] = add_ranges(local);
-    coopStore(sums_31, &partial[split * 256u], 16u);
+    store(sums_31, split * 256u);
     totals[7] = add_ranges(local);
 #endif
     return totals;
@@ -267,9 +288,16 @@ fn product(tile: u32, split: u32, lane: u32, local: u32, x_tile: u32) -> array<f
 fn matmul_tensor(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
+#ifdef EMULATED
+) {
+    let split = local >> 5u;
+    let lane = local & 31u;
+    emulated_lane = lane;
+#else
     @builtin(subgroup_id) split: u32,
     @builtin(subgroup_invocation_id) lane: u32,
 ) {
+#endif
     let tile = choose_part(group.x);
     let x_tile = group.y * COLS;
 #ifdef X_HALF
@@ -278,7 +306,7 @@ fn matmul_tensor(
     for (var i = lane; i < 16u * X_STRIDE; i += 32u) {
         staged_x[split * 16u * X_STRIDE + i] = vec4<f16>();
     }
-    subgroupBarrier();
+    sync();
 #endif
     var totals = product(tile, split, lane, local, x_tile);
 #ifdef GLU

@@ -5,7 +5,10 @@
 // Bound by the tensor cores and by workgroup memory: 4 matrices loaded for 4 multiplied.
 // The bits of matmul_tensor.wgsl: one range of K after the other, each in its own sums, which are then added to the totals.
 enable f16;
+#ifdef EMULATED
+#else
 enable wgpu_cooperative_matrix;
+#endif
 #define HALF
 #import matmul_bindings
 #import matmul_half
@@ -14,7 +17,13 @@ enable wgpu_cooperative_matrix;
 
 const SPLITS: u32 = 8u;
 // Vectors of four f16 between rows: 64 columns, padded so that they lie in different banks.
+#ifdef EMULATED
+const STRIDE: u32 = 16u;
+#else
 const STRIDE: u32 = 18u;
+#endif
+const X_STRIDE: u32 = STRIDE;
+#define STAGES_X
 
 // [128 weight rows][64 columns]
 var<workgroup> staged: array<vec4<f16>, 128u * STRIDE>;
@@ -23,7 +32,7 @@ var<workgroup> staged_x: array<vec4<f16>, 64u * STRIDE>;
 // [subgroup][row of x][weight row]
 var<workgroup> partial: array<f32, 8u * 256u>;
 
-alias Sums = coop_mat16x16<f32, C>;
+#import matmul_matrices
 
 // [rows of x / 16][weight rows / 16]
 var<private> sums_00: Sums;
@@ -75,32 +84,39 @@ fn stage(a: Ahead, part: u32, group: u32, lane: u32, local: u32) {
 fn multiply(group: u32, i: u32) {
     let row = (group & 3u) * 32u * STRIDE + 4u * i;
     let x_row = (group >> 2u) * 32u * STRIDE + 4u * i;
-    let a_0 = coopLoadT<coop_mat16x16<f16, A>>(&staged[row], STRIDE);
-    let a_1 = coopLoadT<coop_mat16x16<f16, A>>(&staged[row + 16u * STRIDE], STRIDE);
-    let b_0 = coopLoad<coop_mat16x16<f16, B>>(&staged_x[x_row], STRIDE);
-    let b_1 = coopLoad<coop_mat16x16<f16, B>>(&staged_x[x_row + 16u * STRIDE], STRIDE);
-    sums_00 = coopMultiplyAdd(a_0, b_0, sums_00);
-    sums_01 = coopMultiplyAdd(a_1, b_0, sums_01);
-    sums_10 = coopMultiplyAdd(a_0, b_1, sums_10);
-    sums_11 = coopMultiplyAdd(a_1, b_1, sums_11);
+    let a_0 = load_a(row);
+    let a_1 = load_a(row + 16u * STRIDE);
+    let b_0 = load_b(x_row);
+    let b_1 = load_b(x_row + 16u * STRIDE);
+    sums_00 = multiply_add(a_0, b_0, sums_00);
+    sums_01 = multiply_add(a_1, b_0, sums_01);
+    sums_10 = multiply_add(a_0, b_1, sums_10);
+    sums_11 = multiply_add(a_1, b_1, sums_11);
 }
 
 // Writes a matrix of 16x16 that this subgroup has in `partial`.
 fn write_matrix(group: u32, lane: u32, row: u32, i: u32) {
-    subgroupBarrier();
+    sync();
     for (var e = lane; e < 256u; e += 32u) {
         write_out(row + (e >> 4u), i + (e & 15u), partial[group * 256u + e]);
     }
-    subgroupBarrier();
+    sync();
 }
 
 @compute @workgroup_size(256)
 fn matmul_tensor_many(
     @builtin(workgroup_id) id: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
+#ifdef EMULATED
+) {
+    let group = local >> 5u;
+    let lane = local & 31u;
+    emulated_lane = lane;
+#else
     @builtin(subgroup_id) group: u32,
     @builtin(subgroup_invocation_id) lane: u32,
 ) {
+#endif
     // A part's last workgroup may have fewer than four tiles: it repeats the last one, and nobody writes the repetition.
     let first_tile = choose_part(id.x * 4u);
     let tile_max = (args.count[weight_idx] + 31u) / 32u - 1u;
@@ -128,19 +144,19 @@ fn matmul_tensor_many(
             multiply(group, 3u);
             workgroupBarrier();
         }
-        totals_00 = totals_00 + sums_00;
-        totals_01 = totals_01 + sums_01;
-        totals_10 = totals_10 + sums_10;
-        totals_11 = totals_11 + sums_11;
+        totals_00 = add_sums(totals_00, sums_00);
+        totals_01 = add_sums(totals_01, sums_01);
+        totals_10 = add_sums(totals_10, sums_10);
+        totals_11 = add_sums(totals_11, sums_11);
     }
     let row = x_tile * 16u + (group >> 2u) * 32u;
     let i = (first_tile + (group & 3u)) * 32u;
-    coopStore(totals_00, &partial[group * 256u], 16u);
+    store(totals_00, group * 256u);
     write_matrix(group, lane, row, i);
-    coopStore(totals_01, &partial[group * 256u], 16u);
+    store(totals_01, group * 256u);
     write_matrix(group, lane, row, i + 16u);
-    coopStore(totals_10, &partial[group * 256u], 16u);
+    store(totals_10, group * 256u);
     write_matrix(group, lane, row + 16u, i);
-    coopStore(totals_11, &partial[group * 256u], 16u);
+    store(totals_11, group * 256u);
     write_matrix(group, lane, row + 16u, i + 16u);
 }

@@ -4,7 +4,13 @@
 use super::*;
 use crate::adapter::Options;
 use recua_compute::{DType, Device, Record, Weight};
+use std::cell::Cell;
 use std::sync::OnceLock;
+
+thread_local! {
+    /// Whether products go through the kernels of cooperative matrices, whatever the adapter has.
+    pub(super) static EMULATED: Cell<bool> = const { Cell::new(false) };
+}
 
 fn device() -> &'static Device {
     static DEVICE: OnceLock<Device> = OnceLock::new();
@@ -99,7 +105,7 @@ fn check_products(what: &str, got: &[f32], x: &[f32], w: &[f32], k: usize) {
 }
 
 fn is_tensor() -> bool {
-    device().info().detail.contains(crate::adapter::TENSOR)
+    EMULATED.get() || device().info().detail.contains(crate::adapter::TENSOR)
 }
 
 #[test]
@@ -332,6 +338,28 @@ fn every_kernel_can_be_written_in_other_languages() {
             }
         }
     }
+}
+
+#[test]
+fn the_kernels_of_cooperative_matrices_have_their_indexes_right() {
+    EMULATED.set(true);
+    for ty in [GgmlType::Q4_K, GgmlType::Q6_K, GgmlType::Q8_0, GgmlType::F16] {
+        // More than one workgroup of many tiles, a last tile that is not whole, ranges that differ in length.
+        let (n, k) = (133, if ty.block_values() == 256 { 768 } else { 672 });
+        let raw = random_blocks(ty, n, k, 7);
+        let weight = device().upload_weight(&raw, ty, n, k).unwrap();
+        let rows = 70;
+        let x = random_values(rows * k, 3);
+        let all = product(&weight, &x);
+        check_products(&format!("{ty}, many rows"), &all, &x, &decoded(ty, &raw, n * k), k);
+        for batch in [3, 7, 40] {
+            let part = product(&weight, &x[2 * k..(2 + batch) * k]);
+            assert_eq!(bits(&part), bits(&all[2 * n..(2 + batch) * n]), "{ty}, {batch} rows");
+        }
+    }
+    bias_and_residual_are_added();
+    glu_of_one_and_of_two_formats();
+    parts_are_products_of_their_own();
 }
 
 #[test]

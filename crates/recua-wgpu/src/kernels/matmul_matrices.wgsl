@@ -1,0 +1,109 @@
+// The matrices of matmul_tensor*.wgsl: A is 16 weight rows by 16 columns, B is 16 columns by 16 rows of x, C their sums. The kernels
+// declare `staged` and, without X_HALF or where they stage it, `staged_x`; `partial` takes sums as [row of x][weight row].
+// EMULATED: the same numbers' places without cooperative matrices, very slowly: the test of the kernels' arithmetic of indexes on an
+// adapter that has none. A lane then has half a row of C, and a matrix to multiply is only where it lies.
+#ifdef EMULATED
+var<private> emulated_lane: u32;
+
+struct MatrixA {
+    at: u32,
+}
+
+struct MatrixB {
+    at: u32,
+}
+
+struct Sums {
+    v: array<f32, 8>,
+}
+
+fn sync() {
+    workgroupBarrier();
+}
+
+fn load_a(at: u32) -> MatrixA {
+    return MatrixA(at);
+}
+
+#ifdef STAGES_X
+fn load_b(at: u32) -> MatrixB {
+    return MatrixB(at);
+}
+
+fn b_four(b: MatrixB, row: u32, i: u32) -> vec4<f32> {
+    return vec4<f32>(staged_x[b.at + row * X_STRIDE + i]);
+}
+#else
+fn load_b(at: u32) -> MatrixB {
+    return MatrixB(at);
+}
+
+fn b_four(b: MatrixB, row: u32, i: u32) -> vec4<f32> {
+    return vec4<f32>(x[b.at + row * 4u + i]);
+}
+#endif
+
+fn multiply_add(a: MatrixA, b: MatrixB, c: Sums) -> Sums {
+    var sums = c;
+    let row = emulated_lane >> 1u;
+    // Bounds that a compiler does not know: unrolled, these loops would take it minutes.
+    for (var e = 0u; e < min(args.k, 8u); e++) {
+        let weight_row = 8u * (emulated_lane & 1u) + e;
+        for (var i = 0u; i < min(args.k, 4u); i++) {
+            let products = vec4<f32>(staged[a.at + weight_row * STRIDE + i]) * b_four(b, row, i);
+            sums.v[e] += (products.x + products.y) + (products.z + products.w);
+        }
+    }
+    return sums;
+}
+
+fn add_sums(a: Sums, b: Sums) -> Sums {
+    var sums = a;
+    for (var e = 0u; e < 8u; e++) {
+        sums.v[e] += b.v[e];
+    }
+    return sums;
+}
+
+fn store(sums: Sums, at: u32) {
+    for (var e = 0u; e < 8u; e++) {
+        partial[at + (emulated_lane >> 1u) * 16u + 8u * (emulated_lane & 1u) + e] = sums.v[e];
+    }
+}
+
+#else
+alias MatrixA = coop_mat16x16<f16, A>;
+alias MatrixB = coop_mat16x16<f16, B>;
+alias Sums = coop_mat16x16<f32, C>;
+
+// Between a subgroup's writing and loading of its own workgroup memory.
+fn sync() {
+    subgroupBarrier();
+}
+
+fn load_a(at: u32) -> MatrixA {
+    return coopLoadT<coop_mat16x16<f16, A>>(&staged[at], STRIDE);
+}
+
+#ifdef STAGES_X
+fn load_b(at: u32) -> MatrixB {
+    return coopLoad<coop_mat16x16<f16, B>>(&staged_x[at], X_STRIDE);
+}
+#else
+fn load_b(at: u32) -> MatrixB {
+    return coopLoad<coop_mat16x16<f16, B>>(&x[at], 4u);
+}
+#endif
+
+fn multiply_add(a: MatrixA, b: MatrixB, c: Sums) -> Sums {
+    return coopMultiplyAdd(a, b, c);
+}
+
+fn add_sums(a: Sums, b: Sums) -> Sums {
+    return a + b;
+}
+
+fn store(sums: Sums, at: u32) {
+    coopStore(sums, &partial[at], 16u);
+}
+#endif
