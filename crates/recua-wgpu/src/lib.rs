@@ -1,9 +1,9 @@
 //! The GPU device on wgpu: Metal, Vulkan and DX12. [`open`] chooses an adapter and hands back a [`recua_compute::Device`];
 //! [`adapters`] tells what there is and why one would be chosen.
 //!
-//! An op becomes a few dispatches of WGSL kernels (`kernels/`). [`record`] turns ops into a recording, which is data: pipelines,
-//! bind groups, immediates. [`run`] replays recordings, one compute pass a list of commands, and keeps those of recent plans, so that
-//! a plan that comes again creates nothing. [`submission`] waits, and brings back the device's time and what kernels reported.
+//! An op becomes a few dispatches of WGSL kernels (`kernels/`). `record` turns ops into a recording, which is data: pipelines,
+//! bind groups, immediates. `run` replays recordings, one compute pass a list of commands, and keeps those of recent plans, so that
+//! a plan that comes again creates nothing. `submission` waits, and brings back the device's time and what kernels reported.
 //!
 //! This crate has never heard of a token, a model or a request.
 #![warn(missing_docs)]

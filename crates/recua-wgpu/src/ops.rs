@@ -124,7 +124,7 @@ pub(crate) fn copy_bytes(
         let (from, to) = (src_start + done, dst_start + done);
         let (src, src_rest) = Binding::part(gpu, src, from, from + n, false)?;
         let (dst, dst_rest) = Binding::part(gpu, dst, to, to + n, true)?;
-        let is_aligned = from % 4 == 0 && to % 4 == 0 && n % 4 == 0;
+        let is_aligned = [from, to, n].iter().all(|bytes| bytes.is_multiple_of(4));
         let args = [n as u32, src_rest, dst_rest];
         let n_words = n / 4 + 2;
         let groups = n_words.div_ceil(256 * 4).clamp(1, 32_768) as u32;

@@ -46,7 +46,7 @@ impl Gpu {
         if bytes.is_empty() {
             return Ok(());
         }
-        if start % 4 == 0 && bytes.len() % 4 == 0 {
+        if start.is_multiple_of(4) && bytes.len().is_multiple_of(4) {
             return self.upload(memory, start, bytes);
         }
         // A word that is written in part keeps its other bytes: a kernel sees to that.
