@@ -16,6 +16,15 @@
 #ifdef SPLIT
 @group(0) @binding(8) var<storage, read_write> parts: array<f32>;
 #endif
+#ifdef WINDOWS
+// A cache that one binding cannot hold: k_cache and v_cache are its first window_pages pages, these the next ones.
+@group(0) @binding(9) var<storage, read> k_cache_1: array<u32>;
+@group(0) @binding(10) var<storage, read> v_cache_1: array<u32>;
+@group(0) @binding(11) var<storage, read> k_cache_2: array<u32>;
+@group(0) @binding(12) var<storage, read> v_cache_2: array<u32>;
+@group(0) @binding(13) var<storage, read> k_cache_3: array<u32>;
+@group(0) @binding(14) var<storage, read> v_cache_3: array<u32>;
+#endif
 
 struct Args {
     rows: RowMap,
@@ -34,6 +43,11 @@ struct Args {
     block_heads: u32, // of which a workgroup takes so many
     block_rows: u32,
     n_chunks: u32,
+#ifdef WINDOWS
+    window_pages: u32,
+    k_starts: array<u32, 3>,
+    v_starts: array<u32, 3>,
+#endif
 }
 var<immediate> args: Args;
 
@@ -48,7 +62,9 @@ const SHARES_MAX = 4u;
 
 var<workgroup> queries: array<vec4<f32>, HEAD_MAX * 2u>; // [head_dim][8 queries]
 var<workgroup> weights: array<vec4<f32>, CHUNK * 2u>; // [token][8 queries]: scores, then weights
-var<workgroup> pages_at: array<u32, 4>; // where the chunk's pages begin, in words of a page's KV head
+// Where a page's KV head begins: the window it is in, and its place there in words.
+struct At { window: u32, place: u32 }
+var<workgroup> pages_at: array<At, 4>;
 var<workgroup> found: array<f32, CHUNK>;
 var<workgroup> largest: array<vec4<f32>, 2>;
 var<workgroup> total: array<vec4<f32>, 2>;
@@ -107,27 +123,54 @@ fn load_query(query: u32, d: u32, block: u32, first_row: u32, n_rows: u32) -> f3
     return q[args.q_start + (row * args.n_heads + head_of(query, block)) * args.head_dim + d];
 }
 
+// A word of the cache; `at` is the place of the page's KV head.
+fn k_word(at: At, i: u32) -> u32 {
+#ifdef WINDOWS
+    switch at.window {
+        case 0u: { return k_cache[args.k_start + at.place + i]; }
+        case 1u: { return k_cache_1[args.k_starts[0] + at.place + i]; }
+        case 2u: { return k_cache_2[args.k_starts[1] + at.place + i]; }
+        default: { return k_cache_3[args.k_starts[2] + at.place + i]; }
+    }
+#else
+    return k_cache[args.k_start + at.place + i];
+#endif
+}
+
+fn v_word(at: At, i: u32) -> u32 {
+#ifdef WINDOWS
+    switch at.window {
+        case 0u: { return v_cache[args.v_start + at.place + i]; }
+        case 1u: { return v_cache_1[args.v_starts[0] + at.place + i]; }
+        case 2u: { return v_cache_2[args.v_starts[1] + at.place + i]; }
+        default: { return v_cache_3[args.v_starts[2] + at.place + i]; }
+    }
+#else
+    return v_cache[args.v_start + at.place + i];
+#endif
+}
+
 #ifdef CACHE_F16
 // Elements 2 * pair and 2 * pair + 1 of a token's K.
-fn load_k(at: u32, pair: u32, slot: u32) -> vec2<f32> {
-    let word = k_cache[args.k_start + at + pair * PAGE + slot];
+fn load_k(at: At, pair: u32, slot: u32) -> vec2<f32> {
+    let word = k_word(at, pair * PAGE + slot);
     return vec2<f32>(unpack2x16float(word).x, unpack2x16float(word >> 16u).x);
 }
-fn load_v(at: u32, pair: u32, slot: u32) -> vec2<f32> {
-    let word = v_cache[args.v_start + at + slot * (args.head_dim / 2u) + pair];
+fn load_v(at: At, pair: u32, slot: u32) -> vec2<f32> {
+    let word = v_word(at, slot * (args.head_dim / 2u) + pair);
     return vec2<f32>(unpack2x16float(word).x, unpack2x16float(word >> 16u).x);
 }
 fn words_of_head() -> u32 {
     return args.head_dim / 2u;
 }
 #else
-fn load_k(at: u32, pair: u32, slot: u32) -> vec2<f32> {
-    let place = args.k_start + at + 2u * pair * PAGE + slot;
-    return vec2<f32>(bitcast<f32>(k_cache[place]), bitcast<f32>(k_cache[place + PAGE]));
+fn load_k(at: At, pair: u32, slot: u32) -> vec2<f32> {
+    let place = 2u * pair * PAGE + slot;
+    return vec2<f32>(bitcast<f32>(k_word(at, place)), bitcast<f32>(k_word(at, place + PAGE)));
 }
-fn load_v(at: u32, pair: u32, slot: u32) -> vec2<f32> {
-    let place = args.v_start + at + slot * args.head_dim + 2u * pair;
-    return vec2<f32>(bitcast<f32>(v_cache[place]), bitcast<f32>(v_cache[place + 1u]));
+fn load_v(at: At, pair: u32, slot: u32) -> vec2<f32> {
+    let place = slot * args.head_dim + 2u * pair;
+    return vec2<f32>(bitcast<f32>(v_word(at, place)), bitcast<f32>(v_word(at, place + 1u)));
 }
 fn words_of_head() -> u32 {
     return args.head_dim;
@@ -234,7 +277,12 @@ fn attention(
                 report(7u, page, args.n_pages);
                 page = 0u;
             }
-            pages_at[thread] = (page * args.n_kv_heads + kv_head) * PAGE * words_of_head();
+            var window = 0u;
+#ifdef WINDOWS
+            window = page / args.window_pages;
+            page = page % args.window_pages;
+#endif
+            pages_at[thread] = At(window, (page * args.n_kv_heads + kv_head) * PAGE * words_of_head());
         }
         workgroupBarrier();
 

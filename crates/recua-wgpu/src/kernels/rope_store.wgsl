@@ -3,7 +3,7 @@
 // q: [n_rows, n_heads * head_dim]; k, v: [n_rows, n_kv_heads * head_dim]; table: [positions_max, pairs] of (cosine, sine).
 // Inside a page this device keeps, for each KV head, K as words [head_dim / 2, 32 tokens] (f32: [head_dim, 32]), so that neighbouring
 // threads of attention, which are tokens, read neighbouring words; and V as [32 tokens, head_dim].
-// One workgroup computes one head of one row. Bound by memory.
+// One workgroup computes one head of one row. Bound by memory. A cache that one binding cannot hold takes a dispatch a window.
 #import status
 #import row_map
 @group(0) @binding(4) var<storage, read_write> q: array<f32>;
@@ -36,6 +36,8 @@ struct Args {
     eps: f32,
     head_dim: u32,
     page_tokens: u32,
+    first_page: u32, // the pages [first_page, first_page + window_pages) are bound; q is the first window's
+    window_pages: u32,
 }
 var<immediate> args: Args;
 
@@ -142,7 +144,7 @@ fn rope_store(
         }
     }
     workgroupBarrier();
-    if !is_good {
+    if !is_good || (is_q && args.first_page > 0u) {
         return;
     }
 
@@ -152,6 +154,10 @@ fn rope_store(
         }
         return;
     }
+    if page < args.first_page || page - args.first_page >= args.window_pages {
+        return;
+    }
+    page -= args.first_page;
     let slot = position % args.page_tokens;
     let v_first = args.v_start + (row * args.n_kv_heads + kv_head) * args.head_dim;
 #ifdef CACHE_F16

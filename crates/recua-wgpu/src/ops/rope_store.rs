@@ -1,6 +1,6 @@
-//! `rope_store`: one dispatch.
+//! `rope_store`: one dispatch, or one a window of a cache that no binding can hold.
 
-use super::{Rows, cache, grid, u32_of};
+use super::{Rows, grid, page_windows, u32_of};
 use crate::memory::Binding;
 use crate::pipelines::KernelKey;
 use crate::record::Recorder;
@@ -25,13 +25,6 @@ pub(crate) fn rope_store(op: &RopeStore, recorder: &mut Recorder<'_>) -> Result<
     let gpu = recorder.gpu;
     let head_dim = op.cache.head_dim();
     check_head(NAME, head_dim)?;
-    let norms = op.norm.iter().flat_map(|norm| [&norm.q, &norm.k]);
-    for input in norms.chain([&op.table]) {
-        if [&op.q, &op.cache.k, &op.cache.v].into_iter().any(|written| written.overlaps(input)) {
-            let problem = format!("{input:?} overlaps q or the cache");
-            return Err(Error::Argument { op: NAME, problem });
-        }
-    }
     let n_rows = op.q.n_rows();
     let (n_heads, n_kv_heads) = (op.q.n_cols() / head_dim, op.cache.n_kv_heads());
     let rows = Rows::new(NAME, gpu, &op.rows)?;
@@ -39,46 +32,51 @@ pub(crate) fn rope_store(op: &RopeStore, recorder: &mut Recorder<'_>) -> Result<
     let (k, k_start) = Binding::read(gpu, &op.k)?;
     let (v, v_start) = Binding::read(gpu, &op.v)?;
     let (table, table_start) = Binding::read(gpu, &op.table)?;
-    let (k_cache, k_cache_start) = cache(gpu, &op.cache.k, true)?;
-    let (v_cache, v_cache_start) = cache(gpu, &op.cache.v, true)?;
-    let mut bindings =
-        vec![recorder.status(), rows.positions, rows.sequences, rows.pages, q, k, v, table, k_cache, v_cache];
-    let (mut norm_starts, mut eps) = ([0, 0], 0.0);
+    let (mut norms, mut norm_starts, mut eps) = (Vec::new(), [0, 0], 0.0);
     if let Some(norm) = &op.norm {
         let (q_norm, q_norm_start) = Binding::read(gpu, &norm.q)?;
         let (k_norm, k_norm_start) = Binding::read(gpu, &norm.k)?;
-        bindings.extend([q_norm, k_norm]);
+        norms.extend([q_norm, k_norm]);
         (norm_starts, eps) = ([q_norm_start, k_norm_start], norm.eps);
     }
-    let [positions_start, sequences_start, pages_start, n_sequences, pages_max] = rows.args;
-    let args: [u32; 22] = [
-        positions_start,
-        sequences_start,
-        pages_start,
-        n_sequences,
-        pages_max,
-        u32_of(NAME, "a number of rows", n_rows)?,
-        n_heads as u32,
-        n_kv_heads as u32,
-        u32_of(NAME, "a number of pages", op.cache.n_pages())?,
-        u32_of(NAME, "a number of positions", op.table.shape()[0])?,
-        op.table.shape()[1] as u32,
-        q_start,
-        k_start,
-        v_start,
-        table_start,
-        k_cache_start,
-        v_cache_start,
-        norm_starts[0],
-        norm_starts[1],
-        eps.to_bits(),
-        head_dim as u32,
-        PAGE_TOKENS as u32,
-    ];
     let kernel = KernelKey::new(NAME)
         .define_if(op.cache.k.dtype() == DType::F16, "CACHE_F16")
         .define_if(op.norm.is_some(), "HEAD_NORM")
         .define_if(op.style == RopeStyle::Halves, "HALVES");
-    let groups = grid(gpu, n_rows as u64 * (n_heads + n_kv_heads) as u64);
-    recorder.dispatch(&kernel, &bindings, bytes_of(&args), groups)
+    let [positions_start, sequences_start, pages_start, n_sequences, pages_max] = rows.args;
+    for window in page_windows(gpu, &op.cache, true)? {
+        let mut bindings =
+            vec![recorder.status(), rows.positions, rows.sequences, rows.pages, q, k, v, table];
+        bindings.extend([window.k, window.v]);
+        bindings.extend(&norms);
+        let args: [u32; 24] = [
+            positions_start,
+            sequences_start,
+            pages_start,
+            n_sequences,
+            pages_max,
+            u32_of(NAME, "a number of rows", n_rows)?,
+            n_heads as u32,
+            n_kv_heads as u32,
+            u32_of(NAME, "a number of pages", op.cache.n_pages())?,
+            u32_of(NAME, "a number of positions", op.table.shape()[0])?,
+            op.table.shape()[1] as u32,
+            q_start,
+            k_start,
+            v_start,
+            table_start,
+            window.k_start,
+            window.v_start,
+            norm_starts[0],
+            norm_starts[1],
+            eps.to_bits(),
+            head_dim as u32,
+            PAGE_TOKENS as u32,
+            window.first_page,
+            window.n_pages,
+        ];
+        let groups = grid(gpu, n_rows as u64 * (n_heads + n_kv_heads) as u64);
+        recorder.dispatch(&kernel, &bindings, bytes_of(&args), groups)?;
+    }
+    Ok(())
 }

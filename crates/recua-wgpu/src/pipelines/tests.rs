@@ -66,9 +66,9 @@ fn every_kernel_can_be_written_in_every_language() {
     kernels.extend(permutations(&new("rope_store"), &["CACHE_F16", "HEAD_NORM", "HALVES"]));
     for head_max in [64, 128, 256] {
         let attention = new("attention").constant("HEAD_MAX", head_max);
-        kernels.extend(permutations(&attention, &["CACHE_F16", "SPLIT"]));
+        kernels.extend(permutations(&attention, &["CACHE_F16", "SPLIT", "WINDOWS"]));
         let merge = attention.define("SPLIT").entry("attention_merge");
-        kernels.extend(permutations(&merge, &["CACHE_F16"]));
+        kernels.extend(permutations(&merge, &["CACHE_F16", "WINDOWS"]));
     }
     for kernel in kernels {
         translate(&kernel, Capabilities::IMMEDIATES | Capabilities::SHADER_FLOAT16_IN_FLOAT32);

@@ -27,7 +27,7 @@ fn long_contexts_have_the_same_bits_split_or_not() {
     let Some(device) = device() else { return };
     for dtype in [DType::F16, DType::F32] {
         for (n_heads, n_kv_heads, head_dim) in [(4, 2, 64), (8, 2, 128), (3, 3, 80), (9, 1, 32)] {
-            let world = World::new(device, dtype, n_heads, n_kv_heads, head_dim);
+            let world = World::new(device, dtype, n_heads, n_kv_heads, head_dim, 1);
             let all: Vec<u32> = (0..N_TOKENS).collect();
             let expected = world.pass(&all, true);
             world.check(&expected, dtype);
@@ -51,6 +51,17 @@ fn long_contexts_have_the_same_bits_split_or_not() {
 
 const N_TOKENS: u32 = 410;
 
+/// A cache of 160 MiB a buffer, where a software adapter binds 128.
+#[test]
+fn a_cache_larger_than_a_binding_is_split() {
+    let Some(device) = device() else { return };
+    let world = World::new(device, DType::F32, 8, 4, 256, 98);
+    let all: Vec<u32> = (0..N_TOKENS).collect();
+    let together = world.pass(&all, true);
+    world.check(&together, DType::F32);
+    assert_eq!(world.pass(&[409], false), together[409 * 2048..]);
+}
+
 struct World<'a> {
     device: &'a Device,
     q: Vec<f32>,
@@ -63,7 +74,15 @@ struct World<'a> {
 }
 
 impl World<'_> {
-    fn new(device: &Device, dtype: DType, n_heads: usize, n_kv_heads: usize, head_dim: usize) -> World<'_> {
+    /// The sequence's pages are every `stride`th of the cache.
+    fn new(
+        device: &Device,
+        dtype: DType,
+        n_heads: usize,
+        n_kv_heads: usize,
+        head_dim: usize,
+        stride: u32,
+    ) -> World<'_> {
         let n_pages = N_TOKENS.div_ceil(PAGE_TOKENS as u32);
         let mut state = 7u32;
         let mut random = |n: usize, size: f32| -> Vec<f32> {
@@ -76,11 +95,11 @@ impl World<'_> {
         let n = N_TOKENS as usize;
         let (q, k) = (random(n * n_heads * head_dim, 3.0), random(n * n_kv_heads * head_dim, 1.0));
         let v = random(n * n_kv_heads * head_dim, 1.0);
-        let shape = [n_pages as usize, n_kv_heads, PAGE_TOKENS, head_dim];
+        let shape = [(n_pages * stride) as usize, n_kv_heads, PAGE_TOKENS, head_dim];
         let garbage = vec![0xffu8; shape.iter().product::<usize>() * dtype.size_of()];
         let cache = || device.upload(&garbage, dtype, &shape).unwrap();
         let cache = KvLayer { k: cache(), v: cache() };
-        let pages: Vec<u32> = (0..n_pages).rev().collect();
+        let pages: Vec<u32> = (0..n_pages).rev().map(|page| page * stride).collect();
         let pages = device.upload(&pages, DType::U32, &[1, n_pages as usize]).unwrap();
         // No rotation: cosine 1, sine 0.
         let angles: Vec<f32> = [1.0, 0.0].repeat(n * head_dim / 2);
