@@ -11,6 +11,8 @@ mod buffer;
 pub mod cases;
 pub mod cpu;
 mod device;
+#[doc = include_str!("../docs/mlx-native.md")]
+pub mod docs {}
 mod encoder;
 mod error;
 pub mod hazards;
