@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::adapter::Options;
+use crate::pipelines::tests::translate;
 use recua_compute::{DType, Device, Record, Weight};
 use std::cell::Cell;
 use std::sync::OnceLock;
@@ -300,8 +301,8 @@ fn a_token_out_of_range_is_an_error() {
     assert_eq!(error, "embed: token 5 is out of range, the limit is 5");
 }
 
-/// Parses, validates and writes a kernel as SPIR-V and MSL.
-fn translate(key: &KernelKey, capabilities: naga::valid::Capabilities, msl: bool) {
+/// Parses, validates and writes a kernel of cooperative matrices as SPIR-V, the one language that it is meant for.
+fn translate_tensor(key: &KernelKey, capabilities: naga::valid::Capabilities) {
     let source = key.source().unwrap();
     let module = naga::front::wgsl::parse_str(&source)
         .unwrap_or_else(|e| panic!("{key:?}: {}", e.emit_to_string(&source)));
@@ -310,16 +311,6 @@ fn translate(key: &KernelKey, capabilities: naga::valid::Capabilities, msl: bool
         validator.validate(&module).unwrap_or_else(|e| panic!("{key:?}: {}", e.emit_to_string(&source)));
     let options = naga::back::spv::Options { lang_version: (1, 3), ..Default::default() };
     naga::back::spv::write_vec(&module, &info, &options, None).unwrap_or_else(|e| panic!("{key:?}: {e}"));
-    if msl {
-        let options = naga::back::msl::Options {
-            lang_version: (2, 4),
-            fake_missing_bindings: true,
-            ..Default::default()
-        };
-        let pipeline = naga::back::msl::PipelineOptions::default();
-        naga::back::msl::write_string(&module, &info, &options, &pipeline)
-            .unwrap_or_else(|e| panic!("{key:?}: {e}"));
-    }
 }
 
 #[test]
@@ -328,13 +319,13 @@ fn every_kernel_can_be_written_in_other_languages() {
     let capabilities = Capabilities::IMMEDIATES | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
     for ty in decodable() {
         let (format, _) = format(ty).unwrap();
-        translate(&KernelKey::new("embed").define(format), capabilities, true);
+        translate(&KernelKey::new("embed").define(format), capabilities);
         for rows in ["ROWS_1", "ROWS_16"] {
             for defines in
                 [&["PARTS_1", "BIAS", "ADD"][..], &["PARTS_1", "GLU", "X_VECTORS"], &["PARTS_3", "BIAS"]]
             {
                 let key = KernelKey::new("matmul").define(format).define(rows);
-                translate(&defines.iter().fold(key, |key, define| key.define(define)), capabilities, true);
+                translate(&defines.iter().fold(key, |key, define| key.define(define)), capabilities);
             }
         }
     }
@@ -372,7 +363,7 @@ fn every_tensor_kernel_can_be_written_as_spir_v() {
         | Capabilities::SUBGROUP
         | Capabilities::SUBGROUP_BARRIER
         | Capabilities::COOPERATIVE_MATRIX;
-    translate(&KernelKey::new("matmul_activations"), capabilities, true);
+    translate(&KernelKey::new("matmul_activations"), capabilities);
     for ty in decodable() {
         let (format, _) = format(ty).unwrap();
         for defines in [
@@ -382,11 +373,11 @@ fn every_tensor_kernel_can_be_written_as_spir_v() {
             &["COLS_4", "PARTS_3", "BIAS", "X_HALF"],
         ] {
             let key = KernelKey::new("matmul_tensor").define(format);
-            translate(&defines.iter().fold(key, |key, define| key.define(define)), capabilities, false);
+            translate_tensor(&defines.iter().fold(key, |key, define| key.define(define)), capabilities);
         }
         for defines in [&["PARTS_1", "SILU", "X_HALF"][..], &["PARTS_2", "X_HALF"]] {
             let key = KernelKey::new("matmul_tensor_many").define(format);
-            translate(&defines.iter().fold(key, |key, define| key.define(define)), capabilities, false);
+            translate_tensor(&defines.iter().fold(key, |key, define| key.define(define)), capabilities);
         }
     }
 }
