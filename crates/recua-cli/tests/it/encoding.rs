@@ -47,7 +47,8 @@ fn json_has_every_field() {
             assert_eq!(variant["encode_us"].is_null(), is_plan);
             assert!(is_plan || median("encode_us") > Some(0.0));
             for name in ["submit_us", "wait_us", "total_us"] {
-                assert!(median(name) > Some(0.0), "{name} of {variant}");
+                // The CPU device has nothing left to wait for.
+                assert!(median(name) >= Some(0.0), "{name} of {variant}");
                 let [low, high] = [0, 1].map(|i| variant[name]["interval"][i].as_f64());
                 assert!(low <= median(name) && median(name) <= high, "{name} of {variant}");
             }

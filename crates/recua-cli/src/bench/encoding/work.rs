@@ -19,9 +19,9 @@ pub(super) struct Work {
 }
 
 /// What the report says of a list.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct About {
-    /// `independent`, `chained`, or `step` and its shape.
+    /// `independent`, `chained`, or `step` and the shape.
     pub(super) name: String,
     pub(super) description: String,
     pub(super) n_ops: usize,
