@@ -177,6 +177,11 @@ fn words_of_head() -> u32 {
 }
 #endif
 
+// A pair of elements added to the scores of four queries.
+fn dot_pair(score: vec4<f32>, k: vec2<f32>, place: u32) -> vec4<f32> {
+    return fma(vec4<f32>(k.y), queries[place + 2u], fma(vec4<f32>(k.x), queries[place], score));
+}
+
 @compute @workgroup_size(CHUNK)
 fn attention(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -292,20 +297,24 @@ fn attention(
         if thread < chunk_tokens {
             let at = pages_at[thread / PAGE];
             let slot = thread % PAGE;
-            if is_wide {
-                for (var i = 0u; i < pairs; i++) {
-                    let k = load_k(at, i, slot);
-                    score_0 = fma(vec4<f32>(k.x), queries[4u * i], score_0);
-                    score_1 = fma(vec4<f32>(k.x), queries[4u * i + 1u], score_1);
-                    score_0 = fma(vec4<f32>(k.y), queries[4u * i + 2u], score_0);
-                    score_1 = fma(vec4<f32>(k.y), queries[4u * i + 3u], score_1);
+            // Four loads are under way at once.
+            var i = 0u;
+            for (; i + 4u <= pairs; i += 4u) {
+                let a = load_k(at, i, slot);
+                let b = load_k(at, i + 1u, slot);
+                let c = load_k(at, i + 2u, slot);
+                let d = load_k(at, i + 3u, slot);
+                score_0 = dot_pair(dot_pair(score_0, a, 4u * i), b, 4u * i + 4u);
+                score_0 = dot_pair(dot_pair(score_0, c, 4u * i + 8u), d, 4u * i + 12u);
+                if is_wide {
+                    score_1 = dot_pair(dot_pair(score_1, a, 4u * i + 1u), b, 4u * i + 5u);
+                    score_1 = dot_pair(dot_pair(score_1, c, 4u * i + 9u), d, 4u * i + 13u);
                 }
-            } else {
-                for (var i = 0u; i < pairs; i++) {
-                    let k = load_k(at, i, slot);
-                    score_0 = fma(vec4<f32>(k.x), queries[4u * i], score_0);
-                    score_0 = fma(vec4<f32>(k.y), queries[4u * i + 2u], score_0);
-                }
+            }
+            for (; i < pairs; i++) {
+                let k = load_k(at, i, slot);
+                score_0 = dot_pair(score_0, k, 4u * i);
+                score_1 = dot_pair(score_1, k, 4u * i + 1u);
             }
         }
         let token = vec4<u32>(first_token + thread);
@@ -364,23 +373,38 @@ fn attention(
         var o_0 = vec4<f32>(0.0);
         var o_1 = vec4<f32>(0.0);
         if share < n_shares {
-            if is_wide {
-                for (var i = share; i < chunk_tokens; i += n_shares) {
-                    let v = load_v(pages_at[i / PAGE], pair, i % PAGE);
-                    let w_0 = weights[2u * i];
-                    let w_1 = weights[2u * i + 1u];
-                    e_0 = fma(vec4<f32>(v.x), w_0, e_0);
-                    e_1 = fma(vec4<f32>(v.x), w_1, e_1);
-                    o_0 = fma(vec4<f32>(v.y), w_0, o_0);
-                    o_1 = fma(vec4<f32>(v.y), w_1, o_1);
+            var i = share;
+            for (; i + 3u * n_shares < chunk_tokens; i += 4u * n_shares) {
+                let t_1 = i + n_shares;
+                let t_2 = i + 2u * n_shares;
+                let t_3 = i + 3u * n_shares;
+                let a = load_v(pages_at[i / PAGE], pair, i % PAGE);
+                let b = load_v(pages_at[t_1 / PAGE], pair, t_1 % PAGE);
+                let c = load_v(pages_at[t_2 / PAGE], pair, t_2 % PAGE);
+                let d = load_v(pages_at[t_3 / PAGE], pair, t_3 % PAGE);
+                e_0 = fma(vec4<f32>(b.x), weights[2u * t_1], fma(vec4<f32>(a.x), weights[2u * i], e_0));
+                o_0 = fma(vec4<f32>(b.y), weights[2u * t_1], fma(vec4<f32>(a.y), weights[2u * i], o_0));
+                e_0 = fma(vec4<f32>(d.x), weights[2u * t_3], fma(vec4<f32>(c.x), weights[2u * t_2], e_0));
+                o_0 = fma(vec4<f32>(d.y), weights[2u * t_3], fma(vec4<f32>(c.y), weights[2u * t_2], o_0));
+                if is_wide {
+                    let w_0 = weights[2u * i + 1u];
+                    let w_1 = weights[2u * t_1 + 1u];
+                    let w_2 = weights[2u * t_2 + 1u];
+                    let w_3 = weights[2u * t_3 + 1u];
+                    e_1 = fma(vec4<f32>(b.x), w_1, fma(vec4<f32>(a.x), w_0, e_1));
+                    o_1 = fma(vec4<f32>(b.y), w_1, fma(vec4<f32>(a.y), w_0, o_1));
+                    e_1 = fma(vec4<f32>(d.x), w_3, fma(vec4<f32>(c.x), w_2, e_1));
+                    o_1 = fma(vec4<f32>(d.y), w_3, fma(vec4<f32>(c.y), w_2, o_1));
                 }
-            } else {
-                for (var i = share; i < chunk_tokens; i += n_shares) {
-                    let v = load_v(pages_at[i / PAGE], pair, i % PAGE);
-                    let w_0 = weights[2u * i];
-                    e_0 = fma(vec4<f32>(v.x), w_0, e_0);
-                    o_0 = fma(vec4<f32>(v.y), w_0, o_0);
-                }
+            }
+            for (; i < chunk_tokens; i += n_shares) {
+                let v = load_v(pages_at[i / PAGE], pair, i % PAGE);
+                let w_0 = weights[2u * i];
+                let w_1 = weights[2u * i + 1u];
+                e_0 = fma(vec4<f32>(v.x), w_0, e_0);
+                e_1 = fma(vec4<f32>(v.x), w_1, e_1);
+                o_0 = fma(vec4<f32>(v.y), w_0, o_0);
+                o_1 = fma(vec4<f32>(v.y), w_1, o_1);
             }
             if share > 0u {
                 let place = ((share - 1u) * pairs + pair) * 4u;

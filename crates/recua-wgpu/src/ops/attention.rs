@@ -14,7 +14,7 @@ const CHUNK: usize = 128;
 const QUERIES: usize = 8;
 
 /// Workgroups that fill a device without splitting.
-const ENOUGH: usize = 512;
+const ENOUGH: usize = 2048;
 
 /// The most that the parts of split sequences may take.
 const PARTS_BYTES: usize = 64 << 20;
