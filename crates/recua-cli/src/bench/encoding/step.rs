@@ -182,3 +182,30 @@ fn rope_table(device: &Device, shape: &Shape, positions: usize) -> Result<Buffer
         .collect();
     device.upload(&values, DType::F32, &[positions, pairs, 2])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_share_their_weights_only_where_they_must() {
+        let device = recua::open_device("cpu").unwrap();
+        let [own, shared] =
+            [false, true].map(|shares| record(&device, &Shape::TINY, 2, shares).unwrap().about);
+        assert_eq!((own.n_ops, own.shares_weights), (1 + 4 * 8 + 2, Some(false)));
+        assert_eq!(
+            (shared.n_ops, shared.n_groups, shared.shares_weights),
+            (own.n_ops, own.n_groups, Some(true))
+        );
+        // The types of the layers stay: two of them have some tensors of more bits.
+        assert!(
+            shared.weight_bytes < own.weight_bytes * 3 / 4,
+            "{} of {}",
+            shared.weight_bytes,
+            own.weight_bytes
+        );
+        assert!(has_room(&device, &Shape::TINY));
+        let endless = Shape { n_layers: 10_000_000, ..Shape::B8 };
+        assert!(!has_room(&device, &endless));
+    }
+}
