@@ -4,6 +4,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 
 use recua::SamplingParams;
 use recua::chat::{ChatError, ChatTemplate, Message};
+use recua::stop::StopMatcher;
 use recua::tokenizer::Tokenizer;
 
 use crate::args::SamplingArgs;
@@ -71,6 +72,8 @@ pub(crate) fn sampling(args: &SamplingArgs, model: &str) -> Result<SamplingParam
         ..SamplingParams::default()
     };
     params.validate().or_user()?;
+    // Looked at before a device is opened, as everything that was typed.
+    StopMatcher::new(&args.stop).or_user()?;
     Ok(params)
 }
 

@@ -53,6 +53,8 @@ fn recua_with(args: &[&str], stdin: &[u8]) -> Ran {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
+        // Where it is unset, a layer of Mesa writes a line of its own to stderr when GPUs are looked for.
+        .env("XDG_RUNTIME_DIR", std::env::temp_dir())
         .spawn()
         .expect("the program starts");
     // It may end without reading what it was given.
