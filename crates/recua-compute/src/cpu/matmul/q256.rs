@@ -178,9 +178,10 @@ pub(crate) struct Unpacked {
     pub(crate) pairs: [[i16; 2 * TILE]; 8],
     pub(crate) d: [f32; TILE],
     pub(crate) dmin: [f32; TILE],
-    /// For AMX: the codes times their scales, low and high part, and the integer sums of 32 rows for each.
+    /// For AMX: the codes times their scales, low and high part.
     folded: [Codes; 2],
-    sums: [[[i32; TILE]; 32]; 2],
+    /// For AMX: the two parts' integer sums of up to 32 rows, of the group at work and the one before.
+    sums: [[[[i32; TILE]; 32]; 2]; 2],
 }
 
 impl Unpacked {
@@ -192,7 +193,7 @@ impl Unpacked {
             d: [0.0; TILE],
             dmin: [0.0; TILE],
             folded: [const { Codes([0; VECTORS_MAX * VECTOR]) }; 2],
-            sums: [[[0; TILE]; 32]; 2],
+            sums: [[[[0; TILE]; 32]; 2]; 2],
         }
     }
 }

@@ -19,6 +19,9 @@ use std::arch::x86_64::*;
 /// Rows of activations in a tile.
 const ROWS: usize = amx::ROWS;
 
+/// Steps of 64 columns in a block.
+const STEPS: usize = 4;
+
 /// From how many rows on tiles are faster than vectors (measured on a Sapphire Rapids processor; signed products cost more to fold).
 pub(super) const fn rows_min<F: Format>() -> usize {
     if is_unsigned::<F>() { 16 } else { 64 }
@@ -46,15 +49,28 @@ pub(super) fn tile<F: Format>(
         fold::<F>(scratch);
         let (records32, records) = records.as_chunks::<32>();
         let (acc32, acc) = acc.as_chunks_mut::<32>();
-        for (records, acc) in records32.iter().zip(acc32) {
-            sum_32::<F>(records, scratch);
-            finish::<F>(records, scratch, acc);
+        for i in 0..records32.len() {
+            begin_32();
+            for step in 0..STEPS {
+                step_32::<F>(&records32[i], scratch, step);
+                // The vector units finish the group before while the tiles work on this one.
+                if i > 0 {
+                    finish::<F>(&records32[i - 1], scratch, (i - 1) % 2, step * 8, &mut acc32[i - 1]);
+                }
+            }
+            end_32(scratch, i % 2);
+        }
+        if let (Some(records), Some(acc)) = (records32.last(), acc32.last_mut()) {
+            for step in 0..STEPS {
+                finish::<F>(records, scratch, (records32.len() - 1) % 2, step * 8, acc);
+            }
         }
         let (records16, records) = records.as_chunks::<16>();
         let (acc16, acc) = acc.as_chunks_mut::<16>();
         for (records, acc) in records16.iter().zip(acc16) {
             sum_16::<F>(records, scratch);
-            finish::<F>(records, scratch, acc);
+            finish::<F>(records, scratch, 0, 0, acc);
+            finish::<F>(records, scratch, 0, 8, acc);
         }
         in_groups!(records, acc, [8, 4, 2, 1], |records, acc, N| dot_avx512::<F, N>(scratch, records, acc));
     }
@@ -107,37 +123,52 @@ fn cut_signed(codes: __m512i, offset: i16, scale: __m512i) -> (__m512i, __m512i)
     (low, high)
 }
 
-/// The two sums of 32 rows of activations: four accumulators, two loads each of activations and weights per 64 columns.
+/// Empties the four sums of 32 rows of activations: tiles 0 and 1 for the first 16 rows and the low and high part, 2 and 3 for the
+/// second.
 #[inline]
-fn sum_32<F: Format>(records: &[Record256; 32], block: &mut Unpacked) {
+fn begin_32() {
+    // SAFETY: tiles are configured.
+    unsafe {
+        amx::zero!(0);
+        amx::zero!(1);
+        amx::zero!(2);
+        amx::zero!(3);
+    }
+}
+
+/// Adds 64 columns to the four sums: two loads each of activations and weights for four products.
+#[inline]
+fn step_32<F: Format>(records: &[Record256; 32], block: &Unpacked, step: usize) {
     let stride = size_of::<Record256>();
     // The codes are a record's first field.
     let activations = records.as_ptr().cast::<u8>();
     let [low, high] = block.folded.each_ref().map(|codes| codes.0.as_ptr());
     // SAFETY: tiles are configured; a tile of activations is 16 records' 64 bytes, one of weights 16 vectors; both are inside.
     unsafe {
-        amx::zero!(0);
-        amx::zero!(1);
-        amx::zero!(2);
-        amx::zero!(3);
-        for step in 0..4 {
-            amx::load!(4, activations.add(step * amx::ROW_BYTES), stride);
-            amx::load!(6, low.add(step * ROWS * VECTOR), VECTOR);
-            amx::load!(7, high.add(step * ROWS * VECTOR), VECTOR);
-            amx::load!(5, activations.add(ROWS * stride + step * amx::ROW_BYTES), stride);
-            if is_unsigned::<F>() {
-                amx::dot!("tdpbsud", 0, 4, 6);
-                amx::dot!("tdpbsud", 1, 4, 7);
-                amx::dot!("tdpbsud", 2, 5, 6);
-                amx::dot!("tdpbsud", 3, 5, 7);
-            } else {
-                amx::dot!("tdpbssd", 0, 4, 6);
-                amx::dot!("tdpbssd", 1, 4, 7);
-                amx::dot!("tdpbssd", 2, 5, 6);
-                amx::dot!("tdpbssd", 3, 5, 7);
-            }
+        amx::load!(4, activations.add(step * amx::ROW_BYTES), stride);
+        amx::load!(6, low.add(step * ROWS * VECTOR), VECTOR);
+        amx::load!(7, high.add(step * ROWS * VECTOR), VECTOR);
+        amx::load!(5, activations.add(ROWS * stride + step * amx::ROW_BYTES), stride);
+        if is_unsigned::<F>() {
+            amx::dot!("tdpbsud", 0, 4, 6);
+            amx::dot!("tdpbsud", 1, 4, 7);
+            amx::dot!("tdpbsud", 2, 5, 6);
+            amx::dot!("tdpbsud", 3, 5, 7);
+        } else {
+            amx::dot!("tdpbssd", 0, 4, 6);
+            amx::dot!("tdpbssd", 1, 4, 7);
+            amx::dot!("tdpbssd", 2, 5, 6);
+            amx::dot!("tdpbssd", 3, 5, 7);
         }
-        let [low, high] = &mut block.sums;
+    }
+}
+
+/// Writes the four sums to buffer `buffer`.
+#[inline]
+fn end_32(block: &mut Unpacked, buffer: usize) {
+    let [low, high] = &mut block.sums[buffer];
+    // SAFETY: tiles are configured; each is 16 rows of 64 bytes, and there are 32.
+    unsafe {
         amx::store!(0, low.as_mut_ptr());
         amx::store!(1, high.as_mut_ptr());
         amx::store!(2, low[ROWS..].as_mut_ptr());
@@ -145,18 +176,18 @@ fn sum_32<F: Format>(records: &[Record256; 32], block: &mut Unpacked) {
     }
 }
 
-/// The same for 16 rows.
+/// The sums of 16 rows of activations, to the first buffer.
 #[inline]
 fn sum_16<F: Format>(records: &[Record256; 16], block: &mut Unpacked) {
     let stride = size_of::<Record256>();
     // The codes are a record's first field.
     let activations = records.as_ptr().cast::<u8>();
     let [low, high] = block.folded.each_ref().map(|codes| codes.0.as_ptr());
-    // SAFETY: as in `sum_32`.
+    // SAFETY: as in `step_32`.
     unsafe {
         amx::zero!(0);
         amx::zero!(1);
-        for step in 0..4 {
+        for step in 0..STEPS {
             amx::load!(4, activations.add(step * amx::ROW_BYTES), stride);
             amx::load!(6, low.add(step * ROWS * VECTOR), VECTOR);
             amx::load!(7, high.add(step * ROWS * VECTOR), VECTOR);
@@ -168,27 +199,34 @@ fn sum_16<F: Format>(records: &[Record256; 16], block: &mut Unpacked) {
                 amx::dot!("tdpbssd", 1, 4, 7);
             }
         }
-        let [low, high] = &mut block.sums;
+        let [low, high] = &mut block.sums[0];
         amx::store!(0, low.as_mut_ptr());
         amx::store!(1, high.as_mut_ptr());
     }
 }
 
-/// Puts the two sums together and adds them to the float sums, four rows at a time.
+/// Puts the two sums of the rows `[first, first + 8)` together and adds them to the float sums, four rows at a time.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-fn finish<F: Format>(records: &[Record256], block: &Unpacked, acc: &mut [[f32; TILE]]) {
-    let [low, high] = &block.sums;
-    let sums = low.as_chunks::<4>().0.iter().zip(high.as_chunks::<4>().0);
-    let rows = records.as_chunks::<4>().0.iter().zip(acc.as_chunks_mut::<4>().0);
-    for ((records, acc), (low, high)) in rows.zip(sums) {
+fn finish<F: Format>(
+    records: &[Record256],
+    block: &Unpacked,
+    buffer: usize,
+    first: usize,
+    acc: &mut [[f32; TILE]],
+) {
+    let [low, high] = block.sums[buffer].each_ref().map(|sums| sums[first..first + 8].as_chunks::<4>().0);
+    let (records, _) = records[first..first + 8].as_chunks::<4>();
+    let (acc, _) = acc[first..first + 8].as_chunks_mut::<4>();
+    for i in 0..2 {
         let mut dot = [_mm512_setzero_si512(); 4];
         for r in 0..4 {
-            let high = load512(bytemuck::cast_ref(&high[r]));
+            let high = load512(bytemuck::cast_ref(&high[i][r]));
             let high =
                 if is_unsigned::<F>() { _mm512_slli_epi32::<3>(high) } else { _mm512_slli_epi32::<6>(high) };
-            dot[r] = _mm512_add_epi32(load512(bytemuck::cast_ref(&low[r])), high);
+            dot[r] = _mm512_add_epi32(load512(bytemuck::cast_ref(&low[i][r])), high);
         }
-        finish_avx512::<F, 4>(block, records, dot, acc);
+        // The pairs only matter to the minima here: signed codes have lost their offset.
+        finish_avx512::<F, 4>(block, &records[i], dot, &mut acc[i]);
     }
 }
