@@ -2,20 +2,29 @@
 
 use super::Counted;
 use crate::buffer::Buffer;
+use memmap2::MmapMut;
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
 
 /// Cache lines, and the widest vector register.
 pub(crate) const ALIGN: usize = 64;
 
-/// Large blocks begin at a huge page, so that the kernel can back them with few translations.
+/// From this size on, memory is mapped and asked to be of huge pages: a step streams all weights, and with small pages each 4 KB of them
+/// costs a walk through the page tables.
 const HUGE_PAGE: usize = 2 << 20;
 
 /// An allocation of the CPU device.
 pub(crate) struct Memory {
     start: NonNull<u8>,
-    layout: Layout,
     n_bytes: usize,
+    owner: Owner,
+}
+
+/// Who gives the bytes back.
+enum Owner {
+    Heap(Layout),
+    /// Dropping it unmaps.
+    Map(#[allow(dead_code, reason = "held to be dropped")] MmapMut),
 }
 
 // SAFETY: `Memory` is plain bytes. Access goes through raw pointers, and the device's queue lock, held by whoever runs ops, reads or
@@ -27,11 +36,17 @@ unsafe impl Sync for Memory {}
 impl Memory {
     /// `None` when there is no memory.
     pub(crate) fn zeroed(n_bytes: usize) -> Option<Memory> {
-        let align = if n_bytes >= HUGE_PAGE { HUGE_PAGE } else { ALIGN };
-        let layout = Layout::from_size_align(n_bytes.max(1), align).ok()?;
+        if n_bytes >= HUGE_PAGE {
+            let mut map = MmapMut::map_anon(n_bytes).ok()?;
+            // Only speed depends on the answer.
+            #[cfg(target_os = "linux")]
+            let _ = map.advise(memmap2::Advice::HugePage);
+            return Some(Memory { start: NonNull::new(map.as_mut_ptr())?, n_bytes, owner: Owner::Map(map) });
+        }
+        let layout = Layout::from_size_align(n_bytes.max(1), ALIGN).ok()?;
         // SAFETY: the layout has at least one byte.
         let start = NonNull::new(unsafe { alloc_zeroed(layout) })?;
-        Some(Memory { start, layout, n_bytes })
+        Some(Memory { start, n_bytes, owner: Owner::Heap(layout) })
     }
 
     pub(crate) fn as_ptr(&self) -> *mut u8 {
@@ -45,8 +60,10 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // SAFETY: allocated by `zeroed` with this layout.
-        unsafe { dealloc(self.start.as_ptr(), self.layout) }
+        if let Owner::Heap(layout) = self.owner {
+            // SAFETY: allocated by `zeroed` with this layout.
+            unsafe { dealloc(self.start.as_ptr(), layout) }
+        }
     }
 }
 
