@@ -43,10 +43,20 @@ pub fn open_device(name: &str) -> Result<Device> {
 /// The fastest device beside the CPU.
 fn auto() -> Option<Device> {
     #[cfg(feature = "wgpu")]
-    if let Ok(device) = recua_wgpu::open(recua_wgpu::Options::default()) {
+    if may_have_gpu()
+        && let Ok(device) = recua_wgpu::open(recua_wgpu::Options::default())
+    {
         return Some(device);
     }
     None
+}
+
+/// Whether there can be a real GPU. Looking for one loads the graphics drivers and their layers, which takes a while and may write to
+/// stderr; a Linux without any GPU's device file has none.
+#[cfg(feature = "wgpu")]
+fn may_have_gpu() -> bool {
+    let nodes = ["/dev/dri", "/dev/nvidiactl", "/dev/dxg", "/dev/kfd", "/dev/mali0", "/dev/kgsl-3d0"];
+    !cfg!(target_os = "linux") || nodes.iter().any(|node| std::path::Path::new(node).exists())
 }
 
 /// The adapters that `wgpu` and `auto` choose from, for reports: empty in a build without GPUs.
