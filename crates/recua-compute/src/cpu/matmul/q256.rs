@@ -16,9 +16,9 @@
 //! over pairs of groups (`offset · s`, `m`) are products of 16-bit pairs, which the wider sets have an instruction for.
 
 use super::activations::Record256;
+use super::float::half_to_f32;
 use super::planes::{Codes, TILE, VECTOR, VECTORS_MAX, get, look_up, plane_bytes, prefetch, put_row, unpack};
 use crate::cpu::Isa;
-use crate::cpu::math::{Lanes, Plain};
 use half::f16;
 
 #[cfg(target_arch = "x86_64")]
@@ -200,19 +200,16 @@ impl Unpacked {
 
 /// Unpacks block `b` of a tile. With `SIGNED`, codes above 127 become signed bytes (their offset is 128, so it is gone).
 #[inline(always)]
-fn unpack_block<V: Lanes, F: Format, const SIGNED: bool>(
-    tile: &[u8],
-    n_blocks: usize,
-    b: usize,
-    out: &mut Unpacked,
-) {
+fn unpack_block<F: Format, const SIGNED: bool>(tile: &[u8], n_blocks: usize, b: usize, out: &mut Unpacked) {
     let (header, blocks) = tile.split_at(header_bytes::<F>(n_blocks));
     let halves = if F::HAS_MIN { 2 } else { 1 };
-    let halves_of_block: &[f16] = bytemuck::cast_slice(&header[b * halves * TILE * 2..][..halves * TILE * 2]);
-    let (rows, _) = halves_of_block.as_chunks::<TILE>();
-    V::load_f16(&rows[0]).store(&mut out.d);
-    if F::HAS_MIN {
-        V::load_f16(&rows[1]).store(&mut out.dmin);
+    let header: &[u8] = &header[b * halves * TILE * 2..][..halves * TILE * 2];
+    for row in 0..TILE {
+        let half = |i: usize| half_to_f32(f16::from_le_bytes([header[2 * i], header[2 * i + 1]]));
+        out.d[row] = half(row);
+        if F::HAS_MIN {
+            out.dmin[row] = half(TILE + row);
+        }
     }
     let (scales, planes) =
         blocks[b * block_bytes::<F>()..][..block_bytes::<F>()].split_at(scale_bytes::<F>());
@@ -345,7 +342,7 @@ fn tile_scalar<F: Format>(
     acc.fill([0.0; TILE]);
     let n_blocks = records.len() / acc.len();
     for (b, records) in records.chunks_exact(acc.len()).enumerate() {
-        unpack_block::<Plain, F, false>(tile, n_blocks, b, scratch);
+        unpack_block::<F, false>(tile, n_blocks, b, scratch);
         for (record, acc) in records.iter().zip(&mut *acc) {
             dot_scalar::<F>(scratch, record, acc);
         }
@@ -379,7 +376,6 @@ fn dot_scalar<F: Format>(block: &Unpacked, record: &Record256, acc: &mut [f32; T
 mod simd {
     use super::super::x86::*;
     use super::*;
-    use crate::cpu::math::{Avx2, Avx512};
     use std::arch::x86_64::*;
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
@@ -392,7 +388,7 @@ mod simd {
         acc.fill([0.0; TILE]);
         let n_blocks = records.len() / acc.len();
         for (b, records) in records.chunks_exact(acc.len()).enumerate() {
-            unpack_block::<Avx512, F, false>(tile, n_blocks, b, scratch);
+            unpack_block::<F, false>(tile, n_blocks, b, scratch);
             in_groups!(records, acc, [8, 4, 2, 1], |records, acc, N| dot_avx512::<F, N>(
                 scratch, records, acc
             ));
@@ -409,7 +405,7 @@ mod simd {
         acc.fill([0.0; TILE]);
         let n_blocks = records.len() / acc.len();
         for (b, records) in records.chunks_exact(acc.len()).enumerate() {
-            unpack_block::<Avx2, F, SIGNED>(tile, n_blocks, b, scratch);
+            unpack_block::<F, SIGNED>(tile, n_blocks, b, scratch);
             in_groups!(records, acc, [4, 2, 1], |records, acc, N| dot_avx2::<F, SIGNED, N>(
                 scratch, records, acc
             ));

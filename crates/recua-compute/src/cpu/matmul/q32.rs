@@ -9,7 +9,6 @@ use super::activations::{RECORD, Record32};
 use super::float::half_to_f32;
 use super::planes::{Codes, TILE, VECTOR, VECTORS_MAX, get, look_up, plane_bytes, prefetch, put_row, unpack};
 use crate::cpu::Isa;
-use crate::cpu::math::{Lanes, Plain};
 use half::{bf16, f16};
 
 /// Columns of a group.
@@ -143,7 +142,7 @@ pub(crate) struct Unpacked {
 /// Unpacks the groups `[first, first + groups)`. With `SIGNED`, codes above 127 become signed bytes (their offset is 128, so it is
 /// gone).
 #[inline(always)]
-fn unpack_groups<V: Lanes, F: Format, const SIGNED: bool>(
+fn unpack_groups<F: Format, const SIGNED: bool>(
     tile: &[u8],
     n_groups: usize,
     first: usize,
@@ -154,16 +153,12 @@ fn unpack_groups<V: Lanes, F: Format, const SIGNED: bool>(
     let halves = if F::HAS_MIN { 2 } else { 1 };
     let header = &header[first * halves * TILE * 2..][..groups * halves * TILE * 2];
     for (g, header) in header.chunks_exact(halves * TILE * 2).enumerate() {
-        if F::WIDE_SCALE {
-            for row in 0..TILE {
-                out.d[g][row] = scale::<F>([header[2 * row], header[2 * row + 1]]);
+        for row in 0..TILE {
+            let half = |i: usize| scale::<F>([header[2 * i], header[2 * i + 1]]);
+            out.d[g][row] = half(row);
+            if F::HAS_MIN {
+                out.m[g][row] = half(TILE + row);
             }
-            continue;
-        }
-        let (rows, _) = bytemuck::cast_slice::<u8, f16>(header).as_chunks::<TILE>();
-        V::load_f16(&rows[0]).store(&mut out.d[g]);
-        if F::HAS_MIN {
-            V::load_f16(&rows[1]).store(&mut out.m[g]);
         }
     }
     let planes = &planes[planes_bytes::<F>(first)..][..planes_bytes::<F>(groups)];
@@ -223,7 +218,7 @@ fn tile_scalar<F: Format>(
     acc.fill([0.0; TILE]);
     for (b, records) in records.chunks_exact(acc.len()).enumerate() {
         let (first, groups) = record_of(b * 8, n_groups);
-        unpack_groups::<Plain, F, false>(tile, n_groups, first, groups, scratch);
+        unpack_groups::<F, false>(tile, n_groups, first, groups, scratch);
         for (record, acc) in records.iter().zip(&mut *acc) {
             dot_scalar::<F>(scratch, groups, record, acc);
         }
@@ -250,7 +245,6 @@ fn dot_scalar<F: Format>(block: &Unpacked, groups: usize, record: &Record32, acc
 mod simd {
     use super::super::x86::*;
     use super::*;
-    use crate::cpu::math::{Avx2, Avx512};
     use std::arch::x86_64::*;
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
@@ -264,7 +258,7 @@ mod simd {
         acc.fill([0.0; TILE]);
         for (b, records) in records.chunks_exact(acc.len()).enumerate() {
             let (first, groups) = record_of(b * 8, n_groups);
-            unpack_groups::<Avx512, F, false>(tile, n_groups, first, groups, scratch);
+            unpack_groups::<F, false>(tile, n_groups, first, groups, scratch);
             in_groups!(records, acc, [8, 4, 2, 1], |records, acc, N| dot_avx512::<F, N>(
                 scratch, groups, records, acc
             ));
@@ -282,7 +276,7 @@ mod simd {
         acc.fill([0.0; TILE]);
         for (b, records) in records.chunks_exact(acc.len()).enumerate() {
             let (first, groups) = record_of(b * 8, n_groups);
-            unpack_groups::<Avx2, F, SIGNED>(tile, n_groups, first, groups, scratch);
+            unpack_groups::<F, SIGNED>(tile, n_groups, first, groups, scratch);
             in_groups!(records, acc, [4, 2, 1], |records, acc, N| dot_avx2::<F, SIGNED, N>(
                 scratch, groups, records, acc
             ));

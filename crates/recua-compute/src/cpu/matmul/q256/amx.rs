@@ -13,7 +13,6 @@
 use super::simd::{dot_avx512, finish_avx512};
 use super::*;
 use crate::cpu::amx::{self, Tiles};
-use crate::cpu::math::Avx512;
 use crate::cpu::matmul::x86::{in_groups, load512};
 use std::arch::x86_64::*;
 
@@ -46,7 +45,7 @@ pub(super) fn tile<F: Format>(
     // SAFETY: the device only holds this instruction set after `is_permitted`.
     let _tiles = unsafe { Tiles::configure() };
     for (b, records) in records.chunks_exact(acc.len()).enumerate() {
-        unpack_block::<Avx512, F, false>(tile, n_blocks, b, scratch);
+        unpack_block::<F, false>(tile, n_blocks, b, scratch);
         fold::<F>(scratch);
         let (records32, records) = records.as_chunks::<32>();
         let (acc32, acc) = acc.as_chunks_mut::<32>();
