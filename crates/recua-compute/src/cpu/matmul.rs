@@ -18,7 +18,7 @@ use crate::buffer::{Buffer, Weight};
 use crate::cpu::{Allocated, Isa};
 use crate::error::Result;
 use crate::op::{Activation, Embed, Matmul, MatmulGlu, MatmulPart, Op};
-use activations::{RECORD, Record, Record32, Record256};
+use activations::{RECORD, RECORDS_BEHIND, Record, Record32, Record256};
 use float::TILES_MAX;
 use planes::TILE;
 use weight::{Layout, Packed, records_per_row};
@@ -37,9 +37,9 @@ pub(crate) struct Workspace {
 /// What a thread unpacks into and sums up in.
 #[repr(C, align(64))]
 struct Scratch {
-    q256: q256::Unpacked,
+    q256: q256::Scratch,
     q32: q32::Unpacked,
-    // Followed by the sums: `[2][TILES_MAX][rows][TILE]` f32.
+    // Followed by the sums: `[2][tiles at once][rows][TILE]` f32.
 }
 
 /// What an op needs.
@@ -89,11 +89,11 @@ impl Workspace {
             }
             Ok(())
         };
-        grow(&mut self.records256, most.records256 * size_of::<Record256>())?;
-        grow(&mut self.records32, most.records32 * size_of::<Record32>())?;
+        grow(&mut self.records256, (most.records256 + RECORDS_BEHIND) * size_of::<Record256>())?;
+        grow(&mut self.records32, (most.records32 + RECORDS_BEHIND) * size_of::<Record32>())?;
         self.threads.resize_with(n_threads, || None);
         for memory in &mut self.threads {
-            let sums = 2 * TILES_MAX.max(most.rows) * TILE * size_of::<f32>();
+            let sums = 2 * TILES_MAX.max(2 * most.rows) * TILE * size_of::<f32>();
             grow(memory, if most.rows == 0 { 0 } else { size_of::<Scratch>() + sums })?;
         }
         Ok(())
@@ -179,10 +179,11 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// All records, once they are encoded.
+    /// All records, once they are encoded, and [`RECORDS_BEHIND`] more.
     fn records<R: Kind>(&self) -> &[R] {
-        let n = self.rows * records_per_row(self.k);
-        // SAFETY: written by `encode`, which ended at a barrier; nobody writes them before the next op.
+        let n = self.rows * records_per_row(self.k) + RECORDS_BEHIND;
+        // SAFETY: written by `encode`, which ended at a barrier; nobody writes them before the next op. Those behind are what an op
+        // before left there, or zero.
         unsafe { std::slice::from_raw_parts(self.workspace.records::<R>(), n) }
     }
 
@@ -198,14 +199,15 @@ impl<'a> Pass<'a> {
         let sums = &mut sums[..n * self.rows];
         match packed.layout {
             Layout::Q256(f) => {
-                for (tile, sums) in (first..first + n).zip(sums.chunks_exact_mut(self.rows)) {
-                    (f.tile)(self.isa, packed.tiles(tile, 1), self.records(), sums, &mut scratch.q256);
-                }
+                let tiles = packed.tiles(first, n);
+                (f.tiles)(self.isa, tiles, self.records(), self.rows, sums, &mut scratch.q256);
             }
             Layout::Q32(f) => {
+                let records: &[Record32] = self.records();
+                let records = &records[..records.len() - RECORDS_BEHIND];
                 for (tile, sums) in (first..first + n).zip(sums.chunks_exact_mut(self.rows)) {
                     let tile = packed.tiles(tile, 1);
-                    (f.tile)(self.isa, tile, self.k / 32, self.records(), sums, &mut scratch.q32);
+                    (f.tile)(self.isa, tile, self.k / 32, records, sums, &mut scratch.q32);
                 }
             }
             Layout::Float(f) => (f.tiles)(self.isa, packed.tiles(first, n), self.x, self.k, sums),
@@ -214,7 +216,7 @@ impl<'a> Pass<'a> {
 
     /// How many tiles are worked on side by side.
     fn tiles_at_once(&self) -> usize {
-        if self.rows == 1 { TILES_MAX } else { 1 }
+        if self.rows == 1 { TILES_MAX } else { 2 }
     }
 }
 

@@ -9,6 +9,9 @@ use crate::cpu::isa::multiversion;
 /// Values of a row that one record holds.
 pub(crate) const RECORD: usize = 256;
 
+/// Records behind the last row's that kernels may read, whatever they hold: AMX takes 16 rows at a time.
+pub(crate) const RECORDS_BEHIND: usize = 15;
+
 /// Scales below this are zero: their reciprocal would overflow.
 const TINY: f32 = 1e-30;
 

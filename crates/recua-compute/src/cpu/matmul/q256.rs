@@ -12,17 +12,22 @@
 //! then in f32, block after block: `acc = fma(d·a, dot, acc)`, `acc = fma(−(dmin·a), mins, acc)`. That is the whole definition: it does
 //! not know how many rows share the pass, so neither do the bits.
 //!
-//! A tile's block is unpacked once into bytes (4 KB, which stay in the first cache) and then meets every row of activations. The sums
-//! over pairs of groups (`offset · s`, `m`) are products of 16-bit pairs, which the wider sets have an instruction for.
+//! Few rows of activations multiply what a register has just unpacked; for many, a block is unpacked once into bytes (4 KB, which stay
+//! in the first cache). Scales and minima lie in pairs of groups, because the sums `Σ s[g] · sum(x in g)` and `Σ m[g] · sum(x in g)` are
+//! products of 16-bit pairs, which the wider sets have an instruction for.
 
-use super::activations::Record256;
+use super::activations::{RECORDS_BEHIND, Record256};
 use super::float::half_to_f32;
-use super::planes::{Codes, TILE, VECTOR, VECTORS_MAX, get, look_up, plane_bytes, prefetch, put_row, unpack};
+use super::planes::{Codes, TILE, VECTOR, VECTORS_MAX, get, look_up, plane_bytes, put_row, unpack};
 use crate::cpu::Isa;
 use half::f16;
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 
 /// One row's block, taken apart.
 pub(crate) struct Block {
@@ -38,14 +43,14 @@ pub(crate) struct Block {
     pub(crate) dmin: u16,
 }
 
-/// How the integer scales of 16 rows are stored.
+/// How the integer scales of 16 rows are stored: always `[pair of groups][row][2]`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scales {
-    /// 256 numbers of 6 bits in 192 bytes: scales `[group][row]`, then minima `[group][row]` if there is room.
+    /// 256 numbers of 6 bits in 192 bytes: scales, then minima if there is room.
     SixBits,
-    /// One signed byte each, `[group][row]`.
+    /// One signed byte each.
     Bytes,
-    /// Scale in the low, minimum in the high four bits, `[group][row]`.
+    /// Scale in the low, minimum in the high four bits.
     Nibbles,
 }
 
@@ -130,16 +135,23 @@ pub(crate) fn pack_tile<F: Format>(rows: &[u8], k: usize, out: &mut [u8]) {
     }
 }
 
+/// The place of group `g` and row `row` among scales or minima.
+#[inline(always)]
+fn place(g: usize, row: usize) -> usize {
+    g / 2 * 2 * TILE + 2 * row + g % 2
+}
+
 fn put_scales<F: Format>(block: &Block, row: usize, out: &mut [u8]) {
     for g in 0..n_groups::<F>() {
         let (scale, min) = (block.scales[g], block.mins[g]);
+        let at = place(g, row);
         match F::SCALES {
-            Scales::Bytes => out[g * TILE + row] = scale,
-            Scales::Nibbles => out[g * TILE + row] = scale | min << 4,
+            Scales::Bytes => out[at] = scale,
+            Scales::Nibbles => out[at] = scale | min << 4,
             Scales::SixBits => {
-                put_six(out, g * TILE + row, scale);
+                put_six(out, at, scale);
                 if F::HAS_MIN {
-                    put_six(out, (n_groups::<F>() + g) * TILE + row, min);
+                    put_six(out, n_groups::<F>() * TILE + at, min);
                 }
             }
         }
@@ -157,179 +169,166 @@ fn put_six(out: &mut [u8], i: usize, value: u8) {
     }
 }
 
+fn get_six(packed: &[u8], i: usize) -> u8 {
+    if i < 192 {
+        packed[i] & 63
+    } else {
+        (0..3).fold(0, |value, part| value | packed[part * 64 + i - 192] >> 6 << (2 * part))
+    }
+}
+
+/// A tile's block in its parts, as it lies in memory.
+#[derive(Clone, Copy)]
+struct Parts<'a> {
+    /// f16 of 16 rows: `d`, then `dmin` if there is one.
+    header: &'a [u8],
+    scales: &'a [u8],
+    low: &'a [u8],
+    high: &'a [u8],
+}
+
+impl Parts<'_> {
+    /// A float of the header.
+    fn half(&self, i: usize) -> f32 {
+        half_to_f32(f16::from_le_bytes([self.header[2 * i], self.header[2 * i + 1]]))
+    }
+}
+
 #[inline(always)]
-fn unpack_six(packed: &[u8; 192], out: &mut [u8; 256]) {
-    for i in 0..192 {
-        out[i] = packed[i] & 63;
-    }
-    for i in 0..64 {
-        out[192 + i] = packed[i] >> 6 | packed[64 + i] >> 6 << 2 | packed[128 + i] >> 6 << 4;
-    }
+fn parts<F: Format>(tile: &[u8], n_blocks: usize, b: usize) -> Parts<'_> {
+    let (header, blocks) = tile.split_at(header_bytes::<F>(n_blocks));
+    let header_len = TILE * if F::HAS_MIN { 4 } else { 2 };
+    let block = &blocks[b * block_bytes::<F>()..][..block_bytes::<F>()];
+    let (scales, planes) = block.split_at(scale_bytes::<F>());
+    let (low, high) = planes.split_at(plane_bytes(F::LOW_BITS, VECTORS_MAX));
+    Parts { header: &header[b * header_len..][..header_len], scales, low, high }
 }
 
 /// A tile's block, ready for products.
 #[derive(Clone)]
 #[repr(C, align(64))]
 pub(crate) struct Unpacked {
-    pub(crate) codes: Codes,
-    /// Scales of each group and row.
-    pub(crate) scales: [[i32; TILE]; 16],
-    /// For each pair of groups and each row, two 16-bit factors of the groups' sums: minima, or `−offset · scale`.
-    pub(crate) pairs: [[i16; 2 * TILE]; 8],
-    pub(crate) d: [f32; TILE],
-    pub(crate) dmin: [f32; TILE],
-    /// For AMX: the codes times their scales, low and high part.
-    folded: [Codes; 2],
-    /// For AMX: the two parts' integer sums of up to 32 rows, of the group at work and the one before.
-    sums: [[[[i32; TILE]; 32]; 2]; 2],
+    codes: Codes,
+    /// Scales of each pair of groups and each row.
+    scales: [[i16; 2 * TILE]; 8],
+    /// The same of minima.
+    mins: [[i16; 2 * TILE]; 8],
+    d: [f32; TILE],
+    dmin: [f32; TILE],
 }
 
 impl Unpacked {
-    pub(crate) fn zeroed() -> Unpacked {
-        Unpacked {
-            codes: Codes([0; VECTORS_MAX * VECTOR]),
-            scales: [[0; TILE]; 16],
-            pairs: [[0; 2 * TILE]; 8],
-            d: [0.0; TILE],
-            dmin: [0.0; TILE],
-            folded: [const { Codes([0; VECTORS_MAX * VECTOR]) }; 2],
-            sums: [[[[0; TILE]; 32]; 2]; 2],
-        }
+    fn scale(&self, g: usize, row: usize) -> i32 {
+        self.scales[g / 2][2 * row + g % 2].into()
+    }
+
+    fn min(&self, g: usize, row: usize) -> i32 {
+        self.mins[g / 2][2 * row + g % 2].into()
     }
 }
 
-/// Unpacks block `b` of a tile. With `SIGNED`, codes above 127 become signed bytes (their offset is 128, so it is gone).
+/// What a thread unpacks into.
+#[repr(C, align(64))]
+pub(crate) struct Scratch {
+    /// Two tiles side by side, of the block at work and the one before.
+    tiles: [[Unpacked; 2]; 2],
+    #[cfg(target_arch = "x86_64")]
+    amx: amx::Scratch,
+}
+
+/// The scale and the minimum at a place: the definition of how they lie.
 #[inline(always)]
-fn unpack_block<F: Format, const SIGNED: bool>(tile: &[u8], n_blocks: usize, b: usize, out: &mut Unpacked) {
-    let (header, blocks) = tile.split_at(header_bytes::<F>(n_blocks));
-    let halves = if F::HAS_MIN { 2 } else { 1 };
-    let header: &[u8] = &header[b * halves * TILE * 2..][..halves * TILE * 2];
+fn scale_and_min<F: Format>(packed: &[u8], at: usize) -> (i16, i16) {
+    let (scale, min) = match F::SCALES {
+        Scales::SixBits if F::HAS_MIN => {
+            (get_six(packed, at).into(), get_six(packed, n_groups::<F>() * TILE + at))
+        }
+        Scales::SixBits => (get_six(packed, at).into(), 0),
+        Scales::Bytes => (i16::from(packed[at] as i8), 0),
+        Scales::Nibbles => ((packed[at] & 15).into(), packed[at] >> 4),
+    };
+    (scale + F::SCALE_OFFSET, min.into())
+}
+
+fn unpack_scalar<F: Format>(parts: Parts<'_>, out: &mut Unpacked) {
     for row in 0..TILE {
-        let half = |i: usize| half_to_f32(f16::from_le_bytes([header[2 * i], header[2 * i + 1]]));
-        out.d[row] = half(row);
+        out.d[row] = parts.half(row);
         if F::HAS_MIN {
-            out.dmin[row] = half(TILE + row);
+            out.dmin[row] = parts.half(TILE + row);
         }
     }
-    let (scales, planes) =
-        blocks[b * block_bytes::<F>()..][..block_bytes::<F>()].split_at(scale_bytes::<F>());
-    prefetch(scales);
-    prefetch(planes);
-    unpack_scales::<F, SIGNED>(scales, out);
-    unpack(planes, F::LOW_BITS, F::HIGH_BITS, VECTORS_MAX, &mut out.codes);
+    let (scales, mins) = (out.scales.as_flattened_mut(), out.mins.as_flattened_mut());
+    for at in 0..n_groups::<F>() * TILE {
+        (scales[at], mins[at]) = scale_and_min::<F>(parts.scales, at);
+    }
+    unpack(parts.low, parts.high, F::LOW_BITS, F::HIGH_BITS, VECTORS_MAX, &mut out.codes);
     if let Some(table) = F::TABLE {
         look_up(table, &mut out.codes.0);
     }
-    if SIGNED {
-        for code in &mut out.codes.0 {
-            *code ^= 0x80;
-        }
-    }
-}
-
-#[inline(always)]
-fn unpack_scales<F: Format, const SIGNED: bool>(packed: &[u8], out: &mut Unpacked) {
-    let n = n_groups::<F>();
-    let mut bytes = [0u8; 256];
-    match F::SCALES {
-        Scales::SixBits => unpack_six(packed.try_into().expect("192 bytes"), &mut bytes),
-        Scales::Bytes | Scales::Nibbles => bytes[..n * TILE].copy_from_slice(&packed[..n * TILE]),
-    }
-    let scale = |i: usize| -> i32 {
-        let stored = match F::SCALES {
-            Scales::SixBits => i32::from(bytes[i]),
-            Scales::Bytes => i32::from(bytes[i] as i8),
-            Scales::Nibbles => i32::from(bytes[i] & 15),
-        };
-        stored + i32::from(F::SCALE_OFFSET)
-    };
-    for g in 0..n {
-        for row in 0..TILE {
-            out.scales[g][row] = scale(g * TILE + row);
-        }
-    }
-    for p in 0..n / 2 {
-        for row in 0..TILE {
-            for e in 0..2 {
-                let i = (2 * p + e) * TILE + row;
-                out.pairs[p][2 * row + e] = if !F::HAS_MIN {
-                    -F::OFFSET * scale(i) as i16
-                } else if F::SCALES == Scales::Nibbles {
-                    i16::from(bytes[i] >> 4)
-                } else {
-                    i16::from(bytes[n * TILE + i])
-                };
-            }
-        }
-    }
-}
-
-/// Whether products need the pairs: as minima or to take the offset away.
-const fn has_pairs<F: Format, const SIGNED: bool>() -> bool {
-    F::HAS_MIN || (F::OFFSET != 0 && !SIGNED)
 }
 
 /// One row of the weight as numbers: the definition of what the layout means, used by `embed`.
 pub(crate) fn decode_row<F: Format>(tile: &[u8], row: usize, out: &mut [f32]) {
     let n_blocks = out.len() / 256;
-    let mut scratch = Unpacked::zeroed();
     for (b, out) in out.chunks_exact_mut(256).enumerate() {
-        let (header, blocks) = tile.split_at(header_bytes::<F>(n_blocks));
-        let halves = if F::HAS_MIN { 2 } else { 1 };
-        let half = |plane: usize| {
-            let at = ((b * halves + plane) * TILE + row) * 2;
-            f16::from_le_bytes([header[at], header[at + 1]]).to_f32()
-        };
-        let block = &blocks[b * block_bytes::<F>()..][..block_bytes::<F>()];
-        let (scales, planes) = block.split_at(scale_bytes::<F>());
-        unpack_scales::<F, false>(scales, &mut scratch);
-        let (low, high) = planes.split_at(plane_bytes(F::LOW_BITS, VECTORS_MAX));
+        let parts = parts::<F>(tile, n_blocks, b);
         for (col, out) in out.iter_mut().enumerate() {
-            let mut code = get(low, F::LOW_BITS, VECTORS_MAX, row, col);
+            let mut code = get(parts.low, F::LOW_BITS, VECTORS_MAX, row, col);
             if F::HIGH_BITS > 0 {
-                code |= get(high, F::HIGH_BITS, VECTORS_MAX, row, col) << F::LOW_BITS;
+                code |= get(parts.high, F::HIGH_BITS, VECTORS_MAX, row, col) << F::LOW_BITS;
             }
             if let Some(table) = F::TABLE {
                 code = table[usize::from(code)];
             }
-            let g = col / F::GROUP;
-            let scaled = half(0) * scratch.scales[g][row] as f32;
-            *out = scaled * f32::from(i16::from(code) - F::OFFSET);
+            let (scale, min) = scale_and_min::<F>(parts.scales, place(col / F::GROUP, row));
+            *out = parts.half(row) * f32::from(scale) * f32::from(i16::from(code) - F::OFFSET);
             if F::HAS_MIN {
-                *out -= half(1) * f32::from(scratch.pairs[g / 2][2 * row + g % 2]);
+                *out -= parts.half(TILE + row) * f32::from(min);
             }
         }
     }
 }
 
-/// `acc[r] = ` products of the tile's 16 rows with activation row `r`, over all blocks. `records` are `[n_blocks][acc.len()]`.
-pub(crate) fn tile<F: Format>(
+/// `acc[t][r] = ` products of tile `t`'s 16 rows with activation row `r`, over all blocks. `records` are `[n_blocks][rows]`, followed by
+/// [`RECORDS_BEHIND`](super::activations::RECORDS_BEHIND) more that do not matter.
+pub(crate) fn tiles<F: Format>(
     isa: Isa,
-    tile: &[u8],
+    tiles: &[u8],
     records: &[Record256],
+    rows: usize,
     acc: &mut [[f32; TILE]],
-    scratch: &mut Unpacked,
+    scratch: &mut Scratch,
 ) {
-    debug_assert!(records.len().is_multiple_of(acc.len()));
-    match isa {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: the device only holds an instruction set after `Isa::is_available`.
-        Isa::Amx if acc.len() >= amx::rows_min::<F>() => unsafe {
-            amx::tile::<F>(tile, records, acc, scratch)
-        },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above.
-        Isa::Avx512 | Isa::Amx => unsafe { simd::tile_avx512::<F>(tile, records, acc, scratch) },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above.
-        Isa::Avx2 => unsafe {
-            if F::CODE_MAX > 127 {
-                simd::tile_avx2::<F, true>(tile, records, acc, scratch);
-            } else {
-                simd::tile_avx2::<F, false>(tile, records, acc, scratch);
+    let n_blocks = (records.len() - RECORDS_BEHIND) / rows;
+    let tile_bytes = tile_bytes::<F>(n_blocks * 256);
+    let two = 2 * tile_bytes;
+    for (tiles, acc) in tiles.chunks(two).zip(acc.chunks_mut(2 * rows)) {
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the device only holds an instruction set after `Isa::is_available`.
+            Isa::Amx if tiles.len() == two && rows >= amx::rows_min::<F>() => unsafe {
+                amx::two_tiles::<F>(tiles, records, rows, acc, scratch);
+            },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Isa::Avx512 | Isa::Amx if tiles.len() == two && rows > avx512::DIRECT_ROWS_MAX => unsafe {
+                avx512::two_tiles::<F>(tiles, records, rows, acc, &mut scratch.tiles[0]);
+            },
+            _ => {
+                let records = &records[..n_blocks * rows];
+                for (tile, acc) in tiles.chunks_exact(tile_bytes).zip(acc.chunks_exact_mut(rows)) {
+                    match isa {
+                        #[cfg(target_arch = "x86_64")]
+                        // SAFETY: as above.
+                        Isa::Avx512 | Isa::Amx => unsafe { avx512::tile::<F>(tile, records, acc) },
+                        #[cfg(target_arch = "x86_64")]
+                        // SAFETY: as above.
+                        Isa::Avx2 => unsafe { avx2::tile::<F>(tile, records, acc, &mut scratch.tiles[0][0]) },
+                        _ => tile_scalar::<F>(tile, records, acc, &mut scratch.tiles[0][0]),
+                    }
+                }
             }
-        },
-        _ => tile_scalar::<F>(tile, records, acc, scratch),
+        }
     }
 }
 
@@ -342,216 +341,34 @@ fn tile_scalar<F: Format>(
     acc.fill([0.0; TILE]);
     let n_blocks = records.len() / acc.len();
     for (b, records) in records.chunks_exact(acc.len()).enumerate() {
-        unpack_block::<F, false>(tile, n_blocks, b, scratch);
+        unpack_scalar::<F>(parts::<F>(tile, n_blocks, b), scratch);
         for (record, acc) in records.iter().zip(&mut *acc) {
             dot_scalar::<F>(scratch, record, acc);
         }
     }
 }
 
+/// The sums of groups `2p` and `2p + 1` as a 16-bit pair. One load: the halves would be put together in scalar registers.
+#[inline(always)]
+fn sums<F: Format>(record: &Record256, p: usize) -> i32 {
+    let sums: &[i16] = if F::GROUP == 16 { &record.sums16 } else { &record.sums32 };
+    bytemuck::pod_read_unaligned(bytemuck::cast_slice(&sums[2 * p..2 * p + 2]))
+}
+
 fn dot_scalar<F: Format>(block: &Unpacked, record: &Record256, acc: &mut [f32; TILE]) {
     for row in 0..TILE {
-        let (mut dot, mut pairs) = (0i32, 0i32);
+        let (mut dot, mut mins) = (0i32, 0i32);
         for g in 0..n_groups::<F>() {
-            let mut sum = 0i32;
-            for col in g * F::GROUP..(g + 1) * F::GROUP {
-                let code = block.codes.0[col / 4 * VECTOR + row * 4 + col % 4];
-                sum += i32::from(code) * i32::from(record.codes[col]);
-            }
-            dot += block.scales[g][row] * sum;
-            let sum = if F::GROUP == 16 { record.sums16[g] } else { record.sums32[g] };
-            pairs += i32::from(block.pairs[g / 2][2 * row + g % 2]) * i32::from(sum);
-        }
-        if !F::HAS_MIN {
-            dot += pairs;
+            let columns = g * F::GROUP..(g + 1) * F::GROUP;
+            let product = |col: usize| i32::from(block.codes.at(row, col)) * i32::from(record.codes[col]);
+            let x = i32::from(if F::GROUP == 16 { record.sums16[g] } else { record.sums32[g] });
+            let sum = columns.map(product).sum::<i32>() - i32::from(F::OFFSET) * x;
+            dot += block.scale(g, row) * sum;
+            mins += block.min(g, row) * x;
         }
         acc[row] = (block.d[row] * record.scale).mul_add(dot as f32, acc[row]);
         if F::HAS_MIN {
-            acc[row] = (-(block.dmin[row] * record.scale)).mul_add(pairs as f32, acc[row]);
-        }
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-mod simd {
-    use super::super::x86::*;
-    use super::*;
-    use std::arch::x86_64::*;
-
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-    pub(super) fn tile_avx512<F: Format>(
-        tile: &[u8],
-        records: &[Record256],
-        acc: &mut [[f32; TILE]],
-        scratch: &mut Unpacked,
-    ) {
-        acc.fill([0.0; TILE]);
-        let n_blocks = records.len() / acc.len();
-        for (b, records) in records.chunks_exact(acc.len()).enumerate() {
-            unpack_block::<F, false>(tile, n_blocks, b, scratch);
-            in_groups!(records, acc, [8, 4, 2, 1], |records, acc, N| dot_avx512::<F, N>(
-                scratch, records, acc
-            ));
-        }
-    }
-
-    #[target_feature(enable = "avx2,fma,f16c")]
-    pub(super) fn tile_avx2<F: Format, const SIGNED: bool>(
-        tile: &[u8],
-        records: &[Record256],
-        acc: &mut [[f32; TILE]],
-        scratch: &mut Unpacked,
-    ) {
-        acc.fill([0.0; TILE]);
-        let n_blocks = records.len() / acc.len();
-        for (b, records) in records.chunks_exact(acc.len()).enumerate() {
-            unpack_block::<F, SIGNED>(tile, n_blocks, b, scratch);
-            in_groups!(records, acc, [4, 2, 1], |records, acc, N| dot_avx2::<F, SIGNED, N>(
-                scratch, records, acc
-            ));
-        }
-    }
-
-    /// The sums of groups `2p` and `2p + 1` as a 16-bit pair. One load: the halves would be put together in scalar registers.
-    #[inline(always)]
-    fn sums<F: Format>(record: &Record256, p: usize) -> i32 {
-        let sums: &[i16] = if F::GROUP == 16 { &record.sums16 } else { &record.sums32 };
-        bytemuck::pod_read_unaligned(bytemuck::cast_slice(&sums[2 * p..2 * p + 2]))
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-    fn pairs_avx512<F: Format, const R: usize>(block: &Unpacked, records: &[Record256; R]) -> [__m512i; R] {
-        let mut out = [_mm512_setzero_si512(); R];
-        for p in 0..n_groups::<F>() / 2 {
-            let factors = load512(bytemuck::cast_ref(&block.pairs[p]));
-            for r in 0..R {
-                let sums = _mm512_set1_epi32(sums::<F>(&records[r], p));
-                out[r] = _mm512_dpwssd_epi32(out[r], factors, sums);
-            }
-        }
-        out
-    }
-
-    /// One block with `R` rows of activations, each vector of codes loaded once for all of them.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-    pub(super) fn dot_avx512<F: Format, const R: usize>(
-        block: &Unpacked,
-        records: &[Record256; R],
-        acc: &mut [[f32; TILE]; R],
-    ) {
-        let (vectors, _) = block.codes.0.as_chunks::<VECTOR>();
-        let mut dot = if has_pairs::<F, false>() && !F::HAS_MIN {
-            pairs_avx512::<F, R>(block, records)
-        } else {
-            [_mm512_setzero_si512(); R]
-        };
-        for g in 0..n_groups::<F>() {
-            let mut sum = [_mm512_setzero_si512(); R];
-            for j in g * F::GROUP / 4..(g + 1) * F::GROUP / 4 {
-                let codes = load512(&vectors[j]);
-                for r in 0..R {
-                    let x = _mm512_set1_epi32(quad(&records[r].codes, j));
-                    sum[r] = _mm512_dpbusd_epi32(sum[r], codes, x);
-                }
-            }
-            let scale = load512(bytemuck::cast_ref(&block.scales[g]));
-            for r in 0..R {
-                dot[r] = _mm512_add_epi32(dot[r], _mm512_mullo_epi32(sum[r], scale));
-            }
-        }
-        finish_avx512::<F, R>(block, records, dot, acc);
-    }
-
-    /// Adds `R` rows' integer sums to their float sums.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-    pub(super) fn finish_avx512<F: Format, const R: usize>(
-        block: &Unpacked,
-        records: &[Record256; R],
-        dot: [__m512i; R],
-        acc: &mut [[f32; TILE]; R],
-    ) {
-        let mut out = [_mm512_setzero_ps(); R];
-        let d = load512_f32(&block.d);
-        for r in 0..R {
-            let scale = _mm512_mul_ps(d, _mm512_set1_ps(records[r].scale));
-            out[r] = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(dot[r]), load512_f32(&acc[r]));
-        }
-        if F::HAS_MIN {
-            let mins = pairs_avx512::<F, R>(block, records);
-            let dmin = load512_f32(&block.dmin);
-            for r in 0..R {
-                let scale = _mm512_mul_ps(dmin, _mm512_set1_ps(records[r].scale));
-                out[r] = _mm512_fnmadd_ps(scale, _mm512_cvtepi32_ps(mins[r]), out[r]);
-            }
-        }
-        for r in 0..R {
-            store512_f32(&mut acc[r], out[r]);
-        }
-    }
-
-    /// As `dot_avx512`, eight rows of the weight at a time. Byte products are added in 16 bits as far as they fit, then multiplied by
-    /// the scale and widened in one instruction.
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn dot_avx2<F: Format, const SIGNED: bool, const R: usize>(
-        block: &Unpacked,
-        records: &[Record256; R],
-        acc: &mut [[f32; TILE]; R],
-    ) {
-        let (vectors, _) = block.codes.0.as_chunks::<32>();
-        let run = run(F::CODE_MAX).min(F::GROUP / 4);
-        for half in 0..2 {
-            let mut dot = [_mm256_setzero_si256(); R];
-            let mut pairs = [_mm256_setzero_si256(); R];
-            if has_pairs::<F, SIGNED>() {
-                for p in 0..n_groups::<F>() / 2 {
-                    let factors: &[u8; 64] = bytemuck::cast_ref(&block.pairs[p]);
-                    let factors = load256(&factors.as_chunks::<32>().0[half]);
-                    for r in 0..R {
-                        let sums = _mm256_set1_epi32(sums::<F>(&records[r], p));
-                        pairs[r] = _mm256_add_epi32(pairs[r], _mm256_madd_epi16(factors, sums));
-                    }
-                }
-            }
-            for g in 0..n_groups::<F>() {
-                let scales: &[u8; 64] = bytemuck::cast_ref(&block.scales[g]);
-                let scale = load256(&scales.as_chunks::<32>().0[half]);
-                let low = _mm256_and_si256(scale, _mm256_set1_epi32(0xffff));
-                let scale = _mm256_or_si256(low, _mm256_slli_epi32::<16>(scale));
-                let (start, end) = (g * F::GROUP / 4, (g + 1) * F::GROUP / 4);
-                for first in (start..end).step_by(run) {
-                    let mut sum = [_mm256_setzero_si256(); R];
-                    for j in first..first + run {
-                        let codes = load256(&vectors[2 * j + half]);
-                        let magnitude = if SIGNED { _mm256_abs_epi8(codes) } else { codes };
-                        for r in 0..R {
-                            let x = _mm256_set1_epi32(quad(&records[r].codes, j));
-                            let x = if SIGNED { _mm256_sign_epi8(x, codes) } else { x };
-                            sum[r] = _mm256_add_epi16(sum[r], _mm256_maddubs_epi16(magnitude, x));
-                        }
-                    }
-                    for r in 0..R {
-                        dot[r] = _mm256_add_epi32(dot[r], _mm256_madd_epi16(sum[r], scale));
-                    }
-                }
-            }
-            for r in 0..R {
-                let a = _mm256_set1_ps(records[r].scale);
-                if !F::HAS_MIN {
-                    dot[r] = _mm256_add_epi32(dot[r], pairs[r]);
-                }
-                let scale = _mm256_mul_ps(load256_f32(&block.d, half), a);
-                let dot = _mm256_cvtepi32_ps(dot[r]);
-                let mut out = _mm256_fmadd_ps(scale, dot, load256_f32(&acc[r], half));
-                if F::HAS_MIN {
-                    let scale = _mm256_mul_ps(load256_f32(&block.dmin, half), a);
-                    out = _mm256_fnmadd_ps(scale, _mm256_cvtepi32_ps(pairs[r]), out);
-                }
-                store256_f32(&mut acc[r], half, out);
-            }
+            acc[row] = (-(block.dmin[row] * record.scale)).mul_add(mins as f32, acc[row]);
         }
     }
 }

@@ -164,11 +164,12 @@ fn unpack_groups<F: Format, const SIGNED: bool>(
     let planes = &planes[planes_bytes::<F>(first)..][..planes_bytes::<F>(groups)];
     prefetch(header);
     prefetch(planes);
+    let (low, high) = planes.split_at(plane_bytes(F::LOW_BITS, groups * 8));
     if groups == 8 {
         // Said again with a constant, for the compiler.
-        unpack(planes, F::LOW_BITS, F::HIGH_BITS, VECTORS_MAX, &mut out.codes);
+        unpack(low, high, F::LOW_BITS, F::HIGH_BITS, VECTORS_MAX, &mut out.codes);
     } else {
-        unpack(planes, F::LOW_BITS, F::HIGH_BITS, groups * 8, &mut out.codes);
+        unpack(low, high, F::LOW_BITS, F::HIGH_BITS, groups * 8, &mut out.codes);
     }
     if let Some(table) = F::TABLE {
         look_up(table, &mut out.codes.0);
@@ -194,7 +195,7 @@ pub(crate) fn tile<F: Format>(
     match isa {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the device only holds an instruction set after `Isa::is_available`.
-        Isa::Avx512 => unsafe { simd::tile_avx512::<F>(tile, n_groups, records, acc, scratch) },
+        Isa::Avx512 | Isa::Amx => unsafe { simd::tile_avx512::<F>(tile, n_groups, records, acc, scratch) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         Isa::Avx2 => unsafe {

@@ -31,8 +31,8 @@ pub(crate) enum Layout {
     Float(FunctionsFloat),
 }
 
-/// See [`q256::tile`].
-type Tile256 = fn(Isa, &[u8], &[Record256], &mut [[f32; TILE]], &mut q256::Unpacked);
+/// See [`q256::tiles`].
+type Tiles256 = fn(Isa, &[u8], &[Record256], usize, &mut [[f32; TILE]], &mut q256::Scratch);
 /// See [`q32::tile`].
 type Tile32 = fn(Isa, &[u8], usize, &[Record32], &mut [[f32; TILE]], &mut q32::Unpacked);
 /// See [`float::tiles_f32`].
@@ -40,7 +40,7 @@ type TilesFloat = fn(Isa, &[u8], &[f32], usize, &mut [[f32; TILE]]);
 
 #[derive(Clone, Copy)]
 pub(crate) struct Functions256 {
-    pub(crate) tile: Tile256,
+    pub(crate) tiles: Tiles256,
     common: Common,
 }
 
@@ -69,7 +69,7 @@ fn layout256<F: q256::Format>() -> Layout {
         pack_tile: q256::pack_tile::<F>,
         decode_row: q256::decode_row::<F>,
     };
-    Layout::Q256(Functions256 { tile: q256::tile::<F>, common })
+    Layout::Q256(Functions256 { tiles: q256::tiles::<F>, common })
 }
 
 fn layout32<F: q32::Format>() -> Layout {

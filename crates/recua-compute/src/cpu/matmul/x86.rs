@@ -49,6 +49,13 @@ pub(super) fn load512(bytes: &[u8; 64]) -> __m512i {
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
+pub(super) fn store512(bytes: &mut [u8; 64], vector: __m512i) {
+    // SAFETY: 64 bytes are there.
+    unsafe { _mm512_storeu_si512(bytes.as_mut_ptr().cast(), vector) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
 pub(super) fn load512_f32(values: &[f32; TILE]) -> __m512 {
     // SAFETY: 16 values are there.
     unsafe { _mm512_loadu_ps(values.as_ptr()) }
@@ -66,6 +73,13 @@ pub(super) fn store512_f32(values: &mut [f32; TILE], vector: __m512) {
 pub(super) fn load256(bytes: &[u8; 32]) -> __m256i {
     // SAFETY: 32 bytes are there.
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn store256(bytes: &mut [u8; 32], vector: __m256i) {
+    // SAFETY: 32 bytes are there.
+    unsafe { _mm256_storeu_si256(bytes.as_mut_ptr().cast(), vector) }
 }
 
 /// Eight of 16 values: the first half or the second.

@@ -1,4 +1,4 @@
-//! The same products with AMX tiles, for 16 rows of activations and more. The integer sums are exact, so the bits are the same.
+//! The same products with AMX tiles. The integer sums are exact, so the bits are the same.
 //!
 //! A tile product adds up 64 columns and cannot scale groups of 16 or 32 in between. So the integer scale goes into the weight first:
 //! `v = scale · code` has up to 13 bits and is cut into two bytes, `v = low + high · 2^s`; two tile products per 64 columns then sum the
@@ -8,12 +8,14 @@
 //!   multiplication does two codes at once, since the lower product does not carry into the upper one.
 //! - Signed ones: codes lose their offset first, the product is formed in 16 bits and cut at bit 6.
 //!
-//! Folding costs a few hundred cycles a block, which is why fewer rows stay with the vectors.
+//! Two weight tiles meet 16 rows of activations at a time: four tiles of sums, which is what hides a tile product's latency. The vector
+//! units cut the next 64 columns and finish the rows before while the tiles work. A last group of fewer than 16 rows multiplies what
+//! lies behind it too, and forgets it.
 
-use super::simd::{dot_avx512, finish_avx512};
+use super::avx512::{Source, finish, prefetch_behind};
 use super::*;
 use crate::cpu::amx::{self, Tiles};
-use crate::cpu::matmul::x86::{in_groups, load512};
+use crate::cpu::matmul::x86::{load512, store512, store512_f32};
 use std::arch::x86_64::*;
 
 /// Rows of activations in a tile.
@@ -22,9 +24,12 @@ const ROWS: usize = amx::ROWS;
 /// Steps of 64 columns in a block.
 const STEPS: usize = 4;
 
-/// From how many rows on tiles are faster than vectors (measured on a Sapphire Rapids processor; signed products cost more to fold).
+/// Rows that are finished beside a step.
+const FINISHED: usize = ROWS / STEPS;
+
+/// From how many rows on tiles are faster than vectors (measured on a Sapphire Rapids processor; signed products cost more to cut).
 pub(super) const fn rows_min<F: Format>() -> usize {
-    if is_unsigned::<F>() { 16 } else { 64 }
+    if is_unsigned::<F>() { 4 } else { 4 }
 }
 
 /// Whether scales and codes are unsigned, so that the scale is what is cut.
@@ -32,75 +37,109 @@ const fn is_unsigned<F: Format>() -> bool {
     F::HAS_MIN
 }
 
-/// As `tile_avx512`.
+/// What tiles are loaded from and stored to.
+#[repr(C, align(64))]
+pub(super) struct Scratch {
+    /// The codes times their scales of two tiles: low and high part.
+    cut: [[Codes; 2]; 2],
+    /// The integer sums of the group at work and the one before: of two tiles, the low and the high part, `[row][lane]`.
+    sums: [Sums; 2],
+}
+
+type Sums = [[[[i32; TILE]; ROWS]; 2]; 2];
+
+/// A group whose integer sums wait to be finished.
+struct Pending {
+    block: usize,
+    first_row: usize,
+    buffer: usize,
+}
+
+/// As `avx512::two_tiles`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-pub(super) fn tile<F: Format>(
-    tile: &[u8],
+pub(super) fn two_tiles<F: Format>(
+    tiles: &[u8],
     records: &[Record256],
+    rows: usize,
     acc: &mut [[f32; TILE]],
-    scratch: &mut Unpacked,
+    scratch: &mut super::Scratch,
 ) {
     acc.fill([0.0; TILE]);
-    let n_blocks = records.len() / acc.len();
+    let n_blocks = (records.len() - RECORDS_BEHIND) / rows;
+    let (tile0, tile1) = tiles.split_at(tiles.len() / 2);
+    let super::Scratch { tiles: blocks, amx: Scratch { cut, sums } } = scratch;
     // SAFETY: the device only holds this instruction set after `is_permitted`.
     let _tiles = unsafe { Tiles::configure() };
-    for (b, records) in records.chunks_exact(acc.len()).enumerate() {
-        unpack_block::<F, false>(tile, n_blocks, b, scratch);
-        fold::<F>(scratch);
-        let (records32, records) = records.as_chunks::<32>();
-        let (acc32, acc) = acc.as_chunks_mut::<32>();
-        for i in 0..records32.len() {
-            begin_32();
+    let mut pending: Option<Pending> = None;
+    let mut buffer = 0;
+    for b in 0..n_blocks {
+        let parts = [parts::<F>(tile0, n_blocks, b), parts::<F>(tile1, n_blocks, b)];
+        for (parts, block) in parts.iter().zip(&mut blocks[b % 2]) {
+            prefetch_behind(parts);
+            unpack_floats::<F>(parts, block);
+        }
+        cut_step::<F>(&parts, 0, cut);
+        for first_row in (0..rows).step_by(ROWS) {
+            let group =
+                records[b * rows + first_row..].first_chunk().expect("15 records lie behind the last row");
+            begin();
             for step in 0..STEPS {
-                step_32::<F>(&records32[i], scratch, step);
-                // The vector units finish the group before while the tiles work on this one.
-                if i > 0 {
-                    finish::<F>(&records32[i - 1], scratch, (i - 1) % 2, step * 8, &mut acc32[i - 1]);
+                if first_row == 0 && step + 1 < STEPS {
+                    cut_step::<F>(&parts, step + 1, cut);
+                }
+                multiply::<F>(group, cut, step);
+                if let Some(pending) = &pending {
+                    finish_rows::<F>(pending, step, blocks, sums, records, rows, acc);
                 }
             }
-            end_32(scratch, i % 2);
+            end(&mut sums[buffer]);
+            pending = Some(Pending { block: b, first_row, buffer });
+            buffer ^= 1;
         }
-        if let (Some(records), Some(acc)) = (records32.last(), acc32.last_mut()) {
-            for step in 0..STEPS {
-                finish::<F>(records, scratch, (records32.len() - 1) % 2, step * 8, acc);
-            }
+    }
+    if let Some(pending) = &pending {
+        for step in 0..STEPS {
+            finish_rows::<F>(pending, step, blocks, sums, records, rows, acc);
         }
-        let (records16, records) = records.as_chunks::<16>();
-        let (acc16, acc) = acc.as_chunks_mut::<16>();
-        for (records, acc) in records16.iter().zip(acc16) {
-            sum_16::<F>(records, scratch);
-            finish::<F>(records, scratch, 0, 0, acc);
-            finish::<F>(records, scratch, 0, 8, acc);
-        }
-        in_groups!(records, acc, [8, 4, 2, 1], |records, acc, N| dot_avx512::<F, N>(scratch, records, acc));
     }
 }
 
-/// Cuts the scaled codes of a block in two.
+/// All but codes and scales.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-fn fold<F: Format>(block: &mut Unpacked) {
-    let (vectors, _) = block.codes.0.as_chunks::<VECTOR>();
-    let [low, high] = &mut block.folded;
-    let (lows, highs) = (low.0.as_chunks_mut::<VECTOR>().0, high.0.as_chunks_mut::<VECTOR>().0);
-    for g in 0..n_groups::<F>() {
-        let scale = load512(bytemuck::cast_ref(&block.scales[g]));
-        // The scale in both 16-bit halves of a row's lane.
-        let twice =
-            |x| _mm512_or_si512(_mm512_slli_epi32::<16>(x), _mm512_and_si512(x, _mm512_set1_epi32(0xffff)));
-        let parts = [_mm512_and_si512(scale, _mm512_set1_epi32(7)), _mm512_srai_epi32::<3>(scale)].map(twice);
-        let scale = twice(scale);
-        for j in g * F::GROUP / 4..(g + 1) * F::GROUP / 4 {
-            let codes = load512(&vectors[j]);
-            let (low, high) = if is_unsigned::<F>() {
-                (_mm512_mullo_epi16(codes, parts[0]), _mm512_mullo_epi16(codes, parts[1]))
-            } else {
-                cut_signed(codes, F::OFFSET, scale)
-            };
-            // SAFETY: 64 bytes are there.
-            unsafe {
-                _mm512_storeu_si512(lows[j].as_mut_ptr().cast(), low);
-                _mm512_storeu_si512(highs[j].as_mut_ptr().cast(), high);
+fn unpack_floats<F: Format>(parts: &Parts<'_>, out: &mut Unpacked) {
+    store512_f32(&mut out.d, Source::<F>::d(parts));
+    if F::HAS_MIN {
+        store512_f32(&mut out.dmin, Source::<F>::dmin(parts));
+        for p in 0..n_groups::<F>() / 2 {
+            store512(bytemuck::cast_mut(&mut out.mins[p]), Source::<F>::mins(parts, p));
+        }
+    }
+}
+
+/// Cuts the scaled codes of 64 columns in two.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
+fn cut_step<F: Format>(parts: &[Parts<'_>; 2], step: usize, out: &mut [[Codes; 2]; 2]) {
+    // The first or the second 16 bits of each lane, twice.
+    let first = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 0, 1, 4, 5, 4, 5, 8, 9, 8, 9, 12, 13, 12, 13));
+    let twice = [first, _mm512_or_si512(first, _mm512_set1_epi8(2))];
+    for (parts, [low, high]) in parts.iter().zip(out) {
+        let (lows, highs) = (low.0.as_chunks_mut::<VECTOR>().0, high.0.as_chunks_mut::<VECTOR>().0);
+        for g in step * 64 / F::GROUP..(step + 1) * 64 / F::GROUP {
+            let scale = Source::<F>::scales(parts, g / 2);
+            let scale = _mm512_shuffle_epi8(scale, twice[g % 2]);
+            let low = _mm512_and_si512(scale, _mm512_set1_epi16(7));
+            let high = _mm512_srli_epi16::<3>(scale);
+            for i in 0..F::GROUP / 4 {
+                let codes = Source::<F>::codes(parts, g, i);
+                let (low, high) = if is_unsigned::<F>() {
+                    (_mm512_mullo_epi16(codes, low), _mm512_mullo_epi16(codes, high))
+                } else {
+                    cut_signed(codes, F::OFFSET, scale)
+                };
+                store512(&mut lows[g * F::GROUP / 4 + i], low);
+                store512(&mut highs[g * F::GROUP / 4 + i], high);
             }
         }
     }
@@ -110,23 +149,24 @@ fn fold<F: Format>(block: &mut Unpacked) {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
 fn cut_signed(codes: __m512i, offset: i16, scale: __m512i) -> (__m512i, __m512i) {
-    let (offset, byte, six) = (_mm512_set1_epi16(offset), _mm512_set1_epi16(0xff), _mm512_set1_epi16(63));
+    let (offset, byte, six) = (_mm512_set1_epi16(offset), _mm512_set1_epi16(0xff), _mm512_set1_epi8(63));
     let even = _mm512_sub_epi16(_mm512_and_si512(codes, byte), offset);
     let odd = _mm512_sub_epi16(_mm512_srli_epi16::<8>(codes), offset);
     let (even, odd) = (_mm512_mullo_epi16(even, scale), _mm512_mullo_epi16(odd, scale));
-    let low =
-        _mm512_or_si512(_mm512_and_si512(even, six), _mm512_slli_epi16::<8>(_mm512_and_si512(odd, six)));
-    let high = _mm512_or_si512(
-        _mm512_and_si512(_mm512_srai_epi16::<6>(even), byte),
-        _mm512_slli_epi16::<8>(_mm512_srai_epi16::<6>(odd)),
+    const ODD: u64 = 0xaaaa_aaaa_aaaa_aaaa;
+    let low = _mm512_mask_blend_epi8(ODD, even, _mm512_slli_epi16::<8>(odd));
+    let high = _mm512_mask_blend_epi8(
+        ODD,
+        _mm512_srai_epi16::<6>(even),
+        // Bits 6 to 13 of the product, in the upper byte.
+        _mm512_slli_epi16::<2>(odd),
     );
-    (low, high)
+    (_mm512_and_si512(low, six), high)
 }
 
-/// Empties the four sums of 32 rows of activations: tiles 0 and 1 for the first 16 rows and the low and high part, 2 and 3 for the
-/// second.
-#[inline]
-fn begin_32() {
+/// Empties the four sums: the low and the high part of the first tile, then of the second.
+#[inline(always)]
+fn begin() {
     // SAFETY: tiles are configured.
     unsafe {
         amx::zero!(0);
@@ -136,97 +176,83 @@ fn begin_32() {
     }
 }
 
-/// Adds 64 columns to the four sums: two loads each of activations and weights for four products.
-#[inline]
-fn step_32<F: Format>(records: &[Record256; 32], block: &Unpacked, step: usize) {
+/// Adds 64 columns to the four sums.
+#[inline(always)]
+fn multiply<F: Format>(records: &[Record256; ROWS], cut: &[[Codes; 2]; 2], step: usize) {
     let stride = size_of::<Record256>();
     // The codes are a record's first field.
     let activations = records.as_ptr().cast::<u8>();
-    let [low, high] = block.folded.each_ref().map(|codes| codes.0.as_ptr());
+    let weights = |tile: usize, part: usize| cut[tile][part].0.as_ptr().wrapping_add(step * ROWS * VECTOR);
     // SAFETY: tiles are configured; a tile of activations is 16 records' 64 bytes, one of weights 16 vectors; both are inside.
     unsafe {
         amx::load!(4, activations.add(step * amx::ROW_BYTES), stride);
-        amx::load!(6, low.add(step * ROWS * VECTOR), VECTOR);
-        amx::load!(7, high.add(step * ROWS * VECTOR), VECTOR);
-        amx::load!(5, activations.add(ROWS * stride + step * amx::ROW_BYTES), stride);
+        amx::load!(5, weights(0, 0), VECTOR);
+        amx::load!(6, weights(0, 1), VECTOR);
+        amx::load!(7, weights(1, 0), VECTOR);
         if is_unsigned::<F>() {
-            amx::dot!("tdpbsud", 0, 4, 6);
-            amx::dot!("tdpbsud", 1, 4, 7);
-            amx::dot!("tdpbsud", 2, 5, 6);
-            amx::dot!("tdpbsud", 3, 5, 7);
+            amx::dot!("tdpbsud", 0, 4, 5);
+            amx::load!(5, weights(1, 1), VECTOR);
+            amx::dot!("tdpbsud", 1, 4, 6);
+            amx::dot!("tdpbsud", 2, 4, 7);
+            amx::dot!("tdpbsud", 3, 4, 5);
         } else {
-            amx::dot!("tdpbssd", 0, 4, 6);
-            amx::dot!("tdpbssd", 1, 4, 7);
-            amx::dot!("tdpbssd", 2, 5, 6);
-            amx::dot!("tdpbssd", 3, 5, 7);
+            amx::dot!("tdpbssd", 0, 4, 5);
+            amx::load!(5, weights(1, 1), VECTOR);
+            amx::dot!("tdpbssd", 1, 4, 6);
+            amx::dot!("tdpbssd", 2, 4, 7);
+            amx::dot!("tdpbssd", 3, 4, 5);
         }
     }
 }
 
-/// Writes the four sums to buffer `buffer`.
-#[inline]
-fn end_32(block: &mut Unpacked, buffer: usize) {
-    let [low, high] = &mut block.sums[buffer];
-    // SAFETY: tiles are configured; each is 16 rows of 64 bytes, and there are 32.
+/// Writes the four sums.
+#[inline(always)]
+fn end([[low0, high0], [low1, high1]]: &mut Sums) {
+    // SAFETY: tiles are configured; each is 16 rows of 64 bytes.
     unsafe {
-        amx::store!(0, low.as_mut_ptr());
-        amx::store!(1, high.as_mut_ptr());
-        amx::store!(2, low[ROWS..].as_mut_ptr());
-        amx::store!(3, high[ROWS..].as_mut_ptr());
+        amx::store!(0, low0.as_mut_ptr());
+        amx::store!(1, high0.as_mut_ptr());
+        amx::store!(2, low1.as_mut_ptr());
+        amx::store!(3, high1.as_mut_ptr());
     }
 }
 
-/// The sums of 16 rows of activations, to the first buffer.
-#[inline]
-fn sum_16<F: Format>(records: &[Record256; 16], block: &mut Unpacked) {
-    let stride = size_of::<Record256>();
-    // The codes are a record's first field.
-    let activations = records.as_ptr().cast::<u8>();
-    let [low, high] = block.folded.each_ref().map(|codes| codes.0.as_ptr());
-    // SAFETY: as in `step_32`.
-    unsafe {
-        amx::zero!(0);
-        amx::zero!(1);
-        for step in 0..STEPS {
-            amx::load!(4, activations.add(step * amx::ROW_BYTES), stride);
-            amx::load!(6, low.add(step * ROWS * VECTOR), VECTOR);
-            amx::load!(7, high.add(step * ROWS * VECTOR), VECTOR);
-            if is_unsigned::<F>() {
-                amx::dot!("tdpbsud", 0, 4, 6);
-                amx::dot!("tdpbsud", 1, 4, 7);
-            } else {
-                amx::dot!("tdpbssd", 0, 4, 6);
-                amx::dot!("tdpbssd", 1, 4, 7);
-            }
-        }
-        let [low, high] = &mut block.sums[0];
-        amx::store!(0, low.as_mut_ptr());
-        amx::store!(1, high.as_mut_ptr());
-    }
-}
-
-/// Puts the two sums of the rows `[first, first + 8)` together and adds them to the float sums, four rows at a time.
+/// Puts the two parts of a quarter of a group's rows together and adds them to the float sums.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-fn finish<F: Format>(
+fn finish_rows<F: Format>(
+    pending: &Pending,
+    step: usize,
+    blocks: &[[Unpacked; 2]; 2],
+    sums: &[Sums; 2],
     records: &[Record256],
-    block: &Unpacked,
-    buffer: usize,
-    first: usize,
+    rows: usize,
     acc: &mut [[f32; TILE]],
 ) {
-    let [low, high] = block.sums[buffer].each_ref().map(|sums| sums[first..first + 8].as_chunks::<4>().0);
-    let (records, _) = records[first..first + 8].as_chunks::<4>();
-    let (acc, _) = acc[first..first + 8].as_chunks_mut::<4>();
-    for i in 0..2 {
-        let mut dot = [_mm512_setzero_si512(); 4];
-        for r in 0..4 {
-            let high = load512(bytemuck::cast_ref(&high[i][r]));
+    let at = step * FINISHED;
+    let first = pending.first_row + at;
+    let records = &records[pending.block * rows + first..];
+    let (acc0, acc1) = acc.split_at_mut(rows);
+    for (t, acc) in [acc0, acc1].into_iter().enumerate() {
+        let block = &blocks[pending.block % 2][t];
+        let [low, high] = &sums[pending.buffer][t];
+        let sum = |i: usize| {
+            let high = load512(bytemuck::cast_ref(&high[at + i]));
             let high =
                 if is_unsigned::<F>() { _mm512_slli_epi32::<3>(high) } else { _mm512_slli_epi32::<6>(high) };
-            dot[r] = _mm512_add_epi32(load512(bytemuck::cast_ref(&low[i][r])), high);
+            _mm512_add_epi32(load512(bytemuck::cast_ref(&low[at + i])), high)
+        };
+        if first + FINISHED <= rows {
+            let records: &[Record256; FINISHED] = records.first_chunk().expect("rows are there");
+            let acc: &mut [[f32; TILE]; FINISHED] =
+                (&mut acc[first..first + FINISHED]).try_into().expect("as many");
+            finish::<F, _, FINISHED>(block, records, [sum(0), sum(1), sum(2), sum(3)], acc);
+        } else {
+            for i in 0..rows.saturating_sub(first) {
+                let acc: &mut [[f32; TILE]; 1] = (&mut acc[first + i..=first + i]).try_into().expect("one");
+                let record: &[Record256; 1] = records[i..=i].try_into().expect("one");
+                finish::<F, _, 1>(block, record, [sum(i)], acc);
+            }
         }
-        // The pairs only matter to the minima here: signed codes have lost their offset.
-        finish_avx512::<F, 4>(block, &records[i], dot, &mut acc[i]);
     }
 }
