@@ -229,7 +229,7 @@ pub(crate) fn matmul(op: &Matmul, worker: &Worker<'_>, isa: Isa, workspace: &Wor
     let step = pass.tiles_at_once();
     let pieces = |part: &MatmulPart| Packed::of(&part.weight).n_tiles.div_ceil(step);
     let total = op.parts.iter().map(pieces).sum();
-    while let Some(range) = worker.claim(total, piece_len(total, worker)) {
+    while let Some(range) = worker.claim_run(total) {
         for mut piece in range {
             let mut parts = op.parts.iter();
             let part = loop {
@@ -247,11 +247,6 @@ pub(crate) fn matmul(op: &Matmul, worker: &Worker<'_>, isa: Isa, workspace: &Wor
         }
     }
     Ok(())
-}
-
-/// How many pieces a thread claims at once: few enough that all end together.
-fn piece_len(total: usize, worker: &Worker<'_>) -> usize {
-    (total / (worker.n_threads() * 16)).max(1)
 }
 
 fn write_part(part: &MatmulPart, pass: &Pass<'_>, first_tile: usize, sums: &[[f32; TILE]]) {
@@ -292,7 +287,7 @@ pub(crate) fn matmul_glu(op: &MatmulGlu, worker: &Worker<'_>, isa: Isa, workspac
     let step = pass.tiles_at_once();
     let total = gate.n_tiles.div_ceil(step);
     let n_cols = op.gate.n();
-    while let Some(range) = worker.claim(total, piece_len(total, worker)) {
+    while let Some(range) = worker.claim_run(total) {
         for piece in range {
             let first = piece * step;
             let n = step.min(gate.n_tiles - first);

@@ -214,6 +214,16 @@ impl Worker<'_> {
         n * idx / threads..n * (idx + 1) / threads
     }
 
+    /// Claims the next piece of `[0, n)`: large ones first, so that memory is read in long runs, and small ones last, so that all threads
+    /// end together. `None` when all is taken. One claimed range between two barriers.
+    pub(crate) fn claim_run(&self, n: usize) -> Option<Range<usize>> {
+        let counter = &self.shared.counters[self.phase.get() % N_COUNTERS].0;
+        let piece = |start: usize| (n - start).div_ceil(2 * self.shared.n_threads);
+        let next = |start: usize| (start < n).then(|| start + piece(start));
+        let start = counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).ok()?;
+        Some(start..start + piece(start))
+    }
+
     /// Claims the next piece of `[0, n)`, at most `piece` long; `None` when all is taken. One claimed range between two barriers.
     pub(crate) fn claim(&self, n: usize, piece: usize) -> Option<Range<usize>> {
         let counter = &self.shared.counters[self.phase.get() % N_COUNTERS].0;
@@ -240,6 +250,12 @@ mod tests {
                             }
                         }
                         worker.barrier();
+                        while let Some(range) = worker.claim_run(items.len()) {
+                            for item in &items[range] {
+                                item.fetch_add(1, Ordering::Relaxed);
+                            }
+                        }
+                        worker.barrier();
                         for item in &items[worker.share(items.len())] {
                             item.fetch_add(1, Ordering::Relaxed);
                         }
@@ -247,7 +263,7 @@ mod tests {
                     }
                 });
             }
-            assert!(items.iter().all(|item| item.load(Ordering::Relaxed) == 400));
+            assert!(items.iter().all(|item| item.load(Ordering::Relaxed) == 600));
         }
     }
 

@@ -29,7 +29,7 @@ const FINISHED: usize = ROWS / STEPS;
 
 /// From how many rows on tiles are faster than vectors (measured on a Sapphire Rapids processor; signed products cost more to cut).
 pub(super) const fn rows_min<F: Format>() -> usize {
-    if is_unsigned::<F>() { 4 } else { 4 }
+    if is_unsigned::<F>() { 10 } else { 14 }
 }
 
 /// Whether scales and codes are unsigned, so that the scale is what is cut.
@@ -88,6 +88,7 @@ pub(super) fn two_tiles<F: Format>(
                     cut_step::<F>(&parts, step + 1, cut);
                 }
                 multiply::<F>(group, cut, step);
+                ask_for(group.as_ptr_range().end, step);
                 if let Some(pending) = &pending {
                     finish_rows::<F>(pending, step, blocks, sums, records, rows, acc);
                 }
@@ -164,6 +165,21 @@ fn cut_signed(codes: __m512i, offset: i16, scale: __m512i) -> (__m512i, __m512i)
     (_mm512_and_si512(low, six), high)
 }
 
+/// Asks for 64 columns of the next 16 records, and in the last step for what else they hold: the tiles would wait for each line.
+#[inline(always)]
+fn ask_for(next: *const Record256, step: usize) {
+    for i in 0..ROWS {
+        let at = next.cast::<u8>().wrapping_add(i * size_of::<Record256>() + step * amx::ROW_BYTES);
+        // SAFETY: a prefetch reads nothing and may name any address.
+        unsafe {
+            _mm_prefetch::<_MM_HINT_T0>(at.cast());
+            if step + 1 == STEPS {
+                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(amx::ROW_BYTES).cast());
+            }
+        }
+    }
+}
+
 /// Empties the four sums: the low and the high part of the first tile, then of the second.
 #[inline(always)]
 fn begin() {
@@ -231,28 +247,33 @@ fn finish_rows<F: Format>(
 ) {
     let at = step * FINISHED;
     let first = pending.first_row + at;
-    let records = &records[pending.block * rows + first..];
+    let n = rows.saturating_sub(first).min(FINISHED);
+    let blocks = blocks[pending.block % 2].each_ref();
+    let records = &records[pending.block * rows + first..][..n];
     let (acc0, acc1) = acc.split_at_mut(rows);
-    for (t, acc) in [acc0, acc1].into_iter().enumerate() {
-        let block = &blocks[pending.block % 2][t];
-        let [low, high] = &sums[pending.buffer][t];
-        let sum = |i: usize| {
-            let high = load512(bytemuck::cast_ref(&high[at + i]));
-            let high =
-                if is_unsigned::<F>() { _mm512_slli_epi32::<3>(high) } else { _mm512_slli_epi32::<6>(high) };
-            _mm512_add_epi32(load512(bytemuck::cast_ref(&low[at + i])), high)
-        };
-        if first + FINISHED <= rows {
-            let records: &[Record256; FINISHED] = records.first_chunk().expect("rows are there");
-            let acc: &mut [[f32; TILE]; FINISHED] =
-                (&mut acc[first..first + FINISHED]).try_into().expect("as many");
-            finish::<F, _, FINISHED>(block, records, [sum(0), sum(1), sum(2), sum(3)], acc);
-        } else {
-            for i in 0..rows.saturating_sub(first) {
-                let acc: &mut [[f32; TILE]; 1] = (&mut acc[first + i..=first + i]).try_into().expect("one");
-                let record: &[Record256; 1] = records[i..=i].try_into().expect("one");
-                finish::<F, _, 1>(block, record, [sum(i)], acc);
-            }
+    let (acc0, acc1) = (&mut acc0[rows.min(first)..][..n], &mut acc1[rows.min(first)..][..n]);
+    let [[low0, high0], [low1, high1]] = &sums[pending.buffer];
+    let sum = |low: &[[i32; TILE]; ROWS], high: &[[i32; TILE]; ROWS], i: usize| {
+        let high = load512(bytemuck::cast_ref(&high[at + i]));
+        let high =
+            if is_unsigned::<F>() { _mm512_slli_epi32::<3>(high) } else { _mm512_slli_epi32::<6>(high) };
+        _mm512_add_epi32(load512(bytemuck::cast_ref(&low[at + i])), high)
+    };
+    if let (Ok(records), Ok(acc0), Ok(acc1)) =
+        (<&[Record256; FINISHED]>::try_from(records), acc0.try_into(), acc1.try_into())
+    {
+        let mut dot = [[_mm512_setzero_si512(); FINISHED]; 2];
+        for i in 0..FINISHED {
+            dot[0][i] = sum(low0, high0, i);
+            dot[1][i] = sum(low1, high1, i);
         }
+        finish::<F, _, 2, FINISHED>(blocks, records, dot, [acc0, acc1]);
+        return;
+    }
+    let rows =
+        records.as_chunks::<1>().0.iter().zip(acc0.as_chunks_mut::<1>().0).zip(acc1.as_chunks_mut::<1>().0);
+    for (i, ((record, acc0), acc1)) in rows.enumerate() {
+        let dot = [[sum(low0, high0, i)], [sum(low1, high1, i)]];
+        finish::<F, _, 2, 1>(blocks, record, dot, [acc0, acc1]);
     }
 }

@@ -58,7 +58,7 @@ impl<F: Format> Source<F> for Parts<'_> {
     }
     #[inline(always)]
     fn dmin(&self) -> __m512 {
-        halves(self.header, 1)
+        halves(self.header, usize::from(F::HAS_MIN))
     }
     #[inline(always)]
     fn scales(&self, p: usize) -> __m512i {
@@ -285,42 +285,40 @@ fn dot<F: Format, S: Source<F>, const T: usize, const R: usize>(
             }
         }
     }
-    for (t, acc) in acc.into_iter().enumerate() {
-        finish::<F, S, R>(blocks[t], records, dot[t], acc);
-    }
+    finish(blocks, records, dot, acc);
 }
 
-/// Adds `R` rows' integer sums to their float sums.
+/// Adds the integer sums of `R` rows and `T` tiles to their float sums.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-pub(super) fn finish<F: Format, S: Source<F>, const R: usize>(
-    block: &S,
+pub(super) fn finish<F: Format, S: Source<F>, const T: usize, const R: usize>(
+    blocks: [&S; T],
     records: &[Record256; R],
-    dot: [__m512i; R],
-    acc: &mut [[f32; TILE]; R],
+    dot: [[__m512i; R]; T],
+    acc: [&mut [[f32; TILE]; R]; T],
 ) {
-    let mut out = [_mm512_setzero_ps(); R];
-    let d = block.d();
-    for r in 0..R {
-        let scale = _mm512_mul_ps(d, _mm512_set1_ps(records[r].scale));
-        out[r] = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(dot[r]), load512_f32(&acc[r]));
-    }
+    let mut mins = [[_mm512_setzero_si512(); R]; T];
     if F::HAS_MIN {
-        let mut mins = [_mm512_setzero_si512(); R];
         for p in 0..n_groups::<F>() / 2 {
-            let factors = block.mins(p);
             for r in 0..R {
                 let sums = _mm512_set1_epi32(sums::<F>(&records[r], p));
-                mins[r] = _mm512_dpwssd_epi32(mins[r], factors, sums);
+                for t in 0..T {
+                    mins[t][r] = _mm512_dpwssd_epi32(mins[t][r], blocks[t].mins(p), sums);
+                }
             }
         }
-        let dmin = block.dmin();
-        for r in 0..R {
-            let scale = _mm512_mul_ps(dmin, _mm512_set1_ps(records[r].scale));
-            out[r] = _mm512_fnmadd_ps(scale, _mm512_cvtepi32_ps(mins[r]), out[r]);
-        }
     }
-    for r in 0..R {
-        store512_f32(&mut acc[r], out[r]);
+    for (t, acc) in acc.into_iter().enumerate() {
+        let (d, dmin) = (blocks[t].d(), blocks[t].dmin());
+        for r in 0..R {
+            let a = _mm512_set1_ps(records[r].scale);
+            let dot = _mm512_cvtepi32_ps(dot[t][r]);
+            let mut sum = _mm512_fmadd_ps(_mm512_mul_ps(d, a), dot, load512_f32(&acc[r]));
+            if F::HAS_MIN {
+                let mins = _mm512_cvtepi32_ps(mins[t][r]);
+                sum = _mm512_fnmadd_ps(_mm512_mul_ps(dmin, a), mins, sum);
+            }
+            store512_f32(&mut acc[r], sum);
+        }
     }
 }
