@@ -178,11 +178,6 @@ fn relax(spins: &mut u32) {
 }
 
 impl Worker<'_> {
-    /// Threads in this job.
-    pub(crate) fn n_threads(&self) -> usize {
-        self.shared.n_threads
-    }
-
     /// Waits for all threads; what each wrote before is visible to all after. Every thread must meet the same barriers.
     pub(crate) fn barrier(&self) {
         let shared = self.shared;

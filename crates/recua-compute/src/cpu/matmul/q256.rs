@@ -194,6 +194,21 @@ impl Parts<'_> {
     }
 }
 
+#[cfg(target_arch = "x86_64")]
+impl<'a> Parts<'a> {
+    #[inline(always)]
+    fn planes<F: Format>(&self) -> super::x86::Planes<'a> {
+        super::x86::Planes {
+            low: self.low,
+            high: self.high,
+            low_bits: F::LOW_BITS,
+            high_bits: F::HIGH_BITS,
+            table: F::TABLE,
+            n_vectors: VECTORS_MAX,
+        }
+    }
+}
+
 #[inline(always)]
 fn parts<F: Format>(tile: &[u8], n_blocks: usize, b: usize) -> Parts<'_> {
     let (header, blocks) = tile.split_at(header_bytes::<F>(n_blocks));

@@ -7,7 +7,7 @@
 
 use super::activations::{RECORD, Record32};
 use super::float::half_to_f32;
-use super::planes::{Codes, TILE, VECTOR, VECTORS_MAX, get, look_up, plane_bytes, prefetch, put_row, unpack};
+use super::planes::{Codes, TILE, VECTOR, get, look_up, plane_bytes, put_row, unpack};
 use crate::cpu::Isa;
 use half::{bf16, f16};
 
@@ -139,20 +139,30 @@ pub(crate) struct Unpacked {
     pub(crate) m: [[f32; TILE]; 8],
 }
 
-/// Unpacks the groups `[first, first + groups)`. With `SIGNED`, codes above 127 become signed bytes (their offset is 128, so it is
-/// gone).
-#[inline(always)]
-fn unpack_groups<F: Format, const SIGNED: bool>(
-    tile: &[u8],
-    n_groups: usize,
-    first: usize,
+/// Up to 8 groups of a tile in their parts, as they lie in memory.
+#[derive(Clone, Copy)]
+struct Parts<'a> {
     groups: usize,
-    out: &mut Unpacked,
-) {
+    /// Of each group, the scales of 16 rows, then the constants if there are any.
+    header: &'a [u8],
+    low: &'a [u8],
+    high: &'a [u8],
+}
+
+/// The groups that record `b` meets.
+#[inline(always)]
+fn parts<F: Format>(tile: &[u8], n_groups: usize, b: usize) -> Parts<'_> {
+    let (first, groups) = record_of(b * 8, n_groups);
     let (header, planes) = tile.split_at(header_bytes::<F>(n_groups));
+    let group_bytes = TILE * if F::HAS_MIN { 4 } else { 2 };
+    let planes = &planes[planes_bytes::<F>(first)..][..planes_bytes::<F>(groups)];
+    let (low, high) = planes.split_at(plane_bytes(F::LOW_BITS, groups * 8));
+    Parts { groups, header: &header[first * group_bytes..][..groups * group_bytes], low, high }
+}
+
+fn unpack_scalar<F: Format>(parts: Parts<'_>, out: &mut Unpacked) {
     let halves = if F::HAS_MIN { 2 } else { 1 };
-    let header = &header[first * halves * TILE * 2..][..groups * halves * TILE * 2];
-    for (g, header) in header.chunks_exact(halves * TILE * 2).enumerate() {
+    for (g, header) in parts.header.chunks_exact(halves * TILE * 2).enumerate() {
         for row in 0..TILE {
             let half = |i: usize| scale::<F>([header[2 * i], header[2 * i + 1]]);
             out.d[g][row] = half(row);
@@ -161,23 +171,9 @@ fn unpack_groups<F: Format, const SIGNED: bool>(
             }
         }
     }
-    let planes = &planes[planes_bytes::<F>(first)..][..planes_bytes::<F>(groups)];
-    prefetch(header);
-    prefetch(planes);
-    let (low, high) = planes.split_at(plane_bytes(F::LOW_BITS, groups * 8));
-    if groups == 8 {
-        // Said again with a constant, for the compiler.
-        unpack(low, high, F::LOW_BITS, F::HIGH_BITS, VECTORS_MAX, &mut out.codes);
-    } else {
-        unpack(low, high, F::LOW_BITS, F::HIGH_BITS, groups * 8, &mut out.codes);
-    }
+    unpack(parts.low, parts.high, F::LOW_BITS, F::HIGH_BITS, parts.groups * 8, &mut out.codes);
     if let Some(table) = F::TABLE {
         look_up(table, &mut out.codes.0);
-    }
-    if SIGNED {
-        for code in &mut out.codes.0 {
-            *code ^= 0x80;
-        }
     }
 }
 
@@ -198,13 +194,7 @@ pub(crate) fn tile<F: Format>(
         Isa::Avx512 | Isa::Amx => unsafe { simd::tile_avx512::<F>(tile, n_groups, records, acc, scratch) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        Isa::Avx2 => unsafe {
-            if F::CODE_MAX > 127 {
-                simd::tile_avx2::<F, true>(tile, n_groups, records, acc, scratch);
-            } else {
-                simd::tile_avx2::<F, false>(tile, n_groups, records, acc, scratch);
-            }
-        },
+        Isa::Avx2 => unsafe { simd::tile_avx2::<F>(tile, n_groups, records, acc, scratch) },
         _ => tile_scalar::<F>(tile, n_groups, records, acc, scratch),
     }
 }
@@ -218,10 +208,10 @@ fn tile_scalar<F: Format>(
 ) {
     acc.fill([0.0; TILE]);
     for (b, records) in records.chunks_exact(acc.len()).enumerate() {
-        let (first, groups) = record_of(b * 8, n_groups);
-        unpack_groups::<F, false>(tile, n_groups, first, groups, scratch);
+        let parts = parts::<F>(tile, n_groups, b);
+        unpack_scalar::<F>(parts, scratch);
         for (record, acc) in records.iter().zip(&mut *acc) {
-            dot_scalar::<F>(scratch, groups, record, acc);
+            dot_scalar::<F>(scratch, parts.groups, record, acc);
         }
     }
 }
@@ -231,7 +221,7 @@ fn dot_scalar<F: Format>(block: &Unpacked, groups: usize, record: &Record32, acc
         for g in 0..groups {
             let mut dot = -i32::from(F::OFFSET) * record.sums[g];
             for col in g * GROUP..(g + 1) * GROUP {
-                let code = block.codes.0[col / 4 * VECTOR + row * 4 + col % 4];
+                let code = block.codes.at(row, col);
                 dot += i32::from(code) * i32::from(record.codes[col]);
             }
             acc[row] = (block.d[g][row] * record.scales[g]).mul_add(dot as f32, acc[row]);
@@ -244,9 +234,159 @@ fn dot_scalar<F: Format>(block: &Unpacked, groups: usize, record: &Record32, acc
 
 #[cfg(target_arch = "x86_64")]
 mod simd {
+    use super::super::planes::prefetch;
     use super::super::x86::*;
     use super::*;
     use std::arch::x86_64::*;
+
+    /// Up to so many rows of activations, with AVX2 and AVX-512, groups are unpacked into registers, for each few rows anew; more rows
+    /// share what they were unpacked into, and so do the fewer than 8 groups at the end of a row, whose vectors may be spread over the
+    /// bits of a plane's bytes.
+    const DIRECT_ROWS_MAX: [usize; 2] = [4, 8];
+
+    /// Groups' parts as registers take them. The methods are inlined into functions with the set that each names, which is what makes
+    /// them sound.
+    trait Source<F: Format> {
+        fn d512(&self, g: usize) -> __m512;
+        fn m512(&self, g: usize) -> __m512;
+        /// Vector `i` of group `g`.
+        fn codes512(&self, g: usize, i: usize) -> __m512i;
+        fn d256(&self, g: usize, half: usize) -> __m256;
+        fn m256(&self, g: usize, half: usize) -> __m256;
+        /// Half of vector `i` of group `g`; signed if the format is.
+        fn codes256(&self, g: usize, i: usize, half: usize) -> __m256i;
+        /// Asks for what will be read long after group `g`.
+        fn prefetch(&self, g: usize);
+    }
+
+    /// Whether AVX2 takes codes as signed bytes: those above 127 have an offset of 128, so it is gone then.
+    const fn is_signed<F: Format>() -> bool {
+        F::CODE_MAX > 127
+    }
+
+    /// Unpacked before.
+    impl<F: Format> Source<F> for Unpacked {
+        #[inline(always)]
+        fn d512(&self, g: usize) -> __m512 {
+            // SAFETY: inside a function with AVX-512.
+            unsafe { load512_f32(&self.d[g]) }
+        }
+        #[inline(always)]
+        fn m512(&self, g: usize) -> __m512 {
+            // SAFETY: inside a function with AVX-512.
+            unsafe { load512_f32(&self.m[g]) }
+        }
+        #[inline(always)]
+        fn codes512(&self, g: usize, i: usize) -> __m512i {
+            // SAFETY: inside a function with AVX-512.
+            unsafe { load512(&self.codes.0.as_chunks::<VECTOR>().0[8 * g + i]) }
+        }
+        #[inline(always)]
+        fn d256(&self, g: usize, half: usize) -> __m256 {
+            // SAFETY: inside a function with AVX2.
+            unsafe { load256_f32(&self.d[g], half) }
+        }
+        #[inline(always)]
+        fn m256(&self, g: usize, half: usize) -> __m256 {
+            // SAFETY: inside a function with AVX2.
+            unsafe { load256_f32(&self.m[g], half) }
+        }
+        #[inline(always)]
+        fn codes256(&self, g: usize, i: usize, half: usize) -> __m256i {
+            // SAFETY: inside a function with AVX2.
+            unsafe { load256(&self.codes.0.as_chunks::<32>().0[2 * (8 * g + i) + half]) }
+        }
+        #[inline(always)]
+        fn prefetch(&self, _: usize) {}
+    }
+
+    impl<'a> Parts<'a> {
+        #[inline(always)]
+        fn planes<F: Format>(&self) -> Planes<'a> {
+            Planes {
+                low: self.low,
+                high: self.high,
+                low_bits: F::LOW_BITS,
+                high_bits: F::HIGH_BITS,
+                table: F::TABLE,
+                n_vectors: self.groups * 8,
+            }
+        }
+
+        /// The 16 scales of group `g`, or its constants.
+        #[inline(always)]
+        fn halves<F: Format>(&self, g: usize, constants: bool) -> &'a [u8; 32] {
+            let halves = if F::HAS_MIN { 2 } else { 1 };
+            let at = g * halves + usize::from(constants && F::HAS_MIN);
+            &self.header.as_chunks::<32>().0[at]
+        }
+    }
+
+    #[inline(always)]
+    fn floats512<F: Format>(halves: &[u8; 32]) -> __m512 {
+        // SAFETY: inside a function with AVX-512.
+        unsafe {
+            if F::WIDE_SCALE {
+                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(load256(halves))))
+            } else {
+                _mm512_cvtph_ps(load256(halves))
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn floats256<F: Format>(halves: &[u8; 32], half: usize) -> __m256 {
+        let halves = &halves.as_chunks::<16>().0[half];
+        // SAFETY: inside a function with AVX2 and F16C; 16 bytes are there.
+        unsafe {
+            let halves = _mm_loadu_si128(halves.as_ptr().cast());
+            if F::WIDE_SCALE {
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(halves)))
+            } else {
+                _mm256_cvtph_ps(halves)
+            }
+        }
+    }
+
+    /// Unpacked as they are asked for.
+    impl<F: Format> Source<F> for Parts<'_> {
+        #[inline(always)]
+        fn d512(&self, g: usize) -> __m512 {
+            floats512::<F>(self.halves::<F>(g, false))
+        }
+        #[inline(always)]
+        fn m512(&self, g: usize) -> __m512 {
+            floats512::<F>(self.halves::<F>(g, true))
+        }
+        #[inline(always)]
+        fn codes512(&self, g: usize, i: usize) -> __m512i {
+            self.planes::<F>().codes512(8 * g, i)
+        }
+        #[inline(always)]
+        fn d256(&self, g: usize, half: usize) -> __m256 {
+            floats256::<F>(self.halves::<F>(g, false), half)
+        }
+        #[inline(always)]
+        fn m256(&self, g: usize, half: usize) -> __m256 {
+            floats256::<F>(self.halves::<F>(g, true), half)
+        }
+        #[inline(always)]
+        fn codes256(&self, g: usize, i: usize, half: usize) -> __m256i {
+            let codes = self.planes::<F>().codes256(8 * g, i, half);
+            if is_signed::<F>() {
+                // SAFETY: inside a function with AVX2.
+                return unsafe { _mm256_xor_si256(codes, _mm256_set1_epi8(-128)) };
+            }
+            codes
+        }
+        #[inline(always)]
+        fn prefetch(&self, g: usize) {
+            if g == 0 {
+                prefetch(self.header);
+            }
+            self.planes::<F>().prefetch(8 * g, 8);
+        }
+    }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
     pub(super) fn tile_avx512<F: Format>(
@@ -258,16 +398,36 @@ mod simd {
     ) {
         acc.fill([0.0; TILE]);
         for (b, records) in records.chunks_exact(acc.len()).enumerate() {
-            let (first, groups) = record_of(b * 8, n_groups);
-            unpack_groups::<F, false>(tile, n_groups, first, groups, scratch);
-            in_groups!(records, acc, [8, 4, 2, 1], |records, acc, N| dot_avx512::<F, N>(
-                scratch, groups, records, acc
+            let parts = parts::<F>(tile, n_groups, b);
+            let groups = parts.groups;
+            if groups == 8 && records.len() <= DIRECT_ROWS_MAX[1] {
+                in_groups!(records, acc, [8, 6, 4, 3, 2, 1], |records, acc, N| dot_avx512::<F, _, N>(
+                    &parts, groups, records, acc
+                ));
+                continue;
+            }
+            if groups < 8 {
+                unpack_scalar::<F>(parts, scratch);
+            }
+            for g in 0..groups / 8 * 8 {
+                Source::<F>::prefetch(&parts, g);
+                store512_f32(&mut scratch.d[g], Source::<F>::d512(&parts, g));
+                if F::HAS_MIN {
+                    store512_f32(&mut scratch.m[g], Source::<F>::m512(&parts, g));
+                }
+                for i in 0..8 {
+                    let codes = &mut scratch.codes.0.as_chunks_mut::<VECTOR>().0[8 * g + i];
+                    store512(codes, Source::<F>::codes512(&parts, g, i));
+                }
+            }
+            in_groups!(records, acc, [8, 4, 2, 1], |records, acc, N| dot_avx512::<F, _, N>(
+                &*scratch, groups, records, acc
             ));
         }
     }
 
     #[target_feature(enable = "avx2,fma,f16c")]
-    pub(super) fn tile_avx2<F: Format, const SIGNED: bool>(
+    pub(super) fn tile_avx2<F: Format>(
         tile: &[u8],
         n_groups: usize,
         records: &[Record32],
@@ -276,24 +436,48 @@ mod simd {
     ) {
         acc.fill([0.0; TILE]);
         for (b, records) in records.chunks_exact(acc.len()).enumerate() {
-            let (first, groups) = record_of(b * 8, n_groups);
-            unpack_groups::<F, SIGNED>(tile, n_groups, first, groups, scratch);
-            in_groups!(records, acc, [4, 2, 1], |records, acc, N| dot_avx2::<F, SIGNED, N>(
-                scratch, groups, records, acc
+            let parts = parts::<F>(tile, n_groups, b);
+            let groups = parts.groups;
+            if groups == 8 && records.len() <= DIRECT_ROWS_MAX[0] {
+                in_groups!(records, acc, [4, 3, 2, 1], |records, acc, N| dot_avx2::<F, _, N>(
+                    &parts, groups, records, acc
+                ));
+                continue;
+            }
+            if groups < 8 {
+                unpack_scalar::<F>(parts, scratch);
+                if is_signed::<F>() {
+                    scratch.codes.0.iter_mut().for_each(|code| *code ^= 0x80);
+                }
+            }
+            for g in 0..groups / 8 * 8 {
+                Source::<F>::prefetch(&parts, g);
+                for half in 0..2 {
+                    store256_f32(&mut scratch.d[g], half, Source::<F>::d256(&parts, g, half));
+                    if F::HAS_MIN {
+                        store256_f32(&mut scratch.m[g], half, Source::<F>::m256(&parts, g, half));
+                    }
+                    for i in 0..8 {
+                        let codes = &mut scratch.codes.0.as_chunks_mut::<32>().0[2 * (8 * g + i) + half];
+                        store256(codes, Source::<F>::codes256(&parts, g, i, half));
+                    }
+                }
+            }
+            in_groups!(records, acc, [4, 3, 2, 1], |records, acc, N| dot_avx2::<F, _, N>(
+                &*scratch, groups, records, acc
             ));
         }
     }
 
-    /// Up to 8 groups with `R` rows of activations, each vector of codes loaded once for all of them.
+    /// Up to 8 groups with `R` rows of activations.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-    fn dot_avx512<F: Format, const R: usize>(
-        block: &Unpacked,
+    fn dot_avx512<F: Format, S: Source<F>, const R: usize>(
+        block: &S,
         groups: usize,
         records: &[Record32; R],
         acc: &mut [[f32; TILE]; R],
     ) {
-        let (vectors, _) = block.codes.0.as_chunks::<VECTOR>();
         let mut out = [_mm512_setzero_ps(); R];
         for r in 0..R {
             out[r] = load512_f32(&acc[r]);
@@ -301,6 +485,7 @@ mod simd {
         // The offset as a 16-bit pair with 0, so that one instruction multiplies a sum by it.
         let offset = _mm512_set1_epi32(i32::from((-F::OFFSET) as u16));
         for g in 0..groups {
+            block.prefetch(g);
             let mut dot = [_mm512_setzero_si512(); R];
             if F::OFFSET != 0 {
                 for r in 0..R {
@@ -308,20 +493,20 @@ mod simd {
                     dot[r] = _mm512_dpwssd_epi32(dot[r], offset, sum);
                 }
             }
-            for j in g * 8..(g + 1) * 8 {
-                let codes = load512(&vectors[j]);
+            for i in 0..8 {
+                let codes = block.codes512(g, i);
                 for r in 0..R {
-                    let x = _mm512_set1_epi32(quad(&records[r].codes, j));
+                    let x = _mm512_set1_epi32(quad(&records[r].codes, 8 * g + i));
                     dot[r] = _mm512_dpbusd_epi32(dot[r], codes, x);
                 }
             }
-            let d = load512_f32(&block.d[g]);
+            let d = block.d512(g);
             for r in 0..R {
                 let scale = _mm512_mul_ps(d, _mm512_set1_ps(records[r].scales[g]));
                 out[r] = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(dot[r]), out[r]);
             }
             if F::HAS_MIN {
-                let m = load512_f32(&block.m[g]);
+                let m = block.m512(g);
                 for r in 0..R {
                     out[r] = _mm512_fmadd_ps(m, _mm512_set1_ps(records[r].scaled_sums[g]), out[r]);
                 }
@@ -335,13 +520,12 @@ mod simd {
     /// As `dot_avx512`, eight rows of the weight at a time.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    fn dot_avx2<F: Format, const SIGNED: bool, const R: usize>(
-        block: &Unpacked,
+    fn dot_avx2<F: Format, S: Source<F>, const R: usize>(
+        block: &S,
         groups: usize,
         records: &[Record32; R],
         acc: &mut [[f32; TILE]; R],
     ) {
-        let (vectors, _) = block.codes.0.as_chunks::<32>();
         let ones = _mm256_set1_epi16(1);
         let run = run(F::CODE_MAX);
         for half in 0..2 {
@@ -350,15 +534,18 @@ mod simd {
                 out[r] = load256_f32(&acc[r], half);
             }
             for g in 0..groups {
+                if half == 0 {
+                    block.prefetch(g);
+                }
                 let mut dot = [_mm256_setzero_si256(); R];
-                for first in (g * 8..(g + 1) * 8).step_by(run) {
+                for first in (0..8).step_by(run) {
                     let mut sum = [_mm256_setzero_si256(); R];
-                    for j in first..first + run {
-                        let codes = load256(&vectors[2 * j + half]);
-                        let magnitude = if SIGNED { _mm256_abs_epi8(codes) } else { codes };
+                    for i in first..first + run {
+                        let codes = block.codes256(g, i, half);
+                        let magnitude = if is_signed::<F>() { _mm256_abs_epi8(codes) } else { codes };
                         for r in 0..R {
-                            let x = _mm256_set1_epi32(quad(&records[r].codes, j));
-                            let x = if SIGNED { _mm256_sign_epi8(x, codes) } else { x };
+                            let x = _mm256_set1_epi32(quad(&records[r].codes, 8 * g + i));
+                            let x = if is_signed::<F>() { _mm256_sign_epi8(x, codes) } else { x };
                             sum[r] = _mm256_add_epi16(sum[r], _mm256_maddubs_epi16(magnitude, x));
                         }
                     }
@@ -366,9 +553,9 @@ mod simd {
                         dot[r] = _mm256_add_epi32(dot[r], _mm256_madd_epi16(sum[r], ones));
                     }
                 }
-                let (d, m) = (load256_f32(&block.d[g], half), load256_f32(&block.m[g], half));
+                let (d, m) = (block.d256(g, half), block.m256(g, half));
                 for r in 0..R {
-                    if F::OFFSET != 0 && !SIGNED {
+                    if F::OFFSET != 0 && !is_signed::<F>() {
                         let away = _mm256_set1_epi32(-i32::from(F::OFFSET) * records[r].sums[g]);
                         dot[r] = _mm256_add_epi32(dot[r], away);
                     }

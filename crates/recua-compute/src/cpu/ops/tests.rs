@@ -8,7 +8,6 @@ use crate::cpu::memory::{ptr, slice, slice_mut};
 use crate::cpu::pool::{Pool, Worker};
 use crate::device::Device;
 use crate::op::*;
-use half::f16;
 use std::sync::LazyLock;
 
 fn buffer(dtype: DType, shape: &[usize]) -> Buffer {

@@ -12,7 +12,7 @@
 //! units cut the next 64 columns and finish the rows before while the tiles work. A last group of fewer than 16 rows multiplies what
 //! lies behind it too, and forgets it.
 
-use super::avx512::{Source, finish, prefetch_behind};
+use super::avx512::{Source, finish};
 use super::*;
 use crate::cpu::amx::{self, Tiles};
 use crate::cpu::matmul::x86::{load512, store512, store512_f32};
@@ -75,7 +75,6 @@ pub(super) fn two_tiles<F: Format>(
     for b in 0..n_blocks {
         let parts = [parts::<F>(tile0, n_blocks, b), parts::<F>(tile1, n_blocks, b)];
         for (parts, block) in parts.iter().zip(&mut blocks[b % 2]) {
-            prefetch_behind(parts);
             unpack_floats::<F>(parts, block);
         }
         cut_step::<F>(&parts, 0, cut);
@@ -128,6 +127,7 @@ fn cut_step<F: Format>(parts: &[Parts<'_>; 2], step: usize, out: &mut [[Codes; 2
     for (parts, [low, high]) in parts.iter().zip(out) {
         let (lows, highs) = (low.0.as_chunks_mut::<VECTOR>().0, high.0.as_chunks_mut::<VECTOR>().0);
         for g in step * 64 / F::GROUP..(step + 1) * 64 / F::GROUP {
+            Source::<F>::prefetch(parts, g);
             let scale = Source::<F>::scales(parts, g / 2);
             let scale = _mm512_shuffle_epi8(scale, twice[g % 2]);
             let low = _mm512_and_si512(scale, _mm512_set1_epi16(7));

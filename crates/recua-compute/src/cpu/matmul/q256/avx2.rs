@@ -20,6 +20,8 @@ trait Source<F: Format> {
     fn mins(&self, half: usize, p: usize) -> __m256i;
     /// Vector `i` of group `g`; signed if the format is.
     fn codes(&self, half: usize, g: usize, i: usize) -> __m256i;
+    /// Asks for what will be read long after group `g`.
+    fn prefetch(&self, g: usize);
 }
 
 /// Whether codes are made signed bytes: those above 127 have an offset of 128, so it is gone then.
@@ -56,6 +58,8 @@ impl<F: Format> Source<F> for Unpacked {
         // SAFETY: inside a function with AVX2.
         unsafe { load256(&self.codes.0.as_chunks::<32>().0[2 * (g * F::GROUP / 4 + i) + half]) }
     }
+    #[inline(always)]
+    fn prefetch(&self, _: usize) {}
 }
 
 /// Unpacked as they are asked for.
@@ -106,41 +110,19 @@ impl<F: Format> Source<F> for Parts<'_> {
     }
     #[inline(always)]
     fn codes(&self, half: usize, g: usize, i: usize) -> __m256i {
-        let mut codes = field(self.low, F::LOW_BITS, g * F::GROUP / 4, i, half);
-        // SAFETY: inside a function with AVX2.
-        unsafe {
-            if F::HIGH_BITS > 0 {
-                let high = field(self.high, F::HIGH_BITS, g * F::GROUP / 4, i, half);
-                let high = match F::LOW_BITS {
-                    2 => _mm256_slli_epi16::<2>(high),
-                    4 => _mm256_slli_epi16::<4>(high),
-                    _ => unreachable!("a plane beside a high one is of 2 or 4 bits"),
-                };
-                codes = _mm256_or_si256(codes, high);
-            }
-            if let Some(table) = F::TABLE {
-                let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
-                codes = _mm256_shuffle_epi8(table, codes);
-            }
-            if is_signed::<F>() {
-                codes = _mm256_xor_si256(codes, _mm256_set1_epi8(-128));
-            }
+        let codes = self.planes::<F>().codes256(g * F::GROUP / 4, i, half);
+        if is_signed::<F>() {
+            // SAFETY: inside a function with AVX2.
+            return unsafe { _mm256_xor_si256(codes, _mm256_set1_epi8(-128)) };
         }
         codes
     }
-}
-
-/// Half a vector of a plane, as in the wider set.
-#[inline(always)]
-fn field(plane: &[u8], bits: u32, first: usize, i: usize, half: usize) -> __m256i {
-    let vectors = VECTORS_MAX * bits as usize / 8;
-    let (part, at) = (first / vectors, first % vectors + i);
-    // SAFETY: inside a function with AVX2.
-    unsafe {
-        let v = load256(&plane.as_chunks::<32>().0[2 * at + half]);
-        // Bits of a neighbouring byte that come in are masked away.
-        let v = _mm256_srlv_epi32(v, _mm256_set1_epi32((part as u32 * bits) as i32));
-        _mm256_and_si256(v, _mm256_set1_epi8(((1u32 << bits) - 1) as i8))
+    #[inline(always)]
+    fn prefetch(&self, g: usize) {
+        if g == 0 {
+            prefetch(self.scales);
+        }
+        self.planes::<F>().prefetch(g * F::GROUP / 4, F::GROUP / 4);
     }
 }
 
@@ -180,9 +162,6 @@ pub(super) fn tile<F: Format>(
     let n_blocks = records.len() / acc.len();
     for (b, records) in records.chunks_exact(acc.len()).enumerate() {
         let parts = parts::<F>(tile, n_blocks, b);
-        prefetch(parts.scales);
-        prefetch(parts.low);
-        prefetch(parts.high);
         if records.len() <= DIRECT_ROWS_MAX {
             in_groups!(records, acc, [4, 3, 2, 1], |records, acc, N| dot::<F, _, N>(&parts, records, acc));
         } else {
@@ -211,6 +190,7 @@ fn unpack_avx2<F: Format>(tile: &[u8], n_blocks: usize, b: usize, out: &mut Unpa
     }
     let (vectors, _) = out.codes.0.as_chunks_mut::<32>();
     for g in 0..n_groups::<F>() {
+        Source::<F>::prefetch(&parts, g);
         for i in 0..F::GROUP / 4 {
             for half in 0..2 {
                 let codes = Source::<F>::codes(&parts, half, g, i);
@@ -253,6 +233,9 @@ fn dot<F: Format, S: Source<F>, const R: usize>(
             }
         }
         for g in 0..n_groups::<F>() {
+            if half == 0 {
+                block.prefetch(g);
+            }
             let scale = _mm256_shuffle_epi8(block.scales(half, g / 2), twice[g % 2]);
             for first in (0..F::GROUP / 4).step_by(run) {
                 let mut sum = [_mm256_setzero_si256(); R];

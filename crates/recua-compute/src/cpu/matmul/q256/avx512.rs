@@ -19,6 +19,8 @@ pub(super) trait Source<F: Format> {
     fn mins(&self, p: usize) -> __m512i;
     /// Vector `i` of group `g`.
     fn codes(&self, g: usize, i: usize) -> __m512i;
+    /// Asks for what will be read long after group `g`.
+    fn prefetch(&self, g: usize);
 }
 
 /// Unpacked before.
@@ -48,6 +50,8 @@ impl<F: Format> Source<F> for Unpacked {
         // SAFETY: inside a function with AVX-512.
         unsafe { load512(&self.codes.0.as_chunks::<VECTOR>().0[g * F::GROUP / 4 + i]) }
     }
+    #[inline(always)]
+    fn prefetch(&self, _: usize) {}
 }
 
 /// Unpacked as they are asked for.
@@ -94,38 +98,14 @@ impl<F: Format> Source<F> for Parts<'_> {
     }
     #[inline(always)]
     fn codes(&self, g: usize, i: usize) -> __m512i {
-        let mut codes = field(self.low, F::LOW_BITS, g * F::GROUP / 4, i);
-        // SAFETY: inside a function with AVX-512.
-        unsafe {
-            if F::HIGH_BITS > 0 {
-                let high = field(self.high, F::HIGH_BITS, g * F::GROUP / 4, i);
-                let high = match F::LOW_BITS {
-                    2 => _mm512_slli_epi16::<2>(high),
-                    4 => _mm512_slli_epi16::<4>(high),
-                    _ => unreachable!("a plane beside a high one is of 2 or 4 bits"),
-                };
-                codes = _mm512_or_si512(codes, high);
-            }
-            if let Some(table) = F::TABLE {
-                let table = _mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast()));
-                codes = _mm512_shuffle_epi8(table, codes);
-            }
-        }
-        codes
+        self.planes::<F>().codes512(g * F::GROUP / 4, i)
     }
-}
-
-/// Vector `first + i` of a plane, its bits at the bottom of each byte. All vectors of a group are in one part of the bytes.
-#[inline(always)]
-fn field(plane: &[u8], bits: u32, first: usize, i: usize) -> __m512i {
-    let vectors = VECTORS_MAX * bits as usize / 8;
-    let (part, at) = (first / vectors, first % vectors + i);
-    // SAFETY: inside a function with AVX-512.
-    unsafe {
-        let v = load512(&plane.as_chunks::<VECTOR>().0[at]);
-        // Bits of a neighbouring byte that come in are masked away.
-        let v = _mm512_srlv_epi32(v, _mm512_set1_epi32((part as u32 * bits) as i32));
-        _mm512_and_si512(v, _mm512_set1_epi8(((1u32 << bits) - 1) as i8))
+    #[inline(always)]
+    fn prefetch(&self, g: usize) {
+        if g == 0 {
+            prefetch(self.scales);
+        }
+        self.planes::<F>().prefetch(g * F::GROUP / 4, F::GROUP / 4);
     }
 }
 
@@ -160,14 +140,6 @@ fn six(packed: &[u8], p: usize) -> __m256i {
     }
 }
 
-/// Asks for the block that will be read some blocks later.
-#[inline(always)]
-pub(super) fn prefetch_behind(parts: &Parts<'_>) {
-    prefetch(parts.scales);
-    prefetch(parts.low);
-    prefetch(parts.high);
-}
-
 /// All products of a tile, best with few rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
 pub(super) fn tile<F: Format>(tile: &[u8], records: &[Record256], acc: &mut [[f32; TILE]]) {
@@ -175,7 +147,6 @@ pub(super) fn tile<F: Format>(tile: &[u8], records: &[Record256], acc: &mut [[f3
     let n_blocks = records.len() / acc.len();
     for (b, records) in records.chunks_exact(acc.len()).enumerate() {
         let parts = parts::<F>(tile, n_blocks, b);
-        prefetch_behind(&parts);
         in_groups!(records, acc, [8, 6, 4, 3, 2, 1], |records, acc, N| dot::<F, _, 1, N>(
             [&parts],
             records,
@@ -218,7 +189,6 @@ pub(super) fn two_tiles<F: Format>(
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
 fn unpack_avx512<F: Format>(tile: &[u8], n_blocks: usize, b: usize, out: &mut Unpacked) {
     let parts = parts::<F>(tile, n_blocks, b);
-    prefetch_behind(&parts);
     store512_f32(&mut out.d, Source::<F>::d(&parts));
     if F::HAS_MIN {
         store512_f32(&mut out.dmin, Source::<F>::dmin(&parts));
@@ -231,6 +201,7 @@ fn unpack_avx512<F: Format>(tile: &[u8], n_blocks: usize, b: usize, out: &mut Un
     }
     let (vectors, _) = out.codes.0.as_chunks_mut::<VECTOR>();
     for g in 0..n_groups::<F>() {
+        Source::<F>::prefetch(&parts, g);
         for i in 0..F::GROUP / 4 {
             store512(&mut vectors[g * F::GROUP / 4 + i], Source::<F>::codes(&parts, g, i));
         }
@@ -263,6 +234,9 @@ fn dot<F: Format, S: Source<F>, const T: usize, const R: usize>(
     }
     for g in 0..n_groups::<F>() {
         let mut sum = [[_mm512_setzero_si512(); R]; T];
+        for t in 0..T {
+            blocks[t].prefetch(g);
+        }
         for i in 0..F::GROUP / 4 {
             let mut codes = [_mm512_setzero_si512(); T];
             for t in 0..T {
