@@ -163,10 +163,20 @@ pub(super) fn tile<F: Format>(
     for (b, records) in records.chunks_exact(acc.len()).enumerate() {
         let parts = parts::<F>(tile, n_blocks, b);
         if records.len() <= DIRECT_ROWS_MAX {
-            in_groups!(records, acc, [4, 3, 2, 1], |records, acc, N| dot::<F, _, N>(&parts, records, acc));
+            in_groups!(records, acc, [4, 3, 2, 1], |records, acc, N| dot::<
+                F,
+                _,
+                { if N < 3 { 2 } else { 1 } },
+                N,
+            >(&parts, records, acc));
         } else {
             unpack_avx2::<F>(tile, n_blocks, b, scratch);
-            in_groups!(records, acc, [4, 3, 2, 1], |records, acc, N| dot::<F, _, N>(&*scratch, records, acc));
+            in_groups!(records, acc, [4, 3, 2, 1], |records, acc, N| dot::<
+                F,
+                _,
+                { if N < 3 { 2 } else { 1 } },
+                N,
+            >(&*scratch, records, acc));
         }
     }
 }
@@ -200,10 +210,10 @@ fn unpack_avx2<F: Format>(tile: &[u8], n_blocks: usize, b: usize, out: &mut Unpa
     }
 }
 
-/// One block with `R` rows of activations.
+/// One block with `R` rows of activations, `H` halves at a time: as many as there are registers for.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn dot<F: Format, S: Source<F>, const R: usize>(
+fn dot<F: Format, S: Source<F>, const H: usize, const R: usize>(
     block: &S,
     records: &[Record256; R],
     acc: &mut [[f32; TILE]; R],
@@ -213,56 +223,68 @@ fn dot<F: Format, S: Source<F>, const R: usize>(
     let twice =
         _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 0, 1, 4, 5, 4, 5, 8, 9, 8, 9, 12, 13, 12, 13));
     let twice = [twice, _mm256_or_si256(twice, _mm256_set1_epi8(2))];
-    for half in 0..2 {
-        let mut pairs = [_mm256_setzero_si256(); R];
+    for first_half in (0..2).step_by(H) {
+        let mut pairs = [[_mm256_setzero_si256(); R]; H];
         let takes_away = F::OFFSET != 0 && !is_signed::<F>();
         if F::HAS_MIN || takes_away {
             for p in 0..n_groups::<F>() / 2 {
-                let factors = if F::HAS_MIN { block.mins(half, p) } else { block.scales(half, p) };
-                for r in 0..R {
-                    let sums = _mm256_set1_epi32(sums::<F>(&records[r], p));
-                    pairs[r] = _mm256_add_epi32(pairs[r], _mm256_madd_epi16(factors, sums));
+                for h in 0..H {
+                    let half = first_half + h;
+                    let factors = if F::HAS_MIN { block.mins(half, p) } else { block.scales(half, p) };
+                    for r in 0..R {
+                        let sums = _mm256_set1_epi32(sums::<F>(&records[r], p));
+                        pairs[h][r] = _mm256_add_epi32(pairs[h][r], _mm256_madd_epi16(factors, sums));
+                    }
                 }
             }
         }
-        let mut dot = [_mm256_setzero_si256(); R];
+        let mut dot = [[_mm256_setzero_si256(); R]; H];
         if takes_away {
             let away = _mm256_set1_epi32(-i32::from(F::OFFSET));
-            for r in 0..R {
-                dot[r] = _mm256_mullo_epi32(pairs[r], away);
+            for h in 0..H {
+                for r in 0..R {
+                    dot[h][r] = _mm256_mullo_epi32(pairs[h][r], away);
+                }
             }
         }
         for g in 0..n_groups::<F>() {
-            if half == 0 {
+            if first_half == 0 {
                 block.prefetch(g);
             }
-            let scale = _mm256_shuffle_epi8(block.scales(half, g / 2), twice[g % 2]);
             for first in (0..F::GROUP / 4).step_by(run) {
-                let mut sum = [_mm256_setzero_si256(); R];
+                let mut sum = [[_mm256_setzero_si256(); R]; H];
                 for i in first..first + run {
-                    let codes = block.codes(half, g, i);
-                    let magnitude = if is_signed::<F>() { _mm256_abs_epi8(codes) } else { codes };
-                    for r in 0..R {
-                        let x = _mm256_set1_epi32(quad(&records[r].codes, g * F::GROUP / 4 + i));
-                        let x = if is_signed::<F>() { _mm256_sign_epi8(x, codes) } else { x };
-                        sum[r] = _mm256_add_epi16(sum[r], _mm256_maddubs_epi16(magnitude, x));
+                    for h in 0..H {
+                        let codes = block.codes(first_half + h, g, i);
+                        let magnitude = if is_signed::<F>() { _mm256_abs_epi8(codes) } else { codes };
+                        for r in 0..R {
+                            let x = _mm256_set1_epi32(quad(&records[r].codes, g * F::GROUP / 4 + i));
+                            let x = if is_signed::<F>() { _mm256_sign_epi8(x, codes) } else { x };
+                            sum[h][r] = _mm256_add_epi16(sum[h][r], _mm256_maddubs_epi16(magnitude, x));
+                        }
                     }
                 }
-                for r in 0..R {
-                    dot[r] = _mm256_add_epi32(dot[r], _mm256_madd_epi16(sum[r], scale));
+                for h in 0..H {
+                    let scale = _mm256_shuffle_epi8(block.scales(first_half + h, g / 2), twice[g % 2]);
+                    for r in 0..R {
+                        dot[h][r] = _mm256_add_epi32(dot[h][r], _mm256_madd_epi16(sum[h][r], scale));
+                    }
                 }
             }
         }
-        for r in 0..R {
-            let a = _mm256_set1_ps(records[r].scale);
-            let scale = _mm256_mul_ps(block.d(half), a);
-            let dot = _mm256_cvtepi32_ps(dot[r]);
-            let mut out = _mm256_fmadd_ps(scale, dot, load256_f32(&acc[r], half));
-            if F::HAS_MIN {
-                let scale = _mm256_mul_ps(block.dmin(half), a);
-                out = _mm256_fnmadd_ps(scale, _mm256_cvtepi32_ps(pairs[r]), out);
+        for h in 0..H {
+            let half = first_half + h;
+            for r in 0..R {
+                let a = _mm256_set1_ps(records[r].scale);
+                let scale = _mm256_mul_ps(block.d(half), a);
+                let dot = _mm256_cvtepi32_ps(dot[h][r]);
+                let mut out = _mm256_fmadd_ps(scale, dot, load256_f32(&acc[r], half));
+                if F::HAS_MIN {
+                    let scale = _mm256_mul_ps(block.dmin(half), a);
+                    out = _mm256_fnmadd_ps(scale, _mm256_cvtepi32_ps(pairs[h][r]), out);
+                }
+                store256_f32(&mut acc[r], half, out);
             }
-            store256_f32(&mut acc[r], half, out);
         }
     }
 }
