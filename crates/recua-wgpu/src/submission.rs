@@ -1,7 +1,7 @@
 //! What is under way: commands with their receipt, which brings back the device's time and what kernels reported.
 
 use crate::gpu::{Gpu, lock};
-use crate::record::Recording;
+use crate::record::{Recording, Step};
 use crate::status::{self, Report};
 use recua_compute::{Pending, Result};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -59,20 +59,7 @@ impl Gpu {
                     end_of_pass_write_index: Some(1),
                 }),
             });
-            let mut last = std::ptr::null();
-            for step in &recording.steps {
-                let pipeline = Arc::as_ptr(&step.pipeline);
-                if pipeline != last {
-                    pass.set_pipeline(&step.pipeline.pipeline);
-                    last = pipeline;
-                }
-                pass.set_bind_group(0, &step.bind_group, &[]);
-                if !step.immediates.is_empty() {
-                    pass.set_immediates(0, &step.immediates);
-                }
-                let [x, y, z] = step.groups;
-                pass.dispatch_workgroups(x, y, z);
-            }
+            replay(&mut pass, &recording.steps);
             drop(pass);
             if let Some(receipt) = &mut receipt {
                 receipt.has_status = recording.uses_status;
@@ -92,6 +79,57 @@ impl Gpu {
         Ok(Encoded { commands, receipt })
     }
 
+    /// Runs a recording with a compute pass of its own for each op, and waits. `None` without timestamps.
+    pub(crate) fn time_ops(self: &Arc<Self>, recording: &Recording) -> Result<Option<Vec<Duration>>> {
+        if !self.features.contains(wgpu::Features::TIMESTAMP_QUERY) {
+            return Ok(None);
+        }
+        let period = f64::from(self.queue.get_timestamp_period());
+        let (mut times, mut first) = (Vec::new(), 0);
+        for ends in recording.op_ends.chunks(wgpu::QUERY_SET_MAX_QUERIES as usize / 2) {
+            let n_times = 2 * ends.len() as u32;
+            let n_bytes = u64::from(n_times) * wgpu::QUERY_SIZE as u64;
+            let resolved = self.device.create_buffer(&wgpu::BufferDescriptor {
+                label: None,
+                size: n_bytes,
+                usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
+                mapped_at_creation: false,
+            });
+            let query_set = self.query_set(n_times);
+            let commands = self.scoped(|| {
+                let mut encoder =
+                    self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+                for (i, &end) in (0..).zip(ends) {
+                    let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+                        label: None,
+                        timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
+                            query_set: &query_set,
+                            beginning_of_pass_write_index: Some(2 * i),
+                            end_of_pass_write_index: Some(2 * i + 1),
+                        }),
+                    });
+                    replay(&mut pass, &recording.steps[first..end]);
+                    first = end;
+                }
+                encoder.resolve_query_set(&query_set, 0..n_times, &resolved, 0);
+                encoder.finish()
+            });
+            let commands = commands.map_err(|e| self.error("a list of commands", e))?;
+            self.start(vec![Encoded { commands, receipt: None }])?;
+            let mut stamps = vec![0u64; n_times as usize];
+            self.read_bytes(&resolved, 0, bytemuck::cast_slice_mut(&mut stamps))?;
+            let took =
+                |pair: &[u64]| Duration::from_nanos((pair[1].saturating_sub(pair[0]) as f64 * period) as u64);
+            times.extend(stamps.chunks_exact(2).map(took));
+        }
+        Ok(Some(times))
+    }
+
+    fn query_set(&self, count: u32) -> wgpu::QuerySet {
+        let descriptor = wgpu::QuerySetDescriptor { label: None, ty: wgpu::QueryType::Timestamp, count };
+        self.device.create_query_set(&descriptor)
+    }
+
     fn receipt(&self, has_times: bool) -> Receipt {
         if let Some(receipt) = lock(&self.receipts.free).pop() {
             return receipt;
@@ -102,16 +140,9 @@ impl Gpu {
         };
         let read = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
         let resolve = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
-        let query_set = || {
-            self.device.create_query_set(&wgpu::QuerySetDescriptor {
-                label: None,
-                ty: wgpu::QueryType::Timestamp,
-                count: 2,
-            })
-        };
         Receipt {
             staging: buffer(status::BYTES as u64 + TIMES_BYTES, read),
-            times: has_times.then(|| (query_set(), buffer(TIMES_BYTES, resolve))),
+            times: has_times.then(|| (self.query_set(2), buffer(TIMES_BYTES, resolve))),
             has_status: false,
         }
     }
@@ -170,6 +201,24 @@ impl Gpu {
     }
 }
 
+/// Dispatches steps one after the other.
+fn replay(pass: &mut wgpu::ComputePass<'_>, steps: &[Step]) {
+    let mut last = std::ptr::null();
+    for step in steps {
+        let pipeline = Arc::as_ptr(&step.pipeline);
+        if pipeline != last {
+            pass.set_pipeline(&step.pipeline.pipeline);
+            last = pipeline;
+        }
+        pass.set_bind_group(0, &step.bind_group, &[]);
+        if !step.immediates.is_empty() {
+            pass.set_immediates(0, &step.immediates);
+        }
+        let [x, y, z] = step.groups;
+        pass.dispatch_workgroups(x, y, z);
+    }
+}
+
 /// Work under way.
 pub(crate) struct InFlight {
     gpu: Arc<Gpu>,
@@ -207,6 +256,7 @@ impl InFlight {
 
 impl Pending for InFlight {
     fn wait(&self) -> Result<()> {
+        self.gpu.encode_ahead();
         self.gpu.wait(Some(self.index.clone()))?;
         match self.collect() {
             Some(report) => Err(report.error()),

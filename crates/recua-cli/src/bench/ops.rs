@@ -1,7 +1,7 @@
 //! `recua bench ops`: the time of each op of a step, beside the bytes it must move.
 
 use std::io::Write;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use recua::compute::{Buffer, Matmul, Op, Plan, Weight};
 use recua::{Batch, LlamaConfig, LlamaModel, Logits};
@@ -133,27 +133,34 @@ fn fill(model: &mut LlamaModel, n_rows: usize, depth: usize) -> Result {
     Ok(())
 }
 
-/// The median time of each op, in seconds. The ops run in the plan's order every time, so that their inputs are
-/// those of a real step and each finds the caches as a step leaves them.
+/// The median time of each op, in seconds: the device's own where it tells, else the host's, with a submission for each op. The ops
+/// run in the plan's order every time, so that their inputs are those of a real step and each finds the caches as a step leaves them.
 fn times(model: &LlamaModel, plan: &Plan) -> Result<Vec<f64>> {
+    let device = model.device();
     let parts: Vec<Plan> = (0..plan.ops().len()).map(|i| plan.part(i, i + 1)).collect();
-    for part in &parts {
-        model.device().prepare(part).map_err(Failure::other)?;
+    for part in parts.iter().chain([plan]) {
+        device.prepare(part).map_err(Failure::other)?;
     }
+    let run_once = || -> Result<Vec<f64>> {
+        if let Some(times) = device.time_ops(plan).map_err(Failure::other)? {
+            return Ok(times.iter().map(Duration::as_secs_f64).collect());
+        }
+        let time_part = |part: &Plan| {
+            let start = Instant::now();
+            device.run(part).and_then(|submission| submission.wait()).map_err(Failure::other)?;
+            Ok(start.elapsed().as_secs_f64())
+        };
+        parts.iter().map(time_part).collect()
+    };
+    // The first run warms up.
+    run_once()?;
     let mut all: Vec<Vec<f64>> = vec![Vec::new(); parts.len()];
     let begin = Instant::now();
     for run in 0..RUNS_MAX {
-        if run > RUNS_MIN && begin.elapsed().as_secs_f64() > SECONDS {
+        if run >= RUNS_MIN && begin.elapsed().as_secs_f64() > SECONDS {
             break;
         }
-        for (part, times) in parts.iter().zip(&mut all) {
-            let start = Instant::now();
-            model.device().run(part).and_then(|submission| submission.wait()).map_err(Failure::other)?;
-            // The first run warms up.
-            if run > 0 {
-                times.push(start.elapsed().as_secs_f64());
-            }
-        }
+        all.iter_mut().zip(run_once()?).for_each(|(times, time)| times.push(time));
     }
     Ok(all.iter_mut().map(|times| median(times)).collect())
 }
