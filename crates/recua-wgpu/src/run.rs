@@ -14,7 +14,6 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 /// The device.
 pub(crate) struct Wgpu {
@@ -115,10 +114,6 @@ impl Backend for Wgpu {
         Ok(Submission::new(self.gpu.start(vec![encoded])?))
     }
 
-    fn time_ops(&self, plan: &Plan) -> Result<Option<Vec<Duration>>> {
-        self.gpu.time_ops(&*self.recording(plan)?)
-    }
-
     fn measure_read_bandwidth(&self) -> Result<f64> {
         bandwidth::measure(&self.gpu)
     }
@@ -217,6 +212,44 @@ impl Gpu {
             && Arc::ptr_eq(&last.recording, &recording)
         {
             last.ahead = Some(encoded);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapter::{self, Options};
+    use recua_compute::{DType, Device, Record};
+
+    #[test]
+    fn a_device_that_is_gone_is_an_error() {
+        let options = Options { allow_software: true, ..Options::default() };
+        let Ok(opened) = adapter::open(&options) else { return };
+        let wgpu = Wgpu::new(opened).unwrap();
+        let gpu = wgpu.gpu.clone();
+        let device = Device::new(wgpu);
+        let x = device.upload(&[1.0f32; 64], DType::F32, &[1, 64]).unwrap();
+        let weight = device.upload(&[1.0f32; 64], DType::F32, &[64]).unwrap();
+        let mut plan = device.plan();
+        plan.rms_norm(&x, &weight, &x, 1e-5).unwrap();
+        // The third run's commands are encoded by now.
+        (0..2).for_each(|_| device.run(&plan).unwrap().wait().unwrap());
+        let under_way = device.run(&plan).unwrap();
+
+        gpu.device.destroy();
+        let _ = under_way.wait();
+        let lost = [
+            device.run(&plan).and_then(|submission| submission.wait()),
+            device.read_vec::<f32>(&x).map(drop),
+            device.write(&x, &[2.0f32; 64]),
+            device.alloc(DType::F32, &[64]).map(drop),
+            device.upload_weight(&[0; 256], GgmlType::F32, 1, 64).map(drop),
+            device.command_encoder().map(drop),
+            device.measure_read_bandwidth().map(drop),
+        ];
+        for (i, result) in lost.into_iter().enumerate() {
+            assert!(matches!(result, Err(Error::DeviceLost { .. })), "call {i}: {result:?}");
         }
     }
 }
