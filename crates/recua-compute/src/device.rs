@@ -10,7 +10,6 @@ use recua_gguf::GgmlType;
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// What a device is.
 #[derive(Clone, Debug)]
@@ -56,11 +55,6 @@ pub trait Backend: Send + Sync + 'static {
     fn prepare(&self, plan: &Plan) -> Result<()>;
     /// Runs a recorded plan.
     fn run(&self, plan: &Plan) -> Result<Submission>;
-    /// Runs a recorded plan and tells how long each of its ops took; `None`, without running it, where the device cannot tell.
-    fn time_ops(&self, plan: &Plan) -> Result<Option<Vec<Duration>>> {
-        let _ = plan;
-        Ok(None)
-    }
     /// Bytes per second of pure reading, measured now.
     fn measure_read_bandwidth(&self) -> Result<f64>;
 }
@@ -183,13 +177,6 @@ impl Device {
     pub fn run(&self, plan: &Plan) -> Result<Submission> {
         self.check_plan(plan)?;
         self.backend.run(plan)
-    }
-
-    /// Runs a recorded plan and tells how long each of its ops took, by the device's own clock; `None`, without running it, where
-    /// the device cannot tell.
-    pub fn time_ops(&self, plan: &Plan) -> Result<Option<Vec<Duration>>> {
-        self.check_plan(plan)?;
-        self.backend.time_ops(plan)
     }
 
     fn check_plan(&self, plan: &Plan) -> Result<()> {

@@ -12,8 +12,6 @@ use std::sync::Arc;
 #[derive(Default)]
 pub(crate) struct Recording {
     pub(crate) steps: Vec<Step>,
-    /// Behind each op, the number of steps.
-    pub(crate) op_ends: Vec<usize>,
     /// Whether a kernel may report an index that is out of range.
     pub(crate) uses_status: bool,
     /// The allocations that the steps name, by [`Memory::id`].
@@ -41,12 +39,6 @@ impl<'a> Recorder<'a> {
 
     /// Appends an op.
     pub(crate) fn op(&mut self, op: &Op) -> Result<()> {
-        self.steps_of(op)?;
-        self.recording.op_ends.push(self.recording.steps.len());
-        Ok(())
-    }
-
-    fn steps_of(&mut self, op: &Op) -> Result<()> {
         match op {
             Op::Embed(op) => matmul::embed(op, self),
             Op::RmsNorm(op) => ops::rms_norm(op, self),

@@ -79,52 +79,6 @@ impl Gpu {
         Ok(Encoded { commands, receipt })
     }
 
-    /// Runs a recording with a compute pass of its own for each op, and waits. `None` without timestamps.
-    pub(crate) fn time_ops(self: &Arc<Self>, recording: &Recording) -> Result<Option<Vec<Duration>>> {
-        if !self.features.contains(wgpu::Features::TIMESTAMP_QUERY) {
-            return Ok(None);
-        }
-        let period = f64::from(self.queue.get_timestamp_period());
-        let (mut times, mut first) = (Vec::new(), 0);
-        for ends in recording.op_ends.chunks(wgpu::QUERY_SET_MAX_QUERIES as usize / 2) {
-            let n_times = 2 * ends.len() as u32;
-            let n_bytes = u64::from(n_times) * wgpu::QUERY_SIZE as u64;
-            let resolved = self.device.create_buffer(&wgpu::BufferDescriptor {
-                label: None,
-                size: n_bytes,
-                usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
-                mapped_at_creation: false,
-            });
-            let query_set = self.query_set(n_times);
-            let commands = self.scoped(|| {
-                let mut encoder =
-                    self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-                for (i, &end) in (0..).zip(ends) {
-                    let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
-                        label: None,
-                        timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
-                            query_set: &query_set,
-                            beginning_of_pass_write_index: Some(2 * i),
-                            end_of_pass_write_index: Some(2 * i + 1),
-                        }),
-                    });
-                    replay(&mut pass, &recording.steps[first..end]);
-                    first = end;
-                }
-                encoder.resolve_query_set(&query_set, 0..n_times, &resolved, 0);
-                encoder.finish()
-            });
-            let commands = commands.map_err(|e| self.error("a list of commands", e))?;
-            self.start(vec![Encoded { commands, receipt: None }])?;
-            let mut stamps = vec![0u64; n_times as usize];
-            self.read_bytes(&resolved, 0, bytemuck::cast_slice_mut(&mut stamps))?;
-            let took =
-                |pair: &[u64]| Duration::from_nanos((pair[1].saturating_sub(pair[0]) as f64 * period) as u64);
-            times.extend(stamps.chunks_exact(2).map(took));
-        }
-        Ok(Some(times))
-    }
-
     fn query_set(&self, count: u32) -> wgpu::QuerySet {
         let descriptor = wgpu::QuerySetDescriptor { label: None, ty: wgpu::QueryType::Timestamp, count };
         self.device.create_query_set(&descriptor)

@@ -67,20 +67,19 @@ impl Gpu {
         let memory = Memory::of(src)?;
         let mut start = src.offset_bytes();
         for piece in out.chunks_mut(PIECE_BYTES) {
-            self.read_bytes(memory.buffer(), start, piece)?;
+            self.read_piece(memory, start, piece)?;
             start += piece.len();
         }
         self.check_unread()
     }
 
-    /// Copies bytes of a buffer, a multiple of words long, to the host: at most [`PIECE_BYTES`].
-    pub(crate) fn read_bytes(&self, src: &wgpu::Buffer, start: usize, out: &mut [u8]) -> Result<()> {
-        // Copies go by words.
+    fn read_piece(&self, memory: &Memory, start: usize, out: &mut [u8]) -> Result<()> {
+        // Copies go by words; the allocation is a multiple of them.
         let first = start / 4 * 4;
         let size = ((start + out.len()).next_multiple_of(4) - first) as u64;
         let staging = self.staging(size)?;
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        encoder.copy_buffer_to_buffer(src, first as u64, &staging, 0, Some(size));
+        encoder.copy_buffer_to_buffer(memory.buffer(), first as u64, &staging, 0, Some(size));
         let index = self.queue.submit([encoder.finish()]);
         self.transfers.written.store(0, Ordering::Relaxed);
         staging.map_async(wgpu::MapMode::Read, 0..size, |_| {});
