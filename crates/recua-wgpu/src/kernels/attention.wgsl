@@ -9,7 +9,7 @@
 var<workgroup> queries: array<vec4<f32>, HEAD_MAX>; // [head_dim][4 queries]
 var<workgroup> weights: array<vec4<f32>, CHUNK>; // [token][4 queries]
 var<workgroup> classes: array<vec4<f32>, RUN>;
-var<workgroup> runs: array<vec2<f32>, 1024>; // [8 runs][128 elements][2 queries]
+var<workgroup> runs: array<vec2<f32>, 1024>; // [4 quarters][2][128 tokens][2 queries]; then [8 runs][128 elements][2 queries]
 var<workgroup> pages_at: array<At, 4>;
 
 // The element of V that a thread has in the end.
@@ -17,20 +17,31 @@ fn element(thread: u32) -> u32 {
     return thread % 16u * 8u + thread / 16u;
 }
 
+fn quarter_of(quarter: u32, token: u32) -> vec4<f32> {
+    let place = quarter * 2u * CHUNK + token;
+    return vec4<f32>(runs[place], runs[place + CHUNK]);
+}
+
 fn in_order(thread: u32) -> vec2<f32> {
-    var sum = vec2<f32>(0.0);
-    for (var run = 0u; run < 8u; run++) {
-        sum += runs[run * CHUNK + thread];
-    }
+    let four = ((runs[thread] + runs[thread + 128u]) + runs[thread + 256u]) + runs[thread + 384u];
+    return (((four + runs[thread + 512u]) + runs[thread + 640u]) + runs[thread + 768u]) + runs[thread + 896u];
+}
+
+// Written out, here and below: compilers leave such loops as they are, and each turn would wait for its load.
+fn classes_in_order() -> vec4<f32> {
+    var sum = ((classes[0] + classes[1]) + classes[2]) + classes[3];
+    sum = (((sum + classes[4]) + classes[5]) + classes[6]) + classes[7];
+    sum = (((sum + classes[8]) + classes[9]) + classes[10]) + classes[11];
+    sum = (((sum + classes[12]) + classes[13]) + classes[14]) + classes[15];
     return sum;
 }
 
-fn classes_in_order() -> vec4<f32> {
-    var sum = classes[0];
-    for (var c = 1u; c < RUN; c++) {
-        sum += classes[c];
-    }
-    return sum;
+fn largest_class() -> vec4<f32> {
+    let a = max(max(classes[0], classes[1]), max(classes[2], classes[3]));
+    let b = max(max(classes[4], classes[5]), max(classes[6], classes[7]));
+    let c = max(max(classes[8], classes[9]), max(classes[10], classes[11]));
+    let d = max(max(classes[12], classes[13]), max(classes[14], classes[15]));
+    return max(max(a, b), max(c, d));
 }
 
 @compute @workgroup_size(CHUNK)
@@ -81,13 +92,15 @@ fn attention(
     let n_units = (args.head_dim + 7u) / 8u;
     let q_first = args.q_start + (row * args.n_heads + first_head) * args.head_dim;
     for (var d = thread; d < n_units * 8u; d += CHUNK) {
-        var four = vec4<f32>(0.0);
-        for (var i = 0u; i < 4u; i++) {
-            if i < n_queries && d < args.head_dim {
-                four[i] = q[q_first + i * args.head_dim + d];
-            }
-        }
-        queries[d] = four;
+        // Queries that are not there repeat the last, and are not stored.
+        let place = q_first + min(d, args.head_dim - 1u);
+        let four = vec4<f32>(
+            q[place],
+            q[place + min(1u, n_queries - 1u) * args.head_dim],
+            q[place + min(2u, n_queries - 1u) * args.head_dim],
+            q[place + (n_queries - 1u) * args.head_dim],
+        );
+        queries[d] = select(vec4<f32>(0.0), four, vec4<bool>(d < args.head_dim));
     }
 
     // In the weighted sum a thread has a unit of V and a run of tokens.
@@ -100,64 +113,84 @@ fn attention(
     for (var chunk = first_chunk; chunk < end_chunk; chunk++) {
         let first_token = chunk * CHUNK;
         let chunk_tokens = min(n_tokens - first_token, CHUNK);
-        if thread < 4u && thread * PAGE < chunk_tokens {
-            pages_at[thread] = page_at(sequence, chunk * 4u + thread, kv_head);
+        // Pages that are not there repeat the first, and their scores are replaced.
+        if thread < 4u {
+            let page = select(0u, thread, thread * PAGE < chunk_tokens);
+            pages_at[thread] = page_at(sequence, chunk * 4u + page, kv_head);
         }
         workgroupBarrier();
 
-        // Scores: a thread is a token. Eight loads are under way at once.
-        var score = vec4<f32>(LOWEST);
-        if thread < chunk_tokens {
-            let at = pages_at[thread / PAGE];
-            let slot = thread % PAGE;
-            score = vec4<f32>(0.0);
-            var i = 0u;
-            for (; i + 8u <= n_units; i += 8u) {
-                let k_0 = load_k(at, i, slot);
-                let k_1 = load_k(at, i + 1u, slot);
-                let k_2 = load_k(at, i + 2u, slot);
-                let k_3 = load_k(at, i + 3u, slot);
-                let k_4 = load_k(at, i + 4u, slot);
-                let k_5 = load_k(at, i + 5u, slot);
-                let k_6 = load_k(at, i + 6u, slot);
-                let k_7 = load_k(at, i + 7u, slot);
-                score = dot_unit(score, k_0, 8u * i);
-                score = dot_unit(score, k_1, 8u * i + 8u);
-                score = dot_unit(score, k_2, 8u * i + 16u);
-                score = dot_unit(score, k_3, 8u * i + 24u);
-                score = dot_unit(score, k_4, 8u * i + 32u);
-                score = dot_unit(score, k_5, 8u * i + 40u);
-                score = dot_unit(score, k_6, 8u * i + 48u);
-                score = dot_unit(score, k_7, 8u * i + 56u);
+        // Scores: a thread has a quarter of the elements of the tokens lane, lane + 32, lane + 64 and lane + 96. So each query that is
+        // read from workgroup memory serves four tokens. Eight loads are under way at once.
+        {
+            let lane = thread % 32u;
+            let quarter = thread / 32u;
+            let end = (quarter + 1u) * n_units / 4u;
+            let at_0 = pages_at[0];
+            let at_1 = pages_at[1];
+            let at_2 = pages_at[2];
+            let at_3 = pages_at[3];
+            var s_0 = vec4<f32>(0.0);
+            var s_1 = vec4<f32>(0.0);
+            var s_2 = vec4<f32>(0.0);
+            var s_3 = vec4<f32>(0.0);
+            var i = quarter * n_units / 4u;
+            for (; i + 2u <= end; i += 2u) {
+                let k_00 = load_k(at_0, i, lane);
+                let k_10 = load_k(at_1, i, lane);
+                let k_20 = load_k(at_2, i, lane);
+                let k_30 = load_k(at_3, i, lane);
+                let k_01 = load_k(at_0, i + 1u, lane);
+                let k_11 = load_k(at_1, i + 1u, lane);
+                let k_21 = load_k(at_2, i + 1u, lane);
+                let k_31 = load_k(at_3, i + 1u, lane);
+                s_0 = dot_unit(s_0, k_00, 8u * i);
+                s_1 = dot_unit(s_1, k_10, 8u * i);
+                s_2 = dot_unit(s_2, k_20, 8u * i);
+                s_3 = dot_unit(s_3, k_30, 8u * i);
+                s_0 = dot_unit(s_0, k_01, 8u * i + 8u);
+                s_1 = dot_unit(s_1, k_11, 8u * i + 8u);
+                s_2 = dot_unit(s_2, k_21, 8u * i + 8u);
+                s_3 = dot_unit(s_3, k_31, 8u * i + 8u);
             }
-            for (; i < n_units; i++) {
-                score = dot_unit(score, load_k(at, i, slot), 8u * i);
+            if i < end {
+                s_0 = dot_unit(s_0, load_k(at_0, i, lane), 8u * i);
+                s_1 = dot_unit(s_1, load_k(at_1, i, lane), 8u * i);
+                s_2 = dot_unit(s_2, load_k(at_2, i, lane), 8u * i);
+                s_3 = dot_unit(s_3, load_k(at_3, i, lane), 8u * i);
             }
-            score *= args.scale;
+            let line = quarter * 2u * CHUNK + lane;
+            runs[line] = s_0.xy;
+            runs[line + 32u] = s_1.xy;
+            runs[line + 64u] = s_2.xy;
+            runs[line + 96u] = s_3.xy;
+            runs[line + 128u] = s_0.zw;
+            runs[line + 160u] = s_1.zw;
+            runs[line + 192u] = s_2.zw;
+            runs[line + 224u] = s_3.zw;
         }
+        workgroupBarrier();
+        var score = quarter_of(0u, thread) + quarter_of(1u, thread);
+        score = (score + quarter_of(2u, thread)) + quarter_of(3u, thread);
+        score = select(vec4<f32>(LOWEST), score * args.scale, vec4<bool>(thread < chunk_tokens));
         weights[thread] = score;
         workgroupBarrier();
         if thread < RUN {
-            var m = weights[thread];
-            for (var i = 1u; i < 8u; i++) {
-                m = max(m, weights[thread + RUN * i]);
-            }
-            classes[thread] = m;
+            let a = max(weights[thread], weights[thread + 16u]);
+            let b = max(weights[thread + 32u], weights[thread + 48u]);
+            let c = max(weights[thread + 64u], weights[thread + 80u]);
+            let d = max(weights[thread + 96u], weights[thread + 112u]);
+            classes[thread] = max(max(a, b), max(c, d));
         }
         workgroupBarrier();
-        var largest = classes[0];
-        for (var c = 1u; c < RUN; c++) {
-            largest = max(largest, classes[c]);
-        }
+        let largest = largest_class();
         let weight = weight_of(weights[thread], largest);
         weights[thread] = weight;
         workgroupBarrier();
         if thread < RUN {
-            var t = weights[thread];
-            for (var i = 1u; i < 8u; i++) {
-                t += weights[thread + RUN * i];
-            }
-            classes[thread] = t;
+            let t = ((weights[thread] + weights[thread + 16u]) + weights[thread + 32u]) + weights[thread + 48u];
+            let u = ((t + weights[thread + 64u]) + weights[thread + 80u]) + weights[thread + 96u];
+            classes[thread] = u + weights[thread + 112u];
         }
 
         // The weighted sum of V.
@@ -246,6 +279,7 @@ fn dot_unit(score: vec4<f32>, k: Unit, d: u32) -> vec4<f32> {
     return dot_four(half, high(k), queries[d + 4u], queries[d + 5u], queries[d + 6u], queries[d + 7u]);
 }
 
+#ifdef SPLIT
 // One workgroup puts together the chunks of what one workgroup of attention has computed.
 @compute @workgroup_size(CHUNK)
 fn attention_merge(
@@ -263,43 +297,13 @@ fn attention_merge(
     let n_queries = min(args.block_heads, args.group - first_in_group);
     let workgroups = args.n_kv_heads * blocks_of_head() * dim_parts();
     let first = (group.x * workgroups + group.y) * args.n_chunks * 130u;
-    let n = (n_tokens + CHUNK - 1u) / CHUNK;
-    let all = vec4<bool>(true);
-    var sum = nothing();
-    var value = vec4<f32>(0.0);
-    // Four chunks are under way at once.
-    for (var chunk = 0u; chunk < n; chunk += 4u) {
-        let place = first + chunk * 130u;
-        let place_1 = first + min(chunk + 1u, n - 1u) * 130u;
-        let place_2 = first + min(chunk + 2u, n - 1u) * 130u;
-        let place_3 = first + min(chunk + 3u, n - 1u) * 130u;
-        let values = array<vec4<f32>, 4>(
-            parts[place + thread], parts[place_1 + thread], parts[place_2 + thread], parts[place_3 + thread]);
-        let largest = array<vec4<f32>, 4>(
-            parts[place + 128u], parts[place_1 + 128u], parts[place_2 + 128u], parts[place_3 + 128u]);
-        let totals = array<vec4<f32>, 4>(
-            parts[place + 129u], parts[place_1 + 129u], parts[place_2 + 129u], parts[place_3 + 129u]);
-        sum = merge(sum, largest[0], totals[0], all);
-        value = take_in(value, values[0], sum, all);
-        if chunk + 1u < n {
-            sum = merge(sum, largest[1], totals[1], all);
-            value = take_in(value, values[1], sum, all);
-        }
-        if chunk + 2u < n {
-            sum = merge(sum, largest[2], totals[2], all);
-            value = take_in(value, values[2], sum, all);
-        }
-        if chunk + 3u < n {
-            sum = merge(sum, largest[3], totals[3], all);
-            value = take_in(value, values[3], sum, all);
-        }
-    }
+    let result = merged(first, 130u, (n_tokens + CHUNK - 1u) / CHUNK, thread);
     let d = group.y % dim_parts() * 128u + element(thread);
     if d < args.head_dim {
-        let result = value * (vec4<f32>(1.0) / sum.total);
         let place = args.out_start + (row * args.n_heads + first_head) * args.head_dim + d;
         for (var i = 0u; i < n_queries; i++) {
             out[place + i * args.head_dim] = result[i];
         }
     }
 }
+#endif

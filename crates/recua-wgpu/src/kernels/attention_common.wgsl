@@ -1,9 +1,10 @@
 // What the kernels of attention share: bindings, arguments, the cache, and the arithmetic that gives a query the same bits in each.
 //
-// A chunk of 128 tokens has a largest score, weights and sums of its own; chunks are merged in order from position 0. A score is a
-// chain over the head's elements. Of a chunk's weights, 16 classes (token mod 16) are summed in order, then the classes; of its
-// weighted V, 8 runs of 16 tokens are summed in order, then the runs. All by multiply-adds that are written out: a query's bits depend
-// on nothing but itself and its sequence. (Online softmax and split KV: FlashAttention-2, Flash-Decoding.)
+// A chunk of 128 tokens has a largest score, weights and sums of its own; chunks are merged in order from position 0. A score is four
+// chains, each over a quarter of the head's units of eight, added in order. Of a chunk's weights, 16 classes (token mod 16) are summed
+// in order, then the classes; of its weighted V, 8 runs of 16 tokens are summed in order, then the runs. All by multiply-adds that are
+// written out: a query's bits depend on nothing but itself and its sequence. (Online softmax and split KV: FlashAttention-2,
+// Flash-Decoding.)
 // Slots behind a row's position may hold NaN: their scores are replaced, their V is not read.
 #import status
 #import row_map
@@ -11,32 +12,23 @@
 @group(0) @binding(4) var<storage, read> q: array<f32>;
 #ifdef WIDE
 // Heads of a multiple of eight elements, and a cache that begins at a multiple of 16 bytes: it is read 16 bytes at a time.
-@group(0) @binding(5) var<storage, read> k_cache: array<vec4<u32>>;
-@group(0) @binding(6) var<storage, read> v_cache: array<vec4<u32>>;
+alias Piece = vec4<u32>;
 #else
-@group(0) @binding(5) var<storage, read> k_cache: array<u32>;
-@group(0) @binding(6) var<storage, read> v_cache: array<u32>;
+alias Piece = u32;
 #endif
+@group(0) @binding(5) var<storage, read> k_cache: array<Piece>;
+@group(0) @binding(6) var<storage, read> v_cache: array<Piece>;
 @group(0) @binding(7) var<storage, read_write> out: array<f32>;
 // Chunks that attention_merge puts together; see there.
 @group(0) @binding(8) var<storage, read_write> parts: array<vec4<f32>>;
 #ifdef WINDOWS
 // A cache that one binding cannot hold: k_cache and v_cache are its first window_pages pages, these the next ones.
-#ifdef WIDE
-@group(0) @binding(9) var<storage, read> k_cache_1: array<vec4<u32>>;
-@group(0) @binding(10) var<storage, read> v_cache_1: array<vec4<u32>>;
-@group(0) @binding(11) var<storage, read> k_cache_2: array<vec4<u32>>;
-@group(0) @binding(12) var<storage, read> v_cache_2: array<vec4<u32>>;
-@group(0) @binding(13) var<storage, read> k_cache_3: array<vec4<u32>>;
-@group(0) @binding(14) var<storage, read> v_cache_3: array<vec4<u32>>;
-#else
-@group(0) @binding(9) var<storage, read> k_cache_1: array<u32>;
-@group(0) @binding(10) var<storage, read> v_cache_1: array<u32>;
-@group(0) @binding(11) var<storage, read> k_cache_2: array<u32>;
-@group(0) @binding(12) var<storage, read> v_cache_2: array<u32>;
-@group(0) @binding(13) var<storage, read> k_cache_3: array<u32>;
-@group(0) @binding(14) var<storage, read> v_cache_3: array<u32>;
-#endif
+@group(0) @binding(9) var<storage, read> k_cache_1: array<Piece>;
+@group(0) @binding(10) var<storage, read> v_cache_1: array<Piece>;
+@group(0) @binding(11) var<storage, read> k_cache_2: array<Piece>;
+@group(0) @binding(12) var<storage, read> v_cache_2: array<Piece>;
+@group(0) @binding(13) var<storage, read> k_cache_3: array<Piece>;
+@group(0) @binding(14) var<storage, read> v_cache_3: array<Piece>;
 #endif
 
 struct Args {
@@ -147,11 +139,7 @@ fn page_at(sequence: u32, page_idx: u32, kv_head: u32) -> At {
     return At(window, (page * args.n_kv_heads + kv_head) * PAGE * token_size());
 }
 
-#ifdef WIDE
-fn k_at(at: At, i: u32) -> vec4<u32> {
-#else
-fn k_at(at: At, i: u32) -> u32 {
-#endif
+fn k_at(at: At, i: u32) -> Piece {
 #ifdef WINDOWS
     switch at.window {
         case 0u: { return k_cache[args.k_start + at.place + i]; }
@@ -164,11 +152,7 @@ fn k_at(at: At, i: u32) -> u32 {
 #endif
 }
 
-#ifdef WIDE
-fn v_at(at: At, i: u32) -> vec4<u32> {
-#else
-fn v_at(at: At, i: u32) -> u32 {
-#endif
+fn v_at(at: At, i: u32) -> Piece {
 #ifdef WINDOWS
     switch at.window {
         case 0u: { return v_cache[args.v_start + at.place + i]; }
@@ -180,6 +164,43 @@ fn v_at(at: At, i: u32) -> u32 {
     return v_cache[args.v_start + at.place + i];
 #endif
 }
+
+#ifdef SPLIT
+// Puts the chunks of four queries together: lines of 130, as attention says, `step` apart. What element `thread` comes to.
+fn merged(first: u32, step: u32, n: u32, thread: u32) -> vec4<f32> {
+    let all = vec4<bool>(true);
+    var sum = nothing();
+    var value = vec4<f32>(0.0);
+    // Four chunks are under way at once.
+    for (var chunk = 0u; chunk < n; chunk += 4u) {
+        let place = first + chunk * step;
+        let place_1 = first + min(chunk + 1u, n - 1u) * step;
+        let place_2 = first + min(chunk + 2u, n - 1u) * step;
+        let place_3 = first + min(chunk + 3u, n - 1u) * step;
+        let values = array<vec4<f32>, 4>(
+            parts[place + thread], parts[place_1 + thread], parts[place_2 + thread], parts[place_3 + thread]);
+        let largest = array<vec4<f32>, 4>(
+            parts[place + 128u], parts[place_1 + 128u], parts[place_2 + 128u], parts[place_3 + 128u]);
+        let totals = array<vec4<f32>, 4>(
+            parts[place + 129u], parts[place_1 + 129u], parts[place_2 + 129u], parts[place_3 + 129u]);
+        sum = merge(sum, largest[0], totals[0], all);
+        value = take_in(value, values[0], sum, all);
+        if chunk + 1u < n {
+            sum = merge(sum, largest[1], totals[1], all);
+            value = take_in(value, values[1], sum, all);
+        }
+        if chunk + 2u < n {
+            sum = merge(sum, largest[2], totals[2], all);
+            value = take_in(value, values[2], sum, all);
+        }
+        if chunk + 3u < n {
+            sum = merge(sum, largest[3], totals[3], all);
+            value = take_in(value, values[3], sum, all);
+        }
+    }
+    return value * (vec4<f32>(1.0) / sum.total);
+}
+#endif
 
 // Eight neighbouring elements of a token's K or V as the cache has them: unit i is elements 8 * i to 8 * i + 7. rope_store writes them.
 #ifdef CACHE_F16

@@ -27,6 +27,18 @@ fn place_of(query: u32, block: Block) -> u32 {
     return (row * args.n_heads + block.first_head + query % args.block_heads) * args.head_dim;
 }
 
+// An element of a query, or zero.
+fn element_of(query: u32, d: u32, block: Block) -> f32 {
+    let is_there = is_query(query, block) && d < args.head_dim;
+    return select(0.0, q[args.q_start + select(0u, place_of(query, block) + d, is_there)], is_there);
+}
+
+// Tokens that a query sees; none if it is none.
+fn seen_by(query: u32, block: Block) -> u32 {
+    let row = block.first_row + min(query / args.block_heads, block.n_rows - 1u);
+    return select(0u, n_seen(row), is_query(query, block));
+}
+
 fn dot_quad(score: vec4<f32>, k: Unit, place: u32) -> vec4<f32> {
     let q_0 = queries[place];
     let q_1 = queries[place + 1u];
@@ -45,11 +57,12 @@ fn replace_unseen(score: vec4<f32>, token: u32, quad: u32) -> vec4<f32> {
 }
 
 fn largest_of(quad: u32) -> vec4<f32> {
-    var m = tops[quad * RUN];
-    for (var c = 1u; c < RUN; c++) {
-        m = max(m, tops[quad * RUN + c]);
-    }
-    return m;
+    let first = quad * RUN;
+    let a = max(max(tops[first], tops[first + 1u]), max(tops[first + 2u], tops[first + 3u]));
+    let b = max(max(tops[first + 4u], tops[first + 5u]), max(tops[first + 6u], tops[first + 7u]));
+    let c = max(max(tops[first + 8u], tops[first + 9u]), max(tops[first + 10u], tops[first + 11u]));
+    let d = max(max(tops[first + 12u], tops[first + 13u]), max(tops[first + 14u], tops[first + 15u]));
+    return max(max(a, b), max(c, d));
 }
 
 @compute @workgroup_size(CHUNK)
@@ -98,22 +111,19 @@ fn attention_rows(
     for (var i = thread; i < width * QUADS; i += CHUNK) {
         let quad = i / width;
         let d = i % width;
-        var four = vec4<f32>(0.0);
-        for (var j = 0u; j < 4u; j++) {
-            if is_query(4u * quad + j, block) && d < args.head_dim {
-                four[j] = q[args.q_start + place_of(4u * quad + j, block) + d];
-            }
-        }
+        // Written out: compilers leave such loops as they are, and each turn would wait for its load.
+        let four = vec4<f32>(
+            element_of(4u * quad, d, block),
+            element_of(4u * quad + 1u, d, block),
+            element_of(4u * quad + 2u, d, block),
+            element_of(4u * quad + 3u, d, block),
+        );
         queries[quad * HEAD_MAX + d] = four;
     }
     if thread < QUADS {
-        var four = vec4<u32>(0u);
-        for (var j = 0u; j < 4u; j++) {
-            if is_query(4u * thread + j, block) {
-                four[j] = n_seen(first_row + (4u * thread + j) / args.block_heads);
-            }
-        }
-        seen[thread] = four;
+        let first = 4u * thread;
+        seen[thread] = vec4<u32>(
+            seen_by(first, block), seen_by(first + 1u, block), seen_by(first + 2u, block), seen_by(first + 3u, block));
     }
 
     // Of the scores a thread has the tokens lane, lane + 32, lane + 64 and lane + 96, for one quad of queries or two.
@@ -156,21 +166,44 @@ fn attention_rows(
             var b_2 = vec4<f32>(0.0);
             var b_3 = vec4<f32>(0.0);
 #endif
-            for (var i = 0u; i < n_units; i++) {
-                let k_0 = load_k(at_0, i, lane);
-                let k_1 = load_k(at_1, i, lane);
-                let k_2 = load_k(at_2, i, lane);
-                let k_3 = load_k(at_3, i, lane);
-                let place = quad_0 * HEAD_MAX + 8u * i;
-                a_0 = dot_quad(a_0, k_0, place);
-                a_1 = dot_quad(a_1, k_1, place);
-                a_2 = dot_quad(a_2, k_2, place);
-                a_3 = dot_quad(a_3, k_3, place);
+            for (var quarter = 0u; quarter < 4u; quarter++) {
+                var c_0 = vec4<f32>(0.0);
+                var c_1 = vec4<f32>(0.0);
+                var c_2 = vec4<f32>(0.0);
+                var c_3 = vec4<f32>(0.0);
 #ifdef TWO_QUADS
-                b_0 = dot_quad(b_0, k_0, place + HEAD_MAX);
-                b_1 = dot_quad(b_1, k_1, place + HEAD_MAX);
-                b_2 = dot_quad(b_2, k_2, place + HEAD_MAX);
-                b_3 = dot_quad(b_3, k_3, place + HEAD_MAX);
+                var d_0 = vec4<f32>(0.0);
+                var d_1 = vec4<f32>(0.0);
+                var d_2 = vec4<f32>(0.0);
+                var d_3 = vec4<f32>(0.0);
+#endif
+                let end = (quarter + 1u) * n_units / 4u;
+                for (var i = quarter * n_units / 4u; i < end; i++) {
+                    let k_0 = load_k(at_0, i, lane);
+                    let k_1 = load_k(at_1, i, lane);
+                    let k_2 = load_k(at_2, i, lane);
+                    let k_3 = load_k(at_3, i, lane);
+                    let place = quad_0 * HEAD_MAX + 8u * i;
+                    c_0 = dot_quad(c_0, k_0, place);
+                    c_1 = dot_quad(c_1, k_1, place);
+                    c_2 = dot_quad(c_2, k_2, place);
+                    c_3 = dot_quad(c_3, k_3, place);
+#ifdef TWO_QUADS
+                    d_0 = dot_quad(d_0, k_0, place + HEAD_MAX);
+                    d_1 = dot_quad(d_1, k_1, place + HEAD_MAX);
+                    d_2 = dot_quad(d_2, k_2, place + HEAD_MAX);
+                    d_3 = dot_quad(d_3, k_3, place + HEAD_MAX);
+#endif
+                }
+                a_0 += c_0;
+                a_1 += c_1;
+                a_2 += c_2;
+                a_3 += c_3;
+#ifdef TWO_QUADS
+                b_0 += d_0;
+                b_1 += d_1;
+                b_2 += d_2;
+                b_3 += d_3;
 #endif
             }
             let token = first_token + lane;
@@ -190,32 +223,43 @@ fn attention_rows(
         // Thread 16 * i + j has class j of quad i: 8 tokens.
         let line = quad * CHUNK + thread % RUN;
         if quad < QUADS {
-            var m = weights[line];
-            for (var i = 1u; i < 8u; i++) {
-                m = max(m, weights[line + RUN * i]);
-            }
+            let a = max(weights[line], weights[line + 16u]);
+            let b = max(weights[line + 32u], weights[line + 48u]);
+            let c = max(weights[line + 64u], weights[line + 80u]);
+            let m = max(max(a, b), max(c, max(weights[line + 96u], weights[line + 112u])));
             tops[thread] = m;
         }
         workgroupBarrier();
         var largest = vec4<f32>(0.0);
         if quad < QUADS {
             largest = largest_of(quad);
-            var t = weight_of(weights[line], largest);
-            weights[line] = t;
-            for (var i = 1u; i < 8u; i++) {
-                let weight = weight_of(weights[line + RUN * i], largest);
-                weights[line + RUN * i] = weight;
-                t += weight;
-            }
+            let w_0 = weight_of(weights[line], largest);
+            let w_1 = weight_of(weights[line + 16u], largest);
+            let w_2 = weight_of(weights[line + 32u], largest);
+            let w_3 = weight_of(weights[line + 48u], largest);
+            let w_4 = weight_of(weights[line + 64u], largest);
+            let w_5 = weight_of(weights[line + 80u], largest);
+            let w_6 = weight_of(weights[line + 96u], largest);
+            let w_7 = weight_of(weights[line + 112u], largest);
+            weights[line] = w_0;
+            weights[line + 16u] = w_1;
+            weights[line + 32u] = w_2;
+            weights[line + 48u] = w_3;
+            weights[line + 64u] = w_4;
+            weights[line + 80u] = w_5;
+            weights[line + 96u] = w_6;
+            weights[line + 112u] = w_7;
+            let t = ((((((w_0 + w_1) + w_2) + w_3) + w_4) + w_5) + w_6) + w_7;
             classes[thread] = t;
         }
         workgroupBarrier();
 
         if has_sum {
-            var total = classes[quad * RUN];
-            for (var c = 1u; c < RUN; c++) {
-                total += classes[quad * RUN + c];
-            }
+            let c = quad * RUN;
+            var total = ((classes[c] + classes[c + 1u]) + classes[c + 2u]) + classes[c + 3u];
+            total = (((total + classes[c + 4u]) + classes[c + 5u]) + classes[c + 6u]) + classes[c + 7u];
+            total = (((total + classes[c + 8u]) + classes[c + 9u]) + classes[c + 10u]) + classes[c + 11u];
+            total = (((total + classes[c + 12u]) + classes[c + 13u]) + classes[c + 14u]) + classes[c + 15u];
             var chunk_values = no_sum();
             for (var first = 0u; first < chunk_tokens; first += RUN) {
                 let at = pages_at[first / PAGE];

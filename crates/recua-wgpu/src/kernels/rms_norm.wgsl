@@ -23,7 +23,6 @@ struct Args { n_rows: u32, dim: u32, x_start: u32, weight_start: u32, out_start:
 var<immediate> args: Args;
 
 const THREADS = 256u;
-const KEPT = 4u; // fours that a thread keeps
 
 var<workgroup> sums: array<f32, THREADS>;
 
@@ -85,6 +84,11 @@ fn store(row: u32, i: u32, value: vec4<f32>) {
 }
 #endif
 
+// One that is not there adds nothing to the sum.
+fn four_or_none(row: u32, i: u32, fours: u32) -> vec4<f32> {
+    return select(vec4<f32>(0.0), four_of(row, min(i, fours - 1u)), vec4<bool>(i < fours));
+}
+
 fn add_squares(sum: f32, four: vec4<f32>) -> f32 {
     let two = fma(four.y, four.y, fma(four.x, four.x, sum));
     return fma(four.w, four.w, fma(four.z, four.z, two));
@@ -101,22 +105,21 @@ fn rms_norm(
         return;
     }
     let fours = (args.dim + 3u) / 4u;
-    var kept: array<vec4<f32>, KEPT>;
-    var weights: array<vec4<f32>, KEPT>;
-    for (var j = 0u; j < KEPT; j++) {
-        let i = thread + THREADS * j;
-        kept[j] = vec4<f32>(0.0);
-        if i < fours {
-            kept[j] = four_of(row, i);
-            weights[j] = weight_of(i);
-        }
-    }
-    // A four that is not there adds nothing.
-    var sum = 0.0;
-    for (var j = 0u; j < KEPT; j++) {
-        sum = add_squares(sum, kept[j]);
-    }
-    for (var i = thread + THREADS * KEPT; i < fours; i += THREADS) {
+    // Written out: compilers leave such loops as they are, and each turn would wait for its loads.
+    let i_0 = thread;
+    let i_1 = thread + THREADS;
+    let i_2 = thread + 2u * THREADS;
+    let i_3 = thread + 3u * THREADS;
+    let x_0 = four_or_none(row, i_0, fours);
+    let x_1 = four_or_none(row, i_1, fours);
+    let x_2 = four_or_none(row, i_2, fours);
+    let x_3 = four_or_none(row, i_3, fours);
+    let weight_0 = weight_of(min(i_0, fours - 1u));
+    let weight_1 = weight_of(min(i_1, fours - 1u));
+    let weight_2 = weight_of(min(i_2, fours - 1u));
+    let weight_3 = weight_of(min(i_3, fours - 1u));
+    var sum = add_squares(add_squares(add_squares(add_squares(0.0, x_0), x_1), x_2), x_3);
+    for (var i = thread + 4u * THREADS; i < fours; i += THREADS) {
         sum = add_squares(sum, four_of(row, i));
     }
     sums[thread] = sum;
@@ -128,13 +131,19 @@ fn rms_norm(
     }
     workgroupBarrier();
     let scale = 1.0 / sqrt(sums[0] / f32(args.dim) + args.eps);
-    for (var j = 0u; j < KEPT; j++) {
-        let i = thread + THREADS * j;
-        if i < fours {
-            store(row, i, kept[j] * scale * weights[j]);
-        }
+    if i_0 < fours {
+        store(row, i_0, x_0 * scale * weight_0);
     }
-    for (var i = thread + THREADS * KEPT; i < fours; i += THREADS) {
+    if i_1 < fours {
+        store(row, i_1, x_1 * scale * weight_1);
+    }
+    if i_2 < fours {
+        store(row, i_2, x_2 * scale * weight_2);
+    }
+    if i_3 < fours {
+        store(row, i_3, x_3 * scale * weight_3);
+    }
+    for (var i = thread + 4u * THREADS; i < fours; i += THREADS) {
         store(row, i, four_of(row, i) * scale * weight_of(i));
     }
 }

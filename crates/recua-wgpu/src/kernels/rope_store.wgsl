@@ -77,12 +77,27 @@ fn rope_store(
     let sequence = sequences[args.rows.sequences_start + row];
     let q_first = args.q_start + (row * args.n_heads + h) * args.head_dim;
     let kv_first = (row * args.n_kv_heads + kv_head) * args.head_dim;
-    for (var d = thread; d < args.head_dim; d += THREADS) {
+    // Two at a time, so that the second does not wait for the first.
+    for (var d = thread; d < args.head_dim; d += 2u * THREADS) {
+        let second = min(d + THREADS, args.head_dim - 1u);
         if is_q {
-            head[d] = q[q_first + d];
+            let a = q[q_first + d];
+            let b = q[q_first + second];
+            head[d] = a;
+            if d + THREADS < args.head_dim {
+                head[second] = b;
+            }
         } else {
-            head[d] = k[args.k_start + kv_first + d];
-            value[d] = v[args.v_start + kv_first + d];
+            let a = k[args.k_start + kv_first + d];
+            let b = k[args.k_start + kv_first + second];
+            let a_value = v[args.v_start + kv_first + d];
+            let b_value = v[args.v_start + kv_first + second];
+            head[d] = a;
+            value[d] = a_value;
+            if d + THREADS < args.head_dim {
+                head[second] = b;
+                value[second] = b_value;
+            }
         }
     }
     let page_idx = position / args.page_tokens;

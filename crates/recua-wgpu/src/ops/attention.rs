@@ -14,8 +14,9 @@ use recua_compute::{Attention, DType, Error, PAGE_TOKENS, Result};
 const CHUNK: usize = 128;
 const QUERIES: usize = 4;
 
-/// Workgroups that fill a device without splitting.
-const ENOUGH: usize = 512;
+/// Workgroups from which on a sequence is not split: about as many as a large device has cores. More workgroups would still read long
+/// contexts faster, but the merge costs a dispatch, and its parts a trip through memory.
+const ENOUGH: usize = 128;
 
 /// Rows from which on prompts are worth a dispatch of their own, which costs a few microseconds if there are none.
 const ROWS_MIN: usize = 65;
