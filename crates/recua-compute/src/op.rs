@@ -222,7 +222,7 @@ pub struct GatherRows {
     pub out: Buffer,
 }
 
-/// `out[i]` = the index of the largest `x[i]`; the lowest one of equals.
+/// `out[i]` = the index of the largest `x[i]`, the lowest one of equals; `u32::MAX` if none is above minus infinity. NaN never wins.
 #[derive(Clone, Debug)]
 pub struct Argmax {
     /// f32 `[n, cols]`

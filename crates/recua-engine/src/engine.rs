@@ -10,7 +10,7 @@ use std::sync::Arc;
 use recua_compute::PAGE_TOKENS;
 
 use crate::request::{Event, FinishReason, Request, RequestError, RequestId, Usage};
-use crate::sampler::{Draw, Sampler, SamplingParams};
+use crate::sampler::{Draw, LogitsError, Sampler, SamplingParams};
 use crate::scheduler::{Scheduler, SchedulerConfig, Share};
 use crate::stop::{Passed, StopMatcher};
 use crate::tokenizer::{Decoder, Tokenizer};
@@ -145,12 +145,12 @@ impl Engine {
         let shares = self.scheduler.schedule();
         let mut stats = self.fill_batch(&shares);
         if !shares.is_empty() {
-            let run = self.model.step(&self.batch);
-            let mut logits = run.inspect_err(|error| self.fail_running(error, events))?;
+            let complete: Vec<RequestId> = shares.iter().filter(|s| s.completes).map(|s| s.id).collect();
+            let run = self.run(&complete);
+            let tokens = run.inspect_err(|error| self.fail_running(error, events))?;
             self.scheduler.commit(&shares);
-            let complete = shares.iter().filter(|share| share.completes);
-            for (share, logits) in complete.zip(logits.chunks_exact_mut(self.model.params().vocab)) {
-                self.process(share.id, logits, events, &mut stats);
+            for (id, token) in complete.into_iter().zip(tokens) {
+                self.process(id, token, events, &mut stats);
             }
         }
         stats.running = self.scheduler.n_running();
@@ -197,16 +197,33 @@ impl Engine {
         stats
     }
 
-    /// Chooses a request's next token, and finishes the request if that was its last.
-    fn process(&mut self, id: RequestId, logits: &mut [f32], events: &mut Vec<Event>, stats: &mut StepStats) {
-        let Some(answer) = self.answers.get_mut(&id) else { return };
-        let draw = Draw {
-            params: &answer.params,
-            choice: answer.choice,
-            tokens: &answer.tokens,
-            n_prompt: answer.n_prompt,
+    /// Runs the batch and chooses the next token of the requests that are complete with it. The device chooses if the likeliest
+    /// tokens are all that is wanted: these are as many integers as requests, where logits are a vocabulary for each.
+    fn run(&mut self, complete: &[RequestId]) -> Result<Vec<Result<u32, LogitsError>>, Error> {
+        let n_vocab = self.model.params().vocab;
+        if complete.iter().all(|id| self.answers[id].params.takes_likeliest()) {
+            let tokens = self.model.step_likeliest(&self.batch)?;
+            return Ok(tokens.into_iter().map(|token| token.ok_or(LogitsError { n_vocab })).collect());
+        }
+        let mut logits = self.model.step(&self.batch)?;
+        let mut choose = |(id, logits): (&RequestId, &mut [f32])| {
+            let Answer { params, choice, tokens, n_prompt, .. } = &self.answers[id];
+            let draw = Draw { params, choice: *choice, tokens, n_prompt: *n_prompt };
+            self.sampler.sample(logits, &draw)
         };
-        let token = match self.sampler.sample(logits, &draw) {
+        Ok(complete.iter().zip(logits.chunks_exact_mut(n_vocab)).map(&mut choose).collect())
+    }
+
+    /// Takes a request's next token, and finishes the request if that was its last.
+    fn process(
+        &mut self,
+        id: RequestId,
+        token: Result<u32, LogitsError>,
+        events: &mut Vec<Event>,
+        stats: &mut StepStats,
+    ) {
+        let Some(answer) = self.answers.get_mut(&id) else { return };
+        let token = match token {
             Ok(token) => token,
             Err(error) => {
                 self.remove(id);

@@ -17,12 +17,13 @@ use crate::error::{Error, Result};
 use crate::kv_cache::{KvCache, KvShape, Run};
 use crate::tensor::Tensor;
 use crate::weights::{self, Weights};
-use llama::Pass;
-use recua_compute::{Buffer, Device, Plan, cpu};
+use llama::{Pass, Shape};
+use recua_compute::{Buffer, Device, Plan, Submission, cpu};
 use recua_gguf::Gguf;
 use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
+use std::time::Duration;
 use workspace::{Head, Workspace};
 
 /// A Llama-family model and the key-value cache of `batch_size` sequences.
@@ -39,6 +40,8 @@ pub struct LlamaModel {
     // Taken by the device for its own use when it prepared the largest pass.
     device_bytes: u64,
     plans: Plans,
+    // Of all passes so far, where the device tells.
+    device_time: Option<Duration>,
 }
 
 /// Opening.
@@ -90,6 +93,7 @@ impl LlamaModel {
             head: Head::new(&device, &params, &config)?,
             device_bytes: 0,
             plans: Plans::default(),
+            device_time: None,
             device,
             params,
             config,
@@ -150,7 +154,12 @@ impl LlamaModel {
         if n_rows > rows_max || n_logits_rows > logits_rows_max {
             return Err(Error::PassOverCapacity { n_rows, n_logits_rows, rows_max, logits_rows_max });
         }
-        record(&self.device, &self.pass(), n_rows, n_logits_rows)
+        record(&self.device, &self.pass(), Shape { n_rows, n_logits_rows, likeliest: false })
+    }
+
+    /// How long the device has worked for this model's steps so far, by its own clock; `None` where it does not tell.
+    pub fn device_time(&self) -> Option<Duration> {
+        self.device_time
     }
 
     fn pass(&self) -> Pass<'_> {
@@ -259,24 +268,45 @@ impl LlamaModel {
     /// If the batch is empty or contradicts itself, a token, slot or position is out of range, or pages run out: nothing has
     /// changed then. If the device fails, the sequences of the batch end where their first rows would have been.
     pub fn step(&mut self, batch: &Batch) -> Result<Vec<f32>> {
-        let runs = self.check_batch(batch)?;
-        self.kv_cache.check_runs(&runs)?;
         let n_logits = batch.logits_rows.len().saturating_mul(self.params.vocab);
         let mut logits = Vec::new();
         let no_memory =
             |_| Error::HostMemory { what: "the logits of a step", bytes: n_logits.saturating_mul(4) };
+        // Checked first, so that a malformed batch asks for no memory.
+        let runs = self.check_step(batch)?;
         logits.try_reserve_exact(n_logits).map_err(no_memory)?;
         logits.resize(n_logits, 0.0);
-        match self.run_batch(batch, &runs, &mut logits) {
-            Ok(()) => {
-                self.kv_cache.commit(&runs);
-                Ok(logits)
-            }
+        self.run_step(batch, &runs, Out::Logits(&mut logits))?;
+        Ok(logits)
+    }
+
+    /// As [`step`](Self::step), but brings back the likeliest token of each row alone: the one with the largest logit, the lowest of
+    /// equals, and `None` if no logit is above minus infinity. The logits stay on the device.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step).
+    pub fn step_likeliest(&mut self, batch: &Batch) -> Result<Vec<Option<u32>>> {
+        let runs = self.check_step(batch)?;
+        let mut likeliest = vec![0; batch.logits_rows.len()];
+        self.run_step(batch, &runs, Out::Likeliest(&mut likeliest))?;
+        Ok(likeliest.into_iter().map(|token| Some(token).filter(|token| *token != u32::MAX)).collect())
+    }
+
+    fn check_step(&self, batch: &Batch) -> Result<Vec<Run>> {
+        let runs = self.check_batch(batch)?;
+        self.kv_cache.check_runs(&runs)?;
+        Ok(runs)
+    }
+
+    fn run_step(&mut self, batch: &Batch, runs: &[Run], out: Out<'_>) -> Result<()> {
+        match self.run_batch(batch, runs, out) {
+            Ok(()) => self.kv_cache.commit(runs),
             Err(e) => {
-                self.kv_cache.roll_back(&runs)?;
-                Err(e)
+                self.kv_cache.roll_back(runs)?;
+                return Err(e);
             }
         }
+        Ok(())
     }
 
     /// What the batch does to each slot, or why it makes no sense.
@@ -325,57 +355,69 @@ impl LlamaModel {
         Ok(runs)
     }
 
-    /// The passes of a batch that has been checked.
-    fn run_batch(&mut self, batch: &Batch, runs: &[Run], logits: &mut [f32]) -> Result<()> {
+    /// The passes of a batch that has been checked. All are under way before the last is waited for.
+    fn run_batch(&mut self, batch: &Batch, runs: &[Run], out: Out<'_>) -> Result<()> {
         if let Some(copies) = self.kv_cache.reserve(&self.device, runs)? {
             self.device.run(&copies)?.wait()?;
         }
         self.kv_cache.write_table(&self.device)?;
         let (rows_max, logits_max) = (self.config.step_tokens_max, self.config.logits_rows());
         let mut wanted = &batch.logits_rows[..];
-        let mut out = logits;
+        let mut out = out;
+        let mut submissions = Vec::new();
         for first in (0..batch.n_rows()).step_by(rows_max) {
             let end = batch.n_rows().min(first + rows_max);
-            self.device.write(&self.workspace.tokens, &batch.tokens[first..end])?;
-            self.device.write(&self.workspace.positions, &batch.positions[first..end])?;
-            self.device.write(&self.workspace.slots, &batch.slots[first..end])?;
+            let rows = [&batch.tokens, &batch.positions, &batch.slots].map(|all| &all[first..end]);
+            let mut input = rows.concat();
             let here;
             (here, wanted) = wanted.split_at(wanted.partition_point(|row| (*row as usize) < end));
             let mut n_rows = end - first;
             let mut lots = here.chunks(logits_max);
             loop {
-                let rows: Vec<u32> = match lots.next() {
-                    Some(lot) => lot.iter().map(|row| row - first as u32).collect(),
-                    None if n_rows > 0 => Vec::new(),
+                let lot = match lots.next() {
+                    Some(lot) => lot,
+                    None if n_rows > 0 => &[],
                     None => break,
                 };
+                input.extend(lot.iter().map(|row| row - first as u32));
                 let lot_out;
-                (lot_out, out) = out.split_at_mut(rows.len() * self.params.vocab);
-                self.run_pass(n_rows, &rows, lot_out)?;
+                (lot_out, out) = out.split_at(lot.len(), self.params.vocab);
+                submissions.push(self.run_pass(n_rows, &input, lot_out)?);
                 // The rows are through; what is left of their logits takes the head alone.
                 n_rows = 0;
+                input.clear();
+            }
+        }
+        for submission in submissions {
+            submission.wait()?;
+            if let Some(time) = submission.gpu_time() {
+                *self.device_time.get_or_insert_default() += time;
             }
         }
         Ok(())
     }
 
-    /// One pass: `n_rows` rows whose input has been written, and the logits of `rows` of them.
-    fn run_pass(&mut self, n_rows: usize, rows: &[u32], out: &mut [f32]) -> Result<()> {
-        if !rows.is_empty() {
-            self.device.write(&self.head.rows, rows)?;
-        }
-        let key = (n_rows, rows.len());
-        if self.plans.get(key).is_none() {
-            let plan = record(&self.device, &self.pass(), n_rows, rows.len())?;
+    /// Starts one pass of `n_rows` rows and brings back what is wanted of it. `input` is as [`workspace::Input`] says.
+    fn run_pass(&mut self, n_rows: usize, input: &[u32], out: Out<'_>) -> Result<Submission> {
+        let shape = Shape {
+            n_rows,
+            n_logits_rows: input.len() - 3 * n_rows,
+            likeliest: matches!(out, Out::Likeliest(_)),
+        };
+        if self.plans.get(shape).is_none() {
+            let plan = record(&self.device, &self.pass(), shape)?;
             self.device.prepare(&plan)?;
-            self.plans.insert(key, plan);
+            self.plans.insert(shape, plan);
         }
-        let plan = self.plans.get(key).expect("recorded just now");
-        self.device.run(plan)?.wait()?;
-        if !rows.is_empty() {
-            self.device.read(&self.head.logits, out)?;
+        self.device.write(&self.workspace.input, input)?;
+        let plan = self.plans.get(shape).expect("recorded just now");
+        let submission = self.device.run(plan)?;
+        match out {
+            _ if shape.n_logits_rows == 0 => {}
+            Out::Logits(out) => self.device.read(&self.head.logits, out)?,
+            Out::Likeliest(out) => self.device.read(&self.head.likeliest, out)?,
         }
-        Ok(())
+        Ok(submission)
     }
 
     /// Makes room for another number of sequences. Weights stay, and so do live sequences, to the bit.
@@ -419,9 +461,33 @@ impl fmt::Debug for LlamaModel {
     }
 }
 
-fn record(device: &Device, pass: &Pass<'_>, n_rows: usize, n_logits_rows: usize) -> Result<Plan> {
+/// Where what a step brings back goes.
+enum Out<'a> {
+    /// A row of the vocabulary for each row.
+    Logits(&'a mut [f32]),
+    /// A token for each row.
+    Likeliest(&'a mut [u32]),
+}
+
+impl<'a> Out<'a> {
+    /// The first `n_rows` rows, and the others.
+    fn split_at(self, n_rows: usize, vocab: usize) -> (Out<'a>, Out<'a>) {
+        match self {
+            Out::Logits(all) => {
+                let (first, rest) = all.split_at_mut(n_rows * vocab);
+                (Out::Logits(first), Out::Logits(rest))
+            }
+            Out::Likeliest(all) => {
+                let (first, rest) = all.split_at_mut(n_rows);
+                (Out::Likeliest(first), Out::Likeliest(rest))
+            }
+        }
+    }
+}
+
+fn record(device: &Device, pass: &Pass<'_>, shape: Shape) -> Result<Plan> {
     let mut plan = device.plan();
-    llama::record(&mut plan, pass, n_rows, n_logits_rows)?;
+    llama::record(&mut plan, pass, shape)?;
     Ok(plan)
 }
 
@@ -429,7 +495,7 @@ fn record(device: &Device, pass: &Pass<'_>, n_rows: usize, n_logits_rows: usize)
 fn prepare(device: &Device, pass: &Pass<'_>, config: &LlamaConfig) -> Result<u64> {
     let before = device.allocated_bytes();
     for (n_rows, n_logits_rows) in [(config.step_tokens_max, config.logits_rows()), (1, 1)] {
-        let plan = record(device, pass, n_rows, n_logits_rows)?;
+        let plan = record(device, pass, Shape { n_rows, n_logits_rows, likeliest: true })?;
         device
             .prepare(&plan)
             .map_err(|source| Error::Allocation { what: "the device's workspace".into(), source })?;
@@ -437,10 +503,10 @@ fn prepare(device: &Device, pass: &Pass<'_>, config: &LlamaConfig) -> Result<u64
     Ok(device.allocated_bytes().saturating_sub(before))
 }
 
-/// Recorded plans by their number of rows and of rows of logits. The one used longest ago makes room for a new one.
+/// Recorded plans. The one used longest ago makes room for a new one.
 #[derive(Default)]
 struct Plans {
-    plans: HashMap<(usize, usize), (u64, Plan)>,
+    plans: HashMap<Shape, (u64, Plan)>,
     clock: u64,
 }
 
@@ -448,14 +514,14 @@ impl Plans {
     /// A server's steps have a few dozen shapes at a time; a large model's plan takes some hundred kilobytes.
     const N_MAX: usize = 64;
 
-    fn get(&mut self, key: (usize, usize)) -> Option<&Plan> {
+    fn get(&mut self, key: Shape) -> Option<&Plan> {
         self.clock += 1;
         let (used, plan) = self.plans.get_mut(&key)?;
         *used = self.clock;
         Some(plan)
     }
 
-    fn insert(&mut self, key: (usize, usize), plan: Plan) {
+    fn insert(&mut self, key: Shape, plan: Plan) {
         if self.plans.len() >= Self::N_MAX
             && let Some(oldest) = self.plans.iter().min_by_key(|(_, (used, _))| *used).map(|(key, _)| *key)
         {

@@ -83,6 +83,12 @@ impl SamplingParams {
         check("presence_penalty", self.presence_penalty, -PENALTY_MAX, PENALTY_MAX)
     }
 
+    /// Whether the token is the one of the largest logit as the model computed it, so that no other logit need be known.
+    pub fn takes_likeliest(&self) -> bool {
+        let repeats = self.repeat_penalty != 1.0 && self.repeat_last_n > 0;
+        self.is_greedy() && !repeats && self.frequency_penalty == 0.0 && self.presence_penalty == 0.0
+    }
+
     /// Whether only the likeliest token can come out: every filter keeps that one.
     fn is_greedy(&self) -> bool {
         self.temperature == 0.0 || self.top_k == 1 || self.top_p == 0.0

@@ -1,11 +1,10 @@
-//! How long attention and the small ops take on this machine's adapter, at the sizes of an 8B model: the device's own time where it
-//! tells, else the host's.
+//! How long the ops that are not products take on this machine's adapter, at the sizes of an 8B model and of a 1B one: the device's
+//! own time where it tells, else the host's.
 #![allow(clippy::unwrap_used, reason = "a bench may fail where it stands")]
 
 use recua_compute::*;
 use std::time::{Duration, Instant};
 
-const HEADS: [usize; 3] = [32, 8, 128];
 const REPEATS: usize = 20;
 
 fn time(device: &Device, record: impl Fn(&mut Plan)) -> Duration {
@@ -24,30 +23,88 @@ fn time(device: &Device, record: impl Fn(&mut Plan)) -> Duration {
     times[3]
 }
 
-fn attention(device: &Device, n_sequences: usize, rows_each: usize, context: usize) {
-    let [n_heads, n_kv_heads, head_dim] = HEADS;
-    let pages_each = context.div_ceil(PAGE_TOKENS);
-    let n = n_sequences * rows_each;
-    let shape = [n_sequences * pages_each, n_kv_heads, PAGE_TOKENS, head_dim];
-    let cache = || device.alloc(DType::F16, &shape).unwrap();
-    let cache = KvLayer { k: cache(), v: cache() };
-    let u32s = |values: Vec<u32>, shape: &[usize]| device.upload(&values, DType::U32, shape).unwrap();
-    let positions = (0..n).map(|i| (context - rows_each + i % rows_each) as u32).collect();
-    let rows = RowMap {
-        positions: u32s(positions, &[n]),
-        sequences: u32s((0..n).map(|i| (i / rows_each) as u32).collect(), &[n]),
-        pages: u32s((0..shape[0] as u32).collect(), &[n_sequences, pages_each]),
-    };
-    let q = device.alloc(DType::F32, &[n, n_heads * head_dim]).unwrap();
-    let out = device.alloc(DType::F32, &[n, n_heads * head_dim]).unwrap();
-    let took = time(device, |plan| {
-        let (q, rows, cache, out) = (q.clone(), rows.clone(), cache.clone(), out.clone());
-        plan.attention(Attention { q, rows, cache, scale: 0.1, out }).unwrap();
-    });
+/// Halves between -1 and 1.
+fn halves(n: usize) -> Vec<u16> {
+    let bits = |i: u32| (i.wrapping_mul(0x9e37_79b9) >> 16) as u16;
+    (0..n as u32).map(|i| bits(i) & 0xbbff).collect()
+}
+
+/// A cache of sequences, and rows at their ends.
+struct World {
+    rows: RowMap,
+    cache: KvLayer,
+    q: Buffer,
+    k: Buffer,
+    out: Buffer,
+    table: Buffer,
+}
+
+impl World {
+    fn new(
+        device: &Device,
+        heads: [usize; 3],
+        n_sequences: usize,
+        rows_each: usize,
+        context: usize,
+    ) -> World {
+        let [n_heads, n_kv_heads, head_dim] = heads;
+        let pages_each = context.div_ceil(PAGE_TOKENS);
+        let n = n_sequences * rows_each;
+        let shape = [n_sequences * pages_each, n_kv_heads, PAGE_TOKENS, head_dim];
+        let values = halves(shape.iter().product());
+        let cache = || device.upload(&values, DType::F16, &shape).unwrap();
+        let u32s = |values: Vec<u32>, shape: &[usize]| device.upload(&values, DType::U32, shape).unwrap();
+        let positions = (0..n).map(|i| (context - rows_each + i % rows_each) as u32).collect();
+        let f32s = |rows: usize, columns: usize| {
+            let values: Vec<f32> = (0..rows * columns).map(|i| (i % 1021) as f32 / 511.0 - 1.0).collect();
+            device.upload(&values, DType::F32, &[rows, columns]).unwrap()
+        };
+        World {
+            rows: RowMap {
+                positions: u32s(positions, &[n]),
+                sequences: u32s((0..n).map(|i| (i / rows_each) as u32).collect(), &[n]),
+                pages: u32s((0..shape[0] as u32).collect(), &[n_sequences, pages_each]),
+            },
+            cache: KvLayer { k: cache(), v: cache() },
+            q: f32s(n, n_heads * head_dim),
+            k: f32s(n, n_kv_heads * head_dim),
+            out: device.alloc(DType::F32, &[n, n_heads * head_dim]).unwrap(),
+            table: f32s(1, context * head_dim).view(0, &[context, head_dim / 2, 2]).unwrap(),
+        }
+    }
+
+    fn attention(&self) -> Attention {
+        let (q, rows, cache) = (self.q.clone(), self.rows.clone(), self.cache.clone());
+        Attention { q, rows, cache, scale: 0.1, out: self.out.clone() }
+    }
+
+    fn rope_store(&self) -> RopeStore {
+        RopeStore {
+            q: self.q.clone(),
+            k: self.k.clone(),
+            v: self.k.clone(),
+            norm: None,
+            table: self.table.clone(),
+            style: RopeStyle::Interleaved,
+            rows: self.rows.clone(),
+            cache: self.cache.clone(),
+        }
+    }
+}
+
+fn attention(device: &Device, heads: [usize; 3], n_sequences: usize, rows_each: usize, context: usize) {
+    let [n_heads, n_kv_heads, head_dim] = heads;
+    let world = World::new(device, heads, n_sequences, rows_each, context);
+    let took = time(device, |plan| plan.attention(world.attention()).unwrap()).as_secs_f64();
+    // Each row sees on average half a row of its own pass less than the context.
+    let seen = n_sequences * rows_each * (2 * context - rows_each + 1) / 2;
     let bytes = (2 * n_sequences * context * n_kv_heads * head_dim * 2) as f64;
-    let rate = bytes / took.as_secs_f64() / 1e9;
+    let flops = (4 * seen * n_heads * head_dim) as f64;
     println!(
-        "attention {n_sequences:>3} sequences, {rows_each:>3} rows each, context {context:>5}: {took:>10.1?}, {rate:.0} GB/s"
+        "attention {n_sequences:>3} sequences x {rows_each:>3} rows, context {context:>5}, heads {heads:?}: {:>8.1} us, {:>6.0} GB/s, {:>6.1} TFLOP/s",
+        took * 1e6,
+        bytes / took / 1e9,
+        flops / took / 1e12
     );
 }
 
@@ -55,10 +112,22 @@ fn main() {
     let options = recua_wgpu::Options { allow_software: true, ..Default::default() };
     let device = recua_wgpu::open(options).unwrap();
     println!("{}: {}", device.info().name, device.info().detail);
-    for (n_sequences, rows, context) in
-        [(1, 1, 512), (1, 1, 4096), (16, 1, 512), (64, 1, 512), (64, 1, 2048), (1, 512, 512), (1, 512, 4096)]
-    {
-        attention(&device, n_sequences, rows, context);
+    // A software adapter takes minutes for all.
+    let is_short = std::env::args().any(|argument| argument == "short");
+    let contexts: &[usize] = if is_short { &[512] } else { &[128, 512, 4096] };
+    for heads in [[32, 8, 128], [32, 8, 64]] {
+        for n_sequences in [1, 4, 16, 64] {
+            for &context in contexts {
+                attention(&device, heads, n_sequences, 1, context);
+            }
+        }
+        let prompts: &[usize] = if is_short { &[512] } else { &[512, 2048, 4096] };
+        prompts.iter().for_each(|&context| attention(&device, heads, 1, 512, context));
+    }
+    for n in [1, 4, 16, 64, 512] {
+        let world = World::new(&device, [32, 8, 128], n, 1, 128);
+        let took = time(&device, |plan| plan.rope_store(world.rope_store()).unwrap());
+        println!("rope_store {n} rows: {took:.1?}");
     }
     for n in [1, 64, 512] {
         let x = device.alloc(DType::F32, &[n, 4096]).unwrap();
@@ -66,6 +135,9 @@ fn main() {
         let out = device.alloc(DType::F32, &[n, 4096]).unwrap();
         let took = time(&device, |plan| plan.rms_norm(&x, &weight, &out, 1e-5).unwrap());
         println!("rms_norm [{n}, 4096]: {took:.1?}");
+        let indexes = device.alloc(DType::U32, &[n]).unwrap();
+        let took = time(&device, |plan| plan.gather_rows(&x, &indexes, &out).unwrap());
+        println!("gather_rows [{n}, 4096]: {took:.1?}");
     }
     for n in [1, 64] {
         let x = device.alloc(DType::F32, &[n, 128_256]).unwrap();

@@ -58,6 +58,7 @@ impl Gpu {
             lock(&on_error.uncaptured).get_or_insert(error);
         }));
         let name = info.name.clone();
+        // wgpu does not tell how much memory there is.
         let info = DeviceInfo { kind: "wgpu".into(), name: name.clone(), detail, memory_bytes: None };
         let (limits, features) = (device.limits(), device.features());
         let ledger = Arc::new(Ledger::default());

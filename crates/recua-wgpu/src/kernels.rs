@@ -9,6 +9,8 @@ pub(crate) fn source(name: &str) -> Option<&'static str> {
 const SOURCES: &[(&str, &str)] = &[
     ("argmax", include_str!("kernels/argmax.wgsl")),
     ("attention", include_str!("kernels/attention.wgsl")),
+    ("attention_common", include_str!("kernels/attention_common.wgsl")),
+    ("attention_rows", include_str!("kernels/attention_rows.wgsl")),
     ("bandwidth", include_str!("kernels/bandwidth.wgsl")),
     ("copy", include_str!("kernels/copy.wgsl")),
     ("gather_rows", include_str!("kernels/gather_rows.wgsl")),

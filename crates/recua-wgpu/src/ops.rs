@@ -40,10 +40,15 @@ pub(crate) fn rms_norm(op: &RmsNorm, recorder: &mut Recorder<'_>) -> Result<()> 
     let dim = u32_of("rms_norm", "a row", op.x.n_cols())?;
     let (weight, weight_start) = Binding::read(gpu, &op.weight)?;
     let in_place = op.x.is_same(&op.out);
-    let kernel = KernelKey::new("rms_norm").define_if(in_place, "IN_PLACE");
     let xs = windows(gpu, &op.x, usize::MAX, false)?;
     for (x, out) in xs.iter().zip(windows(gpu, &op.out, usize::MAX, true)?) {
-        let args = [x.n_rows, dim, x.start, weight_start, out.start, op.eps.to_bits()];
+        // Either way has the same order of sums.
+        let starts = [dim, x.start, weight_start, out.start];
+        let is_wide = starts.iter().all(|start| start.is_multiple_of(4));
+        let [_, x_start, weight_start, out_start] = if is_wide { starts.map(|n| n / 4) } else { starts };
+        let kernel =
+            KernelKey::new("rms_norm").define_if(in_place, "IN_PLACE").define_if(is_wide, "WIDE").unchecked();
+        let args = [x.n_rows, dim, x_start, weight_start, out_start, op.eps.to_bits()];
         let groups = grid(gpu, x.n_rows.into());
         if in_place {
             recorder.dispatch(&kernel, &[weight, out.binding], words(&args), groups)?;

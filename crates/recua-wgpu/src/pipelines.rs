@@ -46,6 +46,12 @@ impl KernelKey {
         if condition { self.define(name) } else { self }
     }
 
+    /// Without checks of indexes.
+    pub(crate) fn unchecked(mut self) -> KernelKey {
+        self.unchecked = true;
+        self
+    }
+
     /// With a constant's value.
     pub(crate) fn constant(mut self, name: &'static str, value: u32) -> KernelKey {
         self.constants.push((name, value));

@@ -2,14 +2,13 @@
 
 use crate::adapter::Opened;
 use crate::gpu::{Gpu, lock};
-use crate::memory::Memory;
 use crate::record::{Recorder, Recording};
 use crate::submission::Encoded;
 use crate::user_kernel::UserKernel;
 use crate::{bandwidth, weight};
 use recua_compute::{
     Backend, Buffer, DeviceId, DeviceInfo, Encode, Error, GgmlType, Kernel, KernelArg, KernelSource, Op,
-    Plan, Result, RowMap, Storage, Submission, Weight,
+    Plan, Result, Storage, Submission, Weight,
 };
 use std::any::Any;
 use std::collections::HashMap;
@@ -28,10 +27,8 @@ impl Wgpu {
 
     /// The recording of a plan: kept, or made and kept.
     fn recording(&self, plan: &Plan) -> Result<Arc<Recording>> {
-        let mut signature = Vec::new();
-        plan.ops().iter().for_each(|op| sign(op, &mut signature));
         let recordings = &self.gpu.ledger.recordings;
-        if let Some(recording) = lock(recordings).get(&signature) {
+        if let Some(recording) = lock(recordings).get(plan.id()) {
             return Ok(recording);
         }
         let mut recording = Recording::default();
@@ -49,7 +46,7 @@ impl Wgpu {
         recording.memories.dedup();
         let recording = Arc::new(recording);
         // What is pushed out is freed after the lock is.
-        let _old = lock(recordings).insert(signature, recording.clone());
+        let _old = lock(recordings).insert(plan.id(), recording.clone());
         Ok(recording)
     }
 }
@@ -112,7 +109,9 @@ impl Backend for Wgpu {
 
     fn run(&self, plan: &Plan) -> Result<Submission> {
         let recording = self.recording(plan)?;
-        Ok(Submission::new(self.gpu.start(vec![self.gpu.encode(&recording)?])?))
+        let ahead = lock(&self.gpu.ledger.recordings).take_ahead(plan.id(), &recording);
+        let encoded = ahead.map_or_else(|| self.gpu.encode(&recording), Ok)?;
+        Ok(Submission::new(self.gpu.start(vec![encoded])?))
     }
 
     fn measure_read_bandwidth(&self) -> Result<f64> {
@@ -142,108 +141,115 @@ impl Encode for Encoder {
     }
 }
 
-/// Recordings of recent plans, by what tells plans apart.
+/// Recordings of recent plans, by [`Plan::id`].
 #[derive(Default)]
 pub(crate) struct Recordings {
-    kept: HashMap<Vec<u64>, (Arc<Recording>, u64)>,
+    kept: HashMap<u64, (Arc<Recording>, u64)>,
     /// Counts uses.
     clock: u64,
+    last: Option<Last>,
+}
+
+/// The plan that ran last. A list of commands runs once, so a plan that comes again takes a new one each time: it is made while the
+/// host waits for the one before.
+struct Last {
+    id: u64,
+    recording: Arc<Recording>,
+    /// Whether the plan before was the same. A plan that does not come again is not worth encoding ahead.
+    comes_again: bool,
+    ahead: Option<Encoded>,
 }
 
 /// Recordings that are kept: a decode step of each batch size, and some prompts.
 const KEPT_MAX: usize = 96;
 
 impl Recordings {
-    fn get(&mut self, signature: &[u64]) -> Option<Arc<Recording>> {
-        let (recording, used) = self.kept.get_mut(signature)?;
+    fn get(&mut self, id: u64) -> Option<Arc<Recording>> {
+        let (recording, used) = self.kept.get_mut(&id)?;
         self.clock += 1;
         *used = self.clock;
         Some(recording.clone())
     }
 
     /// Keeps a recording and hands back the one that has not been used for longest, if there are too many.
-    fn insert(&mut self, signature: Vec<u64>, recording: Arc<Recording>) -> Option<Arc<Recording>> {
+    fn insert(&mut self, id: u64, recording: Arc<Recording>) -> Option<Arc<Recording>> {
         self.clock += 1;
-        self.kept.insert(signature, (recording, self.clock));
+        self.kept.insert(id, (recording, self.clock));
         if self.kept.len() <= KEPT_MAX {
             return None;
         }
-        let oldest = self.kept.iter().min_by_key(|(_, (_, used))| *used).map(|(key, _)| key.clone())?;
+        let oldest = self.kept.iter().min_by_key(|(_, (_, used))| *used).map(|(id, _)| *id)?;
         self.kept.remove(&oldest).map(|(recording, _)| recording)
+    }
+
+    /// A plan is about to run: its commands, if they were encoded ahead.
+    fn take_ahead(&mut self, id: u64, recording: &Arc<Recording>) -> Option<Encoded> {
+        let last = self.last.take().filter(|last| last.id == id);
+        let comes_again = last.is_some();
+        self.last = Some(Last { id, recording: recording.clone(), comes_again, ahead: None });
+        last.and_then(|last| last.ahead)
     }
 
     /// Drops the recordings that name an allocation, which is going away.
     pub(crate) fn forget(&mut self, memory: u64) {
-        self.kept.retain(|_, (recording, _)| recording.memories.binary_search(&memory).is_err());
+        let names = |recording: &Recording| recording.memories.binary_search(&memory).is_ok();
+        self.kept.retain(|_, (recording, _)| !names(recording));
+        self.last.take_if(|last| names(&last.recording));
     }
 }
 
-/// Appends what tells an op from every other. Allocations are told apart by their ids, which are never used again.
-fn sign(op: &Op, out: &mut Vec<u64>) {
-    // The op and how many buffers follow, so that no two lists of ops read alike.
-    out.push(match op {
-        Op::Embed(_) => 1,
-        Op::RmsNorm(_) => 2,
-        Op::Matmul(o) => {
-            o.parts.iter().fold(3, |header, part| {
-                header << 2 | u64::from(part.bias.is_some()) | u64::from(part.add.is_some()) << 1
-            }) << 8
-                | 3
+impl Gpu {
+    /// Encodes the next list of commands of the plan that ran last, if it is likely to come again. For whoever is about to wait.
+    pub(crate) fn encode_ahead(&self) {
+        let found = match &lock(&self.ledger.recordings).last {
+            Some(last) if last.comes_again && last.ahead.is_none() => Some(last.recording.clone()),
+            _ => None,
+        };
+        let Some(recording) = found else { return };
+        // An error comes back when the plan runs and is encoded then.
+        let Ok(encoded) = self.encode(&recording) else { return };
+        if let Some(last) = &mut lock(&self.ledger.recordings).last
+            && Arc::ptr_eq(&last.recording, &recording)
+        {
+            last.ahead = Some(encoded);
         }
-        Op::MatmulGlu(_) => 4,
-        Op::RopeStore(_) => 5,
-        Op::Attention(_) => 6,
-        Op::GatherRows(_) => 7,
-        Op::Argmax(_) => 8,
-        Op::Copy(_) => 9,
-    });
-    let mut buffer = |b: &Buffer| {
-        out.push(Memory::of(b).map_or(0, Memory::id));
-        out.push(b.offset_bytes() as u64);
-        out.push(b.dtype() as u64 | (b.shape().len() as u64) << 8);
-        out.extend(b.shape().iter().map(|&n| n as u64));
-    };
-    let rows = |rows: &RowMap, buffer: &mut dyn FnMut(&Buffer)| {
-        [&rows.positions, &rows.sequences, &rows.pages].into_iter().for_each(buffer);
-    };
-    match op {
-        Op::Embed(o) => {
-            [&o.tokens, &o.out].into_iter().for_each(&mut buffer);
-            out.push(weight::identity(&o.table));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapter::{self, Options};
+    use recua_compute::{DType, Device, Record};
+
+    #[test]
+    fn a_device_that_is_gone_is_an_error() {
+        let options = Options { allow_software: true, ..Options::default() };
+        let Ok(opened) = adapter::open(&options) else { return };
+        let wgpu = Wgpu::new(opened).unwrap();
+        let gpu = wgpu.gpu.clone();
+        let device = Device::new(wgpu);
+        let x = device.upload(&[1.0f32; 64], DType::F32, &[1, 64]).unwrap();
+        let weight = device.upload(&[1.0f32; 64], DType::F32, &[64]).unwrap();
+        let mut plan = device.plan();
+        plan.rms_norm(&x, &weight, &x, 1e-5).unwrap();
+        // The third run's commands are encoded by now.
+        (0..2).for_each(|_| device.run(&plan).unwrap().wait().unwrap());
+        let under_way = device.run(&plan).unwrap();
+
+        gpu.device.destroy();
+        let _ = under_way.wait();
+        let lost = [
+            device.run(&plan).and_then(|submission| submission.wait()),
+            device.read_vec::<f32>(&x).map(drop),
+            device.write(&x, &[2.0f32; 64]),
+            device.alloc(DType::F32, &[64]).map(drop),
+            device.upload_weight(&[0; 256], GgmlType::F32, 1, 64).map(drop),
+            device.command_encoder().map(drop),
+            device.measure_read_bandwidth().map(drop),
+        ];
+        for (i, result) in lost.into_iter().enumerate() {
+            assert!(matches!(result, Err(Error::DeviceLost { .. })), "call {i}: {result:?}");
         }
-        Op::RmsNorm(o) => {
-            [&o.x, &o.weight, &o.out].into_iter().for_each(&mut buffer);
-            out.push(o.eps.to_bits().into());
-        }
-        Op::Matmul(o) => {
-            buffer(&o.x);
-            for part in &o.parts {
-                buffer(&part.out);
-                part.bias.iter().chain(&part.add).for_each(&mut buffer);
-            }
-            out.push(o.parts.len() as u64);
-            out.extend(o.parts.iter().map(|part| weight::identity(&part.weight)));
-        }
-        Op::MatmulGlu(o) => {
-            [&o.x, &o.out].into_iter().for_each(&mut buffer);
-            let weights = [weight::identity(&o.gate), weight::identity(&o.up)];
-            out.extend([o.activation as u64, weights[0], weights[1]]);
-        }
-        Op::RopeStore(o) => {
-            [&o.q, &o.k, &o.v, &o.table, &o.cache.k, &o.cache.v].into_iter().for_each(&mut buffer);
-            rows(&o.rows, &mut buffer);
-            let norms = o.norm.iter().flat_map(|norm| [&norm.q, &norm.k]);
-            norms.for_each(&mut buffer);
-            let eps = o.norm.as_ref().map_or(u64::MAX, |norm| norm.eps.to_bits().into());
-            out.extend([eps, o.style as u64]);
-        }
-        Op::Attention(o) => {
-            [&o.q, &o.out, &o.cache.k, &o.cache.v].into_iter().for_each(&mut buffer);
-            rows(&o.rows, &mut buffer);
-            out.push(o.scale.to_bits().into());
-        }
-        Op::GatherRows(o) => [&o.x, &o.indexes, &o.out].into_iter().for_each(&mut buffer),
-        Op::Argmax(o) => [&o.x, &o.out].into_iter().for_each(&mut buffer),
-        Op::Copy(o) => [&o.src, &o.dst].into_iter().for_each(&mut buffer),
     }
 }

@@ -1,7 +1,7 @@
 //! What is under way: commands with their receipt, which brings back the device's time and what kernels reported.
 
 use crate::gpu::{Gpu, lock};
-use crate::record::Recording;
+use crate::record::{Recording, Step};
 use crate::status::{self, Report};
 use recua_compute::{Pending, Result};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -59,20 +59,7 @@ impl Gpu {
                     end_of_pass_write_index: Some(1),
                 }),
             });
-            let mut last = std::ptr::null();
-            for step in &recording.steps {
-                let pipeline = Arc::as_ptr(&step.pipeline);
-                if pipeline != last {
-                    pass.set_pipeline(&step.pipeline.pipeline);
-                    last = pipeline;
-                }
-                pass.set_bind_group(0, &step.bind_group, &[]);
-                if !step.immediates.is_empty() {
-                    pass.set_immediates(0, &step.immediates);
-                }
-                let [x, y, z] = step.groups;
-                pass.dispatch_workgroups(x, y, z);
-            }
+            replay(&mut pass, &recording.steps);
             drop(pass);
             if let Some(receipt) = &mut receipt {
                 receipt.has_status = recording.uses_status;
@@ -92,6 +79,11 @@ impl Gpu {
         Ok(Encoded { commands, receipt })
     }
 
+    fn query_set(&self, count: u32) -> wgpu::QuerySet {
+        let descriptor = wgpu::QuerySetDescriptor { label: None, ty: wgpu::QueryType::Timestamp, count };
+        self.device.create_query_set(&descriptor)
+    }
+
     fn receipt(&self, has_times: bool) -> Receipt {
         if let Some(receipt) = lock(&self.receipts.free).pop() {
             return receipt;
@@ -102,16 +94,9 @@ impl Gpu {
         };
         let read = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
         let resolve = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
-        let query_set = || {
-            self.device.create_query_set(&wgpu::QuerySetDescriptor {
-                label: None,
-                ty: wgpu::QueryType::Timestamp,
-                count: 2,
-            })
-        };
         Receipt {
             staging: buffer(status::BYTES as u64 + TIMES_BYTES, read),
-            times: has_times.then(|| (query_set(), buffer(TIMES_BYTES, resolve))),
+            times: has_times.then(|| (self.query_set(2), buffer(TIMES_BYTES, resolve))),
             has_status: false,
         }
     }
@@ -170,6 +155,24 @@ impl Gpu {
     }
 }
 
+/// Dispatches steps one after the other.
+fn replay(pass: &mut wgpu::ComputePass<'_>, steps: &[Step]) {
+    let mut last = std::ptr::null();
+    for step in steps {
+        let pipeline = Arc::as_ptr(&step.pipeline);
+        if pipeline != last {
+            pass.set_pipeline(&step.pipeline.pipeline);
+            last = pipeline;
+        }
+        pass.set_bind_group(0, &step.bind_group, &[]);
+        if !step.immediates.is_empty() {
+            pass.set_immediates(0, &step.immediates);
+        }
+        let [x, y, z] = step.groups;
+        pass.dispatch_workgroups(x, y, z);
+    }
+}
+
 /// Work under way.
 pub(crate) struct InFlight {
     gpu: Arc<Gpu>,
@@ -207,6 +210,7 @@ impl InFlight {
 
 impl Pending for InFlight {
     fn wait(&self) -> Result<()> {
+        self.gpu.encode_ahead();
         self.gpu.wait(Some(self.index.clone()))?;
         match self.collect() {
             Some(report) => Err(report.error()),

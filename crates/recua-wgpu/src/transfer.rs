@@ -83,6 +83,7 @@ impl Gpu {
         let index = self.queue.submit([encoder.finish()]);
         self.transfers.written.store(0, Ordering::Relaxed);
         staging.map_async(wgpu::MapMode::Read, 0..size, |_| {});
+        self.encode_ahead();
         self.wait(Some(index))?;
         let mapped = staging.get_mapped_range(0..size).map_err(|e| self.lost(e.to_string()))?;
         out.copy_from_slice(&mapped[start - first..][..out.len()]);

@@ -11,7 +11,6 @@ use crate::gpu::Gpu;
 use crate::matmul;
 use crate::memory::Memory;
 use recua_compute::{Error, GgmlType, Result, Weight};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Rows of a tile.
 pub(crate) const TILE: usize = 32;
@@ -31,7 +30,6 @@ pub(crate) struct Packed {
     pub(crate) units: usize,
     /// Parts of [`PART`] columns of a row.
     pub(crate) parts: usize,
-    id: u64,
 }
 
 /// Rows of a weight that one binding holds.
@@ -47,11 +45,6 @@ impl Packed {
     pub(crate) fn of(weight: &Weight) -> Result<&Packed> {
         weight.storage_as().ok_or(Error::WrongDevice { op: "wgpu", what: "a weight" })
     }
-}
-
-/// A number that tells this weight from every other one that lives: for the cache of recordings.
-pub(crate) fn identity(weight: &Weight) -> u64 {
-    Packed::of(weight).map_or(0, |packed| packed.id)
 }
 
 /// Checks and re-lays out raw blocks, once.
@@ -80,9 +73,7 @@ pub(crate) fn upload(gpu: &Gpu, raw: &[u8], ty: GgmlType, n: usize, k: usize) ->
         send(gpu, &memory, &layout, raw, row_bytes, tile_bytes)?;
         pieces.push(Piece { memory, first: i * tiles_max * TILE, n });
     }
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    let id = NEXT.fetch_add(1, Ordering::Relaxed);
-    let packed = Packed { pieces, format, units, parts: units * layout.columns / PART, id };
+    let packed = Packed { pieces, format, units, parts: units * layout.columns / PART };
     Ok(Weight::from_storage(std::sync::Arc::new(packed), gpu.id, ty, n, k, n_bytes))
 }
 

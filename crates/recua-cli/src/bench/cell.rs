@@ -25,16 +25,17 @@ pub(super) struct Row {
     pub(super) gen_len: usize,
     /// Prompt tokens a second, all sequences together.
     pub(super) prefill_tps: f64,
-    /// Generated tokens a second, all sequences together, at the median step.
+    /// Generated tokens a second, all sequences together, at the median step: one that ends in the likeliest token of each.
     pub(super) decode_tps: f64,
     /// The median step.
     pub(super) step_ms: f64,
     /// The step's reads of weights and cache a second, as a part of the measured peak.
     pub(super) peak_fraction: f64,
+    /// The device's time, by its own clock, in that of the timed steps.
     pub(super) gpu_utilisation: Option<f64>,
     /// All device memory: weights, cache of this batch size, workspace.
     pub(super) memory_bytes: u64,
-    /// Of the first sequence's last logits.
+    /// Of the first sequence's last logits, computed again behind the timed steps.
     pub(super) logits_hash: String,
 }
 
@@ -53,16 +54,24 @@ pub(super) fn measure(
         .collect();
     let prompt_s = prefill(model, &sequences, prompt_len)?;
     let mut times = Vec::with_capacity(gen_len);
-    let mut last = Vec::new();
+    let mut device_time = None;
     for i in 0..N_WARM_UP + gen_len {
         let position = prompt_len + i;
         let step = step(&sequences, position, position + 1);
+        if i == N_WARM_UP {
+            device_time = model.device_time();
+        }
         let start = Instant::now();
-        last = model.step(&step).map_err(|e| model::failure(e, ""))?;
+        model.step_likeliest(&step).map_err(|e| model::failure(e, ""))?;
         if i >= N_WARM_UP {
             times.push(start.elapsed().as_secs_f64());
         }
     }
+    let device_time = model.device_time().zip(device_time).map(|(end, start)| end - start);
+    let gpu_utilisation = device_time.map(|time| time.as_secs_f64() / times.iter().sum::<f64>());
+    // Once more, untimed, for the logits.
+    let end = prompt_len + N_WARM_UP + gen_len;
+    let last = model.step(&step(&sequences, end - 1, end)).map_err(|e| model::failure(e, ""))?;
     let memory_bytes = model.device().allocated_bytes();
     clear(model, batch)?;
     let step_s = median(&mut times);
@@ -75,7 +84,7 @@ pub(super) fn measure(
         decode_tps: batch as f64 / step_s,
         step_ms: step_s * 1e3,
         peak_fraction: bytes as f64 / step_s / peak_bytes_per_s,
-        gpu_utilisation: None,
+        gpu_utilisation,
         memory_bytes,
         logits_hash: hash(&last[..vocab.min(last.len())]),
     })

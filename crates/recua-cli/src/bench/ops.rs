@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::Instant;
 
-use recua::compute::{Buffer, Matmul, Op, Plan, Weight};
+use recua::compute::{Buffer, Matmul, Op, Plan, Record, Weight};
 use recua::{Batch, LlamaConfig, LlamaModel, Logits};
 use serde::Serialize;
 
@@ -81,14 +81,12 @@ fn measure(model: &mut LlamaModel, n_rows: usize, depth: usize, peak_bytes_per_s
     // A real step, so that every index that the ops read is there and in range.
     fill(model, n_rows, depth)?;
     let plan = model.plan(n_rows, n_rows).map_err(failure)?;
-    let times = times(model, &plan)?;
-    (0..n_rows).try_for_each(|slot| model.kv_cache_mut().clear_batch(slot)).map_err(failure)?;
-    let total: f64 = times.iter().sum();
-    let mut rows: Vec<(Row, Vec<f64>)> = Vec::new();
-    for (op, time) in plan.ops().iter().zip(times) {
+    // The ops that do the same work, each with its place in the plan.
+    let mut groups: Vec<(Row, Vec<usize>)> = Vec::new();
+    for (i, op) in plan.ops().iter().enumerate() {
         let (name, bytes) = (name(op), moved_bytes(op, depth + 1));
-        match rows.iter_mut().find(|(row, _)| row.op == name && row.bytes == bytes) {
-            Some((_, times)) => times.push(time),
+        match groups.iter_mut().find(|(row, _)| row.op == name && row.bytes == bytes) {
+            Some((_, places)) => places.push(i),
             None => {
                 let row = Row {
                     rows: n_rows,
@@ -100,14 +98,20 @@ fn measure(model: &mut LlamaModel, n_rows: usize, depth: usize, peak_bytes_per_s
                     peak_fraction: 0.0,
                     step_fraction: 0.0,
                 };
-                rows.push((row, vec![time]));
+                groups.push((row, vec![i]));
             }
         }
     }
-    let finished = rows.into_iter().map(|(mut row, mut times)| {
-        row.count = times.len();
-        row.step_fraction = times.iter().sum::<f64>() / total;
-        let seconds = median(&mut times);
+    let places: Vec<&[usize]> = groups.iter().map(|(_, places)| &places[..]).collect();
+    let times = match device_times(model, &plan, &places)? {
+        Some(times) => times,
+        None => host_times(model, &plan, &places)?,
+    };
+    (0..n_rows).try_for_each(|slot| model.kv_cache_mut().clear_batch(slot)).map_err(failure)?;
+    let total: f64 = groups.iter().zip(&times).map(|((_, places), time)| places.len() as f64 * time).sum();
+    let finished = groups.into_iter().zip(times).map(|((mut row, places), seconds)| {
+        row.count = places.len();
+        row.step_fraction = places.len() as f64 * seconds / total;
         row.us = seconds * 1e6;
         row.bytes_per_s = row.bytes as f64 / seconds;
         row.peak_fraction = row.bytes_per_s / peak_bytes_per_s;
@@ -133,9 +137,37 @@ fn fill(model: &mut LlamaModel, n_rows: usize, depth: usize) -> Result {
     Ok(())
 }
 
-/// The median time of each op, in seconds. The ops run in the plan's order every time, so that their inputs are
-/// those of a real step and each finds the caches as a step leaves them.
-fn times(model: &LlamaModel, plan: &Plan) -> Result<Vec<f64>> {
+/// The median time of an op of each group, in seconds, by the device's own clock; `None` where it has none. The ops of a group run one
+/// after the other in one submission, as often as it takes to make its beginning and end small: starting a submission takes as long
+/// as many an op. Weights are those of every layer in turn, so that a group of large ones does not run from a cache.
+fn device_times(model: &LlamaModel, plan: &Plan, groups: &[&[usize]]) -> Result<Option<Vec<f64>>> {
+    const OPS_MIN: usize = 64;
+    let device = model.device();
+    let mut all = Vec::new();
+    for places in groups {
+        let repeats = OPS_MIN.div_ceil(places.len());
+        let mut list = device.plan();
+        for place in places.repeat(repeats) {
+            list.push(plan.ops()[place].clone()).map_err(Failure::other)?;
+        }
+        let mut times = Vec::new();
+        for run in 0..=RUNS_MIN {
+            let submission = device.run(&list).map_err(Failure::other)?;
+            submission.wait().map_err(Failure::other)?;
+            let Some(time) = submission.gpu_time() else { return Ok(None) };
+            // The first run warms up.
+            if run > 0 {
+                times.push(time.as_secs_f64() / list.ops().len() as f64);
+            }
+        }
+        all.push(median(&mut times));
+    }
+    Ok(Some(all))
+}
+
+/// The median time of an op of each group, in seconds, by the host's clock, with a submission for each op. The ops run in the plan's
+/// order every time, so that their inputs are those of a real step and each finds the caches as a step leaves them.
+fn host_times(model: &LlamaModel, plan: &Plan, groups: &[&[usize]]) -> Result<Vec<f64>> {
     let parts: Vec<Plan> = (0..plan.ops().len()).map(|i| plan.part(i, i + 1)).collect();
     for part in &parts {
         model.device().prepare(part).map_err(Failure::other)?;
@@ -155,7 +187,10 @@ fn times(model: &LlamaModel, plan: &Plan) -> Result<Vec<f64>> {
             }
         }
     }
-    Ok(all.iter_mut().map(|times| median(times)).collect())
+    let medians = all.iter_mut().map(|times| median(times)).collect::<Vec<f64>>();
+    let of_group = |places: &&[usize]| median(&mut places.iter().map(|i| medians[*i]).collect::<Vec<f64>>());
+    let times = groups.iter().map(of_group).collect();
+    Ok(times)
 }
 
 /// An op's name with what sets its cost: the same for every layer.

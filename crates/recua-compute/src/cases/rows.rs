@@ -80,7 +80,7 @@ enum Peaks {
     Few,
     /// Many largest values: the lowest index counts.
     Equal,
-    /// NaN never wins; a row of nothing else gives 0.
+    /// NaN never wins; a row of nothing else has no largest.
     NaN,
 }
 
@@ -101,14 +101,14 @@ fn argmax(device: &Device, rows: usize, cols: usize, peaks: Peaks) -> Result<Vec
         }
         let mut best: Option<usize> = None;
         for (i, value) in x.iter().enumerate() {
-            if !value.is_nan() && best.is_none_or(|best| *value > x[best]) {
+            if *value > f32::NEG_INFINITY && best.is_none_or(|best| *value > x[best]) {
                 best = Some(i);
             }
         }
-        expected.push(best.unwrap_or(0) as u32);
+        expected.push(best.map_or(u32::MAX, |best| best as u32));
     }
     let x = upload_f32(device, &x, &[rows, cols])?;
-    let out = upload_u32(device, &vec![u32::MAX; rows], &[rows])?;
+    let out = upload_u32(device, &vec![7; rows], &[rows])?;
     run(device, |plan| plan.argmax(&x, &out))?;
     Ok(vec![Measured::exact("out", &device.read_vec::<u32>(&out)?, &expected)])
 }

@@ -18,27 +18,31 @@ pub(crate) struct Pass<'a> {
     pub(crate) head: &'a Head,
 }
 
-/// Records a pass of `n_rows` rows, `n_logits_rows` of which end in logits. Without rows it is the head alone, over what the pass
-/// before left in the residual stream.
-pub(crate) fn record(
-    plan: &mut impl Record,
-    pass: &Pass<'_>,
-    n_rows: usize,
-    n_logits_rows: usize,
-) -> Result<()> {
+/// What tells the plans of one model apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Shape {
+    /// Rows of the pass. Without any it is the head alone, over what the pass before left in the residual stream.
+    pub(crate) n_rows: usize,
+    /// How many of them end in logits.
+    pub(crate) n_logits_rows: usize,
+    /// Whether these end in the likeliest tokens as well.
+    pub(crate) likeliest: bool,
+}
+
+/// Records a pass.
+pub(crate) fn record(plan: &mut impl Record, pass: &Pass<'_>, shape: Shape) -> Result<()> {
     let Pass { params: p, weights, kv_cache, workspace: w, head, .. } = *pass;
+    let Shape { n_rows, n_logits_rows, likeliest } = shape;
+    let input = w.input(n_rows, n_logits_rows)?;
     if n_rows > 0 {
-        let rows = RowMap {
-            positions: w.positions.rows(n_rows)?,
-            sequences: w.slots.rows(n_rows)?,
-            pages: kv_cache.table().clone(),
-        };
+        let rows =
+            RowMap { positions: input.positions, sequences: input.slots, pages: kv_cache.table().clone() };
         let (x, normed, glu) = (w.x.rows(n_rows)?, w.normed.rows(n_rows)?, w.glu.rows(n_rows)?);
         let (q, k, v) = (w.q.rows(n_rows)?, w.k.rows(n_rows)?, w.v.rows(n_rows)?);
         let attn = w.attn.rows(n_rows)?;
         let scale = (1.0 / (p.head_dim as f64).sqrt()) as f32;
 
-        plan.embed(&weights.token_embd, &w.tokens.rows(n_rows)?, &x)?;
+        plan.embed(&weights.token_embd, &input.tokens, &x)?;
         for (layer, cache) in weights.layers.iter().zip(kv_cache.layers()) {
             plan.rms_norm(&x, &layer.attn_norm, &normed, p.rms_eps)?;
             plan.matmul(&normed, [layer.attn_q.part(&q), layer.attn_k.part(&k), layer.attn_v.part(&v)])?;
@@ -68,9 +72,12 @@ pub(crate) fn record(
     }
     if n_logits_rows > 0 {
         let (head_x, logits) = (head.x.rows(n_logits_rows)?, head.logits.rows(n_logits_rows)?);
-        plan.gather_rows(&w.x, &head.rows.rows(n_logits_rows)?, &head_x)?;
+        plan.gather_rows(&w.x, &input.logits_rows, &head_x)?;
         plan.rms_norm(&head_x, &weights.output_norm, &head_x, p.rms_eps)?;
         plan.matmul(&head_x, [MatmulPart::new(&weights.output, &logits)])?;
+        if likeliest {
+            plan.argmax(&logits, &head.likeliest.rows(n_logits_rows)?)?;
+        }
     }
     Ok(())
 }

@@ -6,10 +6,8 @@ use recua_compute::{Buffer, DType, Device};
 
 /// What the rows of a pass flow through. `rows` is `step_tokens_max`.
 pub(crate) struct Workspace {
-    // u32 [rows]: the step's input
-    pub(crate) tokens: Buffer,
-    pub(crate) positions: Buffer,
-    pub(crate) slots: Buffer,
+    // u32 [4 * rows]: the step's input, written at once; see `Input`
+    pub(crate) input: Buffer,
     // f32 [rows, n_embd]: the residual stream, and what a norm makes of it
     pub(crate) x: Buffer,
     pub(crate) normed: Buffer,
@@ -23,14 +21,37 @@ pub(crate) struct Workspace {
     pub(crate) glu: Buffer,
 }
 
+/// A pass's input, one part behind the other, so that a step writes one piece.
+pub(crate) struct Input {
+    // u32 [n_rows]
+    pub(crate) tokens: Buffer,
+    pub(crate) positions: Buffer,
+    pub(crate) slots: Buffer,
+    // u32 [n_logits_rows]: which rows of the pass
+    pub(crate) logits_rows: Buffer,
+}
+
+impl Workspace {
+    /// Where the input of a pass of this shape lies. There are at most as many rows of logits as rows in the largest pass.
+    pub(crate) fn input(&self, n_rows: usize, n_logits_rows: usize) -> Result<Input> {
+        let part = |i: usize, n: usize| self.input.view(i * n_rows, &[n]);
+        Ok(Input {
+            tokens: part(0, n_rows)?,
+            positions: part(1, n_rows)?,
+            slots: part(2, n_rows)?,
+            logits_rows: part(3, n_logits_rows)?,
+        })
+    }
+}
+
 /// What the rows whose logits are wanted flow through. `n` is [`LlamaConfig::logits_rows`].
 pub(crate) struct Head {
-    // u32 [n]: which rows of the pass
-    pub(crate) rows: Buffer,
     // f32 [n, n_embd]
     pub(crate) x: Buffer,
     // f32 [n, vocab]
     pub(crate) logits: Buffer,
+    // u32 [n]: the likeliest tokens
+    pub(crate) likeliest: Buffer,
 }
 
 impl LlamaConfig {
@@ -43,12 +64,9 @@ impl LlamaConfig {
 impl Workspace {
     pub(crate) fn new(device: &Device, p: &ModelParams, config: &LlamaConfig) -> Result<Workspace> {
         let rows = config.step_tokens_max;
-        let u32s = || alloc(device, DType::U32, &[rows]);
         let f32s = |columns| alloc(device, DType::F32, &[rows, columns]);
         Ok(Workspace {
-            tokens: u32s()?,
-            positions: u32s()?,
-            slots: u32s()?,
+            input: alloc(device, DType::U32, &[4 * rows])?,
             x: f32s(p.n_embd)?,
             normed: f32s(p.n_embd)?,
             q: f32s(p.q_dim())?,
@@ -61,7 +79,7 @@ impl Workspace {
 
     /// What [`Workspace::new`] allocates; saturates.
     pub(crate) fn n_bytes(p: &ModelParams, config: &LlamaConfig) -> u64 {
-        let columns = [2 * p.n_embd, 2 * p.q_dim(), 2 * p.kv_dim(), p.n_ff, 3];
+        let columns = [2 * p.n_embd, 2 * p.q_dim(), 2 * p.kv_dim(), p.n_ff, 4];
         let columns = columns.iter().fold(0u64, |n, c| n.saturating_add(*c as u64));
         columns.saturating_mul(4).saturating_mul(config.step_tokens_max as u64)
     }
@@ -71,9 +89,9 @@ impl Head {
     pub(crate) fn new(device: &Device, p: &ModelParams, config: &LlamaConfig) -> Result<Head> {
         let n = config.logits_rows();
         Ok(Head {
-            rows: alloc(device, DType::U32, &[n])?,
             x: alloc(device, DType::F32, &[n, p.n_embd])?,
             logits: alloc(device, DType::F32, &[n, p.vocab])?,
+            likeliest: alloc(device, DType::U32, &[n])?,
         })
     }
 

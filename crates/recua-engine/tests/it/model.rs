@@ -44,6 +44,28 @@ fn constructors_and_defaults() {
     assert!(text(LlamaModel::from_gguf("no/such/file.gguf")).contains("no/such/file.gguf"));
 }
 
+/// On any cut into passes and any choice of rows, the device's choice is the largest of the logits that come back otherwise.
+#[test]
+fn the_likeliest_tokens_are_those_of_the_logits() {
+    for step_tokens_max in [4, 64] {
+        let config = LlamaConfig { step_tokens_max, ..config(2, 64) };
+        let mut model = load(&tiny(), config);
+        let mut batch = Batch::new();
+        batch.push_sequence(0, 0, &Random(3).tokens(9, 80), Logits::All);
+        batch.push_sequence(1, 0, &Random(4).tokens(6, 80), Logits::Last);
+        let logits = model.step(&batch).unwrap();
+        let largest = |row: &[f32]| {
+            let best = row.iter().enumerate().reduce(|best, next| if next.1 > best.1 { next } else { best });
+            best.map(|(token, _)| token as u32)
+        };
+        let expected: Vec<Option<u32>> = logits.chunks_exact(80).map(largest).collect();
+        assert_eq!(model.step_likeliest(&batch).unwrap(), expected);
+        assert_eq!(expected.len(), 10);
+    }
+    let none = load(&tiny(), config(1, 64)).step_likeliest(&Batch::new());
+    assert!(text(none).contains("empty"));
+}
+
 #[test]
 fn starts_continue_and_drop() {
     let mut model = load(&tiny(), config(3, 64));

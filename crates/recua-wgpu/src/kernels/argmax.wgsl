@@ -1,4 +1,4 @@
-// argmax: out[r] = the index of the largest x[r], the lowest one of equals; NaN never wins, and a row of NaN gives 0.
+// argmax: out[r] = the index of the largest x[r], the lowest one of equals; NONE if none is above minus infinity.
 // x: [n_rows, columns]; found: [n_rows, parts] of (value, index); out: [n_rows], x and out from their starts on.
 // One workgroup looks at one part of a row of part_columns; with several parts a thread of argmax_merge takes a row's.
 // Bound by memory: each element is read once. A maximum has the same bits in any order.
@@ -25,9 +25,21 @@ fn find(piece: u32, thread: u32) {
     let end = min(begin + args.part_columns, args.columns);
     var best = bitcast<f32>(LOWEST);
     var place = NONE;
-    for (var i = begin + thread; i < end; i += 256u) {
-        let value = x[args.x_start + row * args.columns + i];
-        if wins(value, i, best, place) {
+    let first = args.x_start + row * args.columns;
+    var i = begin + thread;
+    // Four loads are under way at once. A NaN is not larger than anything.
+    for (; i + 768u < end; i += 1024u) {
+        let four = vec4<f32>(x[first + i], x[first + i + 256u], x[first + i + 512u], x[first + i + 768u]);
+        for (var j = 0u; j < 4u; j++) {
+            if four[j] > best {
+                best = four[j];
+                place = i + 256u * j;
+            }
+        }
+    }
+    for (; i < end; i += 256u) {
+        let value = x[first + i];
+        if value > best {
             best = value;
             place = i;
         }
@@ -55,7 +67,7 @@ fn argmax(
     }
     find(piece, thread);
     if thread == 0u {
-        out[args.out_start + piece] = select(places[0], 0u, places[0] == NONE);
+        out[args.out_start + piece] = places[0];
     }
 }
 
@@ -94,5 +106,5 @@ fn argmax_merge(
             place = one.y;
         }
     }
-    out[args.out_start + row] = select(place, 0u, place == NONE);
+    out[args.out_start + row] = place;
 }

@@ -1,185 +1,47 @@
 // attention: out = softmax(scale * q . K^T) . V for every row over its own sequence, up to its own position.
-// q, out: [n_rows, n_heads * head_dim]; the cache's layout is rope_store's. SPLIT: parts [rows, n_heads, n_chunks, head_dim + 2],
-// a chunk's weighted sum of V, its largest score and its sum of weights, which attention_merge puts together.
-// One workgroup computes up to 8 queries: heads that share a KV head, times neighbouring rows of one sequence; over one chunk of 128
-// tokens (SPLIT) or over all, one after the other. Bound by reading the cache for single rows, by arithmetic for prompts.
-// A chunk has a largest score, weights and sums of its own, and chunks are merged in order from position 0, by multiply-adds that
-// are written out: a query's bits depend on nothing but itself and its sequence, split or not. (Online softmax and split KV:
-// FlashAttention-2, Flash-Decoding.) Slots behind a row's position may hold NaN: their scores are replaced, their V is not read.
-#import status
-#import row_map
-#import math
-@group(0) @binding(4) var<storage, read> q: array<f32>;
-@group(0) @binding(5) var<storage, read> k_cache: array<u32>;
-@group(0) @binding(6) var<storage, read> v_cache: array<u32>;
-@group(0) @binding(7) var<storage, read_write> out: array<f32>;
-#ifdef SPLIT
-@group(0) @binding(8) var<storage, read_write> parts: array<f32>;
-#endif
-#ifdef WINDOWS
-// A cache that one binding cannot hold: k_cache and v_cache are its first window_pages pages, these the next ones.
-@group(0) @binding(9) var<storage, read> k_cache_1: array<u32>;
-@group(0) @binding(10) var<storage, read> v_cache_1: array<u32>;
-@group(0) @binding(11) var<storage, read> k_cache_2: array<u32>;
-@group(0) @binding(12) var<storage, read> v_cache_2: array<u32>;
-@group(0) @binding(13) var<storage, read> k_cache_3: array<u32>;
-@group(0) @binding(14) var<storage, read> v_cache_3: array<u32>;
-#endif
+// q, out: [n_rows, n_heads * head_dim]; the cache's layout is rope_store's. SPLIT: parts [rows, workgroups of a row, n_chunks, 130] of
+// four queries: a chunk's weighted sum of V in the order of the threads, its largest scores and its sums of weights.
+// One workgroup computes up to four heads of one row that share a KV head, over one chunk of 128 tokens (SPLIT; attention_merge puts
+// the chunks together) or over all, one after the other. Bound by reading the cache: it is read once for all heads of a group of four.
+// Rows with a neighbour of the same sequence may be left to attention_rows: ROWS.
+#import attention_common
 
-struct Args {
-    rows: RowMap,
-    first_row: u32,
-    end_row: u32,
-    n_heads: u32,
-    n_kv_heads: u32,
-    n_pages: u32,
-    head_dim: u32,
-    scale: f32,
-    q_start: u32,
-    k_start: u32,
-    v_start: u32,
-    out_start: u32,
-    group: u32, // query heads of a KV head
-    block_heads: u32, // of which a workgroup takes so many
-    block_rows: u32,
-    n_chunks: u32,
-#ifdef WINDOWS
-    window_pages: u32,
-    k_starts: array<u32, 3>,
-    v_starts: array<u32, 3>,
-#endif
-}
-var<immediate> args: Args;
-
-const PAGE = 32u;
-const CHUNK = 128u;
-const QUERIES = 8u;
-const PARTS = CHUNK / QUERIES; // threads that look for a query's largest score
-const LOWEST = -3.4028234e38;
-override HEAD_MAX: u32 = 256u; // room for a head
-// Threads that share the tokens of a word of V.
-const SHARES_MAX = 4u;
-
-var<workgroup> queries: array<vec4<f32>, HEAD_MAX * 2u>; // [head_dim][8 queries]
-var<workgroup> weights: array<vec4<f32>, CHUNK * 2u>; // [token][8 queries]: scores, then weights
-// Where a page's KV head begins: the window it is in, and its place there in words.
-struct At { window: u32, place: u32 }
+var<workgroup> queries: array<vec4<f32>, HEAD_MAX>; // [head_dim][4 queries]
+var<workgroup> weights: array<vec4<f32>, CHUNK>; // [token][4 queries]
+var<workgroup> classes: array<vec4<f32>, RUN>;
+var<workgroup> runs: array<vec2<f32>, 1024>; // [4 quarters][2][128 tokens][2 queries]; then [8 runs][128 elements][2 queries]
 var<workgroup> pages_at: array<At, 4>;
-var<workgroup> found: array<f32, CHUNK>;
-var<workgroup> largest: array<vec4<f32>, 2>;
-var<workgroup> total: array<vec4<f32>, 2>;
-var<workgroup> shares: array<vec4<f32>, 384>;
 
-// What chunks before have come to, for four queries.
-struct Sum { largest: vec4<f32>, total: vec4<f32>, keep: vec4<f32>, take: vec4<f32> }
-
-// Takes a chunk in: sums are to become fma(sum, keep, chunk * take).
-fn merge(sum: Sum, chunk_largest: vec4<f32>, chunk_total: vec4<f32>, sees: vec4<bool>) -> Sum {
-    let m = select(sum.largest, max(sum.largest, chunk_largest), sees);
-    let keep = exp_negative(sum.largest - m);
-    let take = exp_negative(min(chunk_largest - m, vec4<f32>(0.0)));
-    let t = select(sum.total, fma(sum.total, keep, chunk_total * take), sees);
-    return Sum(m, t, keep, take);
+// The element of V that a thread has in the end.
+fn element(thread: u32) -> u32 {
+    return thread % 16u * 8u + thread / 16u;
 }
 
-fn take_in(sum: vec4<f32>, chunk: vec4<f32>, by: Sum, sees: vec4<bool>) -> vec4<f32> {
-    return select(sum, fma(sum, by.keep, chunk * by.take), sees);
+fn quarter_of(quarter: u32, token: u32) -> vec4<f32> {
+    let place = quarter * 2u * CHUNK + token;
+    return vec4<f32>(runs[place], runs[place + CHUNK]);
 }
 
-// Tokens that a row sees; none if its position is out of range.
-fn n_seen(row: u32) -> u32 {
-    let position = positions[args.rows.positions_start + row];
-    if position >= args.rows.pages_max * PAGE {
-        return 0u;
-    }
-    return position + 1u;
+fn in_order(thread: u32) -> vec2<f32> {
+    let four = ((runs[thread] + runs[thread + 128u]) + runs[thread + 256u]) + runs[thread + 384u];
+    return (((four + runs[thread + 512u]) + runs[thread + 640u]) + runs[thread + 768u]) + runs[thread + 896u];
 }
 
-fn n_seen_by(query: u32, first_row: u32, n_rows: u32) -> u32 {
-    let row = query / args.block_heads;
-    if row >= n_rows {
-        return 0u;
-    }
-    return n_seen(first_row + row);
+// Written out, here and below: compilers leave such loops as they are, and each turn would wait for its load.
+fn classes_in_order() -> vec4<f32> {
+    var sum = ((classes[0] + classes[1]) + classes[2]) + classes[3];
+    sum = (((sum + classes[4]) + classes[5]) + classes[6]) + classes[7];
+    sum = (((sum + classes[8]) + classes[9]) + classes[10]) + classes[11];
+    sum = (((sum + classes[12]) + classes[13]) + classes[14]) + classes[15];
+    return sum;
 }
 
-fn head_of(query: u32, block: u32) -> u32 {
-    let blocks = (args.group + args.block_heads - 1u) / args.block_heads;
-    return block / blocks * args.group + block % blocks * args.block_heads + query % args.block_heads;
-}
-
-// Whether a query is one: its row is in the block and its head in the group.
-fn is_query(query: u32, block: u32, n_rows: u32) -> bool {
-    let blocks = (args.group + args.block_heads - 1u) / args.block_heads;
-    let in_group = block % blocks * args.block_heads + query % args.block_heads < args.group;
-    return in_group && query / args.block_heads < n_rows;
-}
-
-fn load_query(query: u32, d: u32, block: u32, first_row: u32, n_rows: u32) -> f32 {
-    if !is_query(query, block, n_rows) {
-        return 0.0;
-    }
-    let row = first_row + query / args.block_heads;
-    return q[args.q_start + (row * args.n_heads + head_of(query, block)) * args.head_dim + d];
-}
-
-// A word of the cache; `at` is the place of the page's KV head.
-fn k_word(at: At, i: u32) -> u32 {
-#ifdef WINDOWS
-    switch at.window {
-        case 0u: { return k_cache[args.k_start + at.place + i]; }
-        case 1u: { return k_cache_1[args.k_starts[0] + at.place + i]; }
-        case 2u: { return k_cache_2[args.k_starts[1] + at.place + i]; }
-        default: { return k_cache_3[args.k_starts[2] + at.place + i]; }
-    }
-#else
-    return k_cache[args.k_start + at.place + i];
-#endif
-}
-
-fn v_word(at: At, i: u32) -> u32 {
-#ifdef WINDOWS
-    switch at.window {
-        case 0u: { return v_cache[args.v_start + at.place + i]; }
-        case 1u: { return v_cache_1[args.v_starts[0] + at.place + i]; }
-        case 2u: { return v_cache_2[args.v_starts[1] + at.place + i]; }
-        default: { return v_cache_3[args.v_starts[2] + at.place + i]; }
-    }
-#else
-    return v_cache[args.v_start + at.place + i];
-#endif
-}
-
-#ifdef CACHE_F16
-// Elements 2 * pair and 2 * pair + 1 of a token's K.
-fn load_k(at: At, pair: u32, slot: u32) -> vec2<f32> {
-    let word = k_word(at, pair * PAGE + slot);
-    return vec2<f32>(unpack2x16float(word).x, unpack2x16float(word >> 16u).x);
-}
-fn load_v(at: At, pair: u32, slot: u32) -> vec2<f32> {
-    let word = v_word(at, slot * (args.head_dim / 2u) + pair);
-    return vec2<f32>(unpack2x16float(word).x, unpack2x16float(word >> 16u).x);
-}
-fn words_of_head() -> u32 {
-    return args.head_dim / 2u;
-}
-#else
-fn load_k(at: At, pair: u32, slot: u32) -> vec2<f32> {
-    let place = 2u * pair * PAGE + slot;
-    return vec2<f32>(bitcast<f32>(k_word(at, place)), bitcast<f32>(k_word(at, place + PAGE)));
-}
-fn load_v(at: At, pair: u32, slot: u32) -> vec2<f32> {
-    let place = slot * args.head_dim + 2u * pair;
-    return vec2<f32>(bitcast<f32>(v_word(at, place)), bitcast<f32>(v_word(at, place + 1u)));
-}
-fn words_of_head() -> u32 {
-    return args.head_dim;
-}
-#endif
-
-// A pair of elements added to the scores of four queries.
-fn dot_pair(score: vec4<f32>, k: vec2<f32>, place: u32) -> vec4<f32> {
-    return fma(vec4<f32>(k.y), queries[place + 2u], fma(vec4<f32>(k.x), queries[place], score));
+fn largest_class() -> vec4<f32> {
+    let a = max(max(classes[0], classes[1]), max(classes[2], classes[3]));
+    let b = max(max(classes[4], classes[5]), max(classes[6], classes[7]));
+    let c = max(max(classes[8], classes[9]), max(classes[10], classes[11]));
+    let d = max(max(classes[12], classes[13]), max(classes[14], classes[15]));
+    return max(max(a, b), max(c, d));
 }
 
 @compute @workgroup_size(CHUNK)
@@ -187,42 +49,36 @@ fn attention(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) thread: u32,
 ) {
-    let first_row = args.first_row + group.x;
-    let block = group.y;
-    let sequence = sequences[args.rows.sequences_start + first_row];
-    // The first row of a block of rows works for all of them.
-    if first_row % args.block_rows != 0u && sequences[args.rows.sequences_start + first_row - 1u] == sequence {
-        return;
-    }
+    let row = args.first_row + group.x;
+    let sequence = sequence_of(row);
+    let n_tokens = n_seen(row);
     if sequence >= args.rows.n_sequences {
         if thread == 0u {
             report(5u, sequence, args.rows.n_sequences);
         }
         return;
     }
-    var n_rows = 1u;
-    var n_tokens = n_seen(first_row);
-    var is_bad = n_tokens == 0u;
-    loop {
-        let row = first_row + n_rows;
-        if row >= args.end_row || row % args.block_rows == 0u {
-            break;
+    if n_tokens == 0u {
+        if thread == 0u {
+            report(6u, positions[args.rows.positions_start + row], args.rows.pages_max * PAGE);
         }
-        if sequences[args.rows.sequences_start + row] != sequence {
-            break;
-        }
-        let n = n_seen(row);
-        is_bad = is_bad || n == 0u;
-        n_tokens = max(n_tokens, n);
-        n_rows++;
+        return;
     }
-    if is_bad && thread == 0u {
-        for (var row = first_row; row < first_row + n_rows; row++) {
-            if n_seen(row) == 0u {
-                report(6u, positions[args.rows.positions_start + row], args.rows.pages_max * PAGE);
-            }
-        }
+#ifdef ROWS
+    let place_in_block = row % args.block_rows;
+    if place_in_block > 0u && row > args.first_row && sequence_of(row - 1u) == sequence {
+        return;
     }
+    if place_in_block + 1u < args.block_rows && row + 1u < args.end_row && sequence_of(row + 1u) == sequence {
+        return;
+    }
+#endif
+    let block = group.y / dim_parts();
+    let dim_part = group.y % dim_parts();
+    let kv_head = block / blocks_of_head();
+    let first_in_group = block % blocks_of_head() * args.block_heads;
+    let n_queries = min(args.block_heads, args.group - first_in_group);
+    let first_head = kv_head * args.group + first_in_group;
 #ifdef SPLIT
     let first_chunk = group.z;
     let end_chunk = min(first_chunk + 1u, (n_tokens + CHUNK - 1u) / CHUNK);
@@ -233,278 +89,220 @@ fn attention(
     let first_chunk = 0u;
     let end_chunk = (n_tokens + CHUNK - 1u) / CHUNK;
 #endif
-    let blocks = (args.group + args.block_heads - 1u) / args.block_heads;
-    let kv_head = block / blocks;
-    let pairs = args.head_dim / 2u;
-    let is_wide = n_rows * args.block_heads > 4u;
-
-    for (var i = thread; i < args.head_dim * 2u; i += CHUNK) {
-        let first = i % 2u * 4u;
-        let d = i / 2u;
-        queries[i] = vec4<f32>(
-            load_query(first, d, block, first_row, n_rows),
-            load_query(first + 1u, d, block, first_row, n_rows),
-            load_query(first + 2u, d, block, first_row, n_rows),
-            load_query(first + 3u, d, block, first_row, n_rows),
+    let n_units = (args.head_dim + 7u) / 8u;
+    let q_first = args.q_start + (row * args.n_heads + first_head) * args.head_dim;
+    for (var d = thread; d < n_units * 8u; d += CHUNK) {
+        // Queries that are not there repeat the last, and are not stored.
+        let place = q_first + min(d, args.head_dim - 1u);
+        let four = vec4<f32>(
+            q[place],
+            q[place + min(1u, n_queries - 1u) * args.head_dim],
+            q[place + min(2u, n_queries - 1u) * args.head_dim],
+            q[place + (n_queries - 1u) * args.head_dim],
         );
+        queries[d] = select(vec4<f32>(0.0), four, vec4<bool>(d < args.head_dim));
     }
-    let seen_0 = vec4<u32>(
-        n_seen_by(0u, first_row, n_rows),
-        n_seen_by(1u, first_row, n_rows),
-        n_seen_by(2u, first_row, n_rows),
-        n_seen_by(3u, first_row, n_rows),
-    );
-    let seen_1 = vec4<u32>(
-        n_seen_by(4u, first_row, n_rows),
-        n_seen_by(5u, first_row, n_rows),
-        n_seen_by(6u, first_row, n_rows),
-        n_seen_by(7u, first_row, n_rows),
-    );
 
-    // In the weighted sum a thread has one pair of elements and one share of the tokens.
-    let n_shares = min(CHUNK / pairs, SHARES_MAX);
-    let pair = thread % pairs;
-    let share = thread / pairs;
-    var sum_0 = Sum(vec4<f32>(LOWEST), vec4<f32>(0.0), vec4<f32>(0.0), vec4<f32>(0.0));
-    var sum_1 = sum_0;
-    // Elements 2 * pair and 2 * pair + 1 of queries 0 to 3 and 4 to 7.
-    var even_0 = vec4<f32>(0.0);
-    var even_1 = vec4<f32>(0.0);
-    var odd_0 = vec4<f32>(0.0);
-    var odd_1 = vec4<f32>(0.0);
+    // In the weighted sum a thread has a unit of V and a run of tokens.
+    let unit = dim_part * 16u + thread % 16u;
+    let run = thread / 16u;
+    var sum = nothing();
+    var value = vec4<f32>(0.0);
+    let all = vec4<bool>(true);
 
     for (var chunk = first_chunk; chunk < end_chunk; chunk++) {
         let first_token = chunk * CHUNK;
         let chunk_tokens = min(n_tokens - first_token, CHUNK);
-        if thread < 4u && thread * PAGE < chunk_tokens {
-            var page = pages[args.rows.pages_start + sequence * args.rows.pages_max + chunk * 4u + thread];
-            if page >= args.n_pages {
-                report(7u, page, args.n_pages);
-                page = 0u;
-            }
-            var window = 0u;
-#ifdef WINDOWS
-            window = page / args.window_pages;
-            page = page % args.window_pages;
-#endif
-            pages_at[thread] = At(window, (page * args.n_kv_heads + kv_head) * PAGE * words_of_head());
+        // Pages that are not there repeat the first, and their scores are replaced.
+        if thread < 4u {
+            let page = select(0u, thread, thread * PAGE < chunk_tokens);
+            pages_at[thread] = page_at(sequence, chunk * 4u + page, kv_head);
         }
         workgroupBarrier();
 
-        // Scores: a thread is a token.
-        var score_0 = vec4<f32>(0.0);
-        var score_1 = vec4<f32>(0.0);
-        if thread < chunk_tokens {
-            let at = pages_at[thread / PAGE];
-            let slot = thread % PAGE;
-            // Four loads are under way at once.
-            var i = 0u;
-            for (; i + 4u <= pairs; i += 4u) {
-                let a = load_k(at, i, slot);
-                let b = load_k(at, i + 1u, slot);
-                let c = load_k(at, i + 2u, slot);
-                let d = load_k(at, i + 3u, slot);
-                score_0 = dot_pair(dot_pair(score_0, a, 4u * i), b, 4u * i + 4u);
-                score_0 = dot_pair(dot_pair(score_0, c, 4u * i + 8u), d, 4u * i + 12u);
-                if is_wide {
-                    score_1 = dot_pair(dot_pair(score_1, a, 4u * i + 1u), b, 4u * i + 5u);
-                    score_1 = dot_pair(dot_pair(score_1, c, 4u * i + 9u), d, 4u * i + 13u);
-                }
+        // Scores: a thread has a quarter of the elements of the tokens lane, lane + 32, lane + 64 and lane + 96. So each query that is
+        // read from workgroup memory serves four tokens. Eight loads are under way at once.
+        {
+            let lane = thread % 32u;
+            let quarter = thread / 32u;
+            let end = (quarter + 1u) * n_units / 4u;
+            let at_0 = pages_at[0];
+            let at_1 = pages_at[1];
+            let at_2 = pages_at[2];
+            let at_3 = pages_at[3];
+            var s_0 = vec4<f32>(0.0);
+            var s_1 = vec4<f32>(0.0);
+            var s_2 = vec4<f32>(0.0);
+            var s_3 = vec4<f32>(0.0);
+            var i = quarter * n_units / 4u;
+            for (; i + 2u <= end; i += 2u) {
+                let k_00 = load_k(at_0, i, lane);
+                let k_10 = load_k(at_1, i, lane);
+                let k_20 = load_k(at_2, i, lane);
+                let k_30 = load_k(at_3, i, lane);
+                let k_01 = load_k(at_0, i + 1u, lane);
+                let k_11 = load_k(at_1, i + 1u, lane);
+                let k_21 = load_k(at_2, i + 1u, lane);
+                let k_31 = load_k(at_3, i + 1u, lane);
+                s_0 = dot_unit(s_0, k_00, 8u * i);
+                s_1 = dot_unit(s_1, k_10, 8u * i);
+                s_2 = dot_unit(s_2, k_20, 8u * i);
+                s_3 = dot_unit(s_3, k_30, 8u * i);
+                s_0 = dot_unit(s_0, k_01, 8u * i + 8u);
+                s_1 = dot_unit(s_1, k_11, 8u * i + 8u);
+                s_2 = dot_unit(s_2, k_21, 8u * i + 8u);
+                s_3 = dot_unit(s_3, k_31, 8u * i + 8u);
             }
-            for (; i < pairs; i++) {
-                let k = load_k(at, i, slot);
-                score_0 = dot_pair(score_0, k, 4u * i);
-                score_1 = dot_pair(score_1, k, 4u * i + 1u);
+            if i < end {
+                s_0 = dot_unit(s_0, load_k(at_0, i, lane), 8u * i);
+                s_1 = dot_unit(s_1, load_k(at_1, i, lane), 8u * i);
+                s_2 = dot_unit(s_2, load_k(at_2, i, lane), 8u * i);
+                s_3 = dot_unit(s_3, load_k(at_3, i, lane), 8u * i);
             }
-        }
-        let token = vec4<u32>(first_token + thread);
-        weights[2u * thread] = select(vec4<f32>(LOWEST), score_0 * args.scale, token < seen_0);
-        weights[2u * thread + 1u] = select(vec4<f32>(LOWEST), score_1 * args.scale, token < seen_1);
-        workgroupBarrier();
-
-        // Weights: a query has 16 threads, a thread every 16th token.
-        let query = thread / PARTS;
-        let part = thread % PARTS;
-        let quad = query / 4u;
-        let lane = query % 4u;
-        var m = LOWEST;
-        for (var i = part; i < CHUNK; i += PARTS) {
-            m = max(m, weights[2u * i + quad][lane]);
-        }
-        found[thread] = m;
-        workgroupBarrier();
-        m = LOWEST;
-        for (var i = 0u; i < PARTS; i++) {
-            m = max(m, found[query * PARTS + i]);
-        }
-        var t = 0.0;
-        for (var i = part; i < CHUNK; i += 4u * PARTS) {
-            let place = 2u * i + quad;
-            let score = vec4<f32>(
-                weights[place][lane],
-                weights[place + 2u * PARTS][lane],
-                weights[place + 4u * PARTS][lane],
-                weights[place + 6u * PARTS][lane],
-            );
-            // A score that was replaced is far below m, unless all are.
-            let weight = select(exp_negative(score - m), vec4<f32>(0.0), score == vec4<f32>(LOWEST));
-            weights[place][lane] = weight.x;
-            weights[place + 2u * PARTS][lane] = weight.y;
-            weights[place + 4u * PARTS][lane] = weight.z;
-            weights[place + 6u * PARTS][lane] = weight.w;
-            t += (weight.x + weight.y) + (weight.z + weight.w);
+            let line = quarter * 2u * CHUNK + lane;
+            runs[line] = s_0.xy;
+            runs[line + 32u] = s_1.xy;
+            runs[line + 64u] = s_2.xy;
+            runs[line + 96u] = s_3.xy;
+            runs[line + 128u] = s_0.zw;
+            runs[line + 160u] = s_1.zw;
+            runs[line + 192u] = s_2.zw;
+            runs[line + 224u] = s_3.zw;
         }
         workgroupBarrier();
-        found[thread] = t;
-        if part == 0u {
-            largest[quad][lane] = m;
+        var score = quarter_of(0u, thread) + quarter_of(1u, thread);
+        score = (score + quarter_of(2u, thread)) + quarter_of(3u, thread);
+        score = select(vec4<f32>(LOWEST), score * args.scale, vec4<bool>(thread < chunk_tokens));
+        weights[thread] = score;
+        workgroupBarrier();
+        if thread < RUN {
+            let a = max(weights[thread], weights[thread + 16u]);
+            let b = max(weights[thread + 32u], weights[thread + 48u]);
+            let c = max(weights[thread + 64u], weights[thread + 80u]);
+            let d = max(weights[thread + 96u], weights[thread + 112u]);
+            classes[thread] = max(max(a, b), max(c, d));
         }
         workgroupBarrier();
-        if part == 0u {
-            for (var i = 1u; i < PARTS; i++) {
-                t += found[query * PARTS + i];
-            }
-            total[quad][lane] = t;
+        let largest = largest_class();
+        let weight = weight_of(weights[thread], largest);
+        weights[thread] = weight;
+        workgroupBarrier();
+        if thread < RUN {
+            let t = ((weights[thread] + weights[thread + 16u]) + weights[thread + 32u]) + weights[thread + 48u];
+            let u = ((t + weights[thread + 64u]) + weights[thread + 80u]) + weights[thread + 96u];
+            classes[thread] = u + weights[thread + 112u];
         }
 
         // The weighted sum of V.
-        var e_0 = vec4<f32>(0.0);
-        var e_1 = vec4<f32>(0.0);
-        var o_0 = vec4<f32>(0.0);
-        var o_1 = vec4<f32>(0.0);
-        if share < n_shares {
-            var i = share;
-            for (; i + 3u * n_shares < chunk_tokens; i += 4u * n_shares) {
-                let t_1 = i + n_shares;
-                let t_2 = i + 2u * n_shares;
-                let t_3 = i + 3u * n_shares;
-                let a = load_v(pages_at[i / PAGE], pair, i % PAGE);
-                let b = load_v(pages_at[t_1 / PAGE], pair, t_1 % PAGE);
-                let c = load_v(pages_at[t_2 / PAGE], pair, t_2 % PAGE);
-                let d = load_v(pages_at[t_3 / PAGE], pair, t_3 % PAGE);
-                e_0 = fma(vec4<f32>(b.x), weights[2u * t_1], fma(vec4<f32>(a.x), weights[2u * i], e_0));
-                o_0 = fma(vec4<f32>(b.y), weights[2u * t_1], fma(vec4<f32>(a.y), weights[2u * i], o_0));
-                e_0 = fma(vec4<f32>(d.x), weights[2u * t_3], fma(vec4<f32>(c.x), weights[2u * t_2], e_0));
-                o_0 = fma(vec4<f32>(d.y), weights[2u * t_3], fma(vec4<f32>(c.y), weights[2u * t_2], o_0));
-                if is_wide {
-                    let w_0 = weights[2u * i + 1u];
-                    let w_1 = weights[2u * t_1 + 1u];
-                    let w_2 = weights[2u * t_2 + 1u];
-                    let w_3 = weights[2u * t_3 + 1u];
-                    e_1 = fma(vec4<f32>(b.x), w_1, fma(vec4<f32>(a.x), w_0, e_1));
-                    o_1 = fma(vec4<f32>(b.y), w_1, fma(vec4<f32>(a.y), w_0, o_1));
-                    e_1 = fma(vec4<f32>(d.x), w_3, fma(vec4<f32>(c.x), w_2, e_1));
-                    o_1 = fma(vec4<f32>(d.y), w_3, fma(vec4<f32>(c.y), w_2, o_1));
-                }
+        var eight = no_sum();
+        let first = run * RUN;
+        if unit < n_units && first < chunk_tokens {
+            let at = pages_at[first / PAGE];
+            let slot = first % PAGE;
+            let n = min(chunk_tokens - first, RUN);
+            var i = 0u;
+            for (; i + 8u <= n; i += 8u) {
+                let v_0 = load_v(at, unit, slot + i);
+                let v_1 = load_v(at, unit, slot + i + 1u);
+                let v_2 = load_v(at, unit, slot + i + 2u);
+                let v_3 = load_v(at, unit, slot + i + 3u);
+                let v_4 = load_v(at, unit, slot + i + 4u);
+                let v_5 = load_v(at, unit, slot + i + 5u);
+                let v_6 = load_v(at, unit, slot + i + 6u);
+                let v_7 = load_v(at, unit, slot + i + 7u);
+                eight = weigh(eight, v_0, weights[first + i]);
+                eight = weigh(eight, v_1, weights[first + i + 1u]);
+                eight = weigh(eight, v_2, weights[first + i + 2u]);
+                eight = weigh(eight, v_3, weights[first + i + 3u]);
+                eight = weigh(eight, v_4, weights[first + i + 4u]);
+                eight = weigh(eight, v_5, weights[first + i + 5u]);
+                eight = weigh(eight, v_6, weights[first + i + 6u]);
+                eight = weigh(eight, v_7, weights[first + i + 7u]);
             }
-            for (; i < chunk_tokens; i += n_shares) {
-                let v = load_v(pages_at[i / PAGE], pair, i % PAGE);
-                let w_0 = weights[2u * i];
-                let w_1 = weights[2u * i + 1u];
-                e_0 = fma(vec4<f32>(v.x), w_0, e_0);
-                e_1 = fma(vec4<f32>(v.x), w_1, e_1);
-                o_0 = fma(vec4<f32>(v.y), w_0, o_0);
-                o_1 = fma(vec4<f32>(v.y), w_1, o_1);
-            }
-            if share > 0u {
-                let place = ((share - 1u) * pairs + pair) * 4u;
-                shares[place] = e_0;
-                shares[place + 1u] = e_1;
-                shares[place + 2u] = o_0;
-                shares[place + 3u] = o_1;
+            for (; i < n; i++) {
+                eight = weigh(eight, load_v(at, unit, slot + i), weights[first + i]);
             }
         }
+        // The runs in order, for two queries at a time: thread 16 * i + j has element i of unit j.
+        let line = run * CHUNK + thread % 16u;
+        runs[line] = eight.e_0.xy;
+        runs[line + 16u] = eight.e_1.xy;
+        runs[line + 32u] = eight.e_2.xy;
+        runs[line + 48u] = eight.e_3.xy;
+        runs[line + 64u] = eight.e_4.xy;
+        runs[line + 80u] = eight.e_5.xy;
+        runs[line + 96u] = eight.e_6.xy;
+        runs[line + 112u] = eight.e_7.xy;
         workgroupBarrier();
-        if share == 0u {
-            for (var i = 1u; i < n_shares; i++) {
-                let place = ((i - 1u) * pairs + pair) * 4u;
-                e_0 += shares[place];
-                e_1 += shares[place + 1u];
-                o_0 += shares[place + 2u];
-                o_1 += shares[place + 3u];
-            }
+        let two = in_order(thread);
+        let total = classes_in_order();
+        workgroupBarrier();
+        runs[line] = eight.e_0.zw;
+        runs[line + 16u] = eight.e_1.zw;
+        runs[line + 32u] = eight.e_2.zw;
+        runs[line + 48u] = eight.e_3.zw;
+        runs[line + 64u] = eight.e_4.zw;
+        runs[line + 80u] = eight.e_5.zw;
+        runs[line + 96u] = eight.e_6.zw;
+        runs[line + 112u] = eight.e_7.zw;
+        workgroupBarrier();
+        let chunk_value = vec4<f32>(two, in_order(thread));
 #ifdef SPLIT
-            let offset = (group.x * args.n_heads * args.n_chunks + chunk) * (args.head_dim + 2u);
-            for (var i = 0u; i < QUERIES; i++) {
-                if is_query(i, block, n_rows) && n_seen_by(i, first_row, n_rows) > first_token {
-                    let row = i / args.block_heads;
-                    let line = row * args.n_heads + head_of(i, block);
-                    let place = offset + line * args.n_chunks * (args.head_dim + 2u);
-                    parts[place + 2u * pair] = select(e_0, e_1, i >= 4u)[i % 4u];
-                    parts[place + 2u * pair + 1u] = select(o_0, o_1, i >= 4u)[i % 4u];
-                    if thread == 0u {
-                        parts[place + args.head_dim] = largest[i / 4u][i % 4u];
-                        parts[place + args.head_dim + 1u] = total[i / 4u][i % 4u];
-                    }
-                }
-            }
-#else
-            let sees_0 = seen_0 > vec4<u32>(first_token);
-            let sees_1 = seen_1 > vec4<u32>(first_token);
-            sum_0 = merge(sum_0, largest[0], total[0], sees_0);
-            sum_1 = merge(sum_1, largest[1], total[1], sees_1);
-            even_0 = take_in(even_0, e_0, sum_0, sees_0);
-            even_1 = take_in(even_1, e_1, sum_1, sees_1);
-            odd_0 = take_in(odd_0, o_0, sum_0, sees_0);
-            odd_1 = take_in(odd_1, o_1, sum_1, sees_1);
-#endif
+        let workgroups = args.n_kv_heads * blocks_of_head() * dim_parts();
+        let place = ((group.x * workgroups + group.y) * args.n_chunks + chunk) * 130u;
+        parts[place + thread] = chunk_value;
+        if thread == 0u {
+            parts[place + 128u] = largest;
+            parts[place + 129u] = total;
         }
-        workgroupBarrier();
+#else
+        sum = merge(sum, largest, total, all);
+        value = take_in(value, chunk_value, sum, all);
+#endif
     }
 
 #ifdef SPLIT
 #else
-    if share == 0u {
-        for (var i = 0u; i < QUERIES; i++) {
-            if is_query(i, block, n_rows) && n_seen_by(i, first_row, n_rows) > 0u {
-                let factor = 1.0 / select(sum_0.total, sum_1.total, i >= 4u)[i % 4u];
-                let row = first_row + i / args.block_heads;
-                let place = args.out_start + (row * args.n_heads + head_of(i, block)) * args.head_dim;
-                out[place + 2u * pair] = select(even_0, even_1, i >= 4u)[i % 4u] * factor;
-                out[place + 2u * pair + 1u] = select(odd_0, odd_1, i >= 4u)[i % 4u] * factor;
-            }
+    let d = dim_part * 128u + element(thread);
+    if d < args.head_dim {
+        let result = value * (vec4<f32>(1.0) / sum.total);
+        let place = args.out_start + (row * args.n_heads + first_head) * args.head_dim + d;
+        for (var i = 0u; i < n_queries; i++) {
+            out[place + i * args.head_dim] = result[i];
         }
     }
 #endif
 }
 
+fn dot_unit(score: vec4<f32>, k: Unit, d: u32) -> vec4<f32> {
+    let half = dot_four(score, low(k), queries[d], queries[d + 1u], queries[d + 2u], queries[d + 3u]);
+    return dot_four(half, high(k), queries[d + 4u], queries[d + 5u], queries[d + 6u], queries[d + 7u]);
+}
+
 #ifdef SPLIT
-// One workgroup puts the chunks of one head of one row together.
-@compute @workgroup_size(64)
+// One workgroup puts together the chunks of what one workgroup of attention has computed.
+@compute @workgroup_size(CHUNK)
 fn attention_merge(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) thread: u32,
 ) {
     let row = args.first_row + group.x;
-    if sequences[args.rows.sequences_start + row] >= args.rows.n_sequences {
-        return;
-    }
     let n_tokens = n_seen(row);
-    if n_tokens == 0u {
+    if sequence_of(row) >= args.rows.n_sequences || n_tokens == 0u {
         return;
     }
-    let line = args.head_dim + 2u;
-    let first = (group.x * args.n_heads + group.y) * args.n_chunks * line;
-    let all = vec4<bool>(true);
-    var sum = Sum(vec4<f32>(LOWEST), vec4<f32>(0.0), vec4<f32>(0.0), vec4<f32>(0.0));
-    // Elements thread, thread + 64, thread + 128 and thread + 192; those behind the head are not stored.
-    var values = vec4<f32>(0.0);
-    let last = args.head_dim - 1u;
-    let d = min(vec4<u32>(thread, thread + 64u, thread + 128u, thread + 192u), vec4<u32>(last));
-    for (var chunk = 0u; chunk * CHUNK < n_tokens; chunk++) {
-        let place = first + chunk * line;
-        let chunk_largest = vec4<f32>(parts[place + args.head_dim]);
-        let chunk_total = vec4<f32>(parts[place + args.head_dim + 1u]);
-        let chunk_values =
-            vec4<f32>(parts[place + d.x], parts[place + d.y], parts[place + d.z], parts[place + d.w]);
-        sum = merge(sum, chunk_largest, chunk_total, all);
-        values = take_in(values, chunk_values, sum, all);
-    }
-    let place = args.out_start + (row * args.n_heads + group.y) * args.head_dim;
-    let factor = 1.0 / sum.total.x;
-    for (var i = 0u; i < 4u; i++) {
-        if thread + 64u * i < args.head_dim {
-            out[place + thread + 64u * i] = values[i] * factor;
+    let block = group.y / dim_parts();
+    let first_in_group = block % blocks_of_head() * args.block_heads;
+    let first_head = block / blocks_of_head() * args.group + first_in_group;
+    let n_queries = min(args.block_heads, args.group - first_in_group);
+    let workgroups = args.n_kv_heads * blocks_of_head() * dim_parts();
+    let first = (group.x * workgroups + group.y) * args.n_chunks * 130u;
+    let result = merged(first, 130u, (n_tokens + CHUNK - 1u) / CHUNK, thread);
+    let d = group.y % dim_parts() * 128u + element(thread);
+    if d < args.head_dim {
+        let place = args.out_start + (row * args.n_heads + first_head) * args.head_dim + d;
+        for (var i = 0u; i < n_queries; i++) {
+            out[place + i * args.head_dim] = result[i];
         }
     }
 }

@@ -1,28 +1,100 @@
 // rms_norm: out[r] = x[r] / sqrt(mean(x[r]^2) + eps) * weight.
-// weight: [dim]; out, x: [n_rows, dim], each from its start on; IN_PLACE: x is out.
-// One workgroup computes one row. Bound by memory: a row is read twice (the second time from a cache) and written once.
-// The sum of squares has one tree: element i goes to thread i mod 256, which sums in order, and the threads are added by halves.
+// weight: [dim]; out, x: [n_rows, dim], each from its start on; IN_PLACE: x is out; WIDE: rows and starts of whole vectors of four.
+// One workgroup computes one row. Bound by latency: a row is read once, if it has no more than 4096 elements, and all at once.
+// The sum of squares has one tree: four neighbours go to a thread, every 256th four to the same, which sums in order; then the threads
+// are added by halves.
+#ifdef WIDE
+@group(0) @binding(0) var<storage, read> weight: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read_write> out: array<vec4<f32>>;
+#ifdef IN_PLACE
+#else
+@group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;
+#endif
+#else
 @group(0) @binding(0) var<storage, read> weight: array<f32>;
 @group(0) @binding(1) var<storage, read_write> out: array<f32>;
 #ifdef IN_PLACE
 #else
 @group(0) @binding(2) var<storage, read> x: array<f32>;
 #endif
+#endif
 
 struct Args { n_rows: u32, dim: u32, x_start: u32, weight_start: u32, out_start: u32, eps: f32 }
 var<immediate> args: Args;
 
-var<workgroup> sums: array<f32, 256>;
+const THREADS = 256u;
 
-fn load(i: u32) -> f32 {
+var<workgroup> sums: array<f32, THREADS>;
+
 #ifdef IN_PLACE
-    return out[i];
+#ifdef WIDE
+fn load(i: u32) -> vec4<f32> {
 #else
-    return x[i];
+fn load(i: u32) -> f32 {
 #endif
+    return out[i];
+}
+#else
+#ifdef WIDE
+fn load(i: u32) -> vec4<f32> {
+#else
+fn load(i: u32) -> f32 {
+#endif
+    return x[i];
+}
+#endif
+
+#ifdef WIDE
+// Four i of a row of x and of the weight; starts are in vectors.
+fn four_of(row: u32, i: u32) -> vec4<f32> {
+    return load(args.x_start + row * (args.dim / 4u) + i);
+}
+fn weight_of(i: u32) -> vec4<f32> {
+    return weight[args.weight_start + i];
+}
+fn store(row: u32, i: u32, value: vec4<f32>) {
+    out[args.out_start + row * (args.dim / 4u) + i] = value;
+}
+#else
+// Zeros behind the row.
+fn four_of(row: u32, i: u32) -> vec4<f32> {
+    var four = vec4<f32>(0.0);
+    for (var j = 0u; j < 4u; j++) {
+        if 4u * i + j < args.dim {
+            four[j] = load(args.x_start + row * args.dim + 4u * i + j);
+        }
+    }
+    return four;
+}
+fn weight_of(i: u32) -> vec4<f32> {
+    var four = vec4<f32>(0.0);
+    for (var j = 0u; j < 4u; j++) {
+        if 4u * i + j < args.dim {
+            four[j] = weight[args.weight_start + 4u * i + j];
+        }
+    }
+    return four;
+}
+fn store(row: u32, i: u32, value: vec4<f32>) {
+    for (var j = 0u; j < 4u; j++) {
+        if 4u * i + j < args.dim {
+            out[args.out_start + row * args.dim + 4u * i + j] = value[j];
+        }
+    }
+}
+#endif
+
+// One that is not there adds nothing to the sum.
+fn four_or_none(row: u32, i: u32, fours: u32) -> vec4<f32> {
+    return select(vec4<f32>(0.0), four_of(row, min(i, fours - 1u)), vec4<bool>(i < fours));
 }
 
-@compute @workgroup_size(256)
+fn add_squares(sum: f32, four: vec4<f32>) -> f32 {
+    let two = fma(four.y, four.y, fma(four.x, four.x, sum));
+    return fma(four.w, four.w, fma(four.z, four.z, two));
+}
+
+@compute @workgroup_size(THREADS)
 fn rms_norm(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
@@ -32,14 +104,26 @@ fn rms_norm(
     if row >= args.n_rows {
         return;
     }
-    let first = args.x_start + row * args.dim;
-    var sum = 0.0;
-    for (var i = thread; i < args.dim; i += 256u) {
-        let value = load(first + i);
-        sum = fma(value, value, sum);
+    let fours = (args.dim + 3u) / 4u;
+    // Written out: compilers leave such loops as they are, and each turn would wait for its loads.
+    let i_0 = thread;
+    let i_1 = thread + THREADS;
+    let i_2 = thread + 2u * THREADS;
+    let i_3 = thread + 3u * THREADS;
+    let x_0 = four_or_none(row, i_0, fours);
+    let x_1 = four_or_none(row, i_1, fours);
+    let x_2 = four_or_none(row, i_2, fours);
+    let x_3 = four_or_none(row, i_3, fours);
+    let weight_0 = weight_of(min(i_0, fours - 1u));
+    let weight_1 = weight_of(min(i_1, fours - 1u));
+    let weight_2 = weight_of(min(i_2, fours - 1u));
+    let weight_3 = weight_of(min(i_3, fours - 1u));
+    var sum = add_squares(add_squares(add_squares(add_squares(0.0, x_0), x_1), x_2), x_3);
+    for (var i = thread + 4u * THREADS; i < fours; i += THREADS) {
+        sum = add_squares(sum, four_of(row, i));
     }
     sums[thread] = sum;
-    for (var half = 128u; half > 0u; half /= 2u) {
+    for (var half = THREADS / 2u; half > 0u; half /= 2u) {
         workgroupBarrier();
         if thread < half {
             sums[thread] += sums[thread + half];
@@ -47,8 +131,19 @@ fn rms_norm(
     }
     workgroupBarrier();
     let scale = 1.0 / sqrt(sums[0] / f32(args.dim) + args.eps);
-    let out_first = args.out_start + row * args.dim;
-    for (var i = thread; i < args.dim; i += 256u) {
-        out[out_first + i] = load(first + i) * scale * weight[args.weight_start + i];
+    if i_0 < fours {
+        store(row, i_0, x_0 * scale * weight_0);
+    }
+    if i_1 < fours {
+        store(row, i_1, x_1 * scale * weight_1);
+    }
+    if i_2 < fours {
+        store(row, i_2, x_2 * scale * weight_2);
+    }
+    if i_3 < fours {
+        store(row, i_3, x_3 * scale * weight_3);
+    }
+    for (var i = thread + 4u * THREADS; i < fours; i += THREADS) {
+        store(row, i, four_of(row, i) * scale * weight_of(i));
     }
 }

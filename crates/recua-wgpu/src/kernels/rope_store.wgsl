@@ -1,17 +1,24 @@
 // rope_store: rotates q in place; rotates k, and writes it and v into the row's slot of the cache. HEAD_NORM: an RMS norm of each
 // head of q and k before that.
 // q: [n_rows, n_heads * head_dim]; k, v: [n_rows, n_kv_heads * head_dim]; table: [positions_max, pairs] of (cosine, sine).
-// Inside a page this device keeps, for each KV head, K as words [head_dim / 2, 32 tokens] (f32: [head_dim, 32]), so that neighbouring
-// threads of attention, which are tokens, read neighbouring words; and V as [32 tokens, head_dim].
-// One workgroup computes one head of one row. Bound by memory. A cache that one binding cannot hold takes a dispatch a window.
+// Inside a page this device keeps, for each KV head, K as [head_dim / 8, 32 tokens] of 16 bytes (f32: [head_dim / 4, 32 tokens]), so that
+// neighbouring threads of attention, which are tokens, read what is side by side; and V as [32 tokens, head_dim]. Not WIDE: K as
+// words of four bytes, [head_dim / 2, 32 tokens] (f32: [head_dim, 32 tokens]).
+// One workgroup computes one head of one row. Bound by the latency of position, then page and angle: what can be loaded together is.
+// A cache that one binding cannot hold takes a dispatch a window.
 #import status
 #import row_map
 @group(0) @binding(4) var<storage, read_write> q: array<f32>;
 @group(0) @binding(5) var<storage, read> k: array<f32>;
 @group(0) @binding(6) var<storage, read> v: array<f32>;
 @group(0) @binding(7) var<storage, read> table: array<f32>;
+#ifdef WIDE
+@group(0) @binding(8) var<storage, read_write> k_cache: array<vec4<u32>>;
+@group(0) @binding(9) var<storage, read_write> v_cache: array<vec4<u32>>;
+#else
 @group(0) @binding(8) var<storage, read_write> k_cache: array<u32>;
 @group(0) @binding(9) var<storage, read_write> v_cache: array<u32>;
+#endif
 #ifdef HEAD_NORM
 @group(0) @binding(10) var<storage, read> q_norm: array<f32>;
 @group(0) @binding(11) var<storage, read> k_norm: array<f32>;
@@ -44,7 +51,10 @@ var<immediate> args: Args;
 const THREADS = 64u;
 
 var<workgroup> head: array<f32, 256>;
+var<workgroup> value: array<f32, 256>; // the head of V beside one of K
+#ifdef HEAD_NORM
 var<workgroup> sums: array<f32, THREADS>;
+#endif
 
 @compute @workgroup_size(THREADS)
 fn rope_store(
@@ -62,39 +72,52 @@ fn rope_store(
     let is_q = h < args.n_heads;
     let kv_head = h - args.n_heads;
 
-    // Where the row stands, if it stands anywhere.
+    // Where the row stands, if it stands anywhere. Loads are of places that are there, and used if they are the row's.
     let position = positions[args.rows.positions_start + row];
     let sequence = sequences[args.rows.sequences_start + row];
-    let page_idx = position / args.page_tokens;
-    var page = 0u;
-    var is_good = true;
-    if sequence >= args.rows.n_sequences {
-        is_good = false;
-        if thread == 0u {
-            report(2u, sequence, args.rows.n_sequences);
-        }
-    } else if page_idx >= args.rows.pages_max || position >= args.positions_max {
-        is_good = false;
-        if thread == 0u {
-            report(3u, position, min(args.rows.pages_max * args.page_tokens, args.positions_max));
-        }
-    } else {
-        page = pages[args.rows.pages_start + sequence * args.rows.pages_max + page_idx];
-        if page >= args.n_pages {
-            is_good = false;
-            if thread == 0u {
-                report(4u, page, args.n_pages);
+    let q_first = args.q_start + (row * args.n_heads + h) * args.head_dim;
+    let kv_first = (row * args.n_kv_heads + kv_head) * args.head_dim;
+    // Two at a time, so that the second does not wait for the first.
+    for (var d = thread; d < args.head_dim; d += 2u * THREADS) {
+        let second = min(d + THREADS, args.head_dim - 1u);
+        if is_q {
+            let a = q[q_first + d];
+            let b = q[q_first + second];
+            head[d] = a;
+            if d + THREADS < args.head_dim {
+                head[second] = b;
+            }
+        } else {
+            let a = k[args.k_start + kv_first + d];
+            let b = k[args.k_start + kv_first + second];
+            let a_value = v[args.v_start + kv_first + d];
+            let b_value = v[args.v_start + kv_first + second];
+            head[d] = a;
+            value[d] = a_value;
+            if d + THREADS < args.head_dim {
+                head[second] = b;
+                value[second] = b_value;
             }
         }
     }
-
-    let q_first = args.q_start + (row * args.n_heads + h) * args.head_dim;
-    let k_first = args.k_start + (row * args.n_kv_heads + kv_head) * args.head_dim;
-    for (var d = thread; d < args.head_dim; d += THREADS) {
-        if is_q {
-            head[d] = q[q_first + d];
+    let page_idx = position / args.page_tokens;
+    let has_position = page_idx < args.rows.pages_max && position < args.positions_max;
+    let is_placed = sequence < args.rows.n_sequences && has_position;
+    let line = select(0u, sequence * args.rows.pages_max + page_idx, is_placed);
+    var page = pages[args.rows.pages_start + line];
+    let is_good = is_placed && page < args.n_pages;
+    // The first pair's, which is all there is for a thread in most models.
+    let angles = args.table_start + select(0u, position * args.pairs, is_placed) * 2u;
+    let first_pair = min(thread, max(args.pairs, 1u) - 1u);
+    let first_cosine = table[angles + 2u * first_pair];
+    let first_sine = table[angles + 2u * first_pair + 1u];
+    if thread == 0u && !is_good {
+        if sequence >= args.rows.n_sequences {
+            report(2u, sequence, args.rows.n_sequences);
+        } else if !has_position {
+            report(3u, position, min(args.rows.pages_max * args.page_tokens, args.positions_max));
         } else {
-            head[d] = k[k_first + d];
+            report(4u, page, args.n_pages);
         }
     }
     workgroupBarrier();
@@ -127,9 +150,12 @@ fn rope_store(
 
     if is_good {
         for (var i = thread; i < args.pairs; i += THREADS) {
-            let angle = args.table_start + (position * args.pairs + i) * 2u;
-            let cosine = table[angle];
-            let sine = table[angle + 1u];
+            var cosine = first_cosine;
+            var sine = first_sine;
+            if i != thread {
+                cosine = table[angles + 2u * i];
+                sine = table[angles + 2u * i + 1u];
+            }
 #ifdef HALVES
             let first = i;
             let second = i + args.pairs;
@@ -159,21 +185,53 @@ fn rope_store(
     }
     page -= args.first_page;
     let slot = position % args.page_tokens;
-    let v_first = args.v_start + (row * args.n_kv_heads + kv_head) * args.head_dim;
+#ifdef WIDE
 #ifdef CACHE_F16
-    let words = args.head_dim / 2u;
-    let place = (page * args.n_kv_heads + kv_head) * args.page_tokens * words;
-    for (var i = thread; i < words; i += THREADS) {
-        let rotated = vec2<f32>(head[2u * i], head[2u * i + 1u]);
-        k_cache[args.k_cache_start + place + i * args.page_tokens + slot] = pack2x16float(rotated);
-        let value = vec2<f32>(v[v_first + 2u * i], v[v_first + 2u * i + 1u]);
-        v_cache[args.v_cache_start + place + slot * words + i] = pack2x16float(value);
+    let vectors = args.head_dim / 8u;
+#else
+    let vectors = args.head_dim / 4u;
+#endif
+    let place = (page * args.n_kv_heads + kv_head) * args.page_tokens * vectors;
+    for (var i = thread; i < vectors; i += THREADS) {
+#ifdef CACHE_F16
+        let d = 8u * i;
+        let rotated = vec4<u32>(
+            pack2x16float(vec2<f32>(head[d], head[d + 1u])),
+            pack2x16float(vec2<f32>(head[d + 2u], head[d + 3u])),
+            pack2x16float(vec2<f32>(head[d + 4u], head[d + 5u])),
+            pack2x16float(vec2<f32>(head[d + 6u], head[d + 7u])),
+        );
+        let values = vec4<u32>(
+            pack2x16float(vec2<f32>(value[d], value[d + 1u])),
+            pack2x16float(vec2<f32>(value[d + 2u], value[d + 3u])),
+            pack2x16float(vec2<f32>(value[d + 4u], value[d + 5u])),
+            pack2x16float(vec2<f32>(value[d + 6u], value[d + 7u])),
+        );
+#else
+        let d = 4u * i;
+        let rotated = bitcast<vec4<u32>>(vec4<f32>(head[d], head[d + 1u], head[d + 2u], head[d + 3u]));
+        let values = bitcast<vec4<u32>>(vec4<f32>(value[d], value[d + 1u], value[d + 2u], value[d + 3u]));
+#endif
+        k_cache[args.k_cache_start + place + i * args.page_tokens + slot] = rotated;
+        v_cache[args.v_cache_start + place + slot * vectors + i] = values;
     }
 #else
-    let place = (page * args.n_kv_heads + kv_head) * args.page_tokens * args.head_dim;
-    for (var d = thread; d < args.head_dim; d += THREADS) {
-        k_cache[args.k_cache_start + place + d * args.page_tokens + slot] = bitcast<u32>(head[d]);
-        v_cache[args.v_cache_start + place + slot * args.head_dim + d] = bitcast<u32>(v[v_first + d]);
+#ifdef CACHE_F16
+    let words = args.head_dim / 2u;
+#else
+    let words = args.head_dim;
+#endif
+    let place = (page * args.n_kv_heads + kv_head) * args.page_tokens * words;
+    for (var i = thread; i < words; i += THREADS) {
+#ifdef CACHE_F16
+        let rotated = pack2x16float(vec2<f32>(head[2u * i], head[2u * i + 1u]));
+        let values = pack2x16float(vec2<f32>(value[2u * i], value[2u * i + 1u]));
+#else
+        let rotated = bitcast<u32>(head[i]);
+        let values = bitcast<u32>(value[i]);
+#endif
+        k_cache[args.k_cache_start + place + i * args.page_tokens + slot] = rotated;
+        v_cache[args.v_cache_start + place + slot * words + i] = values;
     }
 #endif
 }

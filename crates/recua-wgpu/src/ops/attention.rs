@@ -1,7 +1,8 @@
-//! `attention`: one dispatch where there are enough rows to fill the device, else two: chunks of each sequence side by side, and
-//! their merge. Either way has the same bits, so the number of rows may choose.
+//! `attention`: rows alone go to one kernel, rows with neighbours of the same sequence (prompts) to another, which reads the cache
+//! once for more of them. Where there are too few rows to fill the device, chunks of each sequence run side by side, and a second
+//! dispatch merges them. All ways have the same bits, so the number of rows may choose.
 
-use super::rope_store::check_head;
+use super::rope_store::{check_head, is_wide};
 use super::{Rows, page_windows, u32_of};
 use crate::memory::Binding;
 use crate::pipelines::KernelKey;
@@ -9,44 +10,55 @@ use crate::record::Recorder;
 use bytemuck::cast_slice;
 use recua_compute::{Attention, DType, Error, PAGE_TOKENS, Result};
 
-/// Tokens of a chunk, and queries of a workgroup, as in the kernel.
+/// Tokens of a chunk, as in the kernels, and queries of a workgroup of `attention`.
 const CHUNK: usize = 128;
-const QUERIES: usize = 8;
+const QUERIES: usize = 4;
 
-/// Workgroups that fill a device without splitting.
-const ENOUGH: usize = 2048;
+/// Workgroups from which on a sequence is not split: about as many as a large device has cores. More workgroups would still read long
+/// contexts faster, but the merge costs a dispatch, and its parts a trip through memory.
+const ENOUGH: usize = 128;
+
+/// Rows from which on prompts are worth a dispatch of their own, which costs a few microseconds if there are none.
+const ROWS_MIN: usize = 65;
 
 /// The most that the parts of split sequences may take.
 const PARTS_BYTES: usize = 64 << 20;
 
-/// Windows of a cache that no binding can hold, as in the kernel.
+/// Windows of a cache that no binding can hold, as in the kernels.
 const WINDOWS_MAX: usize = 4;
+
+const NAME: &str = "attention";
 
 /// See [`Attention`].
 pub(crate) fn attention(op: &Attention, recorder: &mut Recorder<'_>) -> Result<()> {
-    const NAME: &str = "attention";
     let gpu = recorder.gpu;
     let head_dim = op.cache.head_dim();
     check_head(NAME, head_dim)?;
     let n_rows = op.q.n_rows();
     let (n_heads, n_kv_heads) = (op.q.n_cols() / head_dim, op.cache.n_kv_heads());
     let group = n_heads / n_kv_heads;
+    let head_max = head_dim.next_power_of_two().max(64);
+    // Workgroups of a row, and of a block of rows.
     let block_heads = group.min(QUERIES);
-    let block_rows = QUERIES / block_heads;
-    let blocks = n_kv_heads * group.div_ceil(block_heads);
+    let workgroups = |block_heads| n_kv_heads * group.div_ceil(block_heads) * head_dim.div_ceil(128);
+    let blocks = workgroups(block_heads);
+    let has_two_quads = gpu.limits.max_compute_workgroup_storage_size as usize >= rows_bytes(head_max, 8);
+    let rows_queries = if has_two_quads { 32 } else { 16 };
+    let rows_heads = group.min(rows_queries);
+    let block_rows = rows_queries / rows_heads;
+    let has_rows = n_rows >= ROWS_MIN && block_rows > 1;
     let n_chunks = (op.rows.pages.n_cols() * PAGE_TOKENS).div_ceil(CHUNK).max(1);
 
-    // Rows that go together: whole blocks.
-    let row_parts_bytes = n_heads * n_chunks * (head_dim + 2) * 4;
+    // Rows of a dispatch: whole blocks.
+    let row_parts_bytes = blocks * n_chunks * (CHUNK + 2) * 16;
     let is_split = n_chunks > 1 && n_rows.saturating_mul(blocks) < ENOUGH;
     let groups_max = gpu.limits.max_compute_workgroups_per_dimension as usize / 2;
-    let rows_max = if is_split { (PARTS_BYTES / row_parts_bytes).clamp(1, groups_max) } else { groups_max };
+    let split_max = (PARTS_BYTES / row_parts_bytes).clamp(1, groups_max);
+    let rows_max = if is_split { split_max } else { groups_max };
     let window = (rows_max / block_rows * block_rows).max(block_rows);
-    let parts = if is_split {
-        Some(recorder.workspace("the parts of attention", window.min(n_rows) * row_parts_bytes)?)
-    } else {
-        None
-    };
+    // As much as fewer rows than these will ever take, so that the largest pass allocates for all.
+    let parts_rows = n_rows.min((ENOUGH - 1) / blocks).min(split_max.max(block_rows));
+    let parts = recorder.workspace("the parts of attention", (parts_rows * row_parts_bytes).max(16))?;
 
     let rows = Rows::new(NAME, gpu, &op.rows)?;
     let (q, q_start) = Binding::read(gpu, &op.q)?;
@@ -58,65 +70,79 @@ pub(crate) fn attention(op: &Attention, recorder: &mut Recorder<'_>) -> Result<(
     };
     let (k, v) = (first_window.k, first_window.v);
     let mut bindings = vec![recorder.status(), rows.positions, rows.sequences, rows.pages, q, k, v, out];
-    let unused = recorder.workspace("nothing", 16)?;
-    if let Some(parts) = &parts {
-        bindings.push(Binding::all(parts, true));
-    } else if windows.len() > 1 {
-        bindings.push(Binding::all(&unused, true));
-    }
+    bindings.push(Binding::all(&parts, true));
+    // Vectors or words.
+    let start_of = |words: u32| if is_wide(&op.cache) { words / 4 } else { words };
     let (mut k_starts, mut v_starts) = ([0; 3], [0; 3]);
     if windows.len() > 1 {
         for i in 1..WINDOWS_MAX {
             // Those that are not there are never read.
             let window = windows.get(i).unwrap_or(first_window);
             bindings.extend([window.k, window.v]);
-            (k_starts[i - 1], v_starts[i - 1]) = (window.k_start, window.v_start);
+            (k_starts[i - 1], v_starts[i - 1]) = (start_of(window.k_start), start_of(window.v_start));
         }
     }
-    let kernel = KernelKey::new(NAME)
-        .constant("HEAD_MAX", (head_dim as u32).next_power_of_two().max(64))
-        .define_if(op.cache.k.dtype() == DType::F16, "CACHE_F16")
-        .define_if(is_split, "SPLIT")
-        .define_if(windows.len() > 1, "WINDOWS");
+    let kernel = |file| {
+        KernelKey::new(file)
+            .constant("HEAD_MAX", head_max as u32)
+            .define_if(op.cache.k.dtype() == DType::F16, "CACHE_F16")
+            .define_if(is_wide(&op.cache), "WIDE")
+            .define_if(windows.len() > 1, "WINDOWS")
+            .unchecked()
+    };
+    let alone = kernel(NAME).define_if(is_split, "SPLIT").define_if(has_rows, "ROWS");
+    let together = kernel("attention_rows").define_if(has_two_quads, "TWO_QUADS");
     let [positions_start, sequences_start, pages_start, n_sequences, pages_max] = rows.args;
     for first in (0..n_rows).step_by(window) {
         let n = window.min(n_rows - first) as u32;
-        let args: [u32; 27] = [
-            positions_start,
-            sequences_start,
-            pages_start,
-            n_sequences,
-            pages_max,
-            u32_of(NAME, "a row", first)?,
-            first as u32 + n,
-            n_heads as u32,
-            n_kv_heads as u32,
-            u32_of(NAME, "a number of pages", op.cache.n_pages())?,
-            head_dim as u32,
-            op.scale.to_bits(),
-            q_start,
-            first_window.k_start,
-            first_window.v_start,
-            out_start,
-            group as u32,
-            block_heads as u32,
-            block_rows as u32,
-            n_chunks as u32,
-            first_window.n_pages,
-            k_starts[0],
-            k_starts[1],
-            k_starts[2],
-            v_starts[0],
-            v_starts[1],
-            v_starts[2],
-        ];
-        let args = if windows.len() > 1 { &args[..] } else { &args[..20] };
+        let args = |block_heads: usize| -> Result<[u32; 27]> {
+            Ok([
+                positions_start,
+                sequences_start,
+                pages_start,
+                n_sequences,
+                pages_max,
+                u32_of(NAME, "a row", first)?,
+                first as u32 + n,
+                n_heads as u32,
+                n_kv_heads as u32,
+                u32_of(NAME, "a number of pages", op.cache.n_pages())?,
+                head_dim as u32,
+                op.scale.to_bits(),
+                q_start,
+                start_of(first_window.k_start),
+                start_of(first_window.v_start),
+                out_start,
+                group as u32,
+                block_heads as u32,
+                block_rows as u32,
+                n_chunks as u32,
+                first_window.n_pages,
+                k_starts[0],
+                k_starts[1],
+                k_starts[2],
+                v_starts[0],
+                v_starts[1],
+                v_starts[2],
+            ])
+        };
+        let used = if windows.len() > 1 { 27 } else { 20 };
+        let mut dispatch = |kernel: &KernelKey, block_heads, groups| {
+            recorder.dispatch(kernel, &bindings, cast_slice(&args(block_heads)?[..used]), groups)
+        };
         let z = if is_split { n_chunks as u32 } else { 1 };
-        recorder.dispatch(&kernel, &bindings, cast_slice(args), [n, blocks as u32, z])?;
+        dispatch(&alone, block_heads, [n, blocks as u32, z])?;
         if is_split {
-            let merge = kernel.clone().entry("attention_merge");
-            recorder.dispatch(&merge, &bindings, cast_slice(args), [n, n_heads as u32, 1])?;
+            dispatch(&alone.clone().entry("attention_merge"), block_heads, [n, blocks as u32, 1])?;
+        }
+        if has_rows {
+            dispatch(&together, rows_heads, [n, workgroups(rows_heads) as u32, 1])?;
         }
     }
     Ok(())
+}
+
+/// What `attention_rows` takes of a workgroup's memory, with room for a head of `head_max` and so many quads of queries.
+fn rows_bytes(head_max: usize, quads: usize) -> usize {
+    16 * quads * (head_max + CHUNK + 2 * 16 + 1) + 64
 }

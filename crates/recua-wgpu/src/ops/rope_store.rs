@@ -5,7 +5,7 @@ use crate::memory::Binding;
 use crate::pipelines::KernelKey;
 use crate::record::Recorder;
 use bytemuck::bytes_of;
-use recua_compute::{DType, Error, PAGE_TOKENS, Result, RopeStore, RopeStyle};
+use recua_compute::{DType, Error, KvLayer, PAGE_TOKENS, Result, RopeStore, RopeStyle};
 
 /// The longest head that kernels have room for.
 pub(super) const HEAD_DIM_MAX: usize = 256;
@@ -17,6 +17,12 @@ pub(super) fn check_head(op: &'static str, head_dim: usize) -> Result<()> {
     }
     let problem = format!("heads of {head_dim}, at most {HEAD_DIM_MAX} on this device");
     Err(Error::Argument { op, problem })
+}
+
+/// Whether a cache is written and read 16 bytes at a time. Its layout depends on it, so every op must say the same of a cache.
+pub(super) fn is_wide(cache: &KvLayer) -> bool {
+    let starts = [&cache.k, &cache.v].map(|buffer| buffer.offset_bytes());
+    cache.head_dim().is_multiple_of(8) && starts.iter().all(|start| start.is_multiple_of(16))
 }
 
 /// See [`RopeStore`].
@@ -41,8 +47,11 @@ pub(crate) fn rope_store(op: &RopeStore, recorder: &mut Recorder<'_>) -> Result<
     }
     let kernel = KernelKey::new(NAME)
         .define_if(op.cache.k.dtype() == DType::F16, "CACHE_F16")
+        .define_if(is_wide(&op.cache), "WIDE")
         .define_if(op.norm.is_some(), "HEAD_NORM")
-        .define_if(op.style == RopeStyle::Halves, "HALVES");
+        .define_if(op.style == RopeStyle::Halves, "HALVES")
+        .unchecked();
+    let start_of = |words: u32| if is_wide(&op.cache) { words / 4 } else { words };
     let [positions_start, sequences_start, pages_start, n_sequences, pages_max] = rows.args;
     for window in page_windows(gpu, &op.cache, true)? {
         let mut bindings =
@@ -65,8 +74,8 @@ pub(crate) fn rope_store(op: &RopeStore, recorder: &mut Recorder<'_>) -> Result<
             k_start,
             v_start,
             table_start,
-            window.k_start,
-            window.v_start,
+            start_of(window.k_start),
+            start_of(window.v_start),
             norm_starts[0],
             norm_starts[1],
             eps.to_bits(),

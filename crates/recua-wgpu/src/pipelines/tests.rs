@@ -61,14 +61,16 @@ fn every_kernel_can_be_written_in_every_language() {
     let new = KernelKey::new;
     let mut kernels = vec![new("bandwidth"), new("gather_rows")];
     kernels.extend(["argmax", "argmax_part", "argmax_merge"].map(|entry| new("argmax").entry(entry)));
-    kernels.extend(permutations(&new("rms_norm"), &["IN_PLACE"]));
+    kernels.extend(permutations(&new("rms_norm"), &["IN_PLACE", "WIDE"]));
     kernels.extend(permutations(&new("copy"), &["ALIGNED"]));
-    kernels.extend(permutations(&new("rope_store"), &["CACHE_F16", "HEAD_NORM", "HALVES"]));
+    kernels.extend(permutations(&new("rope_store"), &["CACHE_F16", "HEAD_NORM", "HALVES", "WIDE"]));
     for head_max in [64, 128, 256] {
         let attention = new("attention").constant("HEAD_MAX", head_max);
-        kernels.extend(permutations(&attention, &["CACHE_F16", "SPLIT", "WINDOWS"]));
+        kernels.extend(permutations(&attention, &["CACHE_F16", "SPLIT", "WINDOWS", "WIDE", "ROWS"]));
         let merge = attention.define("SPLIT").entry("attention_merge");
-        kernels.extend(permutations(&merge, &["CACHE_F16", "WINDOWS"]));
+        kernels.extend(permutations(&merge, &["CACHE_F16", "WINDOWS", "WIDE"]));
+        let rows = new("attention_rows").constant("HEAD_MAX", head_max);
+        kernels.extend(permutations(&rows, &["CACHE_F16", "WINDOWS", "WIDE", "TWO_QUADS"]));
     }
     for kernel in kernels {
         translate(&kernel, Capabilities::IMMEDIATES | Capabilities::SHADER_FLOAT16_IN_FLOAT32);

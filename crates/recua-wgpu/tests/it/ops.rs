@@ -21,12 +21,12 @@ fn a_rows_bits_do_not_depend_on_its_companions() {
     report.assert();
 }
 
-/// Contexts of several chunks: a row alone (whose chunks run side by side) and the same row among many (one after the other).
+/// Contexts of several chunks: a row alone, whose chunks run side by side, and the same row among its neighbours.
 #[test]
 fn long_contexts_have_the_same_bits_split_or_not() {
     let Some(device) = device() else { return };
     for dtype in [DType::F16, DType::F32] {
-        for (n_heads, n_kv_heads, head_dim) in [(4, 2, 64), (8, 2, 128), (3, 3, 80), (9, 1, 32)] {
+        for (n_heads, n_kv_heads, head_dim) in [(4, 2, 64), (8, 2, 128), (3, 3, 80), (9, 1, 32), (4, 2, 20)] {
             let world = World::new(device, dtype, n_heads, n_kv_heads, head_dim, 1);
             let all: Vec<u32> = (0..N_TOKENS).collect();
             let expected = world.pass(&all, true);

@@ -1,4 +1,4 @@
-//! `argmax`: out[i] = the index of the largest x[i], the lowest one of equals; NaN never wins, and a row of NaN gives 0. A thread
+//! `argmax`: out[i] = the index of the largest x[i], the lowest one of equals; `u32::MAX` if none is above minus infinity. A thread
 //! takes whole rows, and reads each twice: the largest value first, then its first place, which vectorises where a running index
 //! would not. Bound by reading the row.
 
@@ -17,7 +17,9 @@ pub(crate) fn argmax(op: &Argmax, worker: &Worker<'_>, isa: Isa) -> Result<()> {
     for row in worker.share(op.out.n_elements()) {
         // SAFETY: each element of `out` belongs to one share.
         let out: &mut [u32] = unsafe { slice_mut(&op.out, row, 1) };
-        out[0] = first_largest(isa, &x[row * cols..][..cols]) as u32;
+        let x = &x[row * cols..][..cols];
+        let first = first_largest(isa, x);
+        out[0] = if x[first] > f32::NEG_INFINITY { first as u32 } else { u32::MAX };
     }
     Ok(())
 }
