@@ -1,6 +1,6 @@
 //! Checks the products on this machine's GPU, then times them.
 //!
-//! `cargo run --release -p recua-wgpu --example matmul_bench [check] [time] [portable] [software] [ty=Q4_K,Q6_K] [rows=1,4,16]`
+//! `cargo run --release -p recua-wgpu --example matmul_bench [check] [time] [portable] [software] [ty=Q4_K,Q6_K] [rows=1,4,16] [n=4096]`
 //!
 //! The check compares every type with the decoded weights in f64 and with the portable kernels, and each row's bits across row
 //! counts. The timing runs through enough different weights that the second-level cache does not hold them.
@@ -132,29 +132,40 @@ fn check(device: &Device, portable: &Device, types: &[GgmlType]) -> Result<bool>
     Ok(all_good)
 }
 
-/// The best of a few runs.
-fn best(device: &Device, plan: &Plan) -> Result<Duration> {
-    device.run(plan)?.wait()?;
-    let mut best = Duration::MAX;
-    for _ in 0..5 {
+/// The median of some runs, after enough of them for the clocks to rise.
+fn median(device: &Device, plan: &Plan) -> Result<Duration> {
+    let run = || -> Result<Duration> {
         let start = Instant::now();
         let submission = device.run(plan)?;
         submission.wait()?;
-        best = best.min(submission.gpu_time().unwrap_or_else(|| start.elapsed()));
+        Ok(submission.gpu_time().unwrap_or_else(|| start.elapsed()))
+    };
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(400) {
+        run()?;
     }
-    Ok(best)
+    let mut times = (0..15).map(|_| run()).collect::<Result<Vec<_>>>()?;
+    times.sort_unstable();
+    Ok(times[times.len() / 2])
 }
 
-fn time(device: &Device, types: &[GgmlType], rows: &[usize], bytes: usize) -> Result<()> {
+/// Those of an 8B model: attention's output, q, k and v together, down, gate and up, the vocabulary.
+const SHAPES: [(usize, usize, bool); 5] = [
+    (4096, 4096, false),
+    (6144, 4096, false),
+    (4096, 14336, false),
+    (14336, 4096, true),
+    (128_256, 4096, false),
+];
+
+fn time(device: &Device, types: &[GgmlType], rows: &[usize], ns: &[usize], bytes: usize) -> Result<()> {
     let rows_max = rows.iter().copied().max().unwrap_or(1);
     println!("{:8} {:>14} {:>6} {:>10} {:>9} {:>9}", "type", "n x k", "rows", "us", "GB/s", "TFLOP/s");
     for &ty in types {
-        for (n, k, is_glu) in
-            [(4096, 4096, false), (14336, 4096, false), (4096, 14336, false), (14336, 4096, true)]
-        {
+        for (n, k, is_glu) in SHAPES.into_iter().filter(|(n, ..)| ns.is_empty() || ns.contains(n)) {
             let mut random = Random(1);
             let raw = random.blocks(ty, n, k);
-            let n_weights = (bytes / raw.len()).clamp(4, 64);
+            let n_weights = (bytes / raw.len()).clamp(2, 64);
             let weights = (0..n_weights).map(|_| device.upload_weight(&raw, ty, n, k));
             let weights = weights.collect::<Result<Vec<_>>>()?;
             let x = upload(device, &random.values(rows_max * k), k)?;
@@ -162,7 +173,7 @@ fn time(device: &Device, types: &[GgmlType], rows: &[usize], bytes: usize) -> Re
             for &rows in rows {
                 let (x, out) = (x.rows(rows)?, out.rows(rows)?);
                 // Fewer where one takes long anyway.
-                let n_used = if rows > 256 { 4 } else { n_weights };
+                let n_used = if rows > 256 { n_weights.min(4) } else { n_weights };
                 let mut plan = device.plan();
                 for pair in weights[..n_used / 2 * 2].chunks_exact(2) {
                     if is_glu {
@@ -172,7 +183,7 @@ fn time(device: &Device, types: &[GgmlType], rows: &[usize], bytes: usize) -> Re
                         plan.matmul(&x, [MatmulPart::new(&pair[1], &out)])?;
                     }
                 }
-                let seconds = best(device, &plan)?.as_secs_f64() / (n_used / 2 * 2) as f64;
+                let seconds = median(device, &plan)?.as_secs_f64() / (n_used / 2 * 2) as f64;
                 let shape = format!("{}{n}x{k}", if is_glu { "glu " } else { "" });
                 println!(
                     "{:8} {shape:>14} {rows:6} {:10.2} {:9.0} {:9.2}",
@@ -212,9 +223,10 @@ fn main() -> Result<()> {
         }
     }
     if everything || has("time") {
-        let rows = list("rows").map(|rows| rows.iter().filter_map(|n| n.parse().ok()).collect());
-        let rows: Vec<usize> = rows.unwrap_or_else(|| vec![1, 4, 16, 64, 512, 2048]);
-        time(&device, &types(&[GgmlType::Q4_K, GgmlType::Q6_K, GgmlType::Q8_0]), &rows, 600 << 20)?;
+        let numbers = |name| list(name).map(|all| all.iter().filter_map(|n| n.parse().ok()).collect());
+        let rows: Vec<usize> = numbers("rows").unwrap_or_else(|| vec![1, 4, 16, 64, 512, 2048]);
+        let ns: Vec<usize> = numbers("n").unwrap_or_default();
+        time(&device, &types(&[GgmlType::Q4_K, GgmlType::Q6_K, GgmlType::Q8_0]), &rows, &ns, 600 << 20)?;
     }
     Ok(())
 }

@@ -37,14 +37,15 @@ pub(crate) fn format(ty: GgmlType) -> Option<(&'static str, &'static str)> {
 const ROW_BLOCKS: [(usize, &str); 5] =
     [(1, "ROWS_1"), (2, "ROWS_2"), (4, "ROWS_4"), (8, "ROWS_8"), (16, "ROWS_16")];
 
-/// The same for cooperative matrices, beyond [`X_F32_ROWS_MAX`]; more rows take several blocks of the last.
+/// Rows of x up to which `matmul_tensor.wgsl` converts x itself, and the define that says so.
+const X_F32_BLOCKS: [(usize, &str); 2] = [(1, "X_ROWS_1"), (4, "X_ROWS_4")];
+
+/// Rows of x that a workgroup of `matmul_tensor.wgsl` takes beyond that, and the define that says so.
 const COLUMN_BLOCKS: [(usize, &str); 3] = [(16, "COLS_1"), (32, "COLS_2"), (64, "COLS_4")];
 
-/// Up to so many rows, `matmul_tensor.wgsl` converts x itself.
-const X_F32_ROWS_MAX: usize = 4;
-
-/// Tiles of a workgroup of `matmul_tensor_many.wgsl`.
-const MANY_TILES: usize = 4;
+/// Rows of x and weight rows of a workgroup of `matmul_tensor_many.wgsl`, which takes any number of rows.
+const MANY_ROWS: usize = 64;
+const MANY_N: usize = 128;
 
 /// Whether rows of x are whole vectors of four.
 fn are_vectors(k: usize, x_at: u32) -> bool {
@@ -250,9 +251,9 @@ struct Args {
     count: [u32; 3],
     first: u32,
     n: [u32; 3],
-    tile_b: u32,
+    group_b: u32,
     out: [u32; 3],
-    tile_c: u32,
+    group_c: u32,
     bias: [u32; 3],
     add: u32,
 }
@@ -271,19 +272,17 @@ impl<'a> Call<'a> {
             let (block, define) =
                 ROW_BLOCKS.into_iter().find(|(n, _)| *n >= rows).unwrap_or(ROW_BLOCKS[ROW_BLOCKS.len() - 1]);
             let key = self.key("matmul").define(define).define_if(are_vectors(k, x_at), "X_VECTORS");
-            return self.dispatch(recorder, &key, x, x_at, [1, rows.div_ceil(block)]);
+            return self.dispatch(recorder, &key, x, x_at, [TILE, rows.div_ceil(block)]);
         }
-        if rows <= X_F32_ROWS_MAX {
+        if let Some((_, define)) = X_F32_BLOCKS.into_iter().find(|(n, _)| *n >= rows) {
             let (x, x_at) = Binding::read(recorder.gpu, self.x)?;
-            let key = self.key("matmul_tensor").define("COLS_1").define_if(are_vectors(k, x_at), "X_VECTORS");
-            return self.dispatch(recorder, &key, x, x_at, [1, 1]);
+            let key = self.key("matmul_tensor").define("COLS_1").define(define);
+            let key = key.define_if(are_vectors(k, x_at), "X_VECTORS");
+            return self.dispatch(recorder, &key, x, x_at, [TILE, 1]);
         }
-        let (block, define) = COLUMN_BLOCKS
-            .into_iter()
-            .find(|(n, _)| *n >= rows)
-            .unwrap_or(COLUMN_BLOCKS[COLUMN_BLOCKS.len() - 1]);
+        let block = COLUMN_BLOCKS.into_iter().find(|(n, _)| *n >= rows);
         let runs = self.packed.parts * 4 + 1;
-        let rows_padded = rows.next_multiple_of(block);
+        let rows_padded = rows.next_multiple_of(block.map_or(MANY_ROWS, |(n, _)| n));
         let activations = recorder.workspace("activations", rows_padded * runs * 16 * 2)?;
         if !std::mem::replace(is_converted, true) {
             let (x, x_at) = Binding::read(recorder.gpu, self.x)?;
@@ -295,22 +294,26 @@ impl<'a> Call<'a> {
             )?;
         }
         let x = Binding::all(&activations, false);
-        if !takes_many(recorder, self.packed, rows) {
-            let key = self.key("matmul_tensor").define("X_HALF").define(define);
-            return self.dispatch(recorder, &key, x, 0, [1, 1]);
+        match block {
+            Some((_, define)) => {
+                let key = self.key("matmul_tensor").define(define).define("X_HALF");
+                self.dispatch(recorder, &key, x, 0, [TILE, 1])
+            }
+            None => {
+                let key = self.key("matmul_tensor_many").define("X_HALF");
+                self.dispatch(recorder, &key, x, 0, [MANY_N, rows_padded / MANY_ROWS])
+            }
         }
-        let key = self.key("matmul_tensor_many").define("X_HALF");
-        self.dispatch(recorder, &key, x, 0, [MANY_TILES, rows.div_ceil(block)])
     }
 
-    /// Appends a dispatch of workgroups of `tiles` tiles each, `blocks` times.
+    /// Appends a dispatch of workgroups of `n_each` weight rows each, `blocks` times.
     fn dispatch(
         &self,
         recorder: &mut Recorder<'_>,
         key: &KernelKey,
         x: Binding<'_>,
         x_at: u32,
-        [tiles_each, blocks]: [usize; 2],
+        [n_each, blocks]: [usize; 2],
     ) -> Result<()> {
         let gpu = recorder.gpu;
         let (rows, k) = (self.x.n_rows(), self.x.n_cols());
@@ -324,13 +327,12 @@ impl<'a> Call<'a> {
         let mut bindings = vec![x];
         let mut groups = 0;
         for (i, part) in self.parts.iter().enumerate() {
-            let first_tile = (groups * tiles_each) as u32;
             match i {
-                1 => args.tile_b = first_tile,
-                2 => args.tile_c = first_tile,
+                1 => args.group_b = groups as u32,
+                2 => args.group_c = groups as u32,
                 _ => {}
             }
-            groups += part.piece.n.div_ceil(TILE * tiles_each);
+            groups += part.piece.n.div_ceil(n_each);
             (args.count[i], args.n[i]) = (part.piece.n as u32, part.out.n_cols() as u32);
             args.first = part.piece.first as u32;
             bindings.push(Binding::all(&part.piece.memory, false));

@@ -49,10 +49,12 @@ fn embed(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_inde
     let table_row = token - args.first;
     let unit = p / PARTS;
     let part = p % PARTS;
-    let raw = load(((table_row >> 5u) * args.units + unit) * UNIT_VECTORS, table_row & 31u, part);
+    let first_vector = ((table_row >> 5u) * args.units + unit) * UNIT_VECTORS;
     for (var i = 0u; i < 4u; i++) {
+        let h = i & 1u;
+        let head_h = head(first_vector, table_row & 31u, h);
         let first = unit * PARTS * 64u + column(part, i);
-        let v = values(raw, part, i);
+        let v = values(head_h, codes(first_vector, table_row & 31u, part, h), part, h, i >> 1u);
         for (var j = 0u; j < 16u; j++) {
             if first + j < args.k {
                 out[args.out + row * args.k + first + j] = v[j >> 2u][j & 3u];

@@ -49,15 +49,19 @@ fn accumulate(tile: u32, lane: u32, split: u32, row: u32, sums: ptr<function, ar
     for (var p = split * parts / SPLITS; p < end; p++) {
         let unit = p / PARTS;
         let part = p % PARTS;
-        let raw = load((tile * args.units + unit) * UNIT_VECTORS, lane, part);
-        for (var i = 0u; i < 4u; i++) {
-            let first = unit * PARTS * 64u + column(part, i);
-            let v = values(raw, part, i);
-            for (var j = 0u; j < 4u; j++) {
-                let at = first + 4u * j;
-                if at < args.k {
-                    for (var r = 0u; r < ROWS; r++) {
-                        (*sums)[r] = fma(v[j], x_at(row + r, at), (*sums)[r]);
+        let first_vector = (tile * args.units + unit) * UNIT_VECTORS;
+        for (var h = 0u; h < 2u; h++) {
+            let unit_head = head(first_vector, lane, h);
+            let part_codes = codes(first_vector, lane, part, h);
+            for (var j = 0u; j < 2u; j++) {
+                let first = unit * PARTS * 64u + column(part, h + 2u * j);
+                let v = values(unit_head, part_codes, part, h, j);
+                for (var c = 0u; c < 4u; c++) {
+                    let at = first + 4u * c;
+                    if at < args.k {
+                        for (var r = 0u; r < ROWS; r++) {
+                            (*sums)[r] = fma(v[c], x_at(row + r, at), (*sums)[r]);
+                        }
                     }
                 }
             }

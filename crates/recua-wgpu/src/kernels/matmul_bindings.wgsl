@@ -2,7 +2,7 @@
 //   alone:             0 x, 1 weight, 2 out, then bias (BIAS), add (ADD)
 //   PARTS_2, PARTS_3:  behind x, each part has weight, out (, bias)
 //   GLU:               0 x, 1 gate, 2 out, 3 up
-// A weight is tiles of 32 rows; a workgroup has one tile (or several that follow each other) of one part.
+// A weight is tiles of 32 rows; a workgroup has a tile, half of one or several that follow each other, of one part.
 struct Args {
     k: u32,
     // Rows of x.
@@ -17,11 +17,11 @@ struct Args {
     first: u32,
     // Columns of out.
     n: vec3<u32>,
-    // The first tile of the second and the third part.
-    tile_b: u32,
+    // The first workgroup of the second and the third part.
+    group_b: u32,
     // Where out begins, in elements.
     out: vec3<u32>,
-    tile_c: u32,
+    group_c: u32,
     // Where bias begins, in elements.
     bias: vec3<u32>,
     // Where add begins, in elements.
@@ -87,22 +87,22 @@ var<immediate> args: Args;
 // The part that this workgroup works on; with GLU, whether it reads gate (0) or up (1).
 var<private> weight_idx: u32;
 
-// Chooses the part that a tile belongs to, and returns the tile's place in it.
-fn choose_part(tile: u32) -> u32 {
+// Chooses the part that a workgroup works on, and returns the workgroup's place in it.
+fn choose_part(group: u32) -> u32 {
 #ifdef PARTS_3
-    if tile >= args.tile_c {
+    if group >= args.group_c {
         weight_idx = 2u;
-        return tile - args.tile_c;
+        return group - args.group_c;
     }
 #endif
 #ifdef PARTS_2_OR_3
-    if tile >= args.tile_b {
+    if group >= args.group_b {
         weight_idx = 1u;
-        return tile - args.tile_b;
+        return group - args.group_b;
     }
 #endif
     weight_idx = 0u;
-    return tile;
+    return group;
 }
 
 fn vector_at(i: u32) -> vec4<u32> {

@@ -1,9 +1,10 @@
 // Codes into numbers, for the includes in formats/. Such an include has, for one weight type:
 //   `layout UNIT: RANGES`  a comment that the re-layout reads (see weight.rs): columns of a unit, bytes of a unit piece by piece;
 //   PARTS, UNIT_VECTORS    parts of 64 columns in a unit, and vectors of 16 bytes in a unit of 32 rows;
-//   load(unit, lane, part) what row `lane` of 32 needs for a part (`unit`: the index of the unit's first vector);
-//   column(part, i)        the first of the 16 columns of run `i` (of 4) of a part, counted from the unit's start;
-//   values(raw, part, i)   the run's 16 values.
+//   head(unit, row, h)     what row `row` of 32 needs for all parts (`unit`: the index of the unit's first vector);
+//   codes(unit, row, part, h)  what it needs for runs h and h + 2 of a part's four (h is 0 or 1), 16 columns each;
+//   column(part, i)        the first column of run `i`, counted from the unit's start;
+//   values(head, codes, part, h, j)  the 16 values of run h + 2 j.
 // The kernel gives `vector_at(i)` (16 bytes) and `word_at(i)` (4 bytes). HALF: values are f16, eight times as large (matmul_tensor.wgsl says
 // why), in the order 0 2 1 3 of every four; else f32 in order.
 

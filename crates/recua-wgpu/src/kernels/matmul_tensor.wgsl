@@ -1,8 +1,10 @@
 // As matmul.wgsl, for 1 to 64 rows, on cooperative matrices: 16x16x16, f16 times f16 into f32 (weights and x scaled: matmul_half.wgsl).
-// Bindings: matmul_bindings.wgsl; with X_HALF x is the output of matmul_activations.wgsl, else at most 4 rows of f32.
+// Bindings: matmul_bindings.wgsl; with X_HALF x is the output of matmul_activations.wgsl, else X_ROWS rows of f32 at most.
 // A workgroup of 8 subgroups computes one tile of 32 weight rows for COLS * 16 rows of x; each subgroup has one of 8 ranges of K. A lane
-// decodes one weight row, 32 columns at a time, into the subgroup's own workgroup memory, from where the matrices are loaded.
-// Bound by the weights' bytes: about 2.5 instructions decode a weight, whatever the rows. Four parts (of 64 columns) are in flight.
+// decodes one weight row, a run of 16 columns at a time, into the subgroup's own workgroup memory, from where the matrices are loaded.
+// Bound by workgroup memory, which each decoded weight enters and leaves, and by the latency of what depends on it. Four parts (of 64
+// columns) are in flight; a part's place is filled again as soon as it is used. The last group has a copy of the loop's body of its
+// own: a loop that asked for parts it does not use would have its loads moved behind the check for its end.
 // Same bits for any rows: in a range, matrices are multiplied in the order of the format's runs; then the ranges are added, 0 to 7.
 enable f16;
 #ifdef EMULATED
@@ -27,78 +29,141 @@ const COLS: u32 = 4u;
 #define COLS_2_OR_4
 #endif
 const SPLITS: u32 = 8u;
-// Vectors of four f16 from one row of the staged weights to the next, and from one of x: the paddings keep them in different banks.
-#ifdef EMULATED
-const STRIDE: u32 = 8u;
-const X_STRIDE: u32 = 8u;
-#else
-const STRIDE: u32 = 10u;
-const X_STRIDE: u32 = 10u;
+// Units of a group, which is four parts.
+const GROUP_UNITS: u32 = 4u / PARTS;
+#ifdef X_ROWS_1
+const X_ROWS: u32 = 1u;
 #endif
+#ifdef X_ROWS_4
+const X_ROWS: u32 = 4u;
+#endif
+// Vectors of four f16 from one row of a staged run to the next: the padding keeps them in different banks.
+const STRIDE: u32 = 6u;
 
-// [subgroup][weight row][32 columns]
+// [subgroup][weight row][16 columns]
 var<workgroup> staged: array<vec4<f16>, SPLITS * 32u * STRIDE>;
 #ifdef X_HALF
 #else
+// The same from a row of x to the next, which has 256 columns. Matrices take 16 rows where there are fewer: what lies behind serves, as
+// nobody writes its products.
+const X_STRIDE: u32 = 66u;
 #define STAGES_X
-// [subgroup][row of x][32 columns]
-var<workgroup> staged_x: array<vec4<f16>, SPLITS * 16u * X_STRIDE>;
+// [subgroup][row of x][256 columns]
+var<workgroup> staged_x: array<vec4<f16>, (SPLITS * X_ROWS + 16u) * X_STRIDE>;
 #endif
 // [subgroup][row of x][weight row]
 var<workgroup> partial: array<f32, SPLITS * 256u>;
 
 #import matmul_matrices
 
+// Parts of a weight that are in flight.
+#ifdef GLU
+const DEPTH: u32 = 2u;
+#else
+const DEPTH: u32 = 4u;
+#endif
+
+#ifdef ONE_HEAD
+const HEADS: u32 = 1u;
+#else
+const HEADS: u32 = DEPTH;
+#endif
+
+// A row's next parts, asked for ahead of their use.
+struct Ahead {
+    // Of runs 0 and 2, and of runs 1 and 3.
+    heads: array<array<Head, 2>, HEADS>,
+#ifdef ONE_HEAD
+    next_heads: array<Head, 2>,
+#endif
+    codes: array<array<Codes, 2>, DEPTH>,
+}
+
 // [rows of x / 16][weight rows / 16]
-var<private> sums_00: Sums;
-var<private> sums_01: Sums;
+struct Tile {
+    sums_00: Sums,
+    sums_01: Sums,
 #ifdef COLS_2_OR_4
-var<private> sums_10: Sums;
-var<private> sums_11: Sums;
+    sums_10: Sums,
+    sums_11: Sums,
 #endif
 #ifdef COLS_4
-var<private> sums_20: Sums;
-var<private> sums_21: Sums;
-var<private> sums_30: Sums;
-var<private> sums_31: Sums;
-#endif
-
-// What a lane has asked for ahead of its use.
-struct Ahead {
-    raw: Raw,
-#ifdef X_HALF
-#else
-    // Its four columns of one of four rows of x, in the first and the second half of a part.
-    x_0: vec4<f32>,
-    x_1: vec4<f32>,
+    sums_20: Sums,
+    sums_21: Sums,
+    sums_30: Sums,
+    sums_31: Sums,
 #endif
 }
 
-// Which part of which unit comes at step `t` of a range.
-struct Place {
-    unit: u32,
-    part: u32,
-    // Whether the range has so many parts; all subgroups take as many steps.
-    is_inside: bool,
+// This subgroup's range, its workgroup's tile, and this lane's weight row.
+var<private> split: u32;
+var<private> lane: u32;
+var<private> tile: u32;
+var<private> x_tile: u32;
+// The range's groups, the end not included.
+var<private> begin: u32;
+var<private> end: u32;
+
+// The parts in flight and the sums, with GLU of gate and of up.
+var<private> ahead_0: Ahead;
+var<private> tile_0: Tile;
+#ifdef GLU
+var<private> ahead_1: Ahead;
+var<private> tile_1: Tile;
+#endif
+
+// The first vector of the unit of part `q` of group `t`; where there is none, of the row's last one.
+fn unit_at(t: u32, q: u32) -> u32 {
+    let unit = min(t * GROUP_UNITS + q / PARTS, args.units - 1u);
+    return (tile * args.units + unit) * UNIT_VECTORS;
 }
 
-fn place(split: u32, t: u32) -> Place {
-    let parts = args.units * PARTS;
-    let p = split * parts / SPLITS + t;
-    let last = max((split + 1u) * parts / SPLITS, 1u) - 1u;
-    let at = min(p, last);
-    return Place(at / PARTS, at % PARTS, p < (split + 1u) * parts / SPLITS);
+fn heads_at(unit: u32) -> array<Head, 2> {
+    return array<Head, 2>(head(unit, lane, 0u), head(unit, lane, 1u));
+}
+
+// Asks for part `q` of group `t`.
+fn ask(weight: ptr<private, Ahead>, t: u32, q: u32) {
+    let unit = unit_at(t, q);
+#ifdef ONE_HEAD
+#else
+    (*weight).heads[q % DEPTH] = heads_at(unit);
+#endif
+    let part = q % PARTS;
+    (*weight).codes[q % DEPTH] = array<Codes, 2>(codes(unit, lane, part, 0u), codes(unit, lane, part, 1u));
+}
+
+// Asks for the first parts of the range.
+fn ask_first(weight: ptr<private, Ahead>) {
+#ifdef ONE_HEAD
+    (*weight).next_heads = heads_at(unit_at(begin, 0u));
+#endif
+    ask(weight, begin, 0u);
+    ask(weight, begin, 1u);
+#ifdef GLU
+#else
+    ask(weight, begin, 2u);
+    ask(weight, begin, 3u);
+#endif
 }
 
 #ifdef X_HALF
 #else
-fn x_four(p: Place, lane: u32, half: u32) -> vec4<f32> {
-    let row = lane >> 3u;
-    let i = 2u * half + ((lane >> 2u) & 1u);
-    let column = p.unit * PARTS * 64u + column(p.part, i) + 4u * (lane & 3u);
+// Four columns of each row, from the first and the second half of a group.
+var<private> x_ahead: array<array<vec4<f32>, 2>, X_ROWS>;
+
+// The column of this lane's four, counted from the start of the group.
+fn x_column(half: u32) -> u32 {
+    let run = (lane >> 2u) + 8u * half;
+    let q = run >> 2u;
+    return q / PARTS * PARTS * 64u + column(q % PARTS, run & 3u) + 4u * (lane & 3u);
+}
+
+fn x_four(t: u32, x_row: u32, half: u32) -> vec4<f32> {
+    let column = 256u * t + x_column(half);
     var v = vec4<f32>(0.0);
-    if p.is_inside && row < args.rows && column < args.k {
-        let at = args.x + row * args.k + column;
+    if t < end && x_row < args.rows && column < args.k {
+        let at = args.x + x_row * args.k + column;
 #ifdef X_VECTORS
         v = x[at >> 2u];
 #else
@@ -111,177 +176,207 @@ fn x_four(p: Place, lane: u32, half: u32) -> vec4<f32> {
     }
     return v;
 }
+
+// Asks for the columns of group `t`.
+fn ask_x_group(t: u32) {
+    for (var r = 0u; r < X_ROWS; r++) {
+        x_ahead[r] = array<vec4<f32>, 2>(x_four(t, r, 0u), x_four(t, r, 1u));
+    }
+}
+
+fn stage_x_group() {
+    for (var r = 0u; r < X_ROWS; r++) {
+        let at = (split * X_ROWS + r) * X_STRIDE + lane;
+        staged_x[at] = activation(x_ahead[r][0]);
+        staged_x[at + 32u] = activation(x_ahead[r][1]);
+    }
+}
 #endif
 
-fn ahead(tile: u32, split: u32, lane: u32, t: u32) -> Ahead {
-    let p = place(split, t);
-    let raw = load((tile * args.units + p.unit) * UNIT_VECTORS, lane, p.part);
-#ifdef X_HALF
-    return Ahead(raw);
-#else
-    return Ahead(raw, x_four(p, lane, 0u), x_four(p, lane, 1u));
+// A run of the rows of x.
+struct Columns {
+    b_0: MatrixB,
+#ifdef COLS_2_OR_4
+    b_1: MatrixB,
+#endif
+#ifdef COLS_4
+    b_2: MatrixB,
+    b_3: MatrixB,
 #endif
 }
 
-// Stages runs 2 * half and 2 * half + 1 of a part and multiplies them.
-fn half_step(a: Ahead, p: Place, split: u32, lane: u32, half: u32, x_tile: u32) {
+// Run `i` of part `q` of group `t`.
+fn load_columns(t: u32, q: u32, i: u32) -> Columns {
 #ifdef X_HALF
-    // The run behind the last one of x is zero.
+    let unit = t * GROUP_UNITS + q / PARTS;
     let runs = args.units * PARTS * 4u;
-    let first = p.unit * PARTS * 4u;
-    let run_0 = select(runs, first + column(p.part, 2u * half) / 16u, p.is_inside);
-    let run_1 = select(runs, first + column(p.part, 2u * half + 1u) / 16u, p.is_inside);
-    let x_0 = (x_tile * (runs + 1u) + run_0) * 64u;
-    let x_1 = (x_tile * (runs + 1u) + run_1) * 64u;
-    let b_00 = load_b(x_0);
-    let b_01 = load_b(x_1);
-#ifdef COLS_2_OR_4
+    // The run behind the last one of x is zero.
+    let run = select(runs, unit * PARTS * 4u + column(q % PARTS, i) / 16u, t < end && unit < args.units);
     let next = (runs + 1u) * 64u;
-    let b_10 = load_b(x_0 + next);
-    let b_11 = load_b(x_1 + next);
+    let at = x_tile * next + run * 64u;
+#else
+    let at = split * X_ROWS * X_STRIDE + 16u * q + 4u * i;
+#endif
+    return Columns(
+        load_b(at),
+#ifdef COLS_2_OR_4
+        load_b(at + next),
 #endif
 #ifdef COLS_4
-    let b_20 = load_b(x_0 + 2u * next);
-    let b_21 = load_b(x_1 + 2u * next);
-    let b_30 = load_b(x_0 + 3u * next);
-    let b_31 = load_b(x_1 + 3u * next);
+        load_b(at + 2u * next),
+        load_b(at + 3u * next),
 #endif
-#else
-    let x_base = split * 16u * X_STRIDE;
-    staged_x[x_base + (lane >> 3u) * X_STRIDE + (lane & 7u)] = activation(select(a.x_0, a.x_1, half == 1u));
-#endif
-    let base = split * 32u * STRIDE;
-    let row = base + lane * STRIDE;
-    let v_0 = values(a.raw, p.part, 2u * half);
-    staged[row] = v_0[0];
-    staged[row + 1u] = v_0[1];
-    staged[row + 2u] = v_0[2];
-    staged[row + 3u] = v_0[3];
-    let v_1 = values(a.raw, p.part, 2u * half + 1u);
-    staged[row + 4u] = v_1[0];
-    staged[row + 5u] = v_1[1];
-    staged[row + 6u] = v_1[2];
-    staged[row + 7u] = v_1[3];
+    );
+}
+
+// Stages a decoded run, which can be loaded then, as can what was staged of x.
+fn stage(v: Values) {
+    let at = (split * 32u + lane) * STRIDE;
+    staged[at] = v[0];
+    staged[at + 1u] = v[1];
+    staged[at + 2u] = v[2];
+    staged[at + 3u] = v[3];
     sync();
-    let a_00 = load_a(base);
-    let a_01 = load_a(base + 4u);
-    let a_10 = load_a(base + 16u * STRIDE);
-    let a_11 = load_a(base + 16u * STRIDE + 4u);
+}
+
+// Multiplies the staged run with that of x; then another one can be staged.
+fn multiply(sums: ptr<private, Tile>, columns: Columns) {
+    let a_0 = load_a(split * 32u * STRIDE);
+    let a_1 = load_a((split * 32u + 16u) * STRIDE);
+    (*sums).sums_00 = multiply_add(a_0, columns.b_0, (*sums).sums_00);
+    (*sums).sums_01 = multiply_add(a_1, columns.b_0, (*sums).sums_01);
+#ifdef COLS_2_OR_4
+    (*sums).sums_10 = multiply_add(a_0, columns.b_1, (*sums).sums_10);
+    (*sums).sums_11 = multiply_add(a_1, columns.b_1, (*sums).sums_11);
+#endif
+#ifdef COLS_4
+    (*sums).sums_20 = multiply_add(a_0, columns.b_2, (*sums).sums_20);
+    (*sums).sums_21 = multiply_add(a_1, columns.b_2, (*sums).sums_21);
+    (*sums).sums_30 = multiply_add(a_0, columns.b_3, (*sums).sums_30);
+    (*sums).sums_31 = multiply_add(a_1, columns.b_3, (*sums).sums_31);
+#endif
+    sync();
+}
+
+// Run `i` of part `q`.
+fn decode(weight: ptr<private, Ahead>, q: u32, i: u32) -> Values {
+    let h = i & 1u;
+    return values((*weight).heads[q % HEADS][h], (*weight).codes[q % DEPTH][h], q % PARTS, h, i >> 1u);
+}
+
+// Run `i` of part `q` of group `t`, of gate and of up with GLU.
+fn step_run(t: u32, q: u32, i: u32) {
+    stage(decode(&ahead_0, q, i));
+    let columns = load_columns(t, q, i);
+    multiply(&tile_0, columns);
+#ifdef GLU
+    weight_idx = 1u;
+    stage(decode(&ahead_1, q, i));
+    multiply(&tile_1, columns);
+    weight_idx = 0u;
+#endif
+}
+
+// Asks for what comes DEPTH parts behind part `q` of group `t`, but for nothing behind the last group.
+fn ask_next(weight: ptr<private, Ahead>, t: u32, q: u32, is_last: bool) {
+    if !is_last || q + DEPTH < 4u {
+        ask(weight, t + (q + DEPTH) / 4u, (q + DEPTH) % 4u);
+    }
+#ifdef ONE_HEAD
+    if q == 0u && !is_last {
+        (*weight).next_heads = heads_at(unit_at(t + 1u, 0u));
+    }
+#endif
+}
+
+fn step_part(t: u32, q: u32, is_last: bool) {
+#ifdef EMULATED
+    // Unrolled, a software driver would take minutes to compile it.
+    for (var i = 0u; i < min(args.k, 4u); i++) {
+        step_run(t, q, i);
+    }
+#else
+    step_run(t, q, 0u);
+    step_run(t, q, 1u);
+    step_run(t, q, 2u);
+    step_run(t, q, 3u);
+#endif
+    ask_next(&ahead_0, t, q, is_last);
+#ifdef GLU
+    weight_idx = 1u;
+    ask_next(&ahead_1, t, q, is_last);
+    weight_idx = 0u;
+#endif
+}
+
+fn step_group(t: u32, is_last: bool) {
+#ifdef ONE_HEAD
+    ahead_0.heads[0] = ahead_0.next_heads;
+#ifdef GLU
+    ahead_1.heads[0] = ahead_1.next_heads;
+#endif
+#endif
 #ifdef X_HALF
 #else
-    let b_00 = load_b(x_base);
-    let b_01 = load_b(x_base + 4u);
+    stage_x_group();
+    ask_x_group(t + 1u);
 #endif
-    sums_00 = multiply_add(a_01, b_01, multiply_add(a_00, b_00, sums_00));
-    sums_01 = multiply_add(a_11, b_01, multiply_add(a_10, b_00, sums_01));
-#ifdef COLS_2_OR_4
-    sums_10 = multiply_add(a_01, b_11, multiply_add(a_00, b_10, sums_10));
-    sums_11 = multiply_add(a_11, b_11, multiply_add(a_10, b_10, sums_11));
-#endif
-#ifdef COLS_4
-    sums_20 = multiply_add(a_01, b_21, multiply_add(a_00, b_20, sums_20));
-    sums_21 = multiply_add(a_11, b_21, multiply_add(a_10, b_20, sums_21));
-    sums_30 = multiply_add(a_01, b_31, multiply_add(a_00, b_30, sums_30));
-    sums_31 = multiply_add(a_11, b_31, multiply_add(a_10, b_30, sums_31));
-#endif
-    sync();
-}
-
-fn step(a: Ahead, split: u32, lane: u32, t: u32, x_tile: u32) {
-    let p = place(split, t);
 #ifdef EMULATED
-    for (var half = 0u; half < 2u; half++) {
-        half_step(a, p, split, lane, half, x_tile);
+    for (var q = 0u; q < min(args.k, 4u); q++) {
+        step_part(t, q, is_last);
     }
 #else
-    half_step(a, p, split, lane, 0u, x_tile);
-    half_step(a, p, split, lane, 1u, x_tile);
+    step_part(t, 0u, is_last);
+    step_part(t, 1u, is_last);
+    step_part(t, 2u, is_last);
+    step_part(t, 3u, is_last);
 #endif
 }
 
-// Multiplies this subgroup's range of the tile.
-fn accumulate(tile: u32, split: u32, lane: u32, x_tile: u32) {
-    sums_00 = Sums();
-    sums_01 = Sums();
-#ifdef COLS_2_OR_4
-    sums_10 = Sums();
-    sums_11 = Sums();
+// Multiplies this subgroup's range.
+fn accumulate() {
+    let groups = (args.units + GROUP_UNITS - 1u) / GROUP_UNITS;
+    begin = split * groups / SPLITS;
+    end = (split + 1u) * groups / SPLITS;
+    // All subgroups take as many steps; x is zero behind a range's end.
+    let last = begin + (groups + SPLITS - 1u) / SPLITS - 1u;
+    tile_0 = Tile();
+    ask_first(&ahead_0);
+#ifdef GLU
+    tile_1 = Tile();
+    weight_idx = 1u;
+    ask_first(&ahead_1);
+    weight_idx = 0u;
 #endif
-#ifdef COLS_4
-    sums_20 = Sums();
-    sums_21 = Sums();
-    sums_30 = Sums();
-    sums_31 = Sums();
-#endif
-    let steps = (args.units * PARTS + SPLITS - 1u) / SPLITS;
-#ifdef EMULATED
-    for (var t = 0u; t < steps; t++) {
-        step(ahead(tile, split, lane, t), split, lane, t, x_tile);
-    }
+#ifdef X_HALF
 #else
-    // Four by name and not an array, which would leave the registers.
-    var a_0 = ahead(tile, split, lane, 0u);
-    var a_1 = ahead(tile, split, lane, 1u);
-    var a_2 = ahead(tile, split, lane, 2u);
-    var a_3 = ahead(tile, split, lane, 3u);
-    for (var t = 0u; t < steps; t += 4u) {
-        step(a_0, split, lane, t, x_tile);
-        a_0 = ahead(tile, split, lane, t + 4u);
-        if t + 1u >= steps {
-            break;
-        }
-        step(a_1, split, lane, t + 1u, x_tile);
-        a_1 = ahead(tile, split, lane, t + 5u);
-        if t + 2u >= steps {
-            break;
-        }
-        step(a_2, split, lane, t + 2u, x_tile);
-        a_2 = ahead(tile, split, lane, t + 6u);
-        if t + 3u >= steps {
-            break;
-        }
-        step(a_3, split, lane, t + 3u, x_tile);
-        a_3 = ahead(tile, split, lane, t + 7u);
-    }
+    ask_x_group(begin);
 #endif
+    for (var t = begin; t < last; t++) {
+        step_group(t, false);
+    }
+    step_group(last, true);
 }
 
-// This invocation's element of the sum of all subgroups' `partial`.
-fn add_ranges(local: u32) -> f32 {
+// This invocation's element of the sum of all subgroups' matrices.
+fn add_ranges(sums: Sums, local: u32) -> f32 {
+    workgroupBarrier();
+    store(sums, split * 256u);
     workgroupBarrier();
     var total = partial[local];
-    for (var split = 1u; split < SPLITS; split++) {
-        total += partial[split * 256u + local];
+    for (var i = 1u; i < SPLITS; i++) {
+        total += partial[i * 256u + local];
     }
-    workgroupBarrier();
     return total;
 }
 
-// The tile's products: this invocation's element of each matrix of 16x16.
-fn product(tile: u32, split: u32, lane: u32, local: u32, x_tile: u32) -> array<f32, 2u * COLS> {
-    accumulate(tile, split, lane, x_tile);
-    var totals: array<f32, 2u * COLS>;
-    store(sums_00, split * 256u);
-    totals[0] = add_ranges(local);
-    store(sums_01, split * 256u);
-    totals[1] = add_ranges(local);
-#ifdef COLS_2_OR_4
-    store(sums_10, split * 256u);
-    totals[2] = add_ranges(local);
-    store(sums_11, split * 256u);
-    totals[3] = add_ranges(local);
+// Writes this invocation's element of a matrix of 16x16.
+fn write_matrix(gate: Sums, up: Sums, local: u32, x_row: u32, i: u32) {
+    var total = add_ranges(gate, local);
+#ifdef GLU
+    total = silu(total) * add_ranges(up, local);
 #endif
-#ifdef COLS_4
-    store(sums_20, split * 256u);
-    totals[4] = add_ranges(local);
-    store(sums_21, split * 256u);
-    totals[5] = add_ranges(local);
-    store(sums_30, split * 256u);
-    totals[6] = add_ranges(local);
-    store(sums_31, split * 256u);
-    totals[7] = add_ranges(local);
-#endif
-    return totals;
+    write_out(x_row + (local >> 4u), tile * 32u + i + (local & 15u), total);
 }
 
 @compute @workgroup_size(256)
@@ -290,34 +385,36 @@ fn matmul_tensor(
     @builtin(local_invocation_index) local: u32,
 #ifdef EMULATED
 ) {
-    let split = local >> 5u;
-    let lane = local & 31u;
+    split = local >> 5u;
+    lane = local & 31u;
     emulated_lane = lane;
 #else
-    @builtin(subgroup_id) split: u32,
-    @builtin(subgroup_invocation_id) lane: u32,
+    @builtin(subgroup_id) subgroup: u32,
+    @builtin(subgroup_invocation_id) invocation: u32,
 ) {
+    split = subgroup;
+    lane = invocation;
 #endif
-    let tile = choose_part(group.x);
-    let x_tile = group.y * COLS;
-#ifdef X_HALF
-#else
-    // Rows of x that are not there.
-    for (var i = lane; i < 16u * X_STRIDE; i += 32u) {
-        staged_x[split * 16u * X_STRIDE + i] = vec4<f16>();
-    }
-    sync();
-#endif
-    var totals = product(tile, split, lane, local, x_tile);
+    tile = choose_part(group.x);
+    x_tile = group.y * COLS;
+    accumulate();
+    let x_row = 16u * x_tile;
+    let gate = tile_0;
 #ifdef GLU
-    weight_idx = 1u;
-    let ups = product(tile, split, lane, local, x_tile);
-    for (var i = 0u; i < 2u * COLS; i++) {
-        totals[i] = silu(totals[i]) * ups[i];
-    }
+    let up = tile_1;
+#else
+    let up = gate;
 #endif
-    for (var i = 0u; i < 2u * COLS; i++) {
-        let row = x_tile * 16u + (i >> 1u) * 16u + (local >> 4u);
-        write_out(row, tile * 32u + (i & 1u) * 16u + (local & 15u), totals[i]);
-    }
+    write_matrix(gate.sums_00, up.sums_00, local, x_row, 0u);
+    write_matrix(gate.sums_01, up.sums_01, local, x_row, 16u);
+#ifdef COLS_2_OR_4
+    write_matrix(gate.sums_10, up.sums_10, local, x_row + 16u, 0u);
+    write_matrix(gate.sums_11, up.sums_11, local, x_row + 16u, 16u);
+#endif
+#ifdef COLS_4
+    write_matrix(gate.sums_20, up.sums_20, local, x_row + 32u, 0u);
+    write_matrix(gate.sums_21, up.sums_21, local, x_row + 32u, 16u);
+    write_matrix(gate.sums_30, up.sums_30, local, x_row + 48u, 0u);
+    write_matrix(gate.sums_31, up.sums_31, local, x_row + 48u, 16u);
+#endif
 }

@@ -343,7 +343,7 @@ fn the_kernels_of_cooperative_matrices_have_their_indexes_right() {
         let x = random_values(rows * k, 3);
         let all = product(&weight, &x);
         check_products(&format!("{ty}, many rows"), &all, &x, &decoded(ty, &raw, n * k), k);
-        for batch in [3, 7, 40] {
+        for batch in [1, 3, 7, 40] {
             let part = product(&weight, &x[2 * k..(2 + batch) * k]);
             assert_eq!(bits(&part), bits(&all[2 * n..(2 + batch) * n]), "{ty}, {batch} rows");
         }
@@ -367,8 +367,8 @@ fn every_tensor_kernel_can_be_written_as_spir_v() {
     for ty in decodable() {
         let (format, _) = format(ty).unwrap();
         for defines in [
-            &["COLS_1", "PARTS_1", "BIAS", "ADD"][..],
-            &["COLS_1", "PARTS_1", "GLU", "X_VECTORS"],
+            &["COLS_1", "X_ROWS_1", "PARTS_1", "BIAS", "ADD"][..],
+            &["COLS_1", "X_ROWS_4", "PARTS_1", "GLU", "X_VECTORS"],
             &["COLS_2", "PARTS_1", "GLU", "X_HALF"],
             &["COLS_4", "PARTS_3", "BIAS", "X_HALF"],
         ] {

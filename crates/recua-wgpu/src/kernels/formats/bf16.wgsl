@@ -3,12 +3,20 @@
 const PARTS: u32 = 1u;
 const UNIT_VECTORS: u32 = 256u;
 
-struct Raw {
+struct Head {
     at: u32,
 }
 
-fn load(unit: u32, lane: u32, part: u32) -> Raw {
-    return Raw(unit + lane);
+struct Codes {
+    at: u32,
+}
+
+fn head(unit: u32, row: u32, h: u32) -> Head {
+    return Head(unit + row);
+}
+
+fn codes(unit: u32, row: u32, part: u32, h: u32) -> Codes {
+    return Codes(unit + row + 64u * h);
 }
 
 fn column(part: u32, i: u32) -> u32 {
@@ -20,8 +28,8 @@ fn four(v: vec2<u32>) -> vec4<f32> {
     return bitcast<vec4<f32>>(bits);
 }
 
-fn values(raw: Raw, part: u32, i: u32) -> Values {
-    let a = vector_at(raw.at + 64u * i);
-    let b = vector_at(raw.at + 64u * i + 32u);
+fn values(head: Head, codes: Codes, part: u32, h: u32, j: u32) -> Values {
+    let a = vector_at(codes.at + 128u * j);
+    let b = vector_at(codes.at + 128u * j + 32u);
     return Values(plain(four(a.xy)), plain(four(a.zw)), plain(four(b.xy)), plain(four(b.zw)));
 }

@@ -5,25 +5,30 @@ const UNIT_VECTORS: u32 = 68u;
 // The levels plus 12.
 const LEVELS: vec4<u32> = vec4<u32>(0x0f0e0d0cu, 0x18141210u, 0x090a0b0cu, 0x00040608u);
 
-struct Raw {
-    a: vec4<u32>,
-    b: vec4<u32>,
+struct Head {
     exponents: u32,
 }
 
-fn load(unit: u32, lane: u32, part: u32) -> Raw {
-    let at = unit + lane;
-    let exponents = word_at(4u * (unit + 64u) + (lane >> 1u)) >> (16u * (lane & 1u));
-    return Raw(vector_at(at), vector_at(at + 32u), exponents);
+struct Codes {
+    a: vec4<u32>,
+    b: vec4<u32>,
+}
+
+fn head(unit: u32, row: u32, h: u32) -> Head {
+    return Head(word_at(4u * (unit + 64u) + (row >> 1u)) >> (16u * (row & 1u)));
+}
+
+fn codes(unit: u32, row: u32, part: u32, h: u32) -> Codes {
+    return Codes(vector_at(unit + row), vector_at(unit + row + 32u));
 }
 
 fn column(part: u32, i: u32) -> u32 {
     return 16u * i;
 }
 
-fn values(raw: Raw, part: u32, i: u32) -> Values {
-    let e = byte_at(raw.exponents, i >> 1u);
+fn values(head: Head, codes: Codes, part: u32, h: u32, j: u32) -> Values {
+    let indexes = nibbles(select(codes.a, codes.b, j == 1u), h);
+    let e = byte_at(head.exponents, j);
     let scale = bitcast<f32>(select((e - 1u) << 23u, 0x00200000u << e, e < 2u));
-    let codes = nibbles(select(raw.a, raw.b, i >= 2u), i & 1u);
-    return affine(look_up(codes, LEVELS), 12.0, scale, 0.0);
+    return affine(look_up(indexes, LEVELS), 12.0, scale, 0.0);
 }

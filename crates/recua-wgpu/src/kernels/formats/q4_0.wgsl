@@ -3,22 +3,28 @@
 const PARTS: u32 = 1u;
 const UNIT_VECTORS: u32 = 72u;
 
-struct Raw {
-    a: vec4<u32>,
-    b: vec4<u32>,
+struct Head {
     d: u32,
 }
 
-fn load(unit: u32, lane: u32, part: u32) -> Raw {
-    let at = unit + lane;
-    return Raw(vector_at(at), vector_at(at + 32u), word_at(4u * (unit + 64u) + lane));
+struct Codes {
+    a: vec4<u32>,
+    b: vec4<u32>,
+}
+
+fn head(unit: u32, row: u32, h: u32) -> Head {
+    return Head(word_at(4u * (unit + 64u) + row));
+}
+
+fn codes(unit: u32, row: u32, part: u32, h: u32) -> Codes {
+    return Codes(vector_at(unit + row), vector_at(unit + row + 32u));
 }
 
 fn column(part: u32, i: u32) -> u32 {
     return 16u * i;
 }
 
-fn values(raw: Raw, part: u32, i: u32) -> Values {
-    let codes = nibbles(select(raw.a, raw.b, i >= 2u), i & 1u);
-    return affine(codes, 8.0, half_at(raw.d >> (16u * (i >> 1u))), 0.0);
+fn values(head: Head, codes: Codes, part: u32, h: u32, j: u32) -> Values {
+    let indexes = nibbles(select(codes.a, codes.b, j == 1u), h);
+    return affine(indexes, 8.0, half_at(head.d >> (16u * j)), 0.0);
 }

@@ -3,24 +3,30 @@
 const PARTS: u32 = 1u;
 const UNIT_VECTORS: u32 = 80u;
 
-struct Raw {
-    a: vec4<u32>,
-    b: vec4<u32>,
+struct Head {
     d: vec2<u32>,
 }
 
-fn load(unit: u32, lane: u32, part: u32) -> Raw {
-    let at = unit + lane;
-    let s = 4u * (unit + 64u) + 2u * lane;
-    return Raw(vector_at(at), vector_at(at + 32u), vec2<u32>(word_at(s), word_at(s + 1u)));
+struct Codes {
+    a: vec4<u32>,
+    b: vec4<u32>,
+}
+
+fn head(unit: u32, row: u32, h: u32) -> Head {
+    let s = 4u * (unit + 64u) + 2u * row;
+    return Head(vec2<u32>(word_at(s), word_at(s + 1u)));
+}
+
+fn codes(unit: u32, row: u32, part: u32, h: u32) -> Codes {
+    return Codes(vector_at(unit + row), vector_at(unit + row + 32u));
 }
 
 fn column(part: u32, i: u32) -> u32 {
     return 16u * i;
 }
 
-fn values(raw: Raw, part: u32, i: u32) -> Values {
-    let codes = nibbles(select(raw.a, raw.b, i >= 2u), i & 1u);
-    let d = select(raw.d.x, raw.d.y, i >= 2u);
-    return affine(codes, 0.0, half_at(d), half_at(d >> 16u));
+fn values(head: Head, codes: Codes, part: u32, h: u32, j: u32) -> Values {
+    let indexes = nibbles(select(codes.a, codes.b, j == 1u), h);
+    let d = head.d[j];
+    return affine(indexes, 0.0, half_at(d), half_at(d >> 16u));
 }

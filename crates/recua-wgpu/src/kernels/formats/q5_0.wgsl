@@ -3,26 +3,31 @@
 const PARTS: u32 = 1u;
 const UNIT_VECTORS: u32 = 88u;
 
-struct Raw {
-    a: vec4<u32>,
-    b: vec4<u32>,
+struct Head {
     high: vec2<u32>,
     d: u32,
 }
 
-fn load(unit: u32, lane: u32, part: u32) -> Raw {
-    let at = unit + lane;
-    let s = 4u * (unit + 64u) + 2u * lane;
-    let high = vec2<u32>(word_at(s), word_at(s + 1u));
-    return Raw(vector_at(at), vector_at(at + 32u), high, word_at(4u * (unit + 80u) + lane));
+struct Codes {
+    a: vec4<u32>,
+    b: vec4<u32>,
+}
+
+fn head(unit: u32, row: u32, h: u32) -> Head {
+    let s = 4u * (unit + 64u) + 2u * row;
+    return Head(vec2<u32>(word_at(s), word_at(s + 1u)), word_at(4u * (unit + 80u) + row));
+}
+
+fn codes(unit: u32, row: u32, part: u32, h: u32) -> Codes {
+    return Codes(vector_at(unit + row), vector_at(unit + row + 32u));
 }
 
 fn column(part: u32, i: u32) -> u32 {
     return 16u * i;
 }
 
-fn values(raw: Raw, part: u32, i: u32) -> Values {
-    let high = spread(select(raw.high.x, raw.high.y, i >= 2u) >> (16u * (i & 1u)));
-    let codes = nibbles(select(raw.a, raw.b, i >= 2u), i & 1u) | (high << vec4<u32>(4u));
-    return affine(codes, 16.0, half_at(raw.d >> (16u * (i >> 1u))), 0.0);
+fn values(head: Head, codes: Codes, part: u32, h: u32, j: u32) -> Values {
+    let indexes = nibbles(select(codes.a, codes.b, j == 1u), h);
+    let high = spread(head.high[j] >> (16u * h));
+    return affine(indexes | (high << vec4<u32>(4u)), 16.0, half_at(head.d >> (16u * j)), 0.0);
 }

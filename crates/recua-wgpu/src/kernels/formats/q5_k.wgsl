@@ -1,37 +1,43 @@
 // layout 256: 0..176
 // Q5_K: as Q4_K, with two vectors of fifth bits before the nibbles.
+#define ONE_HEAD
 const PARTS: u32 = 4u;
 const UNIT_VECTORS: u32 = 352u;
 
-struct Raw {
-    head: vec4<u32>,
-    high_a: vec4<u32>,
-    high_b: vec4<u32>,
-    a: vec4<u32>,
-    b: vec4<u32>,
+struct Head {
+    v: vec4<u32>,
+    // The fifth bits of runs h and h + 2 of all parts.
+    high: vec4<u32>,
 }
 
-fn load(unit: u32, lane: u32, part: u32) -> Raw {
-    let at = unit + lane;
-    let low = at + 96u + 64u * part;
-    return Raw(vector_at(at), vector_at(at + 32u), vector_at(at + 64u), vector_at(low), vector_at(low + 32u));
+struct Codes {
+    v: vec4<u32>,
+}
+
+fn head(unit: u32, row: u32, h: u32) -> Head {
+    return Head(vector_at(unit + row), vector_at(unit + row + 32u * (1u + h)));
+}
+
+fn codes(unit: u32, row: u32, part: u32, h: u32) -> Codes {
+    return Codes(vector_at(unit + row + 32u * (3u + 2u * part + h)));
 }
 
 fn column(part: u32, i: u32) -> u32 {
     return 64u * part + 16u * i;
 }
 
-fn values(raw: Raw, part: u32, i: u32) -> Values {
-    let h = raw.head;
+// The scale and the minimum of a group of 32 columns.
+fn scale_and_min(h: vec4<u32>, part: u32, j: u32) -> vec2<f32> {
     let high_scales = (h.w & 0x0f0f0f0fu) | ((h.y >> 2u) & 0x30303030u);
     let high_mins = ((h.w >> 4u) & 0x0f0f0f0fu) | ((h.z >> 2u) & 0x30303030u);
     let scales = select(high_scales, h.y & 0x3f3f3f3fu, part < 2u);
     let mins = select(high_mins, h.z & 0x3f3f3f3fu, part < 2u);
-    let group = ((2u * part) & 3u) + (i >> 1u);
-    let scale = half_at(h.x) * f32(byte_at(scales, group));
-    let min = half_at(h.x >> 16u) * f32(byte_at(mins, group));
-    let second = (i & 1u) == 1u;
-    let high = select(raw.high_a, raw.high_b, second) >> vec4<u32>(2u * part + (i >> 1u));
-    let codes = nibbles(select(raw.a, raw.b, second), i >> 1u) | ((high & vec4<u32>(0x01010101u)) << vec4<u32>(4u));
-    return affine(codes, 0.0, scale, -min);
+    let group = ((2u * part) & 3u) + j;
+    return vec2<f32>(half_at(h.x) * f32(byte_at(scales, group)), half_at(h.x >> 16u) * f32(byte_at(mins, group)));
+}
+
+fn values(head: Head, codes: Codes, part: u32, h: u32, j: u32) -> Values {
+    let s = scale_and_min(head.v, part, j);
+    let high = (head.high >> vec4<u32>(2u * part + j)) & vec4<u32>(0x01010101u);
+    return affine(nibbles(codes.v, j) | (high << vec4<u32>(4u)), 0.0, s.x, -s.y);
 }

@@ -3,27 +3,29 @@
 const PARTS: u32 = 1u;
 const UNIT_VECTORS: u32 = 136u;
 
-struct Raw {
-    a: vec4<u32>,
-    b: vec4<u32>,
-    c: vec4<u32>,
-    e: vec4<u32>,
+struct Head {
     d: u32,
 }
 
-fn load(unit: u32, lane: u32, part: u32) -> Raw {
-    let at = unit + lane;
-    let d = word_at(4u * (unit + 128u) + lane);
-    return Raw(vector_at(at), vector_at(at + 32u), vector_at(at + 64u), vector_at(at + 96u), d);
+struct Codes {
+    a: vec4<u32>,
+    b: vec4<u32>,
+}
+
+fn head(unit: u32, row: u32, h: u32) -> Head {
+    return Head(word_at(4u * (unit + 128u) + row));
+}
+
+fn codes(unit: u32, row: u32, part: u32, h: u32) -> Codes {
+    let at = unit + row + 32u * h;
+    return Codes(vector_at(at), vector_at(at + 64u));
 }
 
 fn column(part: u32, i: u32) -> u32 {
     return 16u * i;
 }
 
-fn values(raw: Raw, part: u32, i: u32) -> Values {
-    let first = select(raw.a, raw.b, (i & 1u) == 1u);
-    let second = select(raw.c, raw.e, (i & 1u) == 1u);
-    let codes = select(first, second, i >= 2u) ^ vec4<u32>(0x80808080u);
-    return affine(codes, 128.0, half_at(raw.d >> (16u * (i >> 1u))), 0.0);
+fn values(head: Head, codes: Codes, part: u32, h: u32, j: u32) -> Values {
+    let biased = select(codes.a, codes.b, j == 1u) ^ vec4<u32>(0x80808080u);
+    return affine(biased, 128.0, half_at(head.d >> (16u * j)), 0.0);
 }
