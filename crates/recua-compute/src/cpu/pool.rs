@@ -103,8 +103,11 @@ impl Pool {
             // SAFETY: only the lifetime is erased; this function does not return before `running` is 0, after which no thread
             // follows the pointer.
             let job: Job = unsafe { std::mem::transmute::<*const (dyn Fn(&Worker<'_>) + Sync), Job>(job) };
-            *shared.job.lock().unwrap_or_else(PoisonError::into_inner) = Some(SendJob(job));
+            let mut current = shared.job.lock().unwrap_or_else(PoisonError::into_inner);
+            *current = Some(SendJob(job));
+            // Under the lock: a thread that has just seen the old epoch holds it until it sleeps, and is not missed.
             shared.epoch.fetch_add(1, Ordering::Release);
+            drop(current);
             shared.wake.notify_all();
         }
         let outcome = run_one(shared, 0, job);
