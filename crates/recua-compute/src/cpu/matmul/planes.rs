@@ -92,21 +92,21 @@ pub(crate) fn unpack(
 }
 
 /// How far ahead of its use a tile's block is asked for. Blocks follow each other in memory, across tiles too, but the kernels read
-/// them in bursts between products, which the hardware does not foresee.
+/// several runs of them in turn, which the hardware does not foresee.
+#[cfg(target_arch = "x86_64")]
 const PREFETCH_BYTES: usize = 16384;
 
 /// Asks for what will be read [`PREFETCH_BYTES`] after `bytes`.
+#[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(crate) fn prefetch(bytes: &[u8]) {
-    #[cfg(target_arch = "x86_64")]
+    use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
     for at in (0..bytes.len()).step_by(VECTOR) {
         let ahead = bytes.as_ptr().wrapping_add(at + PREFETCH_BYTES);
         // Into the second cache, whose misses wait in longer queues (one thread of a Zen 4 reads 18 GB/s this way and 8 into the first).
         // SAFETY: a prefetch reads nothing and may name any address.
-        unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(ahead.cast()) }
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(ahead.cast()) }
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (bytes, PREFETCH_BYTES);
 }
 
 /// Replaces codes by `table[code]`.

@@ -364,6 +364,7 @@ fn tile_scalar<F: Format>(
 }
 
 /// The sums of groups `2p` and `2p + 1` as a 16-bit pair. One load: the halves would be put together in scalar registers.
+#[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn sums<F: Format>(record: &Record256, p: usize) -> i32 {
     let sums: &[i16] = if F::GROUP == 16 { &record.sums16 } else { &record.sums32 };

@@ -27,7 +27,8 @@ const STEPS: usize = 4;
 /// Rows that are finished beside a step.
 const FINISHED: usize = ROWS / STEPS;
 
-/// From how many rows on tiles are faster than vectors (measured on a Sapphire Rapids processor; signed products cost more to cut).
+/// From how many rows on tiles are faster than vectors: between 8 and 16 by the products timed on an Intel Xeon (`bench/record`); signed
+/// ones cost more to cut.
 pub(super) const fn rows_min<F: Format>() -> usize {
     if is_unsigned::<F>() { 10 } else { 14 }
 }
