@@ -32,7 +32,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// The environment variable that caps the instruction set: `scalar`, `avx2`, `avx512` or `amx`.
+/// The environment variable that names the instruction set: `scalar`, `avx2`, `avxvnni`, `avx512` or `amx`.
 pub const ISA_VARIABLE: &str = "RECUA_CPU_ISA";
 
 /// How the CPU device is opened.

@@ -338,7 +338,14 @@ pub(crate) fn tiles<F: Format>(
                         Isa::Avx512 | Isa::Amx => unsafe { avx512::tile::<F>(tile, records, acc) },
                         #[cfg(target_arch = "x86_64")]
                         // SAFETY: as above.
-                        Isa::Avx2 => unsafe { avx2::tile::<F>(tile, records, acc, &mut scratch.tiles[0][0]) },
+                        Isa::AvxVnni => unsafe {
+                            avx2::tile::<F, true>(tile, records, acc, &mut scratch.tiles[0][0]);
+                        },
+                        #[cfg(target_arch = "x86_64")]
+                        // SAFETY: as above.
+                        Isa::Avx2 => unsafe {
+                            avx2::tile::<F, false>(tile, records, acc, &mut scratch.tiles[0][0]);
+                        },
                         _ => tile_scalar::<F>(tile, records, acc, &mut scratch.tiles[0][0]),
                     }
                 }

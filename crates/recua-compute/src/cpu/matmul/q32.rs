@@ -194,7 +194,10 @@ pub(crate) fn tile<F: Format>(
         Isa::Avx512 | Isa::Amx => unsafe { simd::tile_avx512::<F>(tile, n_groups, records, acc, scratch) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        Isa::Avx2 => unsafe { simd::tile_avx2::<F>(tile, n_groups, records, acc, scratch) },
+        Isa::AvxVnni => unsafe { simd::tile_avx2::<F, true>(tile, n_groups, records, acc, scratch) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Isa::Avx2 => unsafe { simd::tile_avx2::<F, false>(tile, n_groups, records, acc, scratch) },
         _ => tile_scalar::<F>(tile, n_groups, records, acc, scratch),
     }
 }
@@ -242,7 +245,7 @@ mod simd {
     /// Up to so many rows of activations, with AVX2 and AVX-512, groups are unpacked into registers, for each few rows anew; more rows
     /// share what they were unpacked into, and so do the fewer than 8 groups at the end of a row, whose vectors may be spread over the
     /// bits of a plane's bytes.
-    const DIRECT_ROWS_MAX: [usize; 2] = [4, 8];
+    const DIRECT_ROWS_MAX: [usize; 2] = [8, 16];
 
     /// Groups' parts as registers take them. The methods are inlined into functions with the set that each names, which is what makes
     /// them sound.
@@ -426,8 +429,10 @@ mod simd {
         }
     }
 
+    /// # Safety
+    /// With `VNNI`, the processor has AVX-VNNI.
     #[target_feature(enable = "avx2,fma,f16c")]
-    pub(super) fn tile_avx2<F: Format>(
+    pub(super) unsafe fn tile_avx2<F: Format, const VNNI: bool>(
         tile: &[u8],
         n_groups: usize,
         records: &[Record32],
@@ -439,9 +444,8 @@ mod simd {
             let parts = parts::<F>(tile, n_groups, b);
             let groups = parts.groups;
             if groups == 8 && records.len() <= DIRECT_ROWS_MAX[0] {
-                in_groups!(records, acc, [4, 3, 2, 1], |records, acc, N| dot_avx2::<F, _, N>(
-                    &parts, groups, records, acc
-                ));
+                // SAFETY: as this function.
+                unsafe { rows_avx2::<F, _, VNNI>(&parts, groups, records, acc) };
                 continue;
             }
             if groups < 8 {
@@ -463,10 +467,29 @@ mod simd {
                     }
                 }
             }
-            in_groups!(records, acc, [4, 3, 2, 1], |records, acc, N| dot_avx2::<F, _, N>(
-                &*scratch, groups, records, acc
-            ));
+            // SAFETY: as this function.
+            unsafe { rows_avx2::<F, _, VNNI>(&*scratch, groups, records, acc) };
         }
+    }
+
+    /// Up to 8 groups with all rows of activations.
+    ///
+    /// # Safety
+    /// As [`tile_avx2`].
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn rows_avx2<F: Format, S: Source<F>, const VNNI: bool>(
+        block: &S,
+        groups: usize,
+        records: &[Record32],
+        acc: &mut [[f32; TILE]],
+    ) {
+        in_groups!(records, acc, [4, 3, 2, 1], |records, acc, N| if VNNI {
+            // SAFETY: the processor has it.
+            unsafe { dot_vnni::<F, S, N>(block, groups, records, acc) }
+        } else {
+            dot_avx2::<F, S, N>(block, groups, records, acc);
+        });
     }
 
     /// Up to 8 groups with `R` rows of activations.
@@ -553,21 +576,86 @@ mod simd {
                         dot[r] = _mm256_add_epi32(dot[r], _mm256_madd_epi16(sum[r], ones));
                     }
                 }
-                let (d, m) = (block.d256(g, half), block.m256(g, half));
-                for r in 0..R {
-                    if F::OFFSET != 0 && !is_signed::<F>() {
-                        let away = _mm256_set1_epi32(-i32::from(F::OFFSET) * records[r].sums[g]);
-                        dot[r] = _mm256_add_epi32(dot[r], away);
-                    }
-                    let scale = _mm256_mul_ps(d, _mm256_set1_ps(records[r].scales[g]));
-                    out[r] = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(dot[r]), out[r]);
-                    if F::HAS_MIN {
-                        out[r] = _mm256_fmadd_ps(m, _mm256_set1_ps(records[r].scaled_sums[g]), out[r]);
-                    }
+                if F::OFFSET != 0 && !is_signed::<F>() {
+                    take_offset_away::<F, R>(g, records, &mut dot);
                 }
+                finish_avx2::<F, S, R>(block, g, half, records, dot, &mut out);
             }
             for r in 0..R {
                 store256_f32(&mut acc[r], half, out[r]);
+            }
+        }
+    }
+
+    /// As `dot_avx2`.
+    #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+    fn dot_vnni<F: Format, S: Source<F>, const R: usize>(
+        block: &S,
+        groups: usize,
+        records: &[Record32; R],
+        acc: &mut [[f32; TILE]; R],
+    ) {
+        for half in 0..2 {
+            let mut out = [_mm256_setzero_ps(); R];
+            for r in 0..R {
+                out[r] = load256_f32(&acc[r], half);
+            }
+            for g in 0..groups {
+                if half == 0 {
+                    block.prefetch(g);
+                }
+                let mut dot = [_mm256_setzero_si256(); R];
+                if F::OFFSET != 0 {
+                    take_offset_away::<F, R>(g, records, &mut dot);
+                }
+                for i in 0..8 {
+                    let mut codes = block.codes256(g, i, half);
+                    if is_signed::<F>() {
+                        codes = _mm256_xor_si256(codes, _mm256_set1_epi8(-128));
+                    }
+                    for r in 0..R {
+                        let x = _mm256_set1_epi32(quad(&records[r].codes, 8 * g + i));
+                        dot[r] = _mm256_dpbusd_avx_epi32(dot[r], codes, x);
+                    }
+                }
+                finish_avx2::<F, S, R>(block, g, half, records, dot, &mut out);
+            }
+            for r in 0..R {
+                store256_f32(&mut acc[r], half, out[r]);
+            }
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn take_offset_away<F: Format, const R: usize>(
+        g: usize,
+        records: &[Record32; R],
+        dot: &mut [__m256i; R],
+    ) {
+        for r in 0..R {
+            let away = _mm256_set1_epi32(-i32::from(F::OFFSET) * records[r].sums[g]);
+            dot[r] = _mm256_add_epi32(dot[r], away);
+        }
+    }
+
+    /// Adds the integer sums of a group to the float sums.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn finish_avx2<F: Format, S: Source<F>, const R: usize>(
+        block: &S,
+        g: usize,
+        half: usize,
+        records: &[Record32; R],
+        dot: [__m256i; R],
+        out: &mut [__m256; R],
+    ) {
+        let (d, m) = (block.d256(g, half), block.m256(g, half));
+        for r in 0..R {
+            let scale = _mm256_mul_ps(d, _mm256_set1_ps(records[r].scales[g]));
+            out[r] = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(dot[r]), out[r]);
+            if F::HAS_MIN {
+                out[r] = _mm256_fmadd_ps(m, _mm256_set1_ps(records[r].scaled_sums[g]), out[r]);
             }
         }
     }

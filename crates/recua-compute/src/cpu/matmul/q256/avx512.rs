@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 
 /// Up to so many rows of activations, a block is unpacked into registers, for each group of rows anew; more rows share what the blocks
 /// of two tiles were unpacked into.
-pub(super) const DIRECT_ROWS_MAX: usize = 8;
+pub(super) const DIRECT_ROWS_MAX: usize = 16;
 
 /// A block's parts as registers take them. The methods are inlined into functions with AVX-512, which is what makes them sound.
 pub(super) trait Source<F: Format> {
