@@ -288,13 +288,7 @@ fn check_indexes(op: &Op) -> Result<()> {
 }
 
 /// One op's part of this thread.
-fn run_op(
-    op: &Op,
-    worker: &Worker<'_>,
-    isa: Isa,
-    workspace: &Workspace,
-    spans: &ops::Spans,
-) -> Result<()> {
+fn run_op(op: &Op, worker: &Worker<'_>, isa: Isa, workspace: &Workspace, spans: &ops::Spans) -> Result<()> {
     match op {
         Op::Embed(op) => matmul::embed(op, worker),
         Op::RmsNorm(op) => ops::rms_norm(op, worker, isa),

@@ -13,7 +13,7 @@ pub enum Isa {
     Scalar,
     /// AVX2, FMA and F16C.
     Avx2,
-    /// The same, with the byte products of AVX-VNNI.
+    /// The same, with the byte products of AVX-VNNI for formats of 32 values.
     AvxVnni,
     /// AVX-512 F, BW, VL, DQ and VNNI.
     Avx512,

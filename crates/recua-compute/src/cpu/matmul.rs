@@ -38,7 +38,7 @@ pub(crate) struct Workspace {
 #[repr(C, align(64))]
 struct Scratch {
     q256: q256::Scratch,
-    q32: q32::Unpacked,
+    q32: q32::Scratch,
     // Followed by the sums: `[2][tiles at once][rows][TILE]` f32.
 }
 
@@ -204,7 +204,6 @@ impl<'a> Pass<'a> {
             }
             Layout::Q32(f) => {
                 let records: &[Record32] = self.records();
-                let records = &records[..records.len() - RECORDS_BEHIND];
                 for (tile, sums) in (first..first + n).zip(sums.chunks_exact_mut(self.rows)) {
                     let tile = packed.tiles(tile, 1);
                     (f.tile)(self.isa, tile, self.k / 32, records, sums, &mut scratch.q32);

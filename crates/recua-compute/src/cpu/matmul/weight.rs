@@ -34,7 +34,7 @@ pub(crate) enum Layout {
 /// See [`q256::tiles`].
 type Tiles256 = fn(Isa, &[u8], &[Record256], usize, &mut [[f32; TILE]], &mut q256::Scratch);
 /// See [`q32::tile`].
-type Tile32 = fn(Isa, &[u8], usize, &[Record32], &mut [[f32; TILE]], &mut q32::Unpacked);
+type Tile32 = fn(Isa, &[u8], usize, &[Record32], &mut [[f32; TILE]], &mut q32::Scratch);
 /// See [`float::tiles_f32`].
 type TilesFloat = fn(Isa, &[u8], &[f32], usize, &mut [[f32; TILE]]);
 

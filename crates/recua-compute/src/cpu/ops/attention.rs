@@ -13,9 +13,9 @@
 
 use super::Rows;
 use crate::buffer::{Buffer, DType};
+use crate::cpu::Allocated;
 use crate::cpu::isa::Isa;
 use crate::cpu::math::{LANES, Lanes, Vector, exp, vectorised};
-use crate::cpu::Allocated;
 use crate::cpu::memory::{Memory, slice, slice_mut};
 use crate::cpu::pool::Worker;
 use crate::error::{Error, Result};
@@ -75,7 +75,10 @@ impl Spans {
     #[allow(clippy::mut_from_ref, reason = "the caller promises exclusive access")]
     unsafe fn state(&self, i: usize, len: usize) -> &mut [f32] {
         let memory = self.0.as_ref().expect("reserved before the op runs");
-        assert!((i + 1) * len * size_of::<f32>() <= memory.len(), "more spans than the page table has room for");
+        assert!(
+            (i + 1) * len * size_of::<f32>() <= memory.len(),
+            "more spans than the page table has room for"
+        );
         // SAFETY: inside, as was just checked; the rest is the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(memory.as_ptr().cast::<f32>().add(i * len), len) }
     }

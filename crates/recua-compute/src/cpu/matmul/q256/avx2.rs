@@ -1,5 +1,5 @@
 //! The products with AVX2, eight rows of the weight at a time. Byte products are added in 16 bits as far as they fit, then multiplied by
-//! the scale and widened in one instruction; with AVX-VNNI one instruction adds them in 32 bits.
+//! the scale and widened in one instruction.
 
 use super::*;
 use crate::cpu::matmul::planes::prefetch;
@@ -151,11 +151,8 @@ fn six(packed: &[u8], at: usize) -> __m128i {
 }
 
 /// All products of a tile.
-///
-/// # Safety
-/// With `VNNI`, the processor has AVX-VNNI.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn tile<F: Format, const VNNI: bool>(
+pub(super) fn tile<F: Format>(
     tile: &[u8],
     records: &[Record256],
     acc: &mut [[f32; TILE]],
@@ -166,36 +163,22 @@ pub(super) unsafe fn tile<F: Format, const VNNI: bool>(
     for (b, records) in records.chunks_exact(acc.len()).enumerate() {
         let parts = parts::<F>(tile, n_blocks, b);
         if records.len() <= DIRECT_ROWS_MAX {
-            // SAFETY: as this function.
-            unsafe { rows::<F, _, VNNI>(&parts, records, acc) };
+            in_groups!(records, acc, [4, 3, 2, 1], |records, acc, N| dot::<
+                F,
+                _,
+                { if N < 3 { 2 } else { 1 } },
+                N,
+            >(&parts, records, acc));
         } else {
             unpack_avx2::<F>(tile, n_blocks, b, scratch);
-            // SAFETY: as this function.
-            unsafe { rows::<F, _, VNNI>(&*scratch, records, acc) };
+            in_groups!(records, acc, [4, 3, 2, 1], |records, acc, N| dot::<
+                F,
+                _,
+                { if N < 3 { 2 } else { 1 } },
+                N,
+            >(&*scratch, records, acc));
         }
     }
-}
-
-/// One block with all rows of activations.
-///
-/// # Safety
-/// As [`tile`].
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn rows<F: Format, S: Source<F>, const VNNI: bool>(
-    block: &S,
-    records: &[Record256],
-    acc: &mut [[f32; TILE]],
-) {
-    in_groups!(records, acc, [4, 3, 2, 1], |records, acc, N| {
-        const H: usize = if N < 3 { 2 } else { 1 };
-        if VNNI {
-            // SAFETY: the processor has it.
-            unsafe { dot_vnni::<F, S, H, N>(block, records, acc) }
-        } else {
-            dot::<F, S, H, N>(block, records, acc);
-        }
-    });
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -241,7 +224,29 @@ fn dot<F: Format, S: Source<F>, const H: usize, const R: usize>(
         _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 0, 1, 4, 5, 4, 5, 8, 9, 8, 9, 12, 13, 12, 13));
     let twice = [twice, _mm256_or_si256(twice, _mm256_set1_epi8(2))];
     for first_half in (0..2).step_by(H) {
-        let (mut dot, mins) = begin::<F, S, H, R>(block, records, first_half, is_signed::<F>());
+        let mut pairs = [[_mm256_setzero_si256(); R]; H];
+        let takes_away = F::OFFSET != 0 && !is_signed::<F>();
+        if F::HAS_MIN || takes_away {
+            for p in 0..n_groups::<F>() / 2 {
+                for h in 0..H {
+                    let half = first_half + h;
+                    let factors = if F::HAS_MIN { block.mins(half, p) } else { block.scales(half, p) };
+                    for r in 0..R {
+                        let sums = _mm256_set1_epi32(sums::<F>(&records[r], p));
+                        pairs[h][r] = _mm256_add_epi32(pairs[h][r], _mm256_madd_epi16(factors, sums));
+                    }
+                }
+            }
+        }
+        let mut dot = [[_mm256_setzero_si256(); R]; H];
+        if takes_away {
+            let away = _mm256_set1_epi32(-i32::from(F::OFFSET));
+            for h in 0..H {
+                for r in 0..R {
+                    dot[h][r] = _mm256_mullo_epi32(pairs[h][r], away);
+                }
+            }
+        }
         for g in 0..n_groups::<F>() {
             if first_half == 0 {
                 block.prefetch(g);
@@ -267,109 +272,19 @@ fn dot<F: Format, S: Source<F>, const H: usize, const R: usize>(
                 }
             }
         }
-        finish(block, records, first_half, dot, mins, acc);
-    }
-}
-
-/// As [`dot`].
-#[target_feature(enable = "avx2,fma,f16c,avxvnni")]
-fn dot_vnni<F: Format, S: Source<F>, const H: usize, const R: usize>(
-    block: &S,
-    records: &[Record256; R],
-    acc: &mut [[f32; TILE]; R],
-) {
-    for first_half in (0..2).step_by(H) {
-        let (mut dot, mins) = begin::<F, S, H, R>(block, records, first_half, false);
-        for g in 0..n_groups::<F>() {
-            if first_half == 0 {
-                block.prefetch(g);
-            }
-            let mut sum = [[_mm256_setzero_si256(); R]; H];
-            for i in 0..F::GROUP / 4 {
-                for h in 0..H {
-                    let mut codes = block.codes(first_half + h, g, i);
-                    if is_signed::<F>() {
-                        codes = _mm256_xor_si256(codes, _mm256_set1_epi8(-128));
-                    }
-                    for r in 0..R {
-                        let x = _mm256_set1_epi32(quad(&records[r].codes, g * F::GROUP / 4 + i));
-                        sum[h][r] = _mm256_dpbusd_avx_epi32(sum[h][r], codes, x);
-                    }
-                }
-            }
-            // The first of the pair moves up, so that its sign comes down with it.
-            let up = _mm256_set1_epi32(if g % 2 == 0 { 16 } else { 0 });
-            for h in 0..H {
-                let pair = block.scales(first_half + h, g / 2);
-                let scale = _mm256_srai_epi32::<16>(_mm256_sllv_epi32(pair, up));
-                for r in 0..R {
-                    dot[h][r] = _mm256_add_epi32(dot[h][r], _mm256_mullo_epi32(sum[h][r], scale));
-                }
-            }
-        }
-        finish(block, records, first_half, dot, mins, acc);
-    }
-}
-
-/// The integer sums before any product, which take the offset of the codes away unless that is `gone`, and the sums of the minima.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-#[allow(clippy::type_complexity, reason = "two registers a half and a row")]
-fn begin<F: Format, S: Source<F>, const H: usize, const R: usize>(
-    block: &S,
-    records: &[Record256; R],
-    first_half: usize,
-    gone: bool,
-) -> ([[__m256i; R]; H], [[__m256i; R]; H]) {
-    let mut pairs = [[_mm256_setzero_si256(); R]; H];
-    let takes_away = F::OFFSET != 0 && !gone;
-    if F::HAS_MIN || takes_away {
-        for p in 0..n_groups::<F>() / 2 {
-            for h in 0..H {
-                let half = first_half + h;
-                let factors = if F::HAS_MIN { block.mins(half, p) } else { block.scales(half, p) };
-                for r in 0..R {
-                    let sums = _mm256_set1_epi32(sums::<F>(&records[r], p));
-                    pairs[h][r] = _mm256_add_epi32(pairs[h][r], _mm256_madd_epi16(factors, sums));
-                }
-            }
-        }
-    }
-    let mut dot = [[_mm256_setzero_si256(); R]; H];
-    if takes_away {
-        let away = _mm256_set1_epi32(-i32::from(F::OFFSET));
         for h in 0..H {
+            let half = first_half + h;
             for r in 0..R {
-                dot[h][r] = _mm256_mullo_epi32(pairs[h][r], away);
+                let a = _mm256_set1_ps(records[r].scale);
+                let scale = _mm256_mul_ps(block.d(half), a);
+                let dot = _mm256_cvtepi32_ps(dot[h][r]);
+                let mut out = _mm256_fmadd_ps(scale, dot, load256_f32(&acc[r], half));
+                if F::HAS_MIN {
+                    let scale = _mm256_mul_ps(block.dmin(half), a);
+                    out = _mm256_fnmadd_ps(scale, _mm256_cvtepi32_ps(pairs[h][r]), out);
+                }
+                store256_f32(&mut acc[r], half, out);
             }
-        }
-    }
-    (dot, pairs)
-}
-
-/// Adds the integer sums to the float sums.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn finish<F: Format, S: Source<F>, const H: usize, const R: usize>(
-    block: &S,
-    records: &[Record256; R],
-    first_half: usize,
-    dot: [[__m256i; R]; H],
-    mins: [[__m256i; R]; H],
-    acc: &mut [[f32; TILE]; R],
-) {
-    for h in 0..H {
-        let half = first_half + h;
-        for r in 0..R {
-            let a = _mm256_set1_ps(records[r].scale);
-            let scale = _mm256_mul_ps(block.d(half), a);
-            let dot = _mm256_cvtepi32_ps(dot[h][r]);
-            let mut out = _mm256_fmadd_ps(scale, dot, load256_f32(&acc[r], half));
-            if F::HAS_MIN {
-                let scale = _mm256_mul_ps(block.dmin(half), a);
-                out = _mm256_fnmadd_ps(scale, _mm256_cvtepi32_ps(mins[h][r]), out);
-            }
-            store256_f32(&mut acc[r], half, out);
         }
     }
 }
