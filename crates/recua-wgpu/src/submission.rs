@@ -3,7 +3,7 @@
 use crate::gpu::{Gpu, lock};
 use crate::record::{Recording, Step};
 use crate::status::{self, Report};
-use recua_compute::{Pending, Result};
+use recua_compute::{Pending, Result, Storage};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,6 +15,8 @@ const TIMES_BYTES: u64 = 16;
 pub(crate) struct Encoded {
     pub(crate) commands: wgpu::CommandBuffer,
     pub(crate) receipt: Option<Receipt>,
+    /// Memory that must not be used for anything else before the commands are submitted. Empty where a plan holds it.
+    pub(crate) named: Vec<Arc<dyn Storage>>,
 }
 
 /// What a list of commands leaves behind for the host: the status of its kernels and its two timestamps.
@@ -76,7 +78,7 @@ impl Gpu {
             encoder.finish()
         });
         let commands = commands.map_err(|e| self.error("a list of commands", e))?;
-        Ok(Encoded { commands, receipt })
+        Ok(Encoded { commands, receipt, named: Vec::new() })
     }
 
     fn query_set(&self, count: u32) -> wgpu::QuerySet {
@@ -104,10 +106,15 @@ impl Gpu {
     /// Starts lists of commands in order.
     pub(crate) fn start(self: &Arc<Self>, list: Vec<Encoded>) -> Result<InFlight> {
         self.check()?;
-        let (commands, receipts): (Vec<_>, Vec<_>) =
-            list.into_iter().map(|e| (e.commands, e.receipt)).unzip();
-        let receipts: Vec<Receipt> = receipts.into_iter().flatten().collect();
+        let (mut commands, mut receipts, mut named) = (Vec::new(), Vec::new(), Vec::new());
+        for encoded in list {
+            commands.push(encoded.commands);
+            receipts.extend(encoded.receipt);
+            named.extend(encoded.named);
+        }
         let index = self.queue.submit(commands);
+        // What comes after is ordered by the queue.
+        drop(named);
         for receipt in &receipts {
             receipt.staging.map_async(wgpu::MapMode::Read, .., |_| {});
         }
