@@ -9,7 +9,7 @@ use bytemuck::Pod;
 use recua_gguf::GgmlType;
 use std::any::Any;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// What a device is.
 #[derive(Clone, Debug)]
@@ -207,6 +207,11 @@ impl Device {
     /// Bytes per second of pure reading, measured now (takes a second or two): the peak that decoding is compared with.
     pub fn measure_read_bandwidth(&self) -> Result<f64> {
         self.backend.measure_read_bandwidth()
+    }
+
+    /// Tells whether the device is still open.
+    pub(crate) fn downgrade(&self) -> Weak<dyn Backend> {
+        Arc::downgrade(&self.backend)
     }
 
     pub(crate) fn backend(&self) -> &dyn Backend {
