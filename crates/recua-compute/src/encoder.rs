@@ -51,7 +51,12 @@ impl CommandEncoder {
         self.matmul(&x, [MatmulPart::new(w, &y)])
     }
 
-    /// Appends `groups` workgroups of a hand-written kernel.
+    /// Appends `groups` workgroups of a hand-written kernel; [`crate::KernelSource`] says how it takes `args`. It sees what everything
+    /// recorded before it wrote.
+    ///
+    /// # Errors
+    /// If the kernel or a buffer is of another device, a written buffer overlaps another argument, or `args` are not what the kernel
+    /// declares. Each names the kernel.
     pub fn dispatch(&mut self, kernel: &Kernel, groups: [u32; 3], args: &[KernelArg<'_>]) -> Result<()> {
         let op = "dispatch";
         if kernel.device() != self.device.id() {
