@@ -26,7 +26,7 @@ pub struct DeviceInfo {
 
 /// What a device crate implements. Callers use [`Device`], whose methods check arguments before they come here.
 pub trait Backend: Send + Sync + 'static {
-    /// The identity that the device's buffers carry.
+    /// The identity that the device's buffers carry: one of its own, or that of the device it wraps, which then makes all its memory.
     fn id(&self) -> DeviceId;
     /// What the device is.
     fn info(&self) -> &DeviceInfo;

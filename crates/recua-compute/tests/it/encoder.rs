@@ -1,7 +1,11 @@
 //! The command encoder: what it refuses, when work runs and in which order.
 
 use crate::{device, f32s, problem};
-use recua_compute::{DType, Device, Error, GgmlType, QuantizedMatmulParams, Record, Weight};
+use recua_compute::{
+    Activation, Buffer, DType, Device, Error, GgmlType, KvLayer, MatmulPart, PAGE_TOKENS,
+    QuantizedMatmulParams, Record, RopeStore, RopeStyle, RowMap, Weight,
+};
+use std::sync::Arc;
 use std::sync::mpsc::channel;
 
 /// A Q8_0 weight of `n` rows of 64 ones.
@@ -75,6 +79,61 @@ fn what_belongs_to_another_device_is_refused() {
     foreign(encoder.quantized_matmul(&x, &w, &f32s(&other, &[2, 3]), &params));
     foreign(other.submit([encoder.finish().unwrap()]).map(drop));
     foreign(other.run(&device.plan()).map(drop));
+}
+
+#[test]
+fn a_weight_that_the_device_did_not_make_is_an_error_of_the_op() {
+    let device = device();
+    let forged = Weight::from_storage(Arc::new(()), device.id(), GgmlType::F32, 4, 4, 64);
+    let (x, out) = (f32s(&device, &[1, 4]), f32s(&device, &[1, 4]));
+    let tokens = device.alloc(DType::U32, &[1]).unwrap();
+    let mut plans = [device.plan(), device.plan(), device.plan()];
+    plans[0].matmul(&x, [MatmulPart::new(&forged, &out)]).unwrap();
+    plans[1].matmul_glu(&x, &forged, &forged, Activation::Silu, &out).unwrap();
+    plans[2].embed(&forged, &tokens, &out).unwrap();
+    for plan in plans {
+        for result in [device.prepare(&plan), device.run(&plan).map(drop)] {
+            assert!(matches!(result, Err(Error::WrongDevice { what: "a weight", .. })), "{result:?}\n{plan}");
+        }
+    }
+}
+
+/// What a kernel reads before it knows whether it needs it has to be there.
+#[test]
+fn tables_and_caches_without_elements_are_refused() {
+    let device = device();
+    let u32s = |shape: &[usize]| device.alloc(DType::U32, shape).unwrap();
+    let cache = || device.alloc(DType::F32, &[2, 1, PAGE_TOKENS, 8]).unwrap();
+    let row = || f32s(&device, &[1, 8]);
+    let good = RopeStore {
+        q: row(),
+        k: row(),
+        v: row(),
+        norm: None,
+        table: f32s(&device, &[4, 4, 2]),
+        style: RopeStyle::Halves,
+        rows: RowMap { positions: u32s(&[1]), sequences: u32s(&[1]), pages: u32s(&[1, 2]) },
+        cache: KvLayer { k: cache(), v: cache() },
+    };
+    let check = |change: &dyn Fn(&mut RopeStore)| {
+        let mut op = good.clone();
+        change(&mut op);
+        device.plan().rope_store(op)
+    };
+    check(&|_| ()).unwrap();
+    for shape in [[0, 4, 2], [4, 0, 2], [1, 5, 2]] {
+        let found = problem(check(&|op| op.table = f32s(&device, &[40]).view(0, &shape).unwrap()));
+        assert!(found.ends_with("is not [positions, 1 to 4, 2]"), "{found}");
+    }
+    for shape in [[0, 2], [1, 0]] {
+        let found = problem(check(&|op| op.rows.pages = u32s(&[2]).view(0, &shape).unwrap()));
+        assert!(found.ends_with("is not [sequences, pages] of at least one"), "{found}");
+    }
+    let found = problem(check(&|op| {
+        let none = |buffer: &Buffer| buffer.rows(0).unwrap();
+        op.cache = KvLayer { k: none(&op.cache.k), v: none(&op.cache.v) };
+    }));
+    assert!(found.contains("at least one page"), "{found}");
 }
 
 #[test]
