@@ -259,7 +259,12 @@ impl Op {
     /// Checks types, shapes, devices and overlaps, so that kernels need not. What it cannot see are the *values* of index buffers:
     /// a device checks those against the sizes when it runs.
     pub fn check(&self, device: DeviceId) -> Result<()> {
-        let c = Check { op: self.name(), device };
+        self.check_as(self.name(), device)
+    }
+
+    /// [`Op::check`] for a method that the caller knows by another name.
+    pub(crate) fn check_as(&self, op: &'static str, device: DeviceId) -> Result<()> {
+        let c = Check { op, device };
         match self {
             Op::Embed(o) => {
                 c.weight("table", &o.table)?;

@@ -39,7 +39,12 @@ fn quantized_matmul_checks_every_argument() {
     let (w, x, y) = (ones(&device, 3), f32s(&device, &[2, 64]), f32s(&device, &[2, 3]));
     let good = QuantizedMatmulParams { m: 2, n: 3, k: 64, ggml_type: GgmlType::Q8_0 };
     let mut encoder = device.command_encoder().unwrap();
-    let mut check = |params: QuantizedMatmulParams| problem(encoder.quantized_matmul(&x, &w, &y, &params));
+    let named = |problem: String| {
+        assert!(problem.starts_with("quantized_matmul: "), "{problem}");
+        problem
+    };
+    let mut check =
+        |params: QuantizedMatmulParams| named(problem(encoder.quantized_matmul(&x, &w, &y, &params)));
     assert_eq!(
         check(QuantizedMatmulParams { ggml_type: GgmlType::Q4_0, ..good }),
         "quantized_matmul: Q4_0[3, 64] is asked for, Q8_0[3, 64] came"
@@ -55,12 +60,19 @@ fn quantized_matmul_checks_every_argument() {
     }
     // Buffers that are too small, of another type, or the same.
     let short = f32s(&device, &[2, 63]);
-    problem(encoder.quantized_matmul(&short, &w, &y, &good));
-    problem(encoder.quantized_matmul(&x, &w, &f32s(&device, &[5]), &good));
-    problem(encoder.quantized_matmul(&x, &w, &x.view(0, &[2, 3]).unwrap(), &good));
+    assert_eq!(
+        problem(encoder.quantized_matmul(&short, &w, &y, &good)),
+        "quantized_matmul: x f32[2, 63] does not hold [2, 64]"
+    );
+    named(problem(encoder.quantized_matmul(&x, &w, &f32s(&device, &[5]), &good)));
+    named(problem(encoder.quantized_matmul(&x, &w, &x.view(0, &[2, 3]).unwrap(), &good)));
     let halves = device.alloc(DType::F16, &[2, 64]).unwrap();
     let result = encoder.quantized_matmul(&halves, &w, &y, &good);
-    assert!(matches!(result, Err(Error::WrongType { found: DType::F16, expected: DType::F32, .. })));
+    let wrong_type =
+        |op, found, expected| op == "quantized_matmul" && (found, expected) == (DType::F16, DType::F32);
+    assert!(
+        matches!(result, Err(Error::WrongType { op, found, expected, .. }) if wrong_type(op, found, expected))
+    );
     // Larger buffers are fine, and so are fewer rows.
     encoder.quantized_matmul(&x, &w, &f32s(&device, &[100]), &good).unwrap();
     encoder.quantized_matmul(&x, &w, &y, &QuantizedMatmulParams { m: 1, ..good }).unwrap();

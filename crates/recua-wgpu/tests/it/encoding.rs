@@ -104,6 +104,29 @@ fn a_wrong_kernel_or_argument_is_an_error_that_names_it() {
 }
 
 #[test]
+fn a_buffer_too_small_for_what_a_kernel_declares_is_refused_by_name() {
+    let Some(device) = device() else { return };
+    let source = "
+        struct Table { size: u32, entries: array<vec4<f32>, 4> }
+        @group(0) @binding(0) var<storage, read> table: Table;
+        @group(0) @binding(1) var<storage, read_write> y: array<vec4<f32>>;
+        @compute @workgroup_size(1) fn scale() { y[0] = table.entries[table.size]; }";
+    let kernel = registry(source).get(device, "scale", &[]).unwrap();
+    let floats = |n: usize| device.alloc(DType::F32, &[n]).unwrap();
+    let dispatch = |table: usize, y: usize| {
+        let mut encoder = device.command_encoder().unwrap();
+        let (table, y) = (floats(table), floats(y));
+        encoder.dispatch(&kernel, [1; 3], &[KernelArg::Read(&table), KernelArg::Write(&y)])?;
+        encoder.commit_and_wait()
+    };
+    dispatch(20, 4).unwrap();
+    let small = |found: Result<()>| found.unwrap_err().to_string();
+    let expected = "dispatch: kernel 'scale': argument 0 has 76 bytes, the kernel declares 80";
+    assert_eq!(small(dispatch(19, 4)), expected);
+    assert!(small(dispatch(20, 3)).contains("'scale': argument 1 has 12 bytes, the kernel declares 16"));
+}
+
+#[test]
 fn two_halves_encoded_on_two_threads_run_in_list_order() {
     let Some(device) = device() else { return };
     let registry = registry(SCALE);
