@@ -175,6 +175,10 @@ pub struct HeadNorm {
 }
 
 /// Rotates `q` in place and writes the rotated `k` and `v` into their slots of the cache.
+///
+/// Each row needs a slot of its own. Two rows of one op that name the same position of the same page are an error on a device that can
+/// look at the row map before it runs (the CPU does); a GPU reads the map only while it runs, so there it is not noticed, and which
+/// row's values the slot ends up with, head by head, is left open.
 #[derive(Clone, Debug)]
 pub struct RopeStore {
     /// f32 `[rows, n_heads * head_dim]`, rotated in place

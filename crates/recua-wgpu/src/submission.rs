@@ -30,12 +30,21 @@ pub(crate) struct Receipt {
 #[derive(Default)]
 pub(crate) struct Receipts {
     free: Mutex<Vec<Receipt>>,
-    unread: Mutex<Vec<Receipt>>,
+    unread: Mutex<Vec<Unread>>,
+    /// What the first of those reported, as far as they have been read.
+    report: Mutex<Option<Report>>,
+}
+
+/// A receipt that nobody waits for any more.
+struct Unread {
+    receipt: Receipt,
+    /// Whether its work is done.
+    done: Arc<AtomicBool>,
 }
 
 /// Free receipts that are kept.
 const FREE_MAX: usize = 64;
-/// Unread receipts that are kept; of older ones, what they report is lost.
+/// Unread receipts from which on those whose work is done are read. So there are never more than this and what is under way.
 const UNREAD_MAX: usize = 64;
 
 impl Gpu {
@@ -77,7 +86,7 @@ impl Gpu {
             }
             encoder.finish()
         });
-        let commands = commands.map_err(|e| self.error("a list of commands", e))?;
+        let commands = commands.map_err(|e| self.error("a list of commands", 0, e))?;
         Ok(Encoded { commands, receipt, named: Vec::new() })
     }
 
@@ -132,15 +141,21 @@ impl Gpu {
         waited.map(drop).map_err(|e| self.lost(e.to_string()))
     }
 
-    /// What submissions reported that nobody waited for; call it once their work is done.
+    /// What submissions reported that nobody waited for, as far as their work is done.
     pub(crate) fn check_unread(&self) -> Result<()> {
-        let unread = std::mem::take(&mut *lock(&self.receipts.unread));
-        let mut first = None;
-        for receipt in unread {
-            let (report, _) = self.collect(receipt);
-            first = first.or(report);
+        self.read_unread();
+        lock(&self.receipts.report).take().map_or(Ok(()), |report| Err(report.error()))
+    }
+
+    /// Reads the receipts that nobody waits for and whose work is done.
+    fn read_unread(&self) {
+        let is_done = |unread: &mut Unread| unread.done.load(Ordering::Acquire);
+        let done: Vec<Unread> = lock(&self.receipts.unread).extract_if(.., is_done).collect();
+        for Unread { receipt, .. } in done {
+            if let (Some(report), _) = self.collect(receipt) {
+                lock(&self.receipts.report).get_or_insert(report);
+            }
         }
-        first.map_or(Ok(()), |report| Err(report.error()))
     }
 
     /// Reads a receipt whose work is done and frees it: what was reported, and the timestamps.
@@ -244,9 +259,15 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         let receipts = std::mem::take(&mut lock(&self.state).receipts);
         let with_status = receipts.into_iter().filter(|receipt| receipt.has_status);
-        let mut unread = lock(&self.gpu.receipts.unread);
-        unread.extend(with_status);
-        let n = unread.len();
-        unread.drain(..n.saturating_sub(UNREAD_MAX));
+        let n = {
+            let mut unread = lock(&self.gpu.receipts.unread);
+            unread.extend(with_status.map(|receipt| Unread { receipt, done: self.done.clone() }));
+            unread.len()
+        };
+        if n > UNREAD_MAX {
+            // Tells what is done. An error shows up in the next call.
+            let _ = self.gpu.device.poll(wgpu::PollType::Poll);
+            self.gpu.read_unread();
+        }
     }
 }
