@@ -1,10 +1,10 @@
-//! Encoders, hand-written kernels, several threads, many submissions.
+//! Encoders, hand-written kernels, several threads.
 
-use crate::{device, fresh_device};
+use crate::device;
 use recua_compute::cases::Tolerance;
 use recua_compute::{
-    Argmax, Buffer, Commands, DType, Device, EncoderWorker, Error, GgmlType, KernelArg, KernelRegistry,
-    KernelSource, Op, Plan, QuantizedMatmulParams, Record, Result, Weight, cpu,
+    Buffer, Commands, DType, Device, EncoderWorker, Error, GgmlType, KernelArg, KernelRegistry, KernelSource,
+    Plan, QuantizedMatmulParams, Record, Result, Weight, cpu,
 };
 use std::ops::Range;
 use std::sync::mpsc::channel;
@@ -301,59 +301,4 @@ fn work_runs_behind_the_callers_back() {
     assert!(submissions.iter().all(|submission| submission.is_done()));
     let x = device.read_vec::<f32>(&x).unwrap();
     assert!(x.iter().all(|x| (x - 1.0).abs() < 1e-3));
-}
-
-/// In a process of its own, because the memory of a process is every test's.
-#[test]
-fn long_runs_do_not_leak() {
-    const ALONE: &str = "RECUA_TEST_ALONE";
-    if std::env::var_os(ALONE).is_some() {
-        return run_for_long();
-    }
-    let this = std::env::current_exe().unwrap();
-    let name = "encoding::long_runs_do_not_leak";
-    let mut child = std::process::Command::new(this);
-    let output = child.args(["--exact", name, "--nocapture"]).env(ALONE, "1").output().unwrap();
-    assert!(output.status.success(), "{output:#?}");
-}
-
-fn run_for_long() {
-    let Some(device) = fresh_device() else { return };
-    let x = device.upload(&[1.0f32, 3.0, 2.0], DType::F32, &[1, 3]).unwrap();
-    let out = device.alloc(DType::U32, &[1]).unwrap();
-    let mut plan = device.plan();
-    plan.push(Op::Argmax(Argmax { x: x.clone(), out: out.clone() })).unwrap();
-    device.prepare(&plan).unwrap();
-    let allocated = device.allocated_bytes();
-    let mut resident = 0;
-    for i in 0..4000 {
-        let submission = device.run(&plan).unwrap();
-        if i % 7 == 0 {
-            // Dropped, not waited for.
-            continue;
-        }
-        submission.wait().unwrap();
-        device.write(&x, &[1.0f32, 3.0, 2.0]).unwrap();
-        if i % 10 == 0 {
-            assert_eq!(device.read_vec::<u32>(&out).unwrap(), [1]);
-        }
-        // A plan of its own each time, which the device must not keep for ever.
-        let other = device.upload(&[5.0f32, 3.0], DType::F32, &[1, 2]).unwrap();
-        let mut plan = device.plan();
-        plan.argmax(&other, &out).unwrap();
-        device.run(&plan).unwrap().wait().unwrap();
-        drop((plan, other));
-        if i == 1000 {
-            resident = resident_bytes();
-        }
-    }
-    assert_eq!(device.allocated_bytes(), allocated);
-    let grown = resident_bytes().saturating_sub(resident);
-    assert!(grown < 48 << 20, "{grown} bytes more after 3000 steps");
-}
-
-/// Memory of this process, where the system tells.
-fn resident_bytes() -> usize {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).unwrap_or(0) * 4096
 }
