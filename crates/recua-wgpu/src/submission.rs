@@ -30,16 +30,9 @@ pub(crate) struct Receipt {
 #[derive(Default)]
 pub(crate) struct Receipts {
     free: Mutex<Vec<Receipt>>,
-    unread: Mutex<Vec<Unread>>,
+    unread: Mutex<Vec<Receipt>>,
     /// What the first of those reported, as far as they have been read.
     report: Mutex<Option<Report>>,
-}
-
-/// A receipt that nobody waits for any more.
-struct Unread {
-    receipt: Receipt,
-    /// Whether its work is done.
-    done: Arc<AtomicBool>,
 }
 
 /// Free receipts that are kept.
@@ -149,18 +142,21 @@ impl Gpu {
 
     /// Reads the receipts that nobody waits for and whose work is done.
     fn read_unread(&self) {
-        let is_done = |unread: &mut Unread| unread.done.load(Ordering::Acquire);
-        let done: Vec<Unread> = lock(&self.receipts.unread).extract_if(.., is_done).collect();
-        for Unread { receipt, .. } in done {
-            if let (Some(report), _) = self.collect(receipt) {
-                lock(&self.receipts.report).get_or_insert(report);
+        let mut unread = lock(&self.receipts.unread);
+        let all = std::mem::take(&mut *unread);
+        for receipt in all {
+            match self.collect(receipt) {
+                Ok((Some(report), _)) => _ = lock(&self.receipts.report).get_or_insert(report),
+                Ok((None, _)) => {}
+                Err(receipt) => unread.push(receipt),
             }
         }
     }
 
-    /// Reads a receipt whose work is done and frees it: what was reported, and the timestamps.
-    fn collect(&self, receipt: Receipt) -> (Option<Report>, Option<[u64; 2]>) {
-        let Ok(bytes) = receipt.staging.get_mapped_range(..) else { return (None, None) };
+    /// Reads a receipt and frees it: what was reported, and the timestamps. Hands it back if its work is not done.
+    #[allow(clippy::result_large_err, reason = "the error is the argument")]
+    fn collect(&self, receipt: Receipt) -> std::result::Result<(Option<Report>, Option<[u64; 2]>), Receipt> {
+        let Ok(bytes) = receipt.staging.get_mapped_range(..) else { return Err(receipt) };
         let mut words = [0u32; 8];
         bytemuck::bytes_of_mut(&mut words).copy_from_slice(&bytes[..32]);
         drop(bytes);
@@ -173,7 +169,7 @@ impl Gpu {
         if free.len() < FREE_MAX {
             free.push(receipt);
         }
-        (report, times)
+        Ok((report, times))
     }
 }
 
@@ -215,7 +211,8 @@ impl InFlight {
         let mut state = lock(&self.state);
         let mut span: Option<[u64; 2]> = None;
         for receipt in std::mem::take(&mut state.receipts) {
-            let (report, times) = self.gpu.collect(receipt);
+            // One that cannot be read now never will be: the device is gone.
+            let Ok((report, times)) = self.gpu.collect(receipt) else { continue };
             state.report = state.report.or(report);
             if let Some([begin, end]) = times {
                 let [first, last] = span.unwrap_or([begin, end]);
@@ -234,6 +231,8 @@ impl Pending for InFlight {
     fn wait(&self) -> Result<()> {
         self.gpu.encode_ahead();
         self.gpu.wait(Some(self.index.clone()))?;
+        // Another thread that polls may be about to say so, and need not have yet.
+        self.done.store(true, Ordering::Release);
         match self.collect() {
             Some(report) => Err(report.error()),
             None => Ok(()),
@@ -261,7 +260,7 @@ impl Drop for InFlight {
         let with_status = receipts.into_iter().filter(|receipt| receipt.has_status);
         let n = {
             let mut unread = lock(&self.gpu.receipts.unread);
-            unread.extend(with_status.map(|receipt| Unread { receipt, done: self.done.clone() }));
+            unread.extend(with_status);
             unread.len()
         };
         if n > UNREAD_MAX {
