@@ -6,7 +6,6 @@
 
 use crate::adapter::COOPERATIVE_MATRIX;
 use crate::memory::Binding;
-use crate::ops::u32_of;
 use crate::pipelines::KernelKey;
 use crate::record::Recorder;
 use crate::weight::{Packed, Piece, TILE};
@@ -69,7 +68,7 @@ pub(crate) fn embed(op: &Embed, recorder: &mut Recorder<'_>) -> Result<()> {
             let (tokens, tokens_at) = Binding::read(gpu, &tokens)?;
             let (out, out_at) = Binding::write(gpu, &out)?;
             let table = Binding::all(&piece.memory, false);
-            let size = |what, n| u32_of("embed", what, n);
+            let size = |what, n| crate::ops::u32_of("embed", what, n);
             let [k, rows, n] = [size("a row", op.table.k())?, rows as u32, size("a table", op.table.n())?];
             // Each is at most k or n.
             let [units, first, count] = [packed.units, piece.first, piece.n].map(|n| n as u32);
@@ -319,7 +318,7 @@ impl<'a> Call<'a> {
     ) -> Result<()> {
         let gpu = recorder.gpu;
         let (rows, k) = (self.x.n_rows(), self.x.n_cols());
-        let size = |what, n| u32_of("matmul", what, n);
+        let size = |what, n| crate::ops::u32_of("matmul", what, n);
         let mut args = Args {
             k: size("a row", k)?,
             rows: size("a number of rows", rows)?,
