@@ -3,7 +3,7 @@
 use crate::buffer::{Buffer, DType, Storage};
 use crate::device::{Device, needed_bytes};
 use crate::error::{Error, Result, argument};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Hands out buffers and takes their memory back when they are dropped, so that a program which needs scratch in every step asks the
@@ -14,13 +14,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// * **Work under way is no obstacle.** A device's work takes effect in the order in which it was submitted, writing and reading
 ///   included: whatever is done with memory that came again happens after the work that used it before, waited for or not.
 /// * **The contents are anything.** Memory fresh from the device is zero; memory that came again holds what was last written to it.
-/// * **Sizes are rounded up** to classes, four to each power of two: at most a quarter more than was asked for, and never less than
-///   256 bytes. Buffers that live as long as the program gain nothing here: [`Device::alloc`] takes what they need and no more.
+/// * **Sizes are rounded up** to classes, four to each power of two: fresh memory is at most a quarter more than was asked for, or 256
+///   bytes. Where the class has none free, one of up to twice the size serves, so that steps of changing shapes share memory too.
+///   Buffers that live as long as the program gain nothing here: [`Device::alloc`] takes what they need and no more.
 ///   Weights never come from a pool: [`Device::upload_weight`] allocates exactly what their layout takes.
 pub struct BufferPool {
     device: Device,
     /// By size in bytes.
-    classes: Mutex<HashMap<usize, Class>>,
+    classes: Mutex<BTreeMap<usize, Class>>,
 }
 
 /// The allocations of one size, free and in use.
@@ -57,7 +58,8 @@ impl BufferPool {
         let n_bytes = needed_bytes(dtype, shape)?;
         let size = class_bytes(n_bytes)
             .ok_or_else(|| argument("alloc", format!("{dtype}{shape:?} is larger than memory can be")))?;
-        let free = self.lock().get_mut(&size).and_then(Class::take);
+        let fitting = size..=size.saturating_mul(2);
+        let free = self.lock().range_mut(fitting).find_map(|(_, class)| class.take());
         let storage = match free {
             Some(storage) => storage,
             // The device is asked without the lock: that takes long.
@@ -109,7 +111,7 @@ impl BufferPool {
         all.map(|(size, storage)| of(size, is_free(storage))).sum()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<usize, Class>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<usize, Class>> {
         self.classes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -43,8 +43,15 @@ fn used_again(device: &Device) -> Result<Vec<Measured>> {
     expect(place(&c) != first && place(&larger) != first, "nothing is handed out twice")?;
     drop((b, c));
     expect((pool.n_in_use(), pool.n_free(), pool.free_bytes()) == (1, 2, 1024), "two are free")?;
+    let borrowed = pool.alloc(DType::U8, &[256])?;
+    expect((pool.n_in_use(), pool.n_free()) == (2, 1), "one of twice the size serves")?;
+    let smaller = pool.alloc(DType::U8, &[255])?;
+    drop((borrowed, smaller));
     pool.clear();
     expect((pool.n_in_use(), pool.n_free()) == (1, 0), "free ones go, the others stay")?;
+    drop(larger);
+    let small = pool.alloc(DType::U8, &[256])?;
+    expect(pool.n_free() == 1 && small.n_bytes() == 256, "one of four times the size does not")?;
     Ok(vec![fresh])
 }
 
