@@ -139,9 +139,9 @@ pub(crate) fn records_per_row(k: usize) -> usize {
 }
 
 impl Packed {
-    /// The weight's tiles; for weights of this device, which the plan has checked.
+    /// The weight's tiles; for weights of ops that the workspace was reserved for, which checks them.
     pub(crate) fn of(weight: &Weight) -> &Packed {
-        weight.storage_as().expect("a checked op only holds weights of this device")
+        weight.storage_as().expect("checked when the workspace was reserved")
     }
 
     /// The bytes of `n` tiles from `first` on.
