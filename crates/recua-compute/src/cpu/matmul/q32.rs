@@ -7,7 +7,7 @@
 
 use super::activations::{RECORD, RECORDS_BEHIND, Record32};
 use super::float::half_to_f32;
-use super::planes::{Codes, TILE, VECTOR, get, look_up, plane_bytes, put_row, unpack};
+use super::planes::{Codes, TILE, VECTOR, get_row, look_up, plane_bytes, put_row, unpack};
 use crate::cpu::Isa;
 use half::{bf16, f16};
 
@@ -109,27 +109,32 @@ fn scale<F: Format>(bits: [u8; 2]) -> f32 {
 pub(crate) fn decode_row<F: Format>(tile: &[u8], row: usize, out: &mut [f32]) {
     let n_groups = out.len() / GROUP;
     let (header, planes) = tile.split_at(header_bytes::<F>(n_groups));
-    for (g, out) in out.chunks_exact_mut(GROUP).enumerate() {
-        let halves = if F::HAS_MIN { 2 } else { 1 };
-        let half = |i: usize| {
-            let at = ((g * halves + i) * TILE + row) * 2;
-            scale::<F>([header[at], header[at + 1]])
-        };
-        let (first, groups) = record_of(g, n_groups);
+    let halves = if F::HAS_MIN { 2 } else { 1 };
+    for (record, out) in out.chunks_mut(RECORD).enumerate() {
+        let (first, groups) = record_of(record * RECORD / GROUP, n_groups);
         let planes = &planes[planes_bytes::<F>(first)..][..planes_bytes::<F>(groups)];
         let (low, high) = planes.split_at(plane_bytes(F::LOW_BITS, groups * 8));
-        for (i, out) in out.iter_mut().enumerate() {
-            let col = (g - first) * GROUP + i;
-            let mut code = get(low, F::LOW_BITS, groups * 8, row, col);
-            if F::HIGH_BITS > 0 {
-                code |= get(high, F::HIGH_BITS, groups * 8, row, col) << F::LOW_BITS;
-            }
-            if let Some(table) = F::TABLE {
-                code = table[usize::from(code)];
-            }
-            *out = half(0) * f32::from(i16::from(code) - F::OFFSET);
-            if F::HAS_MIN {
-                *out += half(1);
+        let mut codes = [0u8; RECORD];
+        let codes = &mut codes[..groups * GROUP];
+        get_row(low, F::LOW_BITS, 0, row, codes);
+        if F::HIGH_BITS > 0 {
+            get_row(high, F::HIGH_BITS, F::LOW_BITS, row, codes);
+        }
+        if let Some(table) = F::TABLE {
+            look_up(table, codes);
+        }
+        for (g, (out, codes)) in out.chunks_exact_mut(GROUP).zip(codes.chunks_exact(GROUP)).enumerate() {
+            let half = |i: usize| {
+                let at = (((first + g) * halves + i) * TILE + row) * 2;
+                scale::<F>([header[at], header[at + 1]])
+            };
+            let d = half(0);
+            let m = if F::HAS_MIN { half(1) } else { 0.0 };
+            for (out, code) in out.iter_mut().zip(codes) {
+                *out = d * f32::from(i16::from(*code) - F::OFFSET);
+                if F::HAS_MIN {
+                    *out += m;
+                }
             }
         }
     }
