@@ -11,14 +11,15 @@ use crate::cpu::amx::{self, Tiles};
 use crate::cpu::matmul::x86::{load512, load512_f32, store512_f32};
 use std::arch::x86_64::*;
 
-/// From how many rows of activations on tiles are faster than vectors.
-pub(super) const ROWS_MIN: usize = 9;
+/// From how many rows of activations on tiles are faster than vectors: between 12 and 16 by the products timed on an Intel Xeon
+/// (`bench/record`).
+pub(super) const ROWS_MIN: usize = 14;
 
 /// Rows of activations in a tile.
 const ROWS: usize = amx::ROWS;
 
-/// Groups that are multiplied side by side: two tiles of sums each time, so that the products' latency overlaps.
-const AT_ONCE: usize = 2;
+/// Groups whose sums fill half of the tiles.
+const AT_ONCE: usize = 4;
 
 /// Groups of a record.
 const GROUPS: usize = RECORD / GROUP;
@@ -72,13 +73,10 @@ pub(super) fn tile<F: Format>(
                 if is_byte::<F>() && first_row == 0 {
                     (g..g + AT_ONCE).for_each(|g| Source::<F>::prefetch(&parts, g));
                 }
-                multiply(records, codes, g);
-                ask_for(records.as_ptr_range().end, g);
+                multiply(records, codes, g, sums);
                 if let Some(before) = &before {
                     finish::<F>(before, g, sums_before, acc);
                 }
-                // Behind the loads of the sums before: their addresses end in the same bits, and a load waits for such a store.
-                store(sums, g);
             }
             before = Some(now);
             std::mem::swap(&mut sums, &mut sums_before);
@@ -96,50 +94,43 @@ const fn is_byte<F: Format>() -> bool {
     F::LOW_BITS == 8 && F::TABLE.is_none()
 }
 
-/// The integer sums of two groups from `g` on.
+/// The integer sums of four groups from `g` on.
 #[inline(always)]
-fn multiply(records: &[Record32; ROWS], codes: &[u8; VECTOR * RECORD / 4], g: usize) {
+fn multiply(records: &[Record32; ROWS], codes: &[u8; VECTOR * RECORD / 4], g: usize, sums: &mut Sums) {
     let stride = size_of::<Record32>();
-    assert!(g + AT_ONCE <= GROUPS);
     // The codes are a record's first field.
     let activations = records.as_ptr().cast::<u8>().wrapping_add(g * GROUP);
     let weights = codes.as_ptr().wrapping_add(g * GROUP / 4 * VECTOR);
-    // SAFETY: tiles are configured; a tile of activations is 32 bytes of 16 records, one of weights 8 vectors; all are inside.
+    let sums: &mut [_; AT_ONCE] = (&mut sums[g..g + AT_ONCE]).try_into().expect("four groups");
+    // SAFETY: tiles are configured; a tile of activations is 32 bytes of 16 records, one of weights 8 vectors, one of sums 16 rows of 64
+    // bytes; all are inside.
     unsafe {
+        let activations = |i: usize| activations.wrapping_add(i * GROUP);
+        let weights = |i: usize| weights.wrapping_add(i * GROUP / 4 * VECTOR);
         amx::zero!(0);
-        amx::load!(4, activations, stride);
-        amx::load!(6, weights, VECTOR);
-        amx::dot!("tdpbsud", 0, 4, 6);
         amx::zero!(1);
-        amx::load!(5, activations.wrapping_add(GROUP), stride);
-        amx::load!(7, weights.wrapping_add(GROUP / 4 * VECTOR), VECTOR);
+        amx::zero!(2);
+        amx::zero!(3);
+        amx::load!(4, activations(0), stride);
+        amx::load!(6, weights(0), VECTOR);
+        amx::dot!("tdpbsud", 0, 4, 6);
+        amx::load!(5, activations(1), stride);
+        amx::load!(7, weights(1), VECTOR);
         amx::dot!("tdpbsud", 1, 5, 7);
-    }
-}
-
-/// Writes what `multiply` summed up.
-#[inline(always)]
-fn store(sums: &mut Sums, g: usize) {
-    let sums: &mut [_; AT_ONCE] = (&mut sums[g..g + AT_ONCE]).try_into().expect("two groups");
-    // SAFETY: tiles are configured; a tile of sums is 16 rows of 64 bytes.
-    unsafe {
+        amx::load!(4, activations(2), stride);
+        amx::load!(6, weights(2), VECTOR);
+        amx::dot!("tdpbsud", 2, 4, 6);
+        amx::load!(5, activations(3), stride);
+        amx::load!(7, weights(3), VECTOR);
+        amx::dot!("tdpbsud", 3, 5, 7);
         amx::store!(0, sums[0].as_mut_ptr());
         amx::store!(1, sums[1].as_mut_ptr());
+        amx::store!(2, sums[2].as_mut_ptr());
+        amx::store!(3, sums[3].as_mut_ptr());
     }
 }
 
-/// Asks for a quarter of the next 16 records: the tiles would wait for each line.
-#[inline(always)]
-fn ask_for(next: *const Record32, g: usize) {
-    const LINES: usize = size_of::<Record32>() / 64 * ROWS / (GROUPS / AT_ONCE);
-    let start = next.cast::<u8>().wrapping_add(g / AT_ONCE * LINES * 64);
-    for line in 0..LINES {
-        // SAFETY: a prefetch reads nothing and may name any address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(line * 64).cast()) }
-    }
-}
-
-/// Adds the integer sums of two groups from `g` on to the float sums.
+/// Adds the integer sums of four groups from `g` on to the float sums.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
 fn finish<F: Format>(before: &Meeting<'_>, g: usize, sums: &Sums, acc: &mut [[f32; TILE]]) {
@@ -151,12 +142,12 @@ fn finish<F: Format>(before: &Meeting<'_>, g: usize, sums: &Sums, acc: &mut [[f3
         d[i] = Source::<F>::d512(&before.parts, g + i);
         m[i] = Source::<F>::m512(&before.parts, g + i);
     }
-    let sums: &[_; AT_ONCE] = (&sums[g..g + AT_ONCE]).try_into().expect("two groups");
+    let sums: &[_; AT_ONCE] = (&sums[g..g + AT_ONCE]).try_into().expect("four groups");
     // As many as there are: what a last group multiplied beyond its rows is left.
     for (r, (record, acc)) in before.records.iter().zip(&mut acc[before.first_row..]).enumerate() {
-        let record_sums: &[i32; AT_ONCE] = record.sums[g..g + AT_ONCE].try_into().expect("two groups");
-        let scales: &[f32; AT_ONCE] = record.scales[g..g + AT_ONCE].try_into().expect("two groups");
-        let scaled: &[f32; AT_ONCE] = record.scaled_sums[g..g + AT_ONCE].try_into().expect("two groups");
+        let record_sums: &[i32; AT_ONCE] = record.sums[g..g + AT_ONCE].try_into().expect("four groups");
+        let scales: &[f32; AT_ONCE] = record.scales[g..g + AT_ONCE].try_into().expect("four groups");
+        let scaled: &[f32; AT_ONCE] = record.scaled_sums[g..g + AT_ONCE].try_into().expect("four groups");
         let mut out = load512_f32(acc);
         for i in 0..AT_ONCE {
             let mut dot = load512(bytemuck::cast_ref(&sums[i][r]));
