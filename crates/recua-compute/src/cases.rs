@@ -158,6 +158,22 @@ pub fn check_same_bits(device: &Device) -> Report {
     report
 }
 
+/// What a test was to run on, if it could be opened. If not, the test says so and passes without it, unless the environment variable
+/// `RECUA_REQUIRE_DEVICES` (kinds such as `cpu`, with commas between them; `cpu` if it is unset) contains `kind`.
+///
+/// # Panics
+/// If it is required and could not be opened.
+pub fn opened_or_skipped<T, E: fmt::Display>(kind: &str, opened: std::result::Result<T, E>) -> Option<T> {
+    let error = match opened {
+        Ok(opened) => return Some(opened),
+        Err(error) => error,
+    };
+    let required = std::env::var("RECUA_REQUIRE_DEVICES").unwrap_or_else(|_| "cpu".into());
+    assert!(required.split(',').all(|name| name.trim() != kind), "{kind} is required: {error}");
+    println!("skipped without {kind}: {error}");
+    None
+}
+
 /// Results of a fixed set of passes over every op and type, as bits: to compare devices that must agree.
 pub fn bits(device: &Device) -> Result<Vec<(String, Vec<u32>)>> {
     let mut all = same_bits::product_bits(device)?;

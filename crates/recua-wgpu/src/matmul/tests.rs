@@ -4,7 +4,7 @@
 use super::*;
 use crate::adapter::Options;
 use crate::pipelines::tests::translate;
-use recua_compute::{DType, Device, Record, Weight};
+use recua_compute::{DType, Device, Record, Weight, cases};
 use std::cell::Cell;
 use std::sync::OnceLock;
 
@@ -13,9 +13,16 @@ thread_local! {
     pub(super) static EMULATED: Cell<bool> = const { Cell::new(false) };
 }
 
+/// The device of these tests, if there is an adapter.
+pub(crate) fn opened() -> Option<&'static Device> {
+    static DEVICE: OnceLock<Option<Device>> = OnceLock::new();
+    let options = || Options { allow_software: true, ..Options::default() };
+    DEVICE.get_or_init(|| cases::opened_or_skipped("wgpu", crate::open(options()))).as_ref()
+}
+
+/// For tests that begin by asking whether it is [`opened`].
 fn device() -> &'static Device {
-    static DEVICE: OnceLock<Device> = OnceLock::new();
-    DEVICE.get_or_init(|| crate::open(Options { allow_software: true, ..Options::default() }).unwrap())
+    opened().expect("there is an adapter")
 }
 
 fn decodable() -> impl Iterator<Item = GgmlType> {
@@ -111,6 +118,9 @@ fn is_tensor() -> bool {
 
 #[test]
 fn every_format_is_the_decoded_product_with_the_same_bits_for_any_rows() {
+    if opened().is_none() {
+        return;
+    }
     for ty in decodable() {
         let block = ty.block_values();
         let mut shapes = vec![(33, 1280), (7, 3 * block)];
@@ -139,6 +149,9 @@ fn every_format_is_the_decoded_product_with_the_same_bits_for_any_rows() {
 
 #[test]
 fn a_row_of_the_layout_is_the_decoded_row() {
+    if opened().is_none() {
+        return;
+    }
     for ty in decodable() {
         let (n, k) = (TILE + 3, 3 * ty.block_values().max(32));
         let raw = random_blocks(ty, n, k, 11);
@@ -161,6 +174,9 @@ fn a_row_of_the_layout_is_the_decoded_row() {
 
 #[test]
 fn bias_and_residual_are_added() {
+    if opened().is_none() {
+        return;
+    }
     let (n, k, rows) = (45, 96, 3);
     let raw = random_blocks(GgmlType::Q8_0, n, k, 5);
     let weight = device().upload_weight(&raw, GgmlType::Q8_0, n, k).unwrap();
@@ -189,6 +205,9 @@ fn bias_and_residual_are_added() {
 
 #[test]
 fn parts_are_products_of_their_own() {
+    if opened().is_none() {
+        return;
+    }
     let (k, rows) = (256, 5);
     let x = random_values(rows * k, 1);
     let types = [GgmlType::Q4_K, GgmlType::Q6_K, GgmlType::Q4_K, GgmlType::Q4_K, GgmlType::Q4_K];
@@ -222,6 +241,9 @@ fn parts_are_products_of_their_own() {
 
 #[test]
 fn glu_of_one_and_of_two_formats() {
+    if opened().is_none() {
+        return;
+    }
     let (n, k) = (40, 512);
     for (gate_type, up_type) in [(GgmlType::Q4_K, GgmlType::Q4_K), (GgmlType::Q8_0, GgmlType::Q4_0)] {
         let gate = random_blocks(gate_type, n, k, 1);
@@ -246,6 +268,9 @@ fn glu_of_one_and_of_two_formats() {
 
 #[test]
 fn rows_from_the_middle_of_a_buffer() {
+    if opened().is_none() {
+        return;
+    }
     // 6 columns: a row of x begins where no vector does.
     let (n, k) = (9, 6);
     let raw = random_blocks(GgmlType::F32, n, k, 1);
@@ -265,6 +290,9 @@ fn rows_from_the_middle_of_a_buffer() {
 
 #[test]
 fn a_weight_larger_than_a_binding_is_cut() {
+    if opened().is_none() {
+        return;
+    }
     // 150 MB, behind the 128 MiB that a software adapter binds at once; bytes that decode fast, a few rows to compare.
     let (n, k) = (36_620, 1024);
     let ty = GgmlType::F32;
@@ -291,6 +319,9 @@ fn a_weight_larger_than_a_binding_is_cut() {
 
 #[test]
 fn a_token_out_of_range_is_an_error() {
+    if opened().is_none() {
+        return;
+    }
     let raw = random_blocks(GgmlType::Q4_0, 5, 64, 1);
     let weight = device().upload_weight(&raw, GgmlType::Q4_0, 5, 64).unwrap();
     let tokens = device().upload(&[4u32, 5], DType::U32, &[2]).unwrap();
@@ -333,6 +364,9 @@ fn every_kernel_can_be_written_in_other_languages() {
 
 #[test]
 fn the_kernels_of_cooperative_matrices_have_their_indexes_right() {
+    if opened().is_none() {
+        return;
+    }
     EMULATED.set(true);
     for ty in [GgmlType::Q4_K, GgmlType::Q6_K, GgmlType::Q8_0, GgmlType::F16] {
         // More than one workgroup of many tiles, a last tile that is not whole, ranges that differ in length.
