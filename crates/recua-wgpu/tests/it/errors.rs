@@ -64,8 +64,9 @@ fn an_adapter_that_is_not_there_is_named() {
     }
     let options =
         Options { adapter: Some("no such adapter".into()), allow_software: true, ..Options::default() };
-    let error = open(options.clone()).map(drop).unwrap_err().to_string();
-    assert!(error.contains("no such adapter"), "{error}");
+    let error = open(options.clone()).map(drop).unwrap_err();
+    assert!(matches!(error, Error::DeviceNotFound { .. }), "{error:?}");
+    assert!(error.to_string().contains("no such adapter"), "{error}");
     assert!(adapters(&options).iter().all(|adapter| !adapter.is_chosen));
     let options = Options { allow_software: true, ..Options::default() };
     let list = adapters(&options);
@@ -74,6 +75,12 @@ fn an_adapter_that_is_not_there_is_named() {
     println!("{}: {} ({})", chosen.name, chosen.detail, chosen.reason);
     let auto = adapters(&Options::default());
     assert!(auto.iter().all(|adapter| !adapter.is_chosen || adapter.kind != "software"));
+    // Nor does a name make up for that.
+    for adapter in list.iter().filter(|adapter| adapter.kind == "software") {
+        let named = Options { adapter: Some(adapter.name.clone()), ..Options::default() };
+        assert!(matches!(open(named.clone()).map(drop), Err(Error::DeviceNotFound { .. })));
+        assert!(adapters(&named).iter().all(|adapter| !adapter.is_chosen));
+    }
     assert!(list.iter().all(|adapter| !adapter.reason.is_empty()));
 }
 
