@@ -12,7 +12,7 @@ use crate::weight::{Packed, Piece, TILE};
 use recua_compute::{Activation, Buffer, Embed, GgmlType, Matmul, MatmulGlu, MatmulPart, Result};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 macro_rules! sources {
     ($($name:literal)*) => { &[$(($name, include_str!(concat!("kernels/", $name, ".wgsl")))),*] };

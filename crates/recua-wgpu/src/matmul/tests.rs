@@ -3,14 +3,15 @@
 
 use super::*;
 use crate::adapter::Options;
-use crate::pipelines::tests::translate;
+use crate::pipelines::tests::{ALL_LANGUAGES, Language, kernels_of, sorted, translate};
 use recua_compute::{DType, Device, Record, Weight, cases};
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::sync::OnceLock;
 
 thread_local! {
     /// Whether products go through the kernels of cooperative matrices, whatever the adapter has.
-    pub(super) static EMULATED: Cell<bool> = const { Cell::new(false) };
+    pub(crate) static EMULATED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The device of these tests, if there is an adapter.
@@ -332,36 +333,6 @@ fn a_token_out_of_range_is_an_error() {
     assert_eq!(error, "embed: token 5 is out of range, the limit is 5");
 }
 
-/// Parses, validates and writes a kernel of cooperative matrices as SPIR-V, the one language that it is meant for.
-fn translate_tensor(key: &KernelKey, capabilities: naga::valid::Capabilities) {
-    let source = key.source().unwrap();
-    let module = naga::front::wgsl::parse_str(&source)
-        .unwrap_or_else(|e| panic!("{key:?}: {}", e.emit_to_string(&source)));
-    let mut validator = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), capabilities);
-    let info =
-        validator.validate(&module).unwrap_or_else(|e| panic!("{key:?}: {}", e.emit_to_string(&source)));
-    let options = naga::back::spv::Options { lang_version: (1, 3), ..Default::default() };
-    naga::back::spv::write_vec(&module, &info, &options, None).unwrap_or_else(|e| panic!("{key:?}: {e}"));
-}
-
-#[test]
-fn every_kernel_can_be_written_in_other_languages() {
-    use naga::valid::Capabilities;
-    let capabilities = Capabilities::IMMEDIATES | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
-    for ty in decodable() {
-        let (format, _) = format(ty).unwrap();
-        translate(&KernelKey::new("embed").define(format), capabilities);
-        for rows in ["ROWS_1", "ROWS_16"] {
-            for defines in
-                [&["PARTS_1", "BIAS", "ADD"][..], &["PARTS_1", "GLU", "X_VECTORS"], &["PARTS_3", "BIAS"]]
-            {
-                let key = KernelKey::new("matmul").define(format).define(rows);
-                translate(&defines.iter().fold(key, |key, define| key.define(define)), capabilities);
-            }
-        }
-    }
-}
-
 #[test]
 fn the_kernels_of_cooperative_matrices_have_their_indexes_right() {
     if opened().is_none() {
@@ -387,31 +358,123 @@ fn the_kernels_of_cooperative_matrices_have_their_indexes_right() {
     parts_are_products_of_their_own();
 }
 
-#[test]
-fn every_tensor_kernel_can_be_written_as_spir_v() {
-    use naga::valid::Capabilities;
-    // No TENSOR adapter is at hand where this runs.
-    let capabilities = Capabilities::IMMEDIATES
-        | Capabilities::SHADER_FLOAT16_IN_FLOAT32
-        | Capabilities::SHADER_FLOAT16
-        | Capabilities::SUBGROUP
-        | Capabilities::SUBGROUP_BARRIER
-        | Capabilities::COOPERATIVE_MATRIX;
-    translate(&KernelKey::new("matmul_activations"), capabilities);
-    for ty in decodable() {
-        let (format, _) = format(ty).unwrap();
-        for defines in [
-            &["COLS_1", "X_ROWS_1", "PARTS_1", "BIAS", "ADD"][..],
-            &["COLS_1", "X_ROWS_4", "PARTS_1", "GLU", "X_VECTORS"],
-            &["COLS_2", "PARTS_1", "GLU", "X_HALF"],
-            &["COLS_4", "PARTS_3", "BIAS", "X_HALF"],
-        ] {
-            let key = KernelKey::new("matmul_tensor").define(format);
-            translate_tensor(&defines.iter().fold(key, |key, define| key.define(define)), capabilities);
-        }
-        for defines in [&["PARTS_1", "SILU", "X_HALF"][..], &["PARTS_2", "X_HALF"]] {
-            let key = KernelKey::new("matmul_tensor_many").define(format);
-            translate_tensor(&defines.iter().fold(key, |key, define| key.define(define)), capabilities);
+/// What can become of a product, as defines.
+fn endings() -> Vec<Vec<&'static str>> {
+    let mut list: Vec<Vec<&str>> = ["GLU", "SILU", "MULTIPLY"].map(|mode| vec!["PARTS_1", mode]).into();
+    for parts in ["PARTS_1", "PARTS_2", "PARTS_3"] {
+        list.extend([vec![parts], vec![parts, "BIAS"]]);
+    }
+    list.extend([vec!["PARTS_1", "ADD"], vec!["PARTS_1", "BIAS", "ADD"]]);
+    list
+}
+
+/// The files and their ways to take rows, as defines.
+fn files() -> Vec<(&'static str, Vec<&'static str>)> {
+    let mut list = Vec::new();
+    for x in [None, Some("X_VECTORS")] {
+        list.extend(ROW_BLOCKS.map(|(_, rows)| ("matmul", [Some(rows), x].into_iter().flatten().collect())));
+        let tensor = X_F32_BLOCKS.map(|(_, rows)| [Some("COLS_1"), Some(rows), x]);
+        list.extend(tensor.map(|defines| ("matmul_tensor", defines.into_iter().flatten().collect())));
+    }
+    list.extend(COLUMN_BLOCKS.map(|(_, columns)| ("matmul_tensor", vec![columns, "X_HALF"])));
+    list.push(("matmul_tensor_many", vec!["X_HALF"]));
+    list
+}
+
+/// The kernels of this module for weights of `ty`, those of cooperative matrices as they are and as they are tested without.
+fn kernels_for(ty: GgmlType) -> Vec<KernelKey> {
+    let (format, _) = format(ty).unwrap();
+    let mut kernels = vec![KernelKey::new("embed").define(format)];
+    for (file, rows) in files() {
+        for ending in endings() {
+            let is_tensor = file != "matmul";
+            if is_tensor && ty == GgmlType::F32 || file == "matmul_tensor_many" && ending.contains(&"GLU") {
+                continue;
+            }
+            let key = KernelKey::new(file).define(format);
+            let key = rows.iter().chain(&ending).fold(key, |key, define| key.define(define));
+            if is_tensor {
+                kernels.push(key.clone().define("EMULATED"));
+            }
+            kernels.push(key);
         }
     }
+    kernels
+}
+
+/// The kernels of this module.
+pub(crate) fn product_kernels() -> Vec<KernelKey> {
+    let activations = KernelKey::new("matmul_activations");
+    decodable().flat_map(kernels_for).chain([activations]).collect()
+}
+
+/// Products of every kind: the list has their kernels, and no others but those of real matrices.
+#[test]
+fn products_lead_to_the_kernels_that_are_listed() {
+    if opened().is_none() {
+        return;
+    }
+    let mut found = HashSet::new();
+    for is_emulated in [true, false] {
+        EMULATED.set(is_emulated);
+        found.extend(kernels_of(|| decodable().for_each(every_product)));
+    }
+    let is_real = |key: &KernelKey| key.file.contains("tensor") && !key.defines.contains(&"EMULATED");
+    let listed: HashSet<KernelKey> =
+        product_kernels().iter().map(sorted).filter(|key| !is_real(key)).collect();
+    let differing: Vec<_> = found.symmetric_difference(&listed).collect();
+    assert!(differing.is_empty(), "of {} listed and {} found: {differing:#?}", listed.len(), found.len());
+}
+
+/// Records products of weights of `ty`: alone and together, with bias and residual and in a GLU, for every number of rows that makes a
+/// difference, from rows that are vectors and from others.
+fn every_product(ty: GgmlType) {
+    let (n, k) = (3, 256);
+    let new_weight = |ty| device().upload_weight(&random_blocks(ty, n, k, 1), ty, n, k).unwrap();
+    let weight = new_weight(ty);
+    let other = new_weight(if ty == GgmlType::Q8_0 { GgmlType::Q4_0 } else { GgmlType::Q8_0 });
+    let bias = device().alloc(DType::F32, &[n]).unwrap();
+    let rows_max = 70;
+    let x = device().alloc(DType::F32, &[rows_max * k + 1]).unwrap();
+    let outs: Vec<Buffer> = (0..3).map(|_| device().alloc(DType::F32, &[rows_max, n]).unwrap()).collect();
+    let tokens = device().alloc(DType::U32, &[1]).unwrap();
+    let mut plan = device().plan();
+    plan.embed(&weight, &tokens, &x.view(0, &[1, k]).unwrap()).unwrap();
+    for rows in 1..=rows_max {
+        let outs: Vec<Buffer> = outs.iter().map(|out| out.view(0, &[rows, n]).unwrap()).collect();
+        for x_at in [0, 1] {
+            let x = x.view(x_at, &[rows, k]).unwrap();
+            for bias in [None, Some(&bias)] {
+                let part = |out| MatmulPart::new(&weight, out).with_bias(bias);
+                for n_parts in 1..=3 {
+                    plan.matmul(&x, outs[..n_parts].iter().map(part).collect::<Vec<_>>()).unwrap();
+                }
+                plan.matmul(&x, [part(&outs[0]).with_add(&outs[1])]).unwrap();
+            }
+            plan.matmul_glu(&x, &weight, &weight, Activation::Silu, &outs[0]).unwrap();
+            plan.matmul_glu(&x, &weight, &other, Activation::Silu, &outs[0]).unwrap();
+            plan.matmul_glu(&x, &other, &weight, Activation::Silu, &outs[0]).unwrap();
+        }
+    }
+    device().prepare(&plan).unwrap();
+}
+
+/// Cooperative matrices of 16x16 exist in SPIR-V alone; in the other languages a kernel is written as it is tested without them.
+fn write_products(types: impl Iterator<Item = GgmlType>) {
+    for key in types.flat_map(kernels_for) {
+        let is_real = key.file.contains("tensor") && !key.defines.contains(&"EMULATED");
+        translate(&key, if is_real { &[Language::SpirV] } else { ALL_LANGUAGES }, is_real);
+    }
+}
+
+// All of them, in two halves because it takes half a minute.
+#[test]
+fn every_product_can_be_written_in_every_language() {
+    write_products(decodable().step_by(2));
+}
+
+#[test]
+fn every_product_can_be_written_in_every_language_the_other_types() {
+    translate(&KernelKey::new("matmul_activations"), ALL_LANGUAGES, false);
+    write_products(decodable().skip(1).step_by(2));
 }
