@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::kv_cache::{KvCache, KvShape, Run};
 use crate::tensor::Tensor;
 use crate::weights::{self, Weights};
-use llama::{Pass, Shape};
+use llama::{Heads, Pass, Shape};
 use recua_compute::{Buffer, Device, Plan, Submission, cpu};
 use recua_gguf::Gguf;
 use std::collections::HashMap;
@@ -85,20 +85,25 @@ impl LlamaModel {
         let weights_bytes = gguf.tensors().iter().fold(0u64, |n, t| n.saturating_add(t.n_bytes() as u64));
         memory::check(&device, &params, weights_bytes, &config)?;
         let divisors = weights::rope_divisors(gguf, &params)?;
+        let rope_table = rope::table(&device, &params, &divisors, config.max_seq_len)?;
+        let kv_cache = KvCache::new(&device, KvShape::new(&params, &config))?;
+        let workspace = Workspace::new(&device, &params, &config)?;
+        // A device may have no kernels for heads or caches of this size, and bringing weights there takes long: it is asked first.
+        let device_bytes = prepare_attention(&device, &params, &rope_table, &kv_cache, &workspace)?;
         let mut model = LlamaModel {
             weights: Weights::load(gguf, &device, &params)?,
-            rope_table: rope::table(&device, &params, &divisors, config.max_seq_len)?,
-            kv_cache: KvCache::new(&device, KvShape::new(&params, &config))?,
-            workspace: Workspace::new(&device, &params, &config)?,
+            rope_table,
+            kv_cache,
+            workspace,
             head: Head::new(&device, &params, &config)?,
-            device_bytes: 0,
+            device_bytes,
             plans: Plans::default(),
             device_time: None,
             device,
             params,
             config,
         };
-        model.device_bytes = prepare(&model.device, &model.pass(), &model.config)?;
+        model.device_bytes += prepare(&model.device, &model.pass(), &model.config)?;
         Ok(model)
     }
 }
@@ -489,6 +494,24 @@ fn record(device: &Device, pass: &Pass<'_>, shape: Shape) -> Result<Plan> {
     let mut plan = device.plan();
     llama::record(&mut plan, pass, shape)?;
     Ok(plan)
+}
+
+/// Lets the device allocate what a row's attention needs beside its buffers, and returns how many bytes that took. Needs no weights.
+fn prepare_attention(
+    device: &Device,
+    params: &ModelParams,
+    rope_table: &Buffer,
+    kv_cache: &KvCache,
+    workspace: &Workspace,
+) -> Result<u64> {
+    let before = device.allocated_bytes();
+    let heads = Heads { params, rope_table, kv_cache, workspace };
+    let mut plan = device.plan();
+    for cache in kv_cache.layers().iter().take(1) {
+        llama::attend(&mut plan, &heads, cache, 1, None)?;
+    }
+    device.prepare(&plan)?;
+    Ok(device.allocated_bytes().saturating_sub(before))
 }
 
 /// Lets the device allocate what the largest and the smallest pass need beside their buffers, and returns how many bytes that took.

@@ -338,13 +338,22 @@ fn a_refusal_says_what_would_fit() {
     let message = text(LlamaModel::load(&gguf, device, large.clone()));
     assert!(message.contains("1.0 MiB free; the weights need a device with more memory"), "{message}");
     // A device that has less than it says, or says nothing.
-    let (device, _) = faulty::open(None, 9 << 20);
-    let message = text(LlamaModel::load(&gguf, device.clone(), large));
-    assert!(
-        message.contains("allocating the KV cache of layer") && message.contains("smaller max_seq_len"),
-        "{message}"
-    );
-    assert_eq!(device.allocated_bytes(), 0);
+    for (limit, what) in [(7, "allocating the KV cache of layer"), (13, "allocating tensor \"")] {
+        let (device, _) = faulty::open(None, limit << 20);
+        let message = text(LlamaModel::load(&gguf, device.clone(), large.clone()));
+        assert!(message.contains(what) && message.contains("smaller max_seq_len"), "{limit}: {message}");
+        assert_eq!(device.allocated_bytes(), 0);
+    }
+}
+
+/// Weights take long to bring to a device, and a device may have no kernel for a model's heads.
+#[test]
+fn what_a_device_cannot_run_is_refused_before_any_weight_is_brought_there() {
+    let (device, faults) = faulty::open(None, u64::MAX);
+    faults.refuse_attention();
+    let message = text(LlamaModel::load(&tiny(), device.clone(), config(2, 96)));
+    assert_eq!(message, "attention: heads of this size");
+    assert_eq!((faults.n_weights(), device.allocated_bytes()), (0, 0));
 }
 
 #[test]

@@ -125,8 +125,9 @@ fn other_kernels() -> Vec<KernelKey> {
     kernels.extend(["argmax", "argmax_part", "argmax_merge"].map(|entry| new("argmax").entry(entry)));
     kernels.extend(permutations(&new("rms_norm"), &["IN_PLACE", "WIDE"]));
     kernels.extend(permutations(&new("copy"), &["ALIGNED"]));
-    kernels.extend(permutations(&new("rope_store"), &["CACHE_F16", "HEAD_NORM", "HALVES", "WIDE"]));
-    for head_max in [64, 128, 256] {
+    for head_max in [64, 128, 256, 512, 1024] {
+        let rope_store = new("rope_store").constant("HEAD_MAX", head_max);
+        kernels.extend(permutations(&rope_store, &["CACHE_F16", "HEAD_NORM", "HALVES", "WIDE"]));
         let attention = new("attention").constant("HEAD_MAX", head_max);
         kernels.extend(permutations(&attention, &["CACHE_F16", "SPLIT", "WINDOWS", "WIDE", "ROWS"]));
         let merge = attention.define("SPLIT").entry("attention_merge");
