@@ -143,9 +143,12 @@ impl Engine {
     /// those that wait still do.
     pub fn step(&mut self, events: &mut Vec<Event>) -> Result<StepStats, Error> {
         let shares = self.scheduler.schedule();
-        let mut stats = self.fill_batch(&shares);
+        // Who takes the likeliest token goes first, so that the logits that the others need lie together.
+        let mut rows = shares.clone();
+        rows.sort_by_key(|share| !self.takes_likeliest(share.id));
+        let mut stats = self.fill_batch(&rows);
         if !shares.is_empty() {
-            let complete: Vec<RequestId> = shares.iter().filter(|s| s.completes).map(|s| s.id).collect();
+            let complete: Vec<RequestId> = rows.iter().filter(|s| s.completes).map(|s| s.id).collect();
             let run = self.run(&complete);
             let tokens = run.inspect_err(|error| self.fail_running(error, events))?;
             self.scheduler.commit(&shares);
@@ -197,21 +200,24 @@ impl Engine {
         stats
     }
 
-    /// Runs the batch and chooses the next token of the requests that are complete with it. The device chooses if the likeliest
-    /// tokens are all that is wanted: these are as many integers as requests, where logits are a vocabulary for each.
+    fn takes_likeliest(&self, id: RequestId) -> bool {
+        self.answers[&id].params.takes_likeliest()
+    }
+
+    /// Runs the batch and chooses the next token of the requests that are complete with it. The device chooses for those that want the
+    /// likeliest token: an integer each, where the logits of the others are a vocabulary each.
     fn run(&mut self, complete: &[RequestId]) -> Result<Vec<Result<u32, LogitsError>>, Error> {
         let n_vocab = self.model.params().vocab;
-        if complete.iter().all(|id| self.answers[id].params.takes_likeliest()) {
-            let tokens = self.model.step_likeliest(&self.batch)?;
-            return Ok(tokens.into_iter().map(|token| token.ok_or(LogitsError { n_vocab })).collect());
-        }
-        let mut logits = self.model.step(&self.batch)?;
-        let mut choose = |(id, logits): (&RequestId, &mut [f32])| {
+        let n_likeliest = complete.iter().take_while(|id| self.takes_likeliest(**id)).count();
+        let (likeliest, mut logits) = self.model.step_mixed(&self.batch, n_likeliest)?;
+        let likeliest = likeliest.into_iter().map(|token| token.ok_or(LogitsError { n_vocab }));
+        let choose = |(id, logits): (&RequestId, &mut [f32])| {
             let Answer { params, choice, tokens, n_prompt, .. } = &self.answers[id];
             let draw = Draw { params, choice: *choice, tokens, n_prompt: *n_prompt };
             self.sampler.sample(logits, &draw)
         };
-        Ok(complete.iter().zip(logits.chunks_exact_mut(n_vocab)).map(&mut choose).collect())
+        let drawn = complete[n_likeliest..].iter().zip(logits.chunks_exact_mut(n_vocab)).map(choose);
+        Ok(likeliest.chain(drawn).collect())
     }
 
     /// Takes a request's next token, and finishes the request if that was its last.

@@ -273,16 +273,7 @@ impl LlamaModel {
     /// If the batch is empty or contradicts itself, a token, slot or position is out of range, or pages run out: nothing has
     /// changed then. If the device fails, the sequences of the batch end where their first rows would have been.
     pub fn step(&mut self, batch: &Batch) -> Result<Vec<f32>> {
-        let n_logits = batch.logits_rows.len().saturating_mul(self.params.vocab);
-        let mut logits = Vec::new();
-        let no_memory =
-            |_| Error::HostMemory { what: "the logits of a step", bytes: n_logits.saturating_mul(4) };
-        // Checked first, so that a malformed batch asks for no memory.
-        let runs = self.check_step(batch)?;
-        logits.try_reserve_exact(n_logits).map_err(no_memory)?;
-        logits.resize(n_logits, 0.0);
-        self.run_step(batch, &runs, Out::Logits(&mut logits))?;
-        Ok(logits)
+        Ok(self.step_mixed(batch, 0)?.1)
     }
 
     /// As [`step`](Self::step), but brings back the likeliest token of each row alone: the one with the largest logit, the lowest of
@@ -291,10 +282,31 @@ impl LlamaModel {
     /// # Errors
     /// As [`step`](Self::step).
     pub fn step_likeliest(&mut self, batch: &Batch) -> Result<Vec<Option<u32>>> {
+        Ok(self.step_mixed(batch, batch.logits_rows.len())?.0)
+    }
+
+    /// Both: the likeliest tokens of the first `n_likeliest` of `batch.logits_rows`, as [`step_likeliest`](Self::step_likeliest) gives
+    /// them, and the logits of the others, as [`step`](Self::step) does.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step), or if there are not so many rows.
+    pub fn step_mixed(&mut self, batch: &Batch, n_likeliest: usize) -> Result<(Vec<Option<u32>>, Vec<f32>)> {
+        // Checked first, so that a malformed batch asks for no memory.
         let runs = self.check_step(batch)?;
-        let mut likeliest = vec![0; batch.logits_rows.len()];
-        self.run_step(batch, &runs, Out::Likeliest(&mut likeliest))?;
-        Ok(likeliest.into_iter().map(|token| Some(token).filter(|token| *token != u32::MAX)).collect())
+        let n_rows = batch.logits_rows.len();
+        let Some(n_logits_rows) = n_rows.checked_sub(n_likeliest) else {
+            let problem = format!("{n_likeliest} likeliest tokens of {n_rows} rows are asked for");
+            return Err(Error::MalformedBatch { problem });
+        };
+        let n_logits = n_logits_rows.saturating_mul(self.params.vocab);
+        let (mut likeliest, mut logits) = (vec![0; n_likeliest], Vec::new());
+        let no_memory =
+            |_| Error::HostMemory { what: "the logits of a step", bytes: n_logits.saturating_mul(4) };
+        logits.try_reserve_exact(n_logits).map_err(no_memory)?;
+        logits.resize(n_logits, 0.0);
+        self.run_step(batch, &runs, Out { likeliest: &mut likeliest, logits: &mut logits })?;
+        let likeliest = likeliest.into_iter().map(|token| Some(token).filter(|token| *token != u32::MAX));
+        Ok((likeliest.collect(), logits))
     }
 
     fn check_step(&self, batch: &Batch) -> Result<Vec<Run>> {
@@ -404,11 +416,8 @@ impl LlamaModel {
 
     /// Starts one pass of `n_rows` rows and brings back what is wanted of it. `input` is as [`workspace::Input`] says.
     fn run_pass(&mut self, n_rows: usize, input: &[u32], out: Out<'_>) -> Result<Submission> {
-        let shape = Shape {
-            n_rows,
-            n_logits_rows: input.len() - 3 * n_rows,
-            likeliest: matches!(out, Out::Likeliest(_)),
-        };
+        let shape =
+            Shape { n_rows, n_logits_rows: input.len() - 3 * n_rows, likeliest: !out.likeliest.is_empty() };
         if self.plans.get(shape).is_none() {
             let plan = record(&self.device, &self.pass(), shape)?;
             self.device.prepare(&plan)?;
@@ -417,10 +426,13 @@ impl LlamaModel {
         self.device.write(&self.workspace.input, input)?;
         let plan = self.plans.get(shape).expect("recorded just now");
         let submission = self.device.run(plan)?;
-        match out {
-            _ if shape.n_logits_rows == 0 => {}
-            Out::Logits(out) => self.device.read(&self.head.logits, out)?,
-            Out::Likeliest(out) => self.device.read(&self.head.likeliest, out)?,
+        if !out.likeliest.is_empty() {
+            self.device.read(&self.head.likeliest, out.likeliest)?;
+        }
+        if !out.logits.is_empty() {
+            let first = out.likeliest.len() * self.params.vocab;
+            let logits = self.head.logits.view(first, &[out.logits.len()])?;
+            self.device.read(&logits, out.logits)?;
         }
         Ok(submission)
     }
@@ -467,26 +479,20 @@ impl fmt::Debug for LlamaModel {
 }
 
 /// Where what a step brings back goes.
-enum Out<'a> {
-    /// A row of the vocabulary for each row.
-    Logits(&'a mut [f32]),
-    /// A token for each row.
-    Likeliest(&'a mut [u32]),
+struct Out<'a> {
+    /// A token for each of the first rows.
+    likeliest: &'a mut [u32],
+    /// A row of the vocabulary for each of the others.
+    logits: &'a mut [f32],
 }
 
 impl<'a> Out<'a> {
     /// The first `n_rows` rows, and the others.
     fn split_at(self, n_rows: usize, vocab: usize) -> (Out<'a>, Out<'a>) {
-        match self {
-            Out::Logits(all) => {
-                let (first, rest) = all.split_at_mut(n_rows * vocab);
-                (Out::Logits(first), Out::Logits(rest))
-            }
-            Out::Likeliest(all) => {
-                let (first, rest) = all.split_at_mut(n_rows);
-                (Out::Likeliest(first), Out::Likeliest(rest))
-            }
-        }
+        let n_likeliest = n_rows.min(self.likeliest.len());
+        let (likeliest, likeliest_rest) = self.likeliest.split_at_mut(n_likeliest);
+        let (logits, logits_rest) = self.logits.split_at_mut((n_rows - n_likeliest) * vocab);
+        (Out { likeliest, logits }, Out { likeliest: likeliest_rest, logits: logits_rest })
     }
 }
 

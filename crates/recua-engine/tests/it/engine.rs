@@ -13,6 +13,8 @@ use recua_engine::{
 };
 use recua_gguf::Gguf;
 
+use crate::faulty;
+
 fn golden() -> Vec<u8> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../testdata/golden/tiny-Q4_0.gguf");
     std::fs::read(path).unwrap()
@@ -171,6 +173,29 @@ fn an_answer_does_not_depend_on_company() {
                 }
             }
         }
+    }
+}
+
+/// Two greedy requests among two that sample: a token each, and the logits of two.
+#[test]
+fn only_logits_that_are_sampled_from_are_brought_back() {
+    let (device, faults) = faulty::open(None, u64::MAX);
+    let gguf = Gguf::from_vec(golden()).unwrap();
+    let tokenizer = Arc::new(Tokenizer::from_metadata(gguf.metadata()).unwrap());
+    let mut engine = Engine::new(LlamaModel::load(&gguf, device, config(4, 64, 128)).unwrap(), tokenizer);
+    let n_vocab = engine.model().params().vocab as i64;
+    let sampled = |seed| {
+        let params = SamplingParams { temperature: 1.0, seed, ..SamplingParams::default() };
+        Request { params, ..greedy(prompt(seed, 5), 8) }
+    };
+    for request in [sampled(1), greedy(prompt(2, 5), 8), sampled(3), greedy(prompt(4, 5), 8)] {
+        engine.add(request).unwrap();
+    }
+    let mut events = Vec::new();
+    for _ in 0..2 {
+        faults.bytes_read();
+        assert_eq!(engine.step(&mut events).unwrap().generated, 4);
+        assert_eq!(faults.bytes_read(), 2 * 4 + 2 * n_vocab * 4);
     }
 }
 

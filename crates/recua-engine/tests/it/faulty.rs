@@ -14,6 +14,7 @@ pub(crate) struct Faults {
     // Runs that succeed before the next fails; below zero: none fails.
     runs_left: Arc<AtomicI64>,
     n_weights: Arc<AtomicI64>,
+    bytes_read: Arc<AtomicI64>,
     has_no_attention: Arc<AtomicBool>,
 }
 
@@ -26,6 +27,11 @@ impl Faults {
     /// The device has no kernel for attention.
     pub(crate) fn refuse_attention(&self) {
         self.has_no_attention.store(true, Ordering::SeqCst);
+    }
+
+    /// Bytes brought back since the last call.
+    pub(crate) fn bytes_read(&self) -> i64 {
+        self.bytes_read.swap(0, Ordering::SeqCst)
     }
 
     /// Weights that were brought to the device.
@@ -71,6 +77,7 @@ impl Backend for Faulty {
         self.inner.write(dst, bytes)
     }
     fn read(&self, src: &Buffer, out: &mut [u8]) -> Result<()> {
+        self.faults.bytes_read.fetch_add(out.len() as i64, Ordering::SeqCst);
         self.inner.read(src, out)
     }
     fn upload_weight(&self, raw: &[u8], ty: GgmlType, n: usize, k: usize) -> Result<Weight> {

