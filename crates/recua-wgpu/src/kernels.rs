@@ -6,7 +6,7 @@ pub(crate) fn source(name: &str) -> Option<&'static str> {
 }
 
 /// The files, but those of the products.
-const SOURCES: &[(&str, &str)] = &[
+pub(crate) const SOURCES: &[(&str, &str)] = &[
     ("argmax", include_str!("kernels/argmax.wgsl")),
     ("attention", include_str!("kernels/attention.wgsl")),
     ("attention_common", include_str!("kernels/attention_common.wgsl")),

@@ -3,8 +3,10 @@
 
 use super::*;
 use crate::adapter::Options;
-use crate::pipelines::tests::{ALL_LANGUAGES, Language, kernels_of, sorted, translate};
-use recua_compute::{DType, Device, Record, Weight, cases};
+use crate::pipelines::tests::{
+    ALL_LANGUAGES, Language, assert_defines_are_used, assert_listed, kernels_of, translate,
+};
+use recua_compute::{DType, Device, Plan, Record, Weight, cases};
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::sync::OnceLock;
@@ -358,123 +360,92 @@ fn the_kernels_of_cooperative_matrices_have_their_indexes_right() {
     parts_are_products_of_their_own();
 }
 
-/// What can become of a product, as defines.
-fn endings() -> Vec<Vec<&'static str>> {
-    let mut list: Vec<Vec<&str>> = ["GLU", "SILU", "MULTIPLY"].map(|mode| vec!["PARTS_1", mode]).into();
-    for parts in ["PARTS_1", "PARTS_2", "PARTS_3"] {
-        list.extend([vec![parts], vec![parts, "BIAS"]]);
-    }
-    list.extend([vec!["PARTS_1", "ADD"], vec!["PARTS_1", "BIAS", "ADD"]]);
-    list
-}
-
-/// The files and their ways to take rows, as defines.
-fn files() -> Vec<(&'static str, Vec<&'static str>)> {
-    let mut list = Vec::new();
-    for x in [None, Some("X_VECTORS")] {
-        list.extend(ROW_BLOCKS.map(|(_, rows)| ("matmul", [Some(rows), x].into_iter().flatten().collect())));
-        let tensor = X_F32_BLOCKS.map(|(_, rows)| [Some("COLS_1"), Some(rows), x]);
-        list.extend(tensor.map(|defines| ("matmul_tensor", defines.into_iter().flatten().collect())));
-    }
-    list.extend(COLUMN_BLOCKS.map(|(_, columns)| ("matmul_tensor", vec![columns, "X_HALF"])));
-    list.push(("matmul_tensor_many", vec!["X_HALF"]));
-    list
-}
-
-/// The kernels of this module for weights of `ty`, those of cooperative matrices as they are and as they are tested without.
-fn kernels_for(ty: GgmlType) -> Vec<KernelKey> {
-    let (format, _) = format(ty).unwrap();
-    let mut kernels = vec![KernelKey::new("embed").define(format)];
-    for (file, rows) in files() {
-        for ending in endings() {
-            let is_tensor = file != "matmul";
-            if is_tensor && ty == GgmlType::F32 || file == "matmul_tensor_many" && ending.contains(&"GLU") {
-                continue;
-            }
-            let key = KernelKey::new(file).define(format);
-            let key = rows.iter().chain(&ending).fold(key, |key, define| key.define(define));
-            if is_tensor {
-                kernels.push(key.clone().define("EMULATED"));
-            }
-            kernels.push(key);
-        }
-    }
-    kernels
-}
-
-/// The kernels of this module.
-pub(crate) fn product_kernels() -> Vec<KernelKey> {
-    let activations = KernelKey::new("matmul_activations");
-    decodable().flat_map(kernels_for).chain([activations]).collect()
-}
-
-/// Products of every kind: the list has their kernels, and no others but those of real matrices.
-#[test]
-fn products_lead_to_the_kernels_that_are_listed() {
+/// The kernels of this module, as products of every kind lead to them: those for adapters without cooperative matrices, those with the
+/// matrices emulated, and the same with real ones. None without an adapter. Second, the other kernels that are met on the way.
+fn kernels() -> (Vec<KernelKey>, HashSet<KernelKey>) {
     if opened().is_none() {
-        return;
+        return Default::default();
     }
     let mut found = HashSet::new();
     for is_emulated in [true, false] {
         EMULATED.set(is_emulated);
         found.extend(kernels_of(|| decodable().for_each(every_product)));
     }
-    let is_real = |key: &KernelKey| key.file.contains("tensor") && !key.defines.contains(&"EMULATED");
-    let listed: HashSet<KernelKey> =
-        product_kernels().iter().map(sorted).filter(|key| !is_real(key)).collect();
-    let differing: Vec<_> = found.symmetric_difference(&listed).collect();
-    assert!(differing.is_empty(), "of {} listed and {} found: {differing:#?}", listed.len(), found.len());
+    let is_product = |key: &KernelKey| SOURCES.iter().any(|(file, _)| *file == key.file);
+    let (found, others): (HashSet<_>, HashSet<_>) = found.into_iter().partition(is_product);
+    let real = |key: &KernelKey| {
+        let mut key = key.clone();
+        key.defines.retain(|define| *define != "EMULATED");
+        key
+    };
+    let mut kernels: Vec<KernelKey> = found.iter().cloned().collect();
+    kernels.extend(found.iter().map(real).filter(|key| !found.contains(key)));
+    (kernels, others)
 }
 
-/// Records products of weights of `ty`: alone and together, with bias and residual and in a GLU, for every number of rows that makes a
-/// difference, from rows that are vectors and from others.
+/// Records products of weights of `ty`: alone and together, with bias and residual and in a GLU, behind a norm and before another
+/// product, for every number of rows that makes a difference, from rows that are vectors and from others.
 fn every_product(ty: GgmlType) {
-    let (n, k) = (3, 256);
-    let new_weight = |ty| device().upload_weight(&random_blocks(ty, n, k, 1), ty, n, k).unwrap();
+    let k = 256;
+    let new_weight = |ty| device().upload_weight(&random_blocks(ty, k, k, 1), ty, k, k).unwrap();
     let weight = new_weight(ty);
     let other = new_weight(if ty == GgmlType::Q8_0 { GgmlType::Q4_0 } else { GgmlType::Q8_0 });
-    let bias = device().alloc(DType::F32, &[n]).unwrap();
-    let rows_max = 70;
-    let x = device().alloc(DType::F32, &[rows_max * k + 1]).unwrap();
-    let outs: Vec<Buffer> = (0..3).map(|_| device().alloc(DType::F32, &[rows_max, n]).unwrap()).collect();
+    let alloc = |rows: usize| device().alloc(DType::F32, &[rows, k]).unwrap();
+    let (norm, bias) = (alloc(1), alloc(1));
+    let (norm, bias) = (norm.view(0, &[k]).unwrap(), bias.view(0, &[k]).unwrap());
     let tokens = device().alloc(DType::U32, &[1]).unwrap();
     let mut plan = device().plan();
-    plan.embed(&weight, &tokens, &x.view(0, &[1, k]).unwrap()).unwrap();
-    for rows in 1..=rows_max {
-        let outs: Vec<Buffer> = outs.iter().map(|out| out.view(0, &[rows, n]).unwrap()).collect();
-        for x_at in [0, 1] {
-            let x = x.view(x_at, &[rows, k]).unwrap();
+    plan.embed(&weight, &tokens, &alloc(1)).unwrap();
+    for rows in [1, 2, 3, 4, 5, 8, 9, 16, 17, 32, 33, 64, 65, 70] {
+        let (stream, both, outs) = (alloc(rows), alloc(rows + 1), [alloc(rows), alloc(rows), alloc(rows)]);
+        for (start, has_norm) in [(0, false), (1, false), (0, true), (1, true)] {
+            let x = both.view(start, &[rows, k]).unwrap();
+            let begin = |plan: &mut Plan| {
+                if has_norm {
+                    plan.rms_norm(&stream, &norm, &x, 1e-5).unwrap();
+                }
+            };
             for bias in [None, Some(&bias)] {
                 let part = |out| MatmulPart::new(&weight, out).with_bias(bias);
                 for n_parts in 1..=3 {
+                    begin(&mut plan);
                     plan.matmul(&x, outs[..n_parts].iter().map(part).collect::<Vec<_>>()).unwrap();
                 }
+                begin(&mut plan);
                 plan.matmul(&x, [part(&outs[0]).with_add(&outs[1])]).unwrap();
             }
-            plan.matmul_glu(&x, &weight, &weight, Activation::Silu, &outs[0]).unwrap();
-            plan.matmul_glu(&x, &weight, &other, Activation::Silu, &outs[0]).unwrap();
-            plan.matmul_glu(&x, &other, &weight, Activation::Silu, &outs[0]).unwrap();
+            for (gate, up) in [(&weight, &weight), (&weight, &other), (&other, &weight)] {
+                for has_next in [false, true] {
+                    begin(&mut plan);
+                    plan.matmul_glu(&x, gate, up, Activation::Silu, &outs[0]).unwrap();
+                    if has_next {
+                        plan.matmul(&outs[0], [MatmulPart::new(&weight, &outs[1])]).unwrap();
+                    }
+                }
+            }
         }
     }
     device().prepare(&plan).unwrap();
 }
 
 /// Cooperative matrices of 16x16 exist in SPIR-V alone; in the other languages a kernel is written as it is tested without them.
-fn write_products(types: impl Iterator<Item = GgmlType>) {
-    for key in types.flat_map(kernels_for) {
-        let is_real = key.file.contains("tensor") && !key.defines.contains(&"EMULATED");
-        translate(&key, if is_real { &[Language::SpirV] } else { ALL_LANGUAGES }, is_real);
-    }
-}
-
-// All of them, in two halves because it takes half a minute.
 #[test]
 fn every_product_can_be_written_in_every_language() {
-    write_products(decodable().step_by(2));
-}
-
-#[test]
-fn every_product_can_be_written_in_every_language_the_other_types() {
-    translate(&KernelKey::new("matmul_activations"), ALL_LANGUAGES, false);
-    write_products(decodable().skip(1).step_by(2));
+    if opened().is_none() {
+        return;
+    }
+    let (kernels, others) = kernels();
+    assert_defines_are_used(&kernels, SOURCES);
+    assert_listed(others);
+    println!("{} kernels", kernels.len());
+    let write = |first: usize| {
+        for key in kernels.iter().skip(first).step_by(2) {
+            let is_real = key.file.contains("tensor") && !key.defines.contains(&"EMULATED");
+            translate(key, if is_real { &[Language::SpirV] } else { ALL_LANGUAGES }, is_real);
+        }
+    };
+    // The longest test of this crate.
+    std::thread::scope(|scope| {
+        [0, 1].map(|first| scope.spawn(move || write(first))).map(|half| half.join().unwrap())
+    });
 }
