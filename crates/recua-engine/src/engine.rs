@@ -24,6 +24,8 @@ pub struct Engine {
     sampler: Sampler,
     answers: BTreeMap<RequestId, Answer>,
     batch: Batch,
+    // Of the requests that sample in a step.
+    logits: Vec<f32>,
     context: usize,
     next_id: u64,
 }
@@ -84,6 +86,7 @@ impl Engine {
             sampler: Sampler::new(),
             answers: BTreeMap::new(),
             batch: Batch::new(),
+            logits: Vec::new(),
             next_id: 0,
         }
     }
@@ -209,14 +212,14 @@ impl Engine {
     fn run(&mut self, complete: &[RequestId]) -> Result<Vec<Result<u32, LogitsError>>, Error> {
         let n_vocab = self.model.params().vocab;
         let n_likeliest = complete.iter().take_while(|id| self.takes_likeliest(**id)).count();
-        let (likeliest, mut logits) = self.model.step_mixed(&self.batch, n_likeliest)?;
+        let likeliest = self.model.step_mixed(&self.batch, n_likeliest, &mut self.logits)?;
         let likeliest = likeliest.into_iter().map(|token| token.ok_or(LogitsError { n_vocab }));
         let choose = |(id, logits): (&RequestId, &mut [f32])| {
             let Answer { params, choice, tokens, n_prompt, .. } = &self.answers[id];
             let draw = Draw { params, choice: *choice, tokens, n_prompt: *n_prompt };
             self.sampler.sample(logits, &draw)
         };
-        let drawn = complete[n_likeliest..].iter().zip(logits.chunks_exact_mut(n_vocab)).map(choose);
+        let drawn = complete[n_likeliest..].iter().zip(self.logits.chunks_exact_mut(n_vocab)).map(choose);
         Ok(likeliest.chain(drawn).collect())
     }
 

@@ -273,7 +273,9 @@ impl LlamaModel {
     /// If the batch is empty or contradicts itself, a token, slot or position is out of range, or pages run out: nothing has
     /// changed then. If the device fails, the sequences of the batch end where their first rows would have been.
     pub fn step(&mut self, batch: &Batch) -> Result<Vec<f32>> {
-        Ok(self.step_mixed(batch, 0)?.1)
+        let mut logits = Vec::new();
+        self.step_mixed(batch, 0, &mut logits)?;
+        Ok(logits)
     }
 
     /// As [`step`](Self::step), but brings back the likeliest token of each row alone: the one with the largest logit, the lowest of
@@ -282,15 +284,21 @@ impl LlamaModel {
     /// # Errors
     /// As [`step`](Self::step).
     pub fn step_likeliest(&mut self, batch: &Batch) -> Result<Vec<Option<u32>>> {
-        Ok(self.step_mixed(batch, batch.logits_rows.len())?.0)
+        self.step_mixed(batch, batch.logits_rows.len(), &mut Vec::new())
     }
 
-    /// Both: the likeliest tokens of the first `n_likeliest` of `batch.logits_rows`, as [`step_likeliest`](Self::step_likeliest) gives
-    /// them, and the logits of the others, as [`step`](Self::step) does.
+    /// Both: returns the likeliest tokens of the first `n_likeliest` of `batch.logits_rows`, as
+    /// [`step_likeliest`](Self::step_likeliest) does, and makes `logits` those of the others. They are large: memory that it has is
+    /// used again.
     ///
     /// # Errors
     /// As [`step`](Self::step), or if there are not so many rows.
-    pub fn step_mixed(&mut self, batch: &Batch, n_likeliest: usize) -> Result<(Vec<Option<u32>>, Vec<f32>)> {
+    pub fn step_mixed(
+        &mut self,
+        batch: &Batch,
+        n_likeliest: usize,
+        logits: &mut Vec<f32>,
+    ) -> Result<Vec<Option<u32>>> {
         // Checked first, so that a malformed batch asks for no memory.
         let runs = self.check_step(batch)?;
         let n_rows = batch.logits_rows.len();
@@ -299,14 +307,13 @@ impl LlamaModel {
             return Err(Error::MalformedBatch { problem });
         };
         let n_logits = n_logits_rows.saturating_mul(self.params.vocab);
-        let (mut likeliest, mut logits) = (vec![0; n_likeliest], Vec::new());
         let no_memory =
             |_| Error::HostMemory { what: "the logits of a step", bytes: n_logits.saturating_mul(4) };
-        logits.try_reserve_exact(n_logits).map_err(no_memory)?;
+        logits.try_reserve_exact(n_logits.saturating_sub(logits.len())).map_err(no_memory)?;
         logits.resize(n_logits, 0.0);
-        self.run_step(batch, &runs, Out { likeliest: &mut likeliest, logits: &mut logits })?;
-        let likeliest = likeliest.into_iter().map(|token| Some(token).filter(|token| *token != u32::MAX));
-        Ok((likeliest.collect(), logits))
+        let mut likeliest = vec![0; n_likeliest];
+        self.run_step(batch, &runs, Out { likeliest: &mut likeliest, logits })?;
+        Ok(likeliest.into_iter().map(|token| Some(token).filter(|token| *token != u32::MAX)).collect())
     }
 
     fn check_step(&self, batch: &Batch) -> Result<Vec<Run>> {
