@@ -18,7 +18,7 @@ use crate::kv_cache::{KvCache, KvShape, Run};
 use crate::tensor::Tensor;
 use crate::weights::{self, Weights};
 use llama::{Heads, Pass, Shape};
-use recua_compute::{Buffer, Device, Plan, Submission, cpu};
+use recua_compute::{Buffer, Device, Plan, Submission, TOP_K_MAX, cpu};
 use recua_gguf::Gguf;
 use std::collections::HashMap;
 use std::fmt;
@@ -159,7 +159,7 @@ impl LlamaModel {
         if n_rows > rows_max || n_logits_rows > logits_rows_max {
             return Err(Error::PassOverCapacity { n_rows, n_logits_rows, rows_max, logits_rows_max });
         }
-        record(&self.device, &self.pass(), Shape { n_rows, n_logits_rows, likeliest: false })
+        record(&self.device, &self.pass(), Shape { n_rows, n_logits_rows, likeliest: false, top: false })
     }
 
     /// How long the device has worked for this model's steps so far, by its own clock; `None` where it does not tell.
@@ -273,9 +273,9 @@ impl LlamaModel {
     /// If the batch is empty or contradicts itself, a token, slot or position is out of range, or pages run out: nothing has
     /// changed then. If the device fails, the sequences of the batch end where their first rows would have been.
     pub fn step(&mut self, batch: &Batch) -> Result<Vec<f32>> {
-        let mut logits = Vec::new();
-        self.step_mixed(batch, 0, &mut logits)?;
-        Ok(logits)
+        let mut outputs = Outputs::default();
+        self.step_mixed(batch, 0, 0, &mut outputs)?;
+        Ok(outputs.logits)
     }
 
     /// As [`step`](Self::step), but brings back the likeliest token of each row alone: the one with the largest logit, the lowest of
@@ -284,12 +284,17 @@ impl LlamaModel {
     /// # Errors
     /// As [`step`](Self::step).
     pub fn step_likeliest(&mut self, batch: &Batch) -> Result<Vec<Option<u32>>> {
-        self.step_mixed(batch, batch.logits_rows.len(), &mut Vec::new())
+        let mut outputs = Outputs::default();
+        self.step_mixed(batch, batch.logits_rows.len(), 0, &mut outputs)?;
+        Ok(outputs
+            .likeliest
+            .into_iter()
+            .map(|token| Some(token).filter(|token| *token != u32::MAX))
+            .collect())
     }
 
-    /// Both: returns the likeliest tokens of the first `n_likeliest` of `batch.logits_rows`, as
-    /// [`step_likeliest`](Self::step_likeliest) does, and makes `logits` those of the others. They are large: memory that it has is
-    /// used again.
+    /// As [`step`](Self::step), but brings back the likeliest token of the first `n_likeliest` of `batch.logits_rows`, the likeliest few
+    /// of the next `n_top`, and the logits of the others.
     ///
     /// # Errors
     /// As [`step`](Self::step), or if there are not so many rows.
@@ -297,23 +302,26 @@ impl LlamaModel {
         &mut self,
         batch: &Batch,
         n_likeliest: usize,
-        logits: &mut Vec<f32>,
-    ) -> Result<Vec<Option<u32>>> {
+        n_top: usize,
+        outputs: &mut Outputs,
+    ) -> Result<()> {
         // Checked first, so that a malformed batch asks for no memory.
         let runs = self.check_step(batch)?;
         let n_rows = batch.logits_rows.len();
-        let Some(n_logits_rows) = n_rows.checked_sub(n_likeliest) else {
-            let problem = format!("{n_likeliest} likeliest tokens of {n_rows} rows are asked for");
+        let Some(n_logits_rows) = n_rows.checked_sub(n_likeliest.saturating_add(n_top)) else {
+            let problem =
+                format!("{n_likeliest} and {n_top} rows' likeliest are asked for, of {n_rows} rows");
             return Err(Error::MalformedBatch { problem });
         };
         let n_logits = n_logits_rows.saturating_mul(self.params.vocab);
+        let Outputs { likeliest, top, logits } = outputs;
         let no_memory =
             |_| Error::HostMemory { what: "the logits of a step", bytes: n_logits.saturating_mul(4) };
         logits.try_reserve_exact(n_logits.saturating_sub(logits.len())).map_err(no_memory)?;
         logits.resize(n_logits, 0.0);
-        let mut likeliest = vec![0; n_likeliest];
-        self.run_step(batch, &runs, Out { likeliest: &mut likeliest, logits })?;
-        Ok(likeliest.into_iter().map(|token| Some(token).filter(|token| *token != u32::MAX)).collect())
+        likeliest.resize(n_likeliest, 0);
+        top.resize(n_top * TOP_WORDS, 0);
+        self.run_step(batch, &runs, Out { likeliest, top, logits })
     }
 
     fn check_step(&self, batch: &Batch) -> Result<Vec<Run>> {
@@ -423,8 +431,12 @@ impl LlamaModel {
 
     /// Starts one pass of `n_rows` rows and brings back what is wanted of it. `input` is as [`workspace::Input`] says.
     fn run_pass(&mut self, n_rows: usize, input: &[u32], out: Out<'_>) -> Result<Submission> {
-        let shape =
-            Shape { n_rows, n_logits_rows: input.len() - 3 * n_rows, likeliest: !out.likeliest.is_empty() };
+        let shape = Shape {
+            n_rows,
+            n_logits_rows: input.len() - 3 * n_rows,
+            likeliest: !out.likeliest.is_empty(),
+            top: !out.top.is_empty(),
+        };
         if self.plans.get(shape).is_none() {
             let plan = record(&self.device, &self.pass(), shape)?;
             self.device.prepare(&plan)?;
@@ -436,8 +448,13 @@ impl LlamaModel {
         if !out.likeliest.is_empty() {
             self.device.read(&self.head.likeliest, out.likeliest)?;
         }
+        let (n_likeliest, n_top) = (out.likeliest.len(), out.top.len() / TOP_WORDS);
+        if !out.top.is_empty() {
+            let top = self.head.top.view(n_likeliest * TOP_WORDS, &[out.top.len()])?;
+            self.device.read(&top, out.top)?;
+        }
         if !out.logits.is_empty() {
-            let first = out.likeliest.len() * self.params.vocab;
+            let first = (n_likeliest + n_top) * self.params.vocab;
             let logits = self.head.logits.view(first, &[out.logits.len()])?;
             self.device.read(&logits, out.logits)?;
         }
@@ -485,11 +502,24 @@ impl fmt::Debug for LlamaModel {
     }
 }
 
-/// Where what a step brings back goes.
+/// What [`LlamaModel::step_mixed`] brings back. Its memory is used again.
+#[derive(Clone, Debug, Default)]
+pub struct Outputs {
+    /// The likeliest token of each of the first rows; `u32::MAX` if no logit is above minus infinity.
+    pub likeliest: Vec<u32>,
+    /// The [`TOP_K_MAX`] likeliest tokens of each of the next rows as [`recua_compute::TopK`] gives them: bits of the logit, token.
+    pub top: Vec<u32>,
+    /// The logits of the other rows.
+    pub logits: Vec<f32>,
+}
+
+/// Words of a row's likeliest few.
+const TOP_WORDS: usize = TOP_K_MAX * 2;
+
+/// The parts of [`Outputs`] that a pass fills.
 struct Out<'a> {
-    /// A token for each of the first rows.
     likeliest: &'a mut [u32],
-    /// A row of the vocabulary for each of the others.
+    top: &'a mut [u32],
     logits: &'a mut [f32],
 }
 
@@ -497,9 +527,15 @@ impl<'a> Out<'a> {
     /// The first `n_rows` rows, and the others.
     fn split_at(self, n_rows: usize, vocab: usize) -> (Out<'a>, Out<'a>) {
         let n_likeliest = n_rows.min(self.likeliest.len());
+        let n_top = (n_rows - n_likeliest).min(self.top.len() / TOP_WORDS);
+        let n_logits = n_rows - n_likeliest - n_top;
         let (likeliest, likeliest_rest) = self.likeliest.split_at_mut(n_likeliest);
-        let (logits, logits_rest) = self.logits.split_at_mut((n_rows - n_likeliest) * vocab);
-        (Out { likeliest, logits }, Out { likeliest: likeliest_rest, logits: logits_rest })
+        let (top, top_rest) = self.top.split_at_mut(n_top * TOP_WORDS);
+        let (logits, logits_rest) = self.logits.split_at_mut(n_logits * vocab);
+        (
+            Out { likeliest, top, logits },
+            Out { likeliest: likeliest_rest, top: top_rest, logits: logits_rest },
+        )
     }
 }
 
@@ -531,7 +567,7 @@ fn prepare_attention(
 fn prepare(device: &Device, pass: &Pass<'_>, config: &LlamaConfig) -> Result<u64> {
     let before = device.allocated_bytes();
     for (n_rows, n_logits_rows) in [(config.step_tokens_max, config.logits_rows()), (1, 1)] {
-        let plan = record(device, pass, Shape { n_rows, n_logits_rows, likeliest: true })?;
+        let plan = record(device, pass, Shape { n_rows, n_logits_rows, likeliest: true, top: true })?;
         device
             .prepare(&plan)
             .map_err(|source| Error::Allocation { what: "the device's workspace".into(), source })?;

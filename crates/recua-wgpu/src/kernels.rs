@@ -19,4 +19,5 @@ pub(crate) const SOURCES: &[(&str, &str)] = &[
     ("rope_store", include_str!("kernels/rope_store.wgsl")),
     ("row_map", include_str!("kernels/row_map.wgsl")),
     ("status", include_str!("kernels/status.wgsl")),
+    ("top_k", include_str!("kernels/top_k.wgsl")),
 ];

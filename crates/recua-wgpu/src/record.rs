@@ -48,6 +48,7 @@ impl<'a> Recorder<'a> {
             Op::Attention(op) => ops::attention(op, self),
             Op::GatherRows(op) => ops::gather_rows(op, self),
             Op::Argmax(op) => ops::argmax(op, self),
+            Op::TopK(op) => ops::top_k(op, self),
             Op::Copy(op) => ops::copy(op, self),
         }
     }

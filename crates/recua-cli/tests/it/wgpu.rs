@@ -31,6 +31,21 @@ fn a_batch_has_the_answers_of_the_cpu() {
 }
 
 #[test]
+fn a_seed_gives_the_same_text_in_a_batch_and_alone() {
+    if !has_adapter() {
+        return;
+    }
+    let prompts = ["What is 17 plus 25?", "Tell me a story about a fox."];
+    let options = ["--temp", "1.5", "--seed", "3", "-n", "6", "--format", "json"];
+    let texts = |prompts: &[&str]| -> Vec<String> {
+        let ran = on_gpu(&[&["run", "demo"], prompts, &options[..]].concat());
+        let answers = ran.text().lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        answers.map(|answer| answer["text"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(texts(&prompts)[1..], texts(&prompts[1..]));
+}
+
+#[test]
 fn bench_says_which_adapter_ran_and_the_batch_changes_no_logits() {
     if !has_adapter() {
         return;

@@ -35,14 +35,15 @@ pub(crate) struct Shape {
     pub(crate) n_rows: usize,
     /// How many of them end in logits.
     pub(crate) n_logits_rows: usize,
-    /// Whether these end in the likeliest tokens as well.
+    /// Whether these end in the likeliest token as well, and in the likeliest few.
     pub(crate) likeliest: bool,
+    pub(crate) top: bool,
 }
 
 /// Records a pass.
 pub(crate) fn record(plan: &mut impl Record, pass: &Pass<'_>, shape: Shape) -> Result<()> {
     let Pass { params: p, weights, kv_cache, workspace: w, head, .. } = *pass;
-    let Shape { n_rows, n_logits_rows, likeliest } = shape;
+    let Shape { n_rows, n_logits_rows, likeliest, top } = shape;
     let input = w.input(n_rows, n_logits_rows)?;
     if n_rows > 0 {
         let (x, normed, glu) = (w.x.rows(n_rows)?, w.normed.rows(n_rows)?, w.glu.rows(n_rows)?);
@@ -70,6 +71,9 @@ pub(crate) fn record(plan: &mut impl Record, pass: &Pass<'_>, shape: Shape) -> R
         plan.matmul(&head_x, [MatmulPart::new(&weights.output, &logits)])?;
         if likeliest {
             plan.argmax(&logits, &head.likeliest.rows(n_logits_rows)?)?;
+        }
+        if top {
+            plan.top_k(&logits, &head.top.rows(n_logits_rows)?)?;
         }
     }
     Ok(())

@@ -69,6 +69,14 @@ impl Candidates {
         self.highest = self.list.iter().map(|candidate| candidate.logit).fold(f32::MIN, f32::max);
     }
 
+    /// Takes the first `top_k` of what has been ranked elsewhere: bits of the logit, and token, or `u32::MAX` where there are no more.
+    pub(super) fn read_top(&mut self, top: &[[u32; 2]], top_k: usize) {
+        self.list.clear();
+        let there = top.iter().take(top_k).filter(|[_, id]| *id != u32::MAX);
+        self.list.extend(there.map(|&[bits, id]| Candidate { logit: f32::from_bits(bits), id }));
+        self.highest = self.list.first().map_or(f32::MIN, |candidate| candidate.logit);
+    }
+
     /// One pass that compares nearly every logit with one number only, several at once: once k candidates are known, whoever is not
     /// above the lowest of them cannot be in. An equal logit cannot either: ids ascend, and the lower one goes first.
     fn gather_highest(&mut self, logits: &[f32], k: usize) {

@@ -2,7 +2,8 @@
 
 use crate::faulty;
 use crate::support::{Random, Tiny, bits, config, golden, golden_path, load};
-use recua_engine::{Batch, Error, KvType, LlamaConfig, LlamaModel, Logits, ModelParams};
+use recua_compute::TOP_K_MAX;
+use recua_engine::{Batch, Error, KvType, LlamaConfig, LlamaModel, Logits, ModelParams, Outputs};
 use recua_gguf::Gguf;
 
 fn tiny() -> Gguf {
@@ -61,13 +62,25 @@ fn the_likeliest_tokens_are_those_of_the_logits() {
         let expected: Vec<Option<u32>> = logits.chunks_exact(80).map(largest).collect();
         assert_eq!(model.step_likeliest(&batch).unwrap(), expected);
         assert_eq!(expected.len(), 10);
-        let mut rest = Vec::new();
-        for n in (0..=10).chain([5]) {
-            let likeliest = model.step_mixed(&batch, n, &mut rest).unwrap();
-            assert_eq!(likeliest, expected[..n]);
-            assert_eq!(bits(&rest), bits(&logits[n * 80..]));
+        let mut found = Outputs::default();
+        for (n_likeliest, n_top) in [(0, 0), (3, 0), (10, 0), (0, 10), (2, 3), (0, 1), (9, 1), (4, 5)] {
+            model.step_mixed(&batch, n_likeliest, n_top, &mut found).unwrap();
+            let tokens: Vec<Option<u32>> = found.likeliest.iter().copied().map(Some).collect();
+            assert_eq!(tokens, expected[..n_likeliest]);
+            assert_eq!(found.top.len(), n_top * TOP_K_MAX * 2);
+            for (row, top) in
+                logits.chunks_exact(80).skip(n_likeliest).zip(found.top.chunks_exact(2 * TOP_K_MAX))
+            {
+                let mut ranked: Vec<(u32, f32)> = (0..).zip(row.iter().copied()).collect();
+                ranked.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+                let ranked =
+                    ranked.iter().take(TOP_K_MAX).flat_map(|(token, logit)| [logit.to_bits(), *token]);
+                assert_eq!(top, ranked.collect::<Vec<u32>>());
+            }
+            assert_eq!(bits(&found.logits), bits(&logits[(n_likeliest + n_top) * 80..]));
         }
-        assert!(text(model.step_mixed(&batch, 11, &mut rest)).contains("11 likeliest tokens of 10 rows"));
+        let wrong = text(model.step_mixed(&batch, 6, 5, &mut found));
+        assert!(wrong.contains("6 and 5 rows' likeliest are asked for, of 10 rows"), "{wrong}");
     }
     let none = load(&tiny(), config(1, 64)).step_likeliest(&Batch::new());
     assert!(text(none).contains("empty"));

@@ -125,6 +125,7 @@ fn other_kernels() -> Vec<KernelKey> {
     kernels.extend(["argmax", "argmax_part", "argmax_merge"].map(|entry| new("argmax").entry(entry)));
     kernels.extend(permutations(&new("rms_norm"), &["IN_PLACE", "WIDE"]));
     kernels.extend(permutations(&new("copy"), &["ALIGNED"]));
+    kernels.extend(permutations(&new("top_k"), &["MERGE"]));
     for head_max in [64, 128, 256, 512, 1024] {
         let rope_store = new("rope_store").constant("HEAD_MAX", head_max);
         kernels.extend(permutations(&rope_store, &["CACHE_F16", "HEAD_NORM", "HALVES", "WIDE"]));
