@@ -7,6 +7,7 @@
 mod attention;
 mod data;
 mod index_errors;
+mod pool;
 mod products;
 mod rows;
 mod same_bits;
@@ -140,13 +141,14 @@ impl fmt::Display for Report {
     }
 }
 
-/// Every op against the reference, in all shapes and formats.
+/// Every op against the reference, in all shapes and formats, and the buffer pool.
 pub fn check_all(device: &Device) -> Report {
     let mut report = Report::default();
     products::check(device, &mut report);
     rows::check(device, &mut report);
     attention::check(device, &mut report);
     index_errors::check(device, &mut report);
+    pool::check(device, &mut report);
     report
 }
 

@@ -179,6 +179,10 @@ pub struct HeadNorm {
 }
 
 /// Rotates `q` in place and writes the rotated `k` and `v` into their slots of the cache.
+///
+/// Each row needs a slot of its own. Two rows of one op that name the same position of the same page are an error on a device that can
+/// look at the row map before it runs (the CPU does); a GPU reads the map only while it runs, so there it is not noticed, and which
+/// row's values the slot ends up with, head by head, is left open.
 #[derive(Clone, Debug)]
 pub struct RopeStore {
     /// f32 `[rows, n_heads * head_dim]`, rotated in place
@@ -282,7 +286,12 @@ impl Op {
     /// Checks types, shapes, devices and overlaps, so that kernels need not. What it cannot see are the *values* of index buffers:
     /// a device checks those against the sizes when it runs.
     pub fn check(&self, device: DeviceId) -> Result<()> {
-        let c = Check { op: self.name(), device };
+        self.check_as(self.name(), device)
+    }
+
+    /// [`Op::check`] for a method that the caller knows by another name.
+    pub(crate) fn check_as(&self, op: &'static str, device: DeviceId) -> Result<()> {
+        let c = Check { op, device };
         match self {
             Op::Embed(o) => {
                 c.weight("table", &o.table)?;
@@ -337,11 +346,11 @@ impl Op {
                 c.shape("v", &o.v, DType::F32, &kv_shape)?;
                 c.dtype("table", &o.table, DType::F32)?;
                 match *o.table.shape() {
-                    [_, pairs, 2] if pairs * 2 <= head_dim => {}
+                    [_, pairs, 2] if pairs <= head_dim / 2 && o.table.n_elements() > 0 => {}
                     _ => {
                         return Err(argument(
                             c.op,
-                            format!("table {:?} is not [positions, at most {}, 2]", o.table, head_dim / 2),
+                            format!("table {:?} is not [positions, 1 to {}, 2]", o.table, head_dim / 2),
                         ));
                     }
                 }
@@ -478,14 +487,15 @@ impl Check {
         if !matches!(dtype, DType::F16 | DType::F32) {
             return Err(argument(self.op, format!("a cache of {dtype} is not supported, f16 and f32 are")));
         }
-        let [_, n_kv_heads, PAGE_TOKENS, head_dim] = *cache.k.shape() else {
+        let [n_pages, n_kv_heads, PAGE_TOKENS, head_dim] = *cache.k.shape() else {
             let problem = format!("cache {:?} is not [pages, heads, {PAGE_TOKENS}, head_dim]", cache.k);
             return Err(argument(self.op, problem));
         };
         self.shape("k cache", &cache.k, dtype, cache.k.shape())?;
         self.shape("v cache", &cache.v, dtype, cache.k.shape())?;
-        if n_kv_heads == 0 || head_dim == 0 || head_dim % 2 != 0 {
-            let problem = format!("{n_kv_heads} KV heads of {head_dim}: an even head size is needed");
+        if n_pages == 0 || n_kv_heads == 0 || head_dim == 0 || head_dim % 2 != 0 {
+            let problem =
+                format!("cache {:?}: at least one page and head, and an even head size are needed", cache.k);
             return Err(argument(self.op, problem));
         }
         self.apart("k cache", &cache.k, "v cache", &cache.v)?;
@@ -503,10 +513,11 @@ impl Check {
         self.shape("positions", &rows.positions, DType::U32, &[n_rows])?;
         self.shape("sequences", &rows.sequences, DType::U32, &[n_rows])?;
         self.dtype("pages", &rows.pages, DType::U32)?;
-        if rows.pages.shape().len() == 2 {
+        if rows.pages.shape().len() == 2 && rows.pages.n_elements() > 0 {
             return Ok(());
         }
-        Err(argument(self.op, format!("pages {:?} is not [sequences, pages]", rows.pages)))
+        let problem = format!("pages {:?} is not [sequences, pages] of at least one", rows.pages);
+        Err(argument(self.op, problem))
     }
 }
 

@@ -167,8 +167,9 @@ const NEEDED: wgpu::Features = wgpu::Features::IMMEDIATES;
 /// The bytes of immediates that every kernel may count on: what each Vulkan driver has.
 pub(crate) const IMMEDIATE_BYTES: u32 = 128;
 
-/// Bindings of a kernel at most.
-pub(crate) const BINDINGS_MAX: u32 = 12;
+/// Bindings that every kernel may count on. Only attention over a cache that one binding cannot hold takes more, and asks whether they
+/// are there.
+const BINDINGS: u32 = 12;
 
 /// What kernels use where it is there.
 const USED: wgpu::Features = wgpu::Features::SUBGROUP
@@ -217,8 +218,8 @@ impl Candidate {
         if !self.available.contains(NEEDED) || self.limits.max_immediate_size < IMMEDIATE_BYTES {
             return Some(format!("it has no {IMMEDIATE_BYTES} bytes of immediates"));
         }
-        if self.limits.max_storage_buffers_per_shader_stage < BINDINGS_MAX {
-            return Some(format!("it has fewer than {BINDINGS_MAX} storage buffers"));
+        if self.limits.max_storage_buffers_per_shader_stage < BINDINGS {
+            return Some(format!("it has fewer than {BINDINGS} storage buffers"));
         }
         if let Some(wanted) = wanted
             && !wanted.fits(&self.info)

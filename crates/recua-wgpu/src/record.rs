@@ -101,7 +101,7 @@ impl<'a> Recorder<'a> {
         let descriptor =
             wgpu::BindGroupDescriptor { label: Some(name), layout: &pipeline.layout, entries: &entries };
         let bind_group = self.gpu.scoped(|| self.gpu.device.create_bind_group(&descriptor));
-        let bind_group = bind_group.map_err(|e| self.gpu.error(name, e))?;
+        let bind_group = bind_group.map_err(|e| self.gpu.error(name, 0, e))?;
         self.recording.memories.extend(bindings.iter().map(|part| part.memory.id()));
         self.recording.steps.push(Step { pipeline, bind_group, immediates: immediates.to_vec(), groups });
         Ok(())

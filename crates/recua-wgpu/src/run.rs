@@ -8,7 +8,7 @@ use crate::user_kernel::UserKernel;
 use crate::{bandwidth, weight};
 use recua_compute::{
     Backend, Buffer, DeviceId, DeviceInfo, Encode, Error, GgmlType, Kernel, KernelArg, KernelSource, Op,
-    Plan, Result, Storage, Submission, Weight,
+    Plan, Result, Storage, Submission, Weight, hazards,
 };
 use std::any::Any;
 use std::collections::HashMap;
@@ -91,7 +91,7 @@ impl Backend for Wgpu {
 
     fn encoder(&self) -> Result<Box<dyn Encode>> {
         self.gpu.check()?;
-        Ok(Box::new(Encoder { gpu: self.gpu.clone(), recording: Recording::default() }))
+        Ok(Box::new(Encoder { gpu: self.gpu.clone(), recording: Recording::default(), named: Vec::new() }))
     }
 
     fn submit(&self, commands: Vec<Box<dyn Any + Send>>) -> Result<Submission> {
@@ -123,21 +123,28 @@ impl Backend for Wgpu {
 struct Encoder {
     gpu: Arc<Gpu>,
     recording: Recording,
+    /// The memory that the recording names.
+    named: Vec<Arc<dyn Storage>>,
 }
 
 impl Encode for Encoder {
     fn op(&mut self, op: &Op) -> Result<()> {
+        let buffers = hazards::reads(op).into_iter().chain(hazards::writes(op));
+        self.named.extend(buffers.map(|buffer| buffer.storage().clone()));
         Recorder::new(&self.gpu, &mut self.recording).op(op)
     }
 
     fn dispatch(&mut self, kernel: &Kernel, groups: [u32; 3], args: &[KernelArg<'_>]) -> Result<()> {
         let compiled = kernel.compiled_as::<UserKernel>();
         let compiled = compiled.ok_or(Error::WrongDevice { op: "dispatch", what: "the kernel" })?;
+        let buffers = args.iter().filter_map(KernelArg::buffer);
+        self.named.extend(buffers.map(|buffer| buffer.storage().clone()));
         compiled.dispatch(&mut Recorder::new(&self.gpu, &mut self.recording), groups, args)
     }
 
     fn finish(self: Box<Self>) -> Result<Box<dyn Any + Send>> {
-        Ok(Box::new(self.gpu.encode(&self.recording)?))
+        let encoded = self.gpu.encode(&self.recording)?;
+        Ok(Box::new(Encoded { named: self.named, ..encoded }))
     }
 }
 

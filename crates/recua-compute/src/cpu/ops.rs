@@ -11,7 +11,7 @@ mod rope_store;
 mod top_k;
 
 pub(crate) use argmax::argmax;
-pub(crate) use attention::{attention, check_attention};
+pub(crate) use attention::{Spans, attention, check_attention};
 pub(crate) use copy::copy;
 pub(crate) use gather_rows::{check_gather_rows, gather_rows};
 pub(crate) use rms_norm::rms_norm;

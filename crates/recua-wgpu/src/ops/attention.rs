@@ -83,6 +83,11 @@ pub(crate) fn attention(op: &Attention, recorder: &mut Recorder<'_>) -> Result<(
             bindings.extend([window.k, window.v]);
             (k_starts[i - 1], v_starts[i - 1]) = (start_of(window.k_start), start_of(window.v_start));
         }
+        let (n, limit) = (bindings.len(), gpu.limits.max_storage_buffers_per_shader_stage);
+        if n > limit as usize {
+            let problem = format!("{:?} in pieces takes {n} storage buffers, at most {limit}", op.cache.k);
+            return Err(Error::Argument { op: NAME, problem });
+        }
     }
     let kernel = |file| {
         KernelKey::new(file)

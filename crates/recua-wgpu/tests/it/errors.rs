@@ -22,6 +22,8 @@ fn memory_that_is_not_there_is_an_error() {
     let before = device.allocated_bytes();
     let refused = device.alloc(DType::F32, &[1 << 40]);
     assert!(matches!(refused, Err(Error::OutOfMemory { .. })), "{refused:?}");
+    let text = refused.unwrap_err().to_string();
+    assert!(text.contains("4398046511104 bytes for a buffer (a buffer here holds at most"), "{text}");
     assert!(matches!(device.alloc(DType::F32, &[usize::MAX]), Err(Error::Argument { .. })));
     assert_eq!(device.allocated_bytes(), before);
     let x = device.alloc(DType::F32, &[4]).unwrap();
@@ -101,6 +103,22 @@ fn a_report_that_nobody_waited_for_comes_with_the_next_read() {
     let mut plan = device.plan();
     plan.gather_rows(&x, &indexes, &out).unwrap();
     drop(device.run(&plan).unwrap());
+    let found = device.read_vec::<f32>(&out);
+    assert!(matches!(found, Err(Error::IndexOutOfRange { index: 7, limit: 2, .. })), "{found:?}");
+    assert_eq!(device.read_vec::<f32>(&out).unwrap(), [0.0; 4]);
+}
+
+#[test]
+fn a_report_is_not_lost_behind_many_others_that_nobody_waited_for() {
+    let Some(device) = fresh_device() else { return };
+    let x = device.alloc(DType::F32, &[2, 4]).unwrap();
+    let indexes = device.upload(&[7u32], DType::U32, &[1]).unwrap();
+    let out = device.alloc(DType::F32, &[1, 4]).unwrap();
+    let mut plan = device.plan();
+    plan.gather_rows(&x, &indexes, &out).unwrap();
+    drop(device.run(&plan).unwrap());
+    device.write(&indexes, &[1u32]).unwrap();
+    (0..300).for_each(|_| drop(device.run(&plan).unwrap()));
     let found = device.read_vec::<f32>(&out);
     assert!(matches!(found, Err(Error::IndexOutOfRange { index: 7, limit: 2, .. })), "{found:?}");
     assert_eq!(device.read_vec::<f32>(&out).unwrap(), [0.0; 4]);

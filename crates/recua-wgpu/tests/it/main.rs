@@ -4,6 +4,7 @@
 
 mod encoding;
 mod errors;
+mod leaks;
 mod ops;
 
 use recua_compute::{Device, cases};
