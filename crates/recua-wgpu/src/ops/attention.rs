@@ -18,6 +18,9 @@ const QUERIES: usize = 4;
 /// contexts faster, but the merge costs a dispatch, and its parts a trip through memory.
 const ENOUGH: usize = 128;
 
+/// Threads of a workgroup in teams, and the define that says so.
+const TEAMS: [(usize, &str); 2] = [(4, "TEAMS_4"), (2, "TEAMS_2")];
+
 /// Rows from which on prompts are worth a dispatch of their own, which costs a few microseconds if there are none.
 const ROWS_MIN: usize = 65;
 
@@ -90,7 +93,18 @@ pub(crate) fn attention(op: &Attention, recorder: &mut Recorder<'_>) -> Result<(
             .define_if(windows.len() > 1, "WINDOWS")
             .unchecked()
     };
-    let alone = kernel(NAME).define_if(is_split, "SPLIT").define_if(has_rows, "ROWS");
+    let mut alone = kernel(NAME).define_if(is_split, "SPLIT").define_if(has_rows, "ROWS");
+    let fits = |teams| {
+        let limits = &gpu.limits;
+        let has_threads =
+            limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x)
+                >= (teams * CHUNK) as u32;
+        has_threads && limits.max_compute_workgroup_storage_size as usize >= teams_bytes(head_max, teams)
+    };
+    let wanted = |teams| !is_split && n_chunks >= teams && n_rows * blocks * teams <= 4 * ENOUGH;
+    if let Some((_, define)) = TEAMS.into_iter().find(|&(teams, _)| wanted(teams) && fits(teams)) {
+        alone = alone.define(define);
+    }
     let together = kernel("attention_rows").define_if(has_two_quads, "TWO_QUADS");
     let [positions_start, sequences_start, pages_start, n_sequences, pages_max] = rows.args;
     for first in (0..n_rows).step_by(window) {
@@ -145,4 +159,9 @@ pub(crate) fn attention(op: &Attention, recorder: &mut Recorder<'_>) -> Result<(
 /// What `attention_rows` takes of a workgroup's memory, with room for a head of `head_max` and so many quads of queries.
 fn rows_bytes(head_max: usize, quads: usize) -> usize {
     16 * quads * (head_max + CHUNK + 2 * 16 + 1) + 64
+}
+
+/// What `attention` takes of a workgroup's memory.
+fn teams_bytes(head_max: usize, teams: usize) -> usize {
+    16 * head_max + teams * (16 * (CHUNK + 16 + 2) + 8 * 1024 + 4 * 8)
 }

@@ -62,11 +62,19 @@ fn every_kernel_can_be_written_in_every_language() {
     let mut kernels = vec![new("bandwidth"), new("gather_rows")];
     kernels.extend(["argmax", "argmax_part", "argmax_merge"].map(|entry| new("argmax").entry(entry)));
     kernels.extend(permutations(&new("rms_norm"), &["IN_PLACE", "WIDE"]));
+    let with_activations = new("rms_norm").define("WIDE").define("ACTIVATIONS");
+    for kernel in permutations(&with_activations, &["IN_PLACE"]) {
+        translate(&kernel, Capabilities::IMMEDIATES | Capabilities::SHADER_FLOAT16);
+    }
     kernels.extend(permutations(&new("copy"), &["ALIGNED"]));
     kernels.extend(permutations(&new("rope_store"), &["CACHE_F16", "HEAD_NORM", "HALVES", "WIDE"]));
     for head_max in [64, 128, 256] {
         let attention = new("attention").constant("HEAD_MAX", head_max);
         kernels.extend(permutations(&attention, &["CACHE_F16", "SPLIT", "WINDOWS", "WIDE", "ROWS"]));
+        for teams in ["TEAMS_2", "TEAMS_4"] {
+            let with_teams = attention.clone().define(teams);
+            kernels.extend(permutations(&with_teams, &["CACHE_F16", "WINDOWS", "WIDE", "ROWS"]));
+        }
         let merge = attention.define("SPLIT").entry("attention_merge");
         kernels.extend(permutations(&merge, &["CACHE_F16", "WINDOWS", "WIDE"]));
         let rows = new("attention_rows").constant("HEAD_MAX", head_max);
