@@ -1,8 +1,8 @@
 // attention: out = softmax(scale * q . K^T) . V for every row over its own sequence, up to its own position.
 // q, out: [n_rows, n_heads * head_dim]; the cache's layout is rope_store's. SPLIT: parts [rows, workgroups of a row, n_chunks, 130] of
 // four queries: a chunk's weighted sum of V in the order of the threads, its largest scores and its sums of weights.
-// One workgroup computes up to four heads of one row that share a KV head, over one chunk of 128 tokens (SPLIT; attention_merge puts
-// the chunks together) or over all. Its threads are TEAMS of 128, each of which takes a chunk at a time. Bound by reading the cache,
+// One workgroup computes up to four heads of one row that share a KV head, over one chunk of 128 tokens (SPLIT; the chunks are put
+// together by attention_merge or, with LAST_MERGES, by the last workgroup to be done) or over all. Its threads are TEAMS of 128, each of which takes a chunk at a time. Bound by reading the cache,
 // which is read once for all heads of a group of four; and, with few rows, by the latency of a chunk's steps: hence teams.
 // Rows with a neighbour of the same sequence may be left to attention_rows: ROWS.
 #import attention_common
@@ -31,6 +31,9 @@ var<workgroup> runs: array<vec2<f32>, TEAMS * 1024u>;
 var<workgroup> pages_at: array<At, TEAMS * 4u>;
 
 var<private> team: u32;
+#ifdef LAST_MERGES
+var<workgroup> is_last: u32;
+#endif
 
 // The element of V that a thread has in the end.
 fn element(thread: u32) -> u32 {
@@ -314,6 +317,23 @@ fn attention(
 #endif
     }
 
+#ifdef LAST_MERGES
+    // What this workgroup wrote is there for whoever sees its count, and for the last one what the others wrote.
+    let place = group.x * args.n_kv_heads * blocks_of_head() * dim_parts() + group.y;
+    storageBarrier();
+    if local == 0u {
+        let n_chunks = (n_tokens + CHUNK - 1u) / CHUNK;
+        is_last = u32(atomicAdd(&arrived[place], 1u) + 1u == n_chunks);
+        if is_last == 1u {
+            atomicStore(&arrived[place], 0u);
+        }
+    }
+    if workgroupUniformLoad(&is_last) == 0u {
+        return;
+    }
+    storageBarrier();
+    write_merged(group.x, group.y, thread);
+#endif
 #ifdef SPLIT
 #else
     let d = dim_part * 128u + element(thread);
@@ -333,6 +353,27 @@ fn dot_unit(score: vec4<f32>, k: Unit, d: u32) -> vec4<f32> {
 }
 
 #ifdef SPLIT
+// Puts together the chunks of what workgroup `block_idx` of the `i`th row has computed.
+fn write_merged(i: u32, block_idx: u32, thread: u32) {
+    let row = args.first_row + i;
+    let block = block_idx / dim_parts();
+    let first_in_group = block % blocks_of_head() * args.block_heads;
+    let first_head = block / blocks_of_head() * args.group + first_in_group;
+    let n_queries = min(args.block_heads, args.group - first_in_group);
+    let workgroups = args.n_kv_heads * blocks_of_head() * dim_parts();
+    let first = (i * workgroups + block_idx) * args.n_chunks * 130u;
+    let result = merged(first, 130u, (n_seen(row) + CHUNK - 1u) / CHUNK, thread);
+    let d = block_idx % dim_parts() * 128u + element(thread);
+    if d < args.head_dim {
+        let place = args.out_start + (row * args.n_heads + first_head) * args.head_dim + d;
+        for (var query = 0u; query < n_queries; query++) {
+            out[place + query * args.head_dim] = result[query];
+        }
+    }
+}
+
+#ifdef LAST_MERGES
+#else
 // One workgroup puts together the chunks of what one workgroup of attention has computed.
 @compute @workgroup_size(CHUNK)
 fn attention_merge(
@@ -340,23 +381,9 @@ fn attention_merge(
     @builtin(local_invocation_index) thread: u32,
 ) {
     let row = args.first_row + group.x;
-    let n_tokens = n_seen(row);
-    if sequence_of(row) >= args.rows.n_sequences || n_tokens == 0u {
-        return;
-    }
-    let block = group.y / dim_parts();
-    let first_in_group = block % blocks_of_head() * args.block_heads;
-    let first_head = block / blocks_of_head() * args.group + first_in_group;
-    let n_queries = min(args.block_heads, args.group - first_in_group);
-    let workgroups = args.n_kv_heads * blocks_of_head() * dim_parts();
-    let first = (group.x * workgroups + group.y) * args.n_chunks * 130u;
-    let result = merged(first, 130u, (n_tokens + CHUNK - 1u) / CHUNK, thread);
-    let d = group.y % dim_parts() * 128u + element(thread);
-    if d < args.head_dim {
-        let place = args.out_start + (row * args.n_heads + first_head) * args.head_dim + d;
-        for (var i = 0u; i < n_queries; i++) {
-            out[place + i * args.head_dim] = result[i];
-        }
+    if sequence_of(row) < args.rows.n_sequences && n_seen(row) > 0u {
+        write_merged(group.x, group.y, thread);
     }
 }
+#endif
 #endif

@@ -1,6 +1,7 @@
 //! `attention`: rows alone go to one kernel, rows with neighbours of the same sequence (prompts) to another, which reads the cache
-//! once for more of them. Where there are too few rows to fill the device, chunks of each sequence run side by side, and a second
-//! dispatch merges them. All ways have the same bits, so the number of rows may choose.
+//! once for more of them. Where there are too few rows to fill the device, chunks of each sequence run side by side, and the last of
+//! them to be done merges them, or a second dispatch where memory is not coherent. All ways have the same bits, so the number of rows
+//! may choose.
 
 use super::rope_store::{check_head, is_wide};
 use super::{Rows, page_windows, u32_of};
@@ -74,6 +75,10 @@ pub(crate) fn attention(op: &Attention, recorder: &mut Recorder<'_>) -> Result<(
     let (k, v) = (first_window.k, first_window.v);
     let mut bindings = vec![recorder.status(), rows.positions, rows.sequences, rows.pages, q, k, v, out];
     bindings.push(Binding::all(&parts, true));
+    let is_coherent = gpu.features.contains(wgpu::Features::MEMORY_DECORATION_COHERENT);
+    let last_merges = is_split && is_coherent && windows.len() == 1;
+    // As `parts`: of no more rows than will ever be split.
+    let arrived = recorder.workspace("the counts of attention", parts_rows.max(1) * blocks * 4)?;
     // Vectors or words.
     let start_of = |words: u32| if is_wide(&op.cache) { words / 4 } else { words };
     let (mut k_starts, mut v_starts) = ([0; 3], [0; 3]);
@@ -93,7 +98,10 @@ pub(crate) fn attention(op: &Attention, recorder: &mut Recorder<'_>) -> Result<(
             .define_if(windows.len() > 1, "WINDOWS")
             .unchecked()
     };
-    let mut alone = kernel(NAME).define_if(is_split, "SPLIT").define_if(has_rows, "ROWS");
+    let mut alone = kernel(NAME)
+        .define_if(is_split, "SPLIT")
+        .define_if(last_merges, "LAST_MERGES")
+        .define_if(has_rows, "ROWS");
     let fits = |teams| {
         let limits = &gpu.limits;
         let has_threads =
@@ -141,16 +149,18 @@ pub(crate) fn attention(op: &Attention, recorder: &mut Recorder<'_>) -> Result<(
             ])
         };
         let used = if windows.len() > 1 { 27 } else { 20 };
-        let mut dispatch = |kernel: &KernelKey, block_heads, groups| {
-            recorder.dispatch(kernel, &bindings, cast_slice(&args(block_heads)?[..used]), groups)
+        let mut dispatch = |kernel: &KernelKey, bindings: &[Binding<'_>], block_heads, groups| {
+            recorder.dispatch(kernel, bindings, cast_slice(&args(block_heads)?[..used]), groups)
         };
         let z = if is_split { n_chunks as u32 } else { 1 };
-        dispatch(&alone, block_heads, [n, blocks as u32, z])?;
-        if is_split {
-            dispatch(&alone.clone().entry("attention_merge"), block_heads, [n, blocks as u32, 1])?;
+        let with_counts = [&bindings[..], &[Binding::all(&arrived, true)]].concat();
+        let bindings_of_alone = if last_merges { &with_counts } else { &bindings };
+        dispatch(&alone, bindings_of_alone, block_heads, [n, blocks as u32, z])?;
+        if is_split && !last_merges {
+            dispatch(&alone.clone().entry("attention_merge"), &bindings, block_heads, [n, blocks as u32, 1])?;
         }
         if has_rows {
-            dispatch(&together, rows_heads, [n, workgroups(rows_heads) as u32, 1])?;
+            dispatch(&together, &bindings, rows_heads, [n, workgroups(rows_heads) as u32, 1])?;
         }
     }
     Ok(())

@@ -30,7 +30,10 @@ fn write(key: &KernelKey, source: &str, capabilities: Capabilities) {
     let options = spv::Options { lang_version: (1, 3), ..Default::default() };
     spv::write_vec(&module, &info, &options, None).unwrap_or_else(|e| panic!("{key:?}: {e}"));
 
-    let options = msl::Options { lang_version: (2, 4), ..Default::default() };
+    let options = msl::Options {
+        lang_version: if source.contains("@coherent") { (3, 2) } else { (2, 4) },
+        ..Default::default()
+    };
     let text = msl::write_string(&module, &info, &options, &msl::PipelineOptions::default());
     let (text, _) = text.unwrap_or_else(|e| panic!("{key:?}: {e}"));
     assert!(text.contains("kernel void"), "{text}");
@@ -74,6 +77,11 @@ fn every_kernel_can_be_written_in_every_language() {
         for teams in ["TEAMS_2", "TEAMS_4"] {
             let with_teams = attention.clone().define(teams);
             kernels.extend(permutations(&with_teams, &["CACHE_F16", "WINDOWS", "WIDE", "ROWS"]));
+        }
+        let last_merges = attention.clone().define("SPLIT").define("LAST_MERGES");
+        for kernel in permutations(&last_merges, &["CACHE_F16", "WIDE", "ROWS"]) {
+            let coherent = Capabilities::MEMORY_DECORATION_COHERENT;
+            translate(&kernel, Capabilities::IMMEDIATES | Capabilities::SHADER_FLOAT16_IN_FLOAT32 | coherent);
         }
         let merge = attention.define("SPLIT").entry("attention_merge");
         kernels.extend(permutations(&merge, &["CACHE_F16", "WINDOWS", "WIDE"]));
