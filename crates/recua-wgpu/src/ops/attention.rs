@@ -109,7 +109,7 @@ pub(crate) fn attention(op: &Attention, recorder: &mut Recorder<'_>) -> Result<(
                 >= (teams * CHUNK) as u32;
         has_threads && limits.max_compute_workgroup_storage_size as usize >= teams_bytes(head_max, teams)
     };
-    let wanted = |teams| !is_split && n_chunks >= teams && n_rows * blocks * teams <= 4 * ENOUGH;
+    let wanted = |teams| !is_split && n_chunks >= teams && n_rows * blocks * teams <= 8 * ENOUGH;
     if let Some((_, define)) = TEAMS.into_iter().find(|&(teams, _)| wanted(teams) && fits(teams)) {
         alone = alone.define(define);
     }
