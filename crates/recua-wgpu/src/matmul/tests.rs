@@ -6,7 +6,7 @@ use crate::adapter::Options;
 use crate::pipelines::tests::{
     ALL_LANGUAGES, Language, assert_defines_are_used, assert_listed, kernels_of, translate,
 };
-use recua_compute::{DType, Device, Plan, Record, Weight, cases};
+use recua_compute::{DType, Device, Plan, Record, cases};
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::sync::OnceLock;
@@ -289,6 +289,72 @@ fn rows_from_the_middle_of_a_buffer() {
     let got: Vec<f32> = device().read_vec(&out).unwrap();
     assert_eq!(bits(&got[3 * n..5 * n]), bits(&expected));
     assert!(got[..3 * n].iter().chain(&got[5 * n..]).all(|&value| value == 0.0));
+}
+
+#[test]
+fn a_norm_and_the_products_behind_it_have_the_bits_of_each_alone() {
+    if opened().is_none() {
+        return;
+    }
+    for is_emulated in [false, true] {
+        EMULATED.set(is_emulated);
+        for (ty, k) in
+            [(GgmlType::Q4_K, 768), (GgmlType::Q8_0, 4448), (GgmlType::F16, 676), (GgmlType::F16, 670)]
+        {
+            let n = 40;
+            let raw = random_blocks(ty, n, k, 7);
+            let weight = device().upload_weight(&raw, ty, n, k).unwrap();
+            let norm = device().upload(&random_values(k, 5), DType::F32, &[k]).unwrap();
+            for rows in [3, 5, 20, 70] {
+                let values = random_values(rows * k, rows as u64);
+                let run = |record: &dyn Fn(&mut Plan)| {
+                    let mut plan = device().plan();
+                    record(&mut plan);
+                    device().run(&plan).unwrap().wait().unwrap();
+                };
+                let x = upload(&values, k);
+                let normed = device().alloc(DType::F32, &[rows, k]).unwrap();
+                run(&|plan| plan.rms_norm(&x, &norm, &normed, 1e-5).unwrap());
+                let normed: Vec<f32> = device().read_vec(&normed).unwrap();
+                let products = product(&weight, &normed);
+                let glus = device().alloc(DType::F32, &[rows, n]).unwrap();
+                let normed_buffer = upload(&normed, k);
+                run(&|plan| {
+                    plan.matmul_glu(&normed_buffer, &weight, &weight, Activation::Silu, &glus).unwrap()
+                });
+                let glus: Vec<f32> = device().read_vec(&glus).unwrap();
+                // What the device keeps between ops is another x's now.
+                product(&weight, &random_values(rows * k, 99));
+                for in_place in [false, true] {
+                    let x = upload(&values, k);
+                    let out =
+                        if in_place { x.clone() } else { device().alloc(DType::F32, &[rows, k]).unwrap() };
+                    let [y, glu] = [0, 1].map(|_| device().alloc(DType::F32, &[rows, n]).unwrap());
+                    run(&|plan| {
+                        plan.rms_norm(&x, &norm, &out, 1e-5).unwrap();
+                        plan.matmul(&out, [MatmulPart::new(&weight, &y)]).unwrap();
+                    });
+                    let x = upload(&values, k);
+                    let out = if in_place { x.clone() } else { out };
+                    run(&|plan| {
+                        plan.rms_norm(&x, &norm, &out, 1e-5).unwrap();
+                        plan.matmul_glu(&out, &weight, &weight, Activation::Silu, &glu).unwrap();
+                    });
+                    for (what, got, expected) in
+                        [("norm", out, &normed), ("matmul", y, &products), ("glu", glu, &glus)]
+                    {
+                        let got: Vec<f32> = device().read_vec(&got).unwrap();
+                        assert_eq!(
+                            bits(&got),
+                            bits(expected),
+                            "{what}, {ty}, {rows} rows of {k}, in place: {in_place}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+    EMULATED.set(false);
 }
 
 #[test]

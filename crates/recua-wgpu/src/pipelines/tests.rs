@@ -50,8 +50,10 @@ pub(crate) const ALL_LANGUAGES: &[Language] = &[Language::SpirV, Language::Msl, 
 
 /// What kernels may use, cooperative matrices with `has_matrices`.
 fn capabilities(has_matrices: bool) -> Capabilities {
-    let mut capabilities =
-        Capabilities::IMMEDIATES | Capabilities::SHADER_FLOAT16_IN_FLOAT32 | Capabilities::SHADER_FLOAT16;
+    let mut capabilities = Capabilities::IMMEDIATES
+        | Capabilities::SHADER_FLOAT16_IN_FLOAT32
+        | Capabilities::SHADER_FLOAT16
+        | Capabilities::MEMORY_DECORATION_COHERENT;
     if has_matrices {
         capabilities |=
             Capabilities::SUBGROUP | Capabilities::SUBGROUP_BARRIER | Capabilities::COOPERATIVE_MATRIX;
@@ -88,7 +90,8 @@ fn write(key: &KernelKey, source: &str, languages: &[Language], has_matrices: bo
                 spv::write_vec(&module, &info, &options, None).unwrap_or_else(|e| panic!("{key:?}: {e}"));
             }
             Language::Msl => {
-                let options = msl::Options { lang_version: (2, 4), ..Default::default() };
+                let lang_version = if source.contains("@coherent") { (3, 2) } else { (2, 4) };
+                let options = msl::Options { lang_version, ..Default::default() };
                 let text = msl::write_string(&module, &info, &options, &msl::PipelineOptions::default());
                 let (text, _) = text.unwrap_or_else(|e| panic!("{key:?}: {e}"));
                 assert!(text.contains("kernel void"), "{text}");
@@ -124,6 +127,7 @@ fn other_kernels() -> Vec<KernelKey> {
     let mut kernels = vec![new("bandwidth"), new("gather_rows")];
     kernels.extend(["argmax", "argmax_part", "argmax_merge"].map(|entry| new("argmax").entry(entry)));
     kernels.extend(permutations(&new("rms_norm"), &["IN_PLACE", "WIDE"]));
+    kernels.extend(permutations(&new("rms_norm").define("WIDE").define("ACTIVATIONS"), &["IN_PLACE"]));
     kernels.extend(permutations(&new("copy"), &["ALIGNED"]));
     kernels.extend(permutations(&new("top_k"), &["MERGE"]));
     for head_max in [64, 128, 256, 512, 1024] {
@@ -131,6 +135,12 @@ fn other_kernels() -> Vec<KernelKey> {
         kernels.extend(permutations(&rope_store, &["CACHE_F16", "HEAD_NORM", "HALVES", "WIDE"]));
         let attention = new("attention").constant("HEAD_MAX", head_max);
         kernels.extend(permutations(&attention, &["CACHE_F16", "SPLIT", "WINDOWS", "WIDE", "ROWS"]));
+        for teams in ["TEAMS_2", "TEAMS_4"] {
+            let with_teams = attention.clone().define(teams);
+            kernels.extend(permutations(&with_teams, &["CACHE_F16", "WINDOWS", "WIDE", "ROWS"]));
+        }
+        let last_merges = attention.clone().define("SPLIT").define("LAST_MERGES");
+        kernels.extend(permutations(&last_merges, &["CACHE_F16", "WIDE", "ROWS"]));
         let merge = attention.define("SPLIT").entry("attention_merge");
         kernels.extend(permutations(&merge, &["CACHE_F16", "WINDOWS", "WIDE", "ROWS"]));
         let rows = new("attention_rows").constant("HEAD_MAX", head_max);
