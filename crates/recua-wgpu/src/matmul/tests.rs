@@ -4,7 +4,7 @@
 use super::*;
 use crate::adapter::Options;
 use crate::pipelines::tests::{
-    ALL_LANGUAGES, Language, assert_defines_are_used, assert_listed, kernels_of, translate,
+    ALL_LANGUAGES, Language, assert_listed, assert_sources_are_used, kernels_of, translate,
 };
 use recua_compute::{DType, Device, Plan, Record, cases};
 use std::cell::Cell;
@@ -501,7 +501,7 @@ fn every_product_can_be_written_in_every_language() {
         return;
     }
     let (kernels, others) = kernels();
-    assert_defines_are_used(&kernels, SOURCES);
+    assert_sources_are_used(&kernels, SOURCES);
     assert_listed(others);
     println!("{} kernels", kernels.len());
     let write = |first: usize| {

@@ -152,14 +152,15 @@ fn other_kernels() -> Vec<KernelKey> {
 #[test]
 fn every_kernel_can_be_written_in_every_language() {
     let kernels = other_kernels();
-    assert_defines_are_used(&kernels, kernels::SOURCES);
+    assert_sources_are_used(&kernels, kernels::SOURCES);
     for kernel in kernels {
         translate(&kernel, ALL_LANGUAGES, false);
     }
 }
 
-/// Fails if a file looks at a define that none of the kernels sets: then there are permutations that nobody writes.
-pub(crate) fn assert_defines_are_used(kernels: &[KernelKey], sources: &[(&str, &str)]) {
+/// Fails if none of the kernels is of a file that has any, or sets a define that a file looks at: then there are permutations that nobody
+/// writes.
+pub(crate) fn assert_sources_are_used(kernels: &[KernelKey], sources: &[(&str, &str)]) {
     let directives = |name: &str| -> HashSet<&str> {
         let lines = sources.iter().flat_map(|(_, text)| text.lines());
         lines
@@ -173,6 +174,9 @@ pub(crate) fn assert_defines_are_used(kernels: &[KernelKey], sources: &[(&str, &
         missing.remove(name);
     });
     assert!(missing.is_empty(), "no kernel that is written has {missing:?}");
+    for (file, _) in sources.iter().filter(|(_, text)| text.contains("@compute")) {
+        assert!(kernels.iter().any(|kernel| kernel.file == *file), "no kernel that is written is of {file}");
+    }
 }
 
 /// Fails if [`other_kernels`] lacks one of these.
