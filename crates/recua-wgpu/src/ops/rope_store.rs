@@ -2,6 +2,7 @@
 
 use super::attention::attention_bytes;
 use super::{Rows, grid, page_windows, u32_of};
+use crate::adapter::COOPERATIVE_MATRIX;
 use crate::gpu::Gpu;
 use crate::memory::Binding;
 use crate::pipelines::KernelKey;
@@ -25,6 +26,27 @@ pub(super) fn head_max(op: &'static str, gpu: &Gpu, head_dim: usize) -> Result<u
 pub(super) fn is_wide(cache: &KvLayer) -> bool {
     let starts = [&cache.k, &cache.v].map(|buffer| buffer.offset_bytes());
     cache.head_dim().is_multiple_of(8) && starts.iter().all(|start| start.is_multiple_of(16))
+}
+
+/// Whether a cache lies in matrices of 16x16, and cooperative matrices compute attention over it. Its layout depends on it, so it may
+/// depend on nothing but the device and the cache.
+pub(super) fn is_tensor(gpu: &Gpu, cache: &KvLayer) -> bool {
+    let has_matrices = gpu.features.contains(COOPERATIVE_MATRIX) || is_emulated();
+    let fits = || page_windows(gpu, cache, false).is_ok_and(|windows| windows.len() == 1);
+    has_matrices
+        && is_wide(cache)
+        && cache.k.dtype() == DType::F16
+        && cache.head_dim().is_multiple_of(16)
+        && cache.head_dim() <= 128
+        && fits()
+}
+
+/// Whether this thread tests the kernel of cooperative matrices without them.
+pub(super) fn is_emulated() -> bool {
+    #[cfg(test)]
+    return super::tests::EMULATED.get();
+    #[cfg(not(test))]
+    false
 }
 
 /// See [`RopeStore`].
@@ -51,6 +73,7 @@ pub(crate) fn rope_store(op: &RopeStore, recorder: &mut Recorder<'_>) -> Result<
         .constant("HEAD_MAX", head_max as u32)
         .define_if(op.cache.k.dtype() == DType::F16, "CACHE_F16")
         .define_if(is_wide(&op.cache), "WIDE")
+        .define_if(is_tensor(gpu, &op.cache), "TENSOR")
         .define_if(op.norm.is_some(), "HEAD_NORM")
         .define_if(op.style == RopeStyle::Halves, "HALVES")
         .unchecked();

@@ -130,7 +130,16 @@ fn other_kernels() -> Vec<KernelKey> {
     kernels.extend(permutations(&new("rms_norm").define("WIDE").define("ACTIVATIONS"), &["IN_PLACE"]));
     kernels.extend(permutations(&new("copy"), &["ALIGNED"]));
     kernels.extend(permutations(&new("top_k"), &["MERGE"]));
+    let tensor = new("rope_store").define("TENSOR").define("CACHE_F16").define("WIDE");
+    for head_dim in [16, 32, 64, 80, 128] {
+        let tensor = new("attention_tensor").constant("HEAD_DIM", head_dim).define("EMULATED");
+        kernels.extend(permutations(&tensor, &["SPLIT", "TWO_TILES"]));
+        let merge = tensor.define("SPLIT").entry("attention_tensor_merge");
+        kernels.extend(permutations(&merge, &["TWO_TILES"]));
+    }
     for head_max in [64, 128, 256, 512, 1024] {
+        let tensor = tensor.clone().constant("HEAD_MAX", head_max);
+        kernels.extend(permutations(&tensor, &["HEAD_NORM", "HALVES"]));
         let rope_store = new("rope_store").constant("HEAD_MAX", head_max);
         kernels.extend(permutations(&rope_store, &["CACHE_F16", "HEAD_NORM", "HALVES", "WIDE"]));
         let attention = new("attention").constant("HEAD_MAX", head_max);
@@ -155,6 +164,12 @@ fn every_kernel_can_be_written_in_every_language() {
     assert_sources_are_used(&kernels, kernels::SOURCES);
     for kernel in kernels {
         translate(&kernel, ALL_LANGUAGES, false);
+        // 16x16 matrices exist in SPIR-V alone.
+        if kernel.defines.contains(&"EMULATED") {
+            let mut real = kernel.clone();
+            real.defines.retain(|define| *define != "EMULATED");
+            translate(&real, &[Language::SpirV], true);
+        }
     }
 }
 
@@ -192,6 +207,7 @@ fn ops_lead_to_no_kernel_that_is_not_listed() {
     let Some(device) = opened() else { return };
     for is_emulated in [true, false] {
         EMULATED.set(is_emulated);
+        crate::ops::tests::EMULATED.set(is_emulated);
         let mut found = kernels_of(|| {
             cases::check_all(device);
             cases::check_same_bits(device);
