@@ -152,12 +152,36 @@ pub fn check_all(device: &Device) -> Report {
     report
 }
 
+/// What of [`check_all`] and [`check_same_bits`] is about attention.
+pub fn check_attention(device: &Device) -> Report {
+    let mut report = Report::default();
+    attention::check(device, &mut report);
+    same_bits::check_attention(device, &mut report);
+    report
+}
+
 /// Whether a row's result has the same bits alone, in any batch and in any order, for every type; and attention whatever the cut,
 /// the pages and the companions.
 pub fn check_same_bits(device: &Device) -> Report {
     let mut report = Report::default();
     same_bits::check(device, &mut report);
     report
+}
+
+/// What a test was to run on, if it could be opened. If not, the test says so and passes without it, unless the environment variable
+/// `RECUA_REQUIRE_DEVICES` (kinds such as `cpu`, with commas between them; `cpu` if it is unset) contains `kind`.
+///
+/// # Panics
+/// If it is required and could not be opened.
+pub fn opened_or_skipped<T, E: fmt::Display>(kind: &str, opened: std::result::Result<T, E>) -> Option<T> {
+    let error = match opened {
+        Ok(opened) => return Some(opened),
+        Err(error) => error,
+    };
+    let required = std::env::var("RECUA_REQUIRE_DEVICES").unwrap_or_else(|_| "cpu".into());
+    assert!(required.split(',').all(|name| name.trim() != kind), "{kind} is required: {error}");
+    println!("skipped without {kind}: {error}");
+    None
 }
 
 /// Results of a fixed set of passes over every op and type, as bits: to compare devices that must agree.

@@ -251,7 +251,9 @@ fn indexes(op: &Op) -> Vec<&Buffer> {
         Op::RopeStore(RopeStore { rows, .. }) | Op::Attention(Attention { rows, .. }) => {
             vec![&rows.positions, &rows.sequences, &rows.pages]
         }
-        Op::RmsNorm(_) | Op::Matmul(_) | Op::MatmulGlu(_) | Op::Argmax(_) | Op::Copy(_) => Vec::new(),
+        Op::RmsNorm(_) | Op::Matmul(_) | Op::MatmulGlu(_) | Op::Argmax(_) | Op::TopK(_) | Op::Copy(_) => {
+            Vec::new()
+        }
     }
 }
 
@@ -259,6 +261,7 @@ fn indexes(op: &Op) -> Vec<&Buffer> {
 fn written_indexes(op: &Op) -> Option<&Buffer> {
     match op {
         Op::Argmax(op) => Some(&op.out),
+        Op::TopK(op) => Some(&op.out),
         Op::Copy(op) => Some(&op.dst),
         _ => None,
     }
@@ -283,7 +286,9 @@ fn check_indexes(op: &Op) -> Result<()> {
         Op::RopeStore(op) => ops::check_rope_store(op),
         Op::Attention(op) => ops::check_attention(op),
         Op::GatherRows(op) => ops::check_gather_rows(op),
-        Op::RmsNorm(_) | Op::Matmul(_) | Op::MatmulGlu(_) | Op::Argmax(_) | Op::Copy(_) => Ok(()),
+        Op::RmsNorm(_) | Op::Matmul(_) | Op::MatmulGlu(_) | Op::Argmax(_) | Op::TopK(_) | Op::Copy(_) => {
+            Ok(())
+        }
     }
 }
 
@@ -298,6 +303,7 @@ fn run_op(op: &Op, worker: &Worker<'_>, isa: Isa, workspace: &Workspace, spans: 
         Op::Attention(op) => ops::attention(op, worker, isa, spans),
         Op::GatherRows(op) => ops::gather_rows(op, worker, isa),
         Op::Argmax(op) => ops::argmax(op, worker, isa),
+        Op::TopK(op) => ops::top_k(op, worker),
         Op::Copy(op) => ops::copy(op, worker, isa),
     }
 }

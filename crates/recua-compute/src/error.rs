@@ -92,6 +92,14 @@ pub enum Error {
     /// The worker thread has ended.
     #[error("the encoder worker has been shut down")]
     WorkerShutDown,
+    /// This machine has no such device, or none that will do.
+    #[error("{device}: {problem}")]
+    DeviceNotFound {
+        /// The kind of device.
+        device: String,
+        /// What was asked for, what there is, and why that will not do.
+        problem: String,
+    },
     /// The device is gone (a driver reset, a removed card, a panic inside a kernel).
     #[error("{device} is lost: {message}")]
     DeviceLost {

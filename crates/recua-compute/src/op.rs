@@ -14,6 +14,9 @@ use std::fmt;
 /// Tokens in one page of the key-value cache.
 pub const PAGE_TOKENS: usize = 32;
 
+/// The most elements of a row that [`TopK`] finds.
+pub const TOP_K_MAX: usize = 64;
+
 /// One step of a [`crate::Plan`].
 #[derive(Clone, Debug)]
 #[allow(missing_docs, reason = "each variant's structure has the text")]
@@ -27,6 +30,7 @@ pub enum Op {
     Attention(Attention),
     GatherRows(GatherRows),
     Argmax(Argmax),
+    TopK(TopK),
     Copy(Copy),
 }
 
@@ -235,6 +239,24 @@ pub struct Argmax {
     pub out: Buffer,
 }
 
+/// `out[i]` = the `k` largest of `x[i]`, the largest first, of equals the lowest index first: the bits of each, as f32, and its index.
+/// NaN and minus infinity are left out; where fewer than `k` are left, the bits of minus infinity and `u32::MAX` follow. Infinity counts,
+/// and comes back, as the largest finite number; minus zero as zero.
+#[derive(Clone, Debug)]
+pub struct TopK {
+    /// f32 `[n, cols]`
+    pub x: Buffer,
+    /// u32 `[n, k, 2]`, `k` from 1 to [`TOP_K_MAX`]
+    pub out: Buffer,
+}
+
+impl TopK {
+    /// Elements found of a row.
+    pub fn k(&self) -> usize {
+        self.out.shape().get(1).copied().unwrap_or(0)
+    }
+}
+
 /// `dst = src`, byte for byte.
 #[derive(Clone, Debug)]
 pub struct Copy {
@@ -256,6 +278,7 @@ impl Op {
             Op::Attention(_) => "attention",
             Op::GatherRows(_) => "gather_rows",
             Op::Argmax(_) => "argmax",
+            Op::TopK(_) => "top_k",
             Op::Copy(_) => "copy",
         }
     }
@@ -373,6 +396,18 @@ impl Op {
                     return Err(argument(c.op, "x has no columns"));
                 }
                 c.shape("out", &o.out, DType::U32, &[o.x.n_rows()])?;
+                c.apart("out", &o.out, "x", &o.x)
+            }
+            Op::TopK(o) => {
+                c.matrix("x", &o.x)?;
+                if o.x.n_cols() == 0 {
+                    return Err(argument(c.op, "x has no columns"));
+                }
+                if !(1..=TOP_K_MAX).contains(&o.k()) {
+                    let problem = format!("{} elements of a row, 1 to {TOP_K_MAX} can be found", o.k());
+                    return Err(argument(c.op, problem));
+                }
+                c.shape("out", &o.out, DType::U32, &[o.x.n_rows(), o.k(), 2])?;
                 c.apart("out", &o.out, "x", &o.x)
             }
             Op::Copy(o) => {
@@ -512,6 +547,7 @@ impl fmt::Display for Op {
             Op::Attention(o) => write!(f, "{:?}, {:?} -> {:?}", o.q, o.cache.k, o.out),
             Op::GatherRows(o) => write!(f, "{:?}[{:?}] -> {:?}", o.x, o.indexes, o.out),
             Op::Argmax(o) => write!(f, "{:?} -> {:?}", o.x, o.out),
+            Op::TopK(o) => write!(f, "{:?} -> {:?}", o.x, o.out),
             Op::Copy(o) => write!(f, "{:?} -> {:?}", o.src, o.dst),
         }
     }

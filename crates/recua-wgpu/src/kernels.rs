@@ -6,11 +6,12 @@ pub(crate) fn source(name: &str) -> Option<&'static str> {
 }
 
 /// The files, but those of the products.
-const SOURCES: &[(&str, &str)] = &[
+pub(crate) const SOURCES: &[(&str, &str)] = &[
     ("argmax", include_str!("kernels/argmax.wgsl")),
     ("attention", include_str!("kernels/attention.wgsl")),
     ("attention_common", include_str!("kernels/attention_common.wgsl")),
     ("attention_rows", include_str!("kernels/attention_rows.wgsl")),
+    ("attention_tensor", include_str!("kernels/attention_tensor.wgsl")),
     ("bandwidth", include_str!("kernels/bandwidth.wgsl")),
     ("copy", include_str!("kernels/copy.wgsl")),
     ("gather_rows", include_str!("kernels/gather_rows.wgsl")),
@@ -19,4 +20,5 @@ const SOURCES: &[(&str, &str)] = &[
     ("rope_store", include_str!("kernels/rope_store.wgsl")),
     ("row_map", include_str!("kernels/row_map.wgsl")),
     ("status", include_str!("kernels/status.wgsl")),
+    ("top_k", include_str!("kernels/top_k.wgsl")),
 ];

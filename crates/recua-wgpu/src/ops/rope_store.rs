@@ -1,21 +1,24 @@
 //! `rope_store`: one dispatch, or one a window of a cache that no binding can hold.
 
+use super::attention::attention_bytes;
 use super::{Rows, grid, page_windows, u32_of};
+use crate::adapter::COOPERATIVE_MATRIX;
+use crate::gpu::Gpu;
 use crate::memory::Binding;
 use crate::pipelines::KernelKey;
 use crate::record::Recorder;
 use bytemuck::bytes_of;
 use recua_compute::{DType, Error, KvLayer, PAGE_TOKENS, Result, RopeStore, RopeStyle};
 
-/// The longest head that kernels have room for.
-pub(super) const HEAD_DIM_MAX: usize = 256;
-
-/// Fails for heads that kernels have no room for.
-pub(super) fn check_head(op: &'static str, head_dim: usize) -> Result<()> {
-    if head_dim <= HEAD_DIM_MAX {
-        return Ok(());
+/// The room that kernels make for a head, their `HEAD_MAX`. Fails if a workgroup has no memory for it.
+pub(super) fn head_max(op: &'static str, gpu: &Gpu, head_dim: usize) -> Result<usize> {
+    let head_max = head_dim.next_power_of_two().max(64);
+    let (needed, limit) = (attention_bytes(head_max), gpu.limits.max_compute_workgroup_storage_size as usize);
+    if needed <= limit {
+        return Ok(head_max);
     }
-    let problem = format!("heads of {head_dim}, at most {HEAD_DIM_MAX} on this device");
+    let problem =
+        format!("heads of {head_dim} take {needed} bytes of a workgroup's memory, and there are {limit}");
     Err(Error::Argument { op, problem })
 }
 
@@ -25,12 +28,33 @@ pub(super) fn is_wide(cache: &KvLayer) -> bool {
     cache.head_dim().is_multiple_of(8) && starts.iter().all(|start| start.is_multiple_of(16))
 }
 
+/// Whether a cache lies in matrices of 16x16, and cooperative matrices compute attention over it. Its layout depends on it, so it may
+/// depend on nothing but the device and the cache.
+pub(super) fn is_tensor(gpu: &Gpu, cache: &KvLayer) -> bool {
+    let has_matrices = gpu.features.contains(COOPERATIVE_MATRIX) || is_emulated();
+    let fits = || page_windows(gpu, cache, false).is_ok_and(|windows| windows.len() == 1);
+    has_matrices
+        && is_wide(cache)
+        && cache.k.dtype() == DType::F16
+        && cache.head_dim().is_multiple_of(16)
+        && cache.head_dim() <= 128
+        && fits()
+}
+
+/// Whether this thread tests the kernel of cooperative matrices without them.
+pub(super) fn is_emulated() -> bool {
+    #[cfg(test)]
+    return super::tests::EMULATED.get();
+    #[cfg(not(test))]
+    false
+}
+
 /// See [`RopeStore`].
 pub(crate) fn rope_store(op: &RopeStore, recorder: &mut Recorder<'_>) -> Result<()> {
     const NAME: &str = "rope_store";
     let gpu = recorder.gpu;
     let head_dim = op.cache.head_dim();
-    check_head(NAME, head_dim)?;
+    let head_max = head_max(NAME, gpu, head_dim)?;
     let n_rows = op.q.n_rows();
     let (n_heads, n_kv_heads) = (op.q.n_cols() / head_dim, op.cache.n_kv_heads());
     let rows = Rows::new(NAME, gpu, &op.rows)?;
@@ -46,8 +70,10 @@ pub(crate) fn rope_store(op: &RopeStore, recorder: &mut Recorder<'_>) -> Result<
         (norm_starts, eps) = ([q_norm_start, k_norm_start], norm.eps);
     }
     let kernel = KernelKey::new(NAME)
+        .constant("HEAD_MAX", head_max as u32)
         .define_if(op.cache.k.dtype() == DType::F16, "CACHE_F16")
         .define_if(is_wide(&op.cache), "WIDE")
+        .define_if(is_tensor(gpu, &op.cache), "TENSOR")
         .define_if(op.norm.is_some(), "HEAD_NORM")
         .define_if(op.style == RopeStyle::Halves, "HALVES")
         .unchecked();
