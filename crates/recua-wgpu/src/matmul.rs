@@ -3,6 +3,7 @@
 //! Two families of kernels. `matmul.wgsl` runs on every adapter, in f32. `matmul_tensor.wgsl` needs cooperative matrices of 16 × 16 and
 //! multiplies in f16 with sums in f32. An adapter's features and a weight's type choose the family, never the number of rows, and in
 //! either family a row's sum over K has one order for each (type, K): see the kernels. So a row's bits do not depend on its batch.
+//! `matmul_tensor_many.wgsl` is of the second family too, for products that are large in both rows and weight rows.
 
 use crate::adapter::COOPERATIVE_MATRIX;
 use crate::memory::{Binding, Memory};
@@ -45,8 +46,12 @@ const X_F32_BLOCKS: [(usize, &str); 2] = [(1, "X_ROWS_1"), (4, "X_ROWS_4")];
 const COLUMN_BLOCKS: [(usize, &str); 3] = [(16, "COLS_1"), (32, "COLS_2"), (64, "COLS_4")];
 
 /// Rows of x and weight rows of a workgroup of `matmul_tensor_many.wgsl`, which takes any number of rows.
-const MANY_ROWS: usize = 64;
+const MANY_ROWS: usize = 128;
 const MANY_N: usize = 128;
+
+/// Workgroups of it that are worth it: about as many as more than half of a large device's cores. With fewer, the smaller ones of
+/// `matmul_tensor.wgsl` are done earlier.
+const MANY_ENOUGH: usize = 80;
 
 /// Whether rows of x are whole vectors of four.
 fn are_vectors(k: usize, x_at: u32) -> bool {
@@ -184,8 +189,7 @@ pub(crate) fn matmul_glu(op: &MatmulGlu, recorder: &mut Recorder<'_>) -> Result<
     each_rows(recorder, &op.x, std::iter::once(op.gate.n()), |recorder, first_row, x| {
         let out = op.out.view(first_row * op.out.n_cols(), &[x.n_rows(), op.out.n_cols()])?;
         let mut is_converted = recorder.take_converted(x);
-        let takes_many = takes_many(recorder, gate, x.n_rows());
-        if gate.format == up.format && !takes_many {
+        if gate.format == up.format {
             for (piece, up) in gate.pieces.iter().zip(&up.pieces) {
                 let mut call = Call::new(gate, x);
                 call.parts.push(Part { piece, bias: None, out: &out });
@@ -194,7 +198,7 @@ pub(crate) fn matmul_glu(op: &MatmulGlu, recorder: &mut Recorder<'_>) -> Result<
             }
             return Ok(());
         }
-        // Two formats do not meet in one kernel, nor do two weights in that for many rows: `out` holds silu(gate) until up multiplies it.
+        // Two formats do not meet in one kernel: `out` holds silu(gate) until up multiplies it.
         for (packed, mode) in [(gate, "SILU"), (up, "MULTIPLY")] {
             for piece in &packed.pieces {
                 let mut call = Call::new(packed, x);
@@ -221,9 +225,13 @@ fn is_emulated() -> bool {
     false
 }
 
-/// Whether `matmul_tensor_many.wgsl` makes them, which gives the same bits.
-fn takes_many(recorder: &Recorder<'_>, packed: &Packed, rows: usize) -> bool {
-    is_tensor(recorder, packed) && rows > COLUMN_BLOCKS[COLUMN_BLOCKS.len() - 1].0
+/// See [`MANY_N`] and [`MANY_ENOUGH`]. Emulated, a workgroup is narrower, and a test says how many are enough.
+fn many_n_and_enough() -> (usize, usize) {
+    #[cfg(test)]
+    if is_emulated() {
+        return (MANY_N / 2, tests::MANY_ENOUGH.get());
+    }
+    (MANY_N, MANY_ENOUGH)
 }
 
 /// The rows of x as cooperative matrices take them; see `matmul_activations.wgsl`.
@@ -331,6 +339,7 @@ impl<'a> Call<'a> {
             let key = key.define_if(are_vectors(k, x_at), "X_VECTORS");
             return self.dispatch(recorder, &key, x, x_at, [TILE, 1]);
         }
+        let last_block = COLUMN_BLOCKS[COLUMN_BLOCKS.len() - 1];
         let block = COLUMN_BLOCKS.into_iter().find(|(n, _)| *n >= rows);
         let Activations { memory: activations, runs, rows: rows_padded } =
             Activations::new(recorder, self.packed, rows)?;
@@ -344,16 +353,18 @@ impl<'a> Call<'a> {
             )?;
         }
         let x = Binding::all(&activations, false);
-        match block {
-            Some((_, define)) => {
-                let key = self.key("matmul_tensor").define(define).define("X_HALF");
-                self.dispatch(recorder, &key, x, 0, [TILE, 1])
-            }
-            None => {
-                let key = self.key("matmul_tensor_many").define("X_HALF");
-                self.dispatch(recorder, &key, x, 0, [MANY_N, rows_padded / MANY_ROWS])
-            }
+        let (many_n, many_enough) = many_n_and_enough();
+        // With GLU a workgroup has half of gate's rows and half of up's.
+        let n_each = if self.up.is_some() { many_n / 2 } else { many_n };
+        let row_blocks = rows.div_ceil(MANY_ROWS);
+        let blocks: usize = self.parts.iter().map(|part| part.piece.n.div_ceil(n_each)).sum();
+        if block.is_none() && row_blocks * blocks >= many_enough {
+            let key = self.key("matmul_tensor_many").define("X_HALF");
+            return self.dispatch(recorder, &key, x, 0, [n_each, row_blocks]);
         }
+        let (columns, define) = block.unwrap_or(last_block);
+        let key = self.key("matmul_tensor").define(define).define("X_HALF");
+        self.dispatch(recorder, &key, x, 0, [TILE, rows.div_ceil(columns)])
     }
 
     /// Appends a dispatch of workgroups of `n_each` weight rows each, `blocks` times.

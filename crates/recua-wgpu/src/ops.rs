@@ -2,6 +2,8 @@
 
 mod attention;
 mod rope_store;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use attention::attention;
 pub(crate) use rope_store::rope_store;

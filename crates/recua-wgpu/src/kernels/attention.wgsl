@@ -31,9 +31,6 @@ var<workgroup> runs: array<vec2<f32>, TEAMS * 1024u>;
 var<workgroup> pages_at: array<At, TEAMS * 4u>;
 
 var<private> team: u32;
-#ifdef LAST_MERGES
-var<workgroup> is_last: u32;
-#endif
 
 // The element of V that a thread has in the end.
 fn element(thread: u32) -> u32 {
@@ -318,21 +315,10 @@ fn attention(
     }
 
 #ifdef LAST_MERGES
-    // What this workgroup wrote is there for whoever sees its count, and for the last one what the others wrote.
-    let place = group.x * args.n_kv_heads * blocks_of_head() * dim_parts() + group.y;
-    storageBarrier();
-    if local == 0u {
-        let n_chunks = (n_tokens + CHUNK - 1u) / CHUNK;
-        is_last = u32(atomicAdd(&arrived[place], 1u) + 1u == n_chunks);
-        if is_last == 1u {
-            atomicStore(&arrived[place], 0u);
-        }
+    let workgroup = group.x * args.n_kv_heads * blocks_of_head() * dim_parts() + group.y;
+    if arrives_last(workgroup, (n_tokens + CHUNK - 1u) / CHUNK, local) {
+        write_merged(group.x, group.y, thread);
     }
-    if workgroupUniformLoad(&is_last) == 0u {
-        return;
-    }
-    storageBarrier();
-    write_merged(group.x, group.y, thread);
 #endif
 #ifdef SPLIT
 #else

@@ -11,6 +11,8 @@ use std::sync::OnceLock;
 thread_local! {
     /// Whether products go through the kernels of cooperative matrices, whatever the adapter has.
     pub(super) static EMULATED: Cell<bool> = const { Cell::new(false) };
+    /// With how many workgroups the kernel for many rows is taken then.
+    pub(super) static MANY_ENOUGH: Cell<usize> = const { Cell::new(1) };
 }
 
 fn device() -> &'static Device {
@@ -228,7 +230,7 @@ fn glu_of_one_and_of_two_formats() {
         let up = random_blocks(up_type, n, k, 2);
         let gate = device().upload_weight(&gate, gate_type, n, k).unwrap();
         let up = device().upload_weight(&up, up_type, n, k).unwrap();
-        for rows in [1, 4, 19] {
+        for rows in [1, 4, 19, 70] {
             let x: Vec<f32> = random_values(rows * k, 3).iter().map(|v| v * 0.01).collect();
             let (gates, ups) = (product(&gate, &x), product(&up, &x));
             let out = device().alloc(DType::F32, &[rows, n]).unwrap();
@@ -410,6 +412,9 @@ fn the_kernels_of_cooperative_matrices_have_their_indexes_right() {
             let part = product(&weight, &x[2 * k..(2 + batch) * k]);
             assert_eq!(bits(&part), bits(&all[2 * n..(2 + batch) * n]), "{ty}, {batch} rows");
         }
+        MANY_ENOUGH.set(usize::MAX);
+        assert_eq!(bits(&product(&weight, &x)), bits(&all), "{ty}, many rows by workgroups for few");
+        MANY_ENOUGH.set(1);
     }
     bias_and_residual_are_added();
     glu_of_one_and_of_two_formats();
@@ -438,7 +443,9 @@ fn every_tensor_kernel_can_be_written_as_spir_v() {
             let key = KernelKey::new("matmul_tensor").define(format);
             translate_tensor(&defines.iter().fold(key, |key, define| key.define(define)), capabilities);
         }
-        for defines in [&["PARTS_1", "SILU", "X_HALF"][..], &["PARTS_2", "X_HALF"]] {
+        for defines in
+            [&["PARTS_1", "SILU", "X_HALF"][..], &["PARTS_1", "GLU", "X_HALF"], &["PARTS_2", "X_HALF"]]
+        {
             let key = KernelKey::new("matmul_tensor_many").define(format);
             translate_tensor(&defines.iter().fold(key, |key, define| key.define(define)), capabilities);
         }

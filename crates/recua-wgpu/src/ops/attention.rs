@@ -1,10 +1,11 @@
-//! `attention`: rows alone go to one kernel, rows with neighbours of the same sequence (prompts) to another, which reads the cache
-//! once for more of them. Where there are too few rows to fill the device, chunks of each sequence run side by side, and the last of
-//! them to be done merges them, or a second dispatch where memory is not coherent. All ways have the same bits, so the number of rows
-//! may choose.
+//! `attention`: over a cache of f16, cooperative matrices compute it where the adapter has them. Else rows alone go to one kernel, rows
+//! with neighbours of the same sequence (prompts) to another, which reads the cache once for more of them. Where there are too few
+//! rows to fill the device, chunks of each sequence run side by side, and the last of them to be done merges them, or a second dispatch
+//! where memory is not coherent. All ways for a cache have the same bits, so the number of rows may choose.
 
-use super::rope_store::{check_head, is_wide};
+use super::rope_store::{check_head, is_emulated, is_tensor, is_wide};
 use super::{Rows, page_windows, u32_of};
+use crate::gpu::Gpu;
 use crate::memory::Binding;
 use crate::pipelines::KernelKey;
 use crate::record::Recorder;
@@ -33,6 +34,14 @@ const WINDOWS_MAX: usize = 4;
 
 const NAME: &str = "attention";
 
+/// The workspace of the counts of chunks that are done.
+const COUNTS: &str = "the counts of attention";
+
+/// Whether a workgroup can see what others have written in the same dispatch.
+fn is_coherent(gpu: &Gpu) -> bool {
+    gpu.features.contains(wgpu::Features::MEMORY_DECORATION_COHERENT)
+}
+
 /// See [`Attention`].
 pub(crate) fn attention(op: &Attention, recorder: &mut Recorder<'_>) -> Result<()> {
     let gpu = recorder.gpu;
@@ -40,6 +49,9 @@ pub(crate) fn attention(op: &Attention, recorder: &mut Recorder<'_>) -> Result<(
     check_head(NAME, head_dim)?;
     let n_rows = op.q.n_rows();
     let (n_heads, n_kv_heads) = (op.q.n_cols() / head_dim, op.cache.n_kv_heads());
+    if is_tensor(gpu, &op.cache) {
+        return tensor(op, recorder);
+    }
     let group = n_heads / n_kv_heads;
     let head_max = head_dim.next_power_of_two().max(64);
     // Workgroups of a row, and of a block of rows.
@@ -75,10 +87,9 @@ pub(crate) fn attention(op: &Attention, recorder: &mut Recorder<'_>) -> Result<(
     let (k, v) = (first_window.k, first_window.v);
     let mut bindings = vec![recorder.status(), rows.positions, rows.sequences, rows.pages, q, k, v, out];
     bindings.push(Binding::all(&parts, true));
-    let is_coherent = gpu.features.contains(wgpu::Features::MEMORY_DECORATION_COHERENT);
-    let last_merges = is_split && is_coherent && windows.len() == 1;
+    let last_merges = is_split && is_coherent(gpu) && windows.len() == 1;
     // As `parts`: of no more rows than will ever be split.
-    let arrived = recorder.workspace("the counts of attention", parts_rows.max(1) * blocks * 4)?;
+    let arrived = recorder.workspace(COUNTS, parts_rows.max(1) * blocks * 4)?;
     // Vectors or words.
     let start_of = |words: u32| if is_wide(&op.cache) { words / 4 } else { words };
     let (mut k_starts, mut v_starts) = ([0; 3], [0; 3]);
@@ -161,6 +172,95 @@ pub(crate) fn attention(op: &Attention, recorder: &mut Recorder<'_>) -> Result<(
         }
         if has_rows {
             dispatch(&together, &bindings, rows_heads, [n, workgroups(rows_heads) as u32, 1])?;
+        }
+    }
+    Ok(())
+}
+
+/// By cooperative matrices: `attention_tensor.wgsl`.
+fn tensor(op: &Attention, recorder: &mut Recorder<'_>) -> Result<()> {
+    let gpu = recorder.gpu;
+    let head_dim = op.cache.head_dim();
+    let n_rows = op.q.n_rows();
+    let (n_heads, n_kv_heads) = (op.q.n_cols() / head_dim, op.cache.n_kv_heads());
+    let group = n_heads / n_kv_heads;
+    // Twice as many queries where some rows certainly have neighbours of the same sequence.
+    let has_two_tiles = n_rows >= ROWS_MIN.max(2 * op.rows.pages.n_rows());
+    let queries = if has_two_tiles { 32 } else { 16 };
+    let heads = group.min(queries);
+    // Workgroups of a row, or of a block of rows.
+    let blocks = n_kv_heads * group.div_ceil(heads);
+    let n_chunks = (op.rows.pages.n_cols() * PAGE_TOKENS).div_ceil(CHUNK).max(1);
+    let is_split = n_chunks > 1 && n_rows.saturating_mul(blocks) < ENOUGH;
+    // Rows of a dispatch: whole blocks.
+    let row_parts_bytes = blocks * heads * n_chunks * (head_dim + 4) * 4;
+    let block_rows = if is_split { 1 } else { queries / heads };
+    let groups_max = gpu.limits.max_compute_workgroups_per_dimension as usize / 2;
+    let split_max = (PARTS_BYTES / row_parts_bytes).clamp(1, groups_max);
+    let rows_max = if is_split { split_max } else { groups_max };
+    let window = (rows_max / block_rows * block_rows).max(block_rows);
+    // As much as fewer rows than these will ever take, so that the largest pass allocates for all.
+    let parts_rows = n_rows.min((ENOUGH - 1) / blocks).min(split_max);
+    let parts = recorder.workspace("the parts of attention", (parts_rows * row_parts_bytes).max(16))?;
+    let rows = Rows::new(NAME, gpu, &op.rows)?;
+    let (q, q_start) = Binding::read(gpu, &op.q)?;
+    let (out, out_start) = Binding::write(gpu, &op.out)?;
+    let windows = page_windows(gpu, &op.cache, false)?;
+    let cache = &windows[0];
+    let mut bindings = vec![
+        recorder.status(),
+        rows.positions,
+        rows.sequences,
+        rows.pages,
+        q,
+        cache.k,
+        cache.v,
+        out,
+        Binding::all(&parts, true),
+    ];
+    let last_merges = is_split && is_coherent(gpu);
+    let arrived = recorder.workspace(COUNTS, parts_rows.max(1) * blocks * 4)?;
+    if last_merges {
+        bindings.push(Binding::all(&arrived, true));
+    }
+    let kernel = KernelKey::new("attention_tensor")
+        .constant("HEAD_DIM", head_dim as u32)
+        .define_if(is_emulated(), "EMULATED")
+        .define_if(has_two_tiles, "TWO_TILES")
+        .define_if(is_split, "SPLIT")
+        .define_if(last_merges, "LAST_MERGES")
+        .unchecked();
+    let [positions_start, sequences_start, pages_start, n_sequences, pages_max] = rows.args;
+    for first in (0..n_rows).step_by(window) {
+        let n = window.min(n_rows - first) as u32;
+        let args: [u32; 20] = [
+            positions_start,
+            sequences_start,
+            pages_start,
+            n_sequences,
+            pages_max,
+            u32_of(NAME, "a row", first)?,
+            first as u32 + n,
+            n_heads as u32,
+            n_kv_heads as u32,
+            u32_of(NAME, "a number of pages", op.cache.n_pages())?,
+            head_dim as u32,
+            op.scale.to_bits(),
+            q_start,
+            // In pieces of four f16.
+            cache.k_start / 2,
+            cache.v_start / 2,
+            out_start,
+            group as u32,
+            heads as u32,
+            block_rows as u32,
+            n_chunks as u32,
+        ];
+        let z = if is_split { n_chunks as u32 } else { 1 };
+        recorder.dispatch(&kernel, &bindings, cast_slice(&args), [n, blocks as u32, z])?;
+        if is_split && !last_merges {
+            let merge = kernel.clone().entry("attention_tensor_merge");
+            recorder.dispatch(&merge, &bindings, cast_slice(&args), [n, blocks as u32, 1])?;
         }
     }
     Ok(())

@@ -71,6 +71,8 @@ fn every_kernel_can_be_written_in_every_language() {
     }
     kernels.extend(permutations(&new("copy"), &["ALIGNED"]));
     kernels.extend(permutations(&new("rope_store"), &["CACHE_F16", "HEAD_NORM", "HALVES", "WIDE"]));
+    let tensor = new("rope_store").define("TENSOR").define("CACHE_F16").define("WIDE");
+    kernels.extend(permutations(&tensor, &["HEAD_NORM", "HALVES"]));
     for head_max in [64, 128, 256] {
         let attention = new("attention").constant("HEAD_MAX", head_max);
         kernels.extend(permutations(&attention, &["CACHE_F16", "SPLIT", "WINDOWS", "WIDE", "ROWS"]));
@@ -89,7 +91,8 @@ fn every_kernel_can_be_written_in_every_language() {
         kernels.extend(permutations(&rows, &["CACHE_F16", "WINDOWS", "WIDE", "TWO_QUADS"]));
     }
     for kernel in kernels {
-        translate(&kernel, Capabilities::IMMEDIATES | Capabilities::SHADER_FLOAT16_IN_FLOAT32);
+        let float_16 = Capabilities::SHADER_FLOAT16_IN_FLOAT32 | Capabilities::SHADER_FLOAT16;
+        translate(&kernel, Capabilities::IMMEDIATES | float_16);
     }
 }
 
