@@ -16,8 +16,8 @@ use recua_compute::{Attention, DType, Error, PAGE_TOKENS, Result};
 const CHUNK: usize = 128;
 const QUERIES: usize = 4;
 
-/// Workgroups from which on a sequence is not split: about as many as a large device has cores. More workgroups would still read long
-/// contexts faster, but the merge costs a dispatch, and its parts a trip through memory.
+/// Workgroups from which on a sequence is not split: about as many as a large device has cores. On an H200, with 512 tokens, 8 workgroups
+/// are 10 microseconds faster split, 128 are 2 slower and 512 are 25.
 const ENOUGH: usize = 128;
 
 /// Threads of a workgroup in teams, and the define that says so.
