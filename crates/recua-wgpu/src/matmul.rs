@@ -14,7 +14,7 @@ use recua_compute::{Activation, Buffer, Embed, GgmlType, Matmul, MatmulGlu, Matm
 use std::sync::Arc;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 macro_rules! sources {
     ($($name:literal)*) => { &[$(($name, include_str!(concat!("kernels/", $name, ".wgsl")))),*] };
@@ -74,9 +74,10 @@ pub(crate) fn embed(op: &Embed, recorder: &mut Recorder<'_>) -> Result<()> {
             let (tokens, tokens_at) = Binding::read(gpu, &tokens)?;
             let (out, out_at) = Binding::write(gpu, &out)?;
             let table = Binding::all(&piece.memory, false);
-            let sizes =
-                [op.table.k(), rows, packed.units, op.table.n(), piece.first, piece.n].map(|n| n as u32);
-            let [k, rows, units, n, first, count] = sizes;
+            let size = |what, n| crate::ops::u32_of("embed", what, n);
+            let [k, rows, n] = [size("a row", op.table.k())?, rows as u32, size("a table", op.table.n())?];
+            // Each is at most k or n.
+            let [units, first, count] = [packed.units, piece.first, piece.n].map(|n| n as u32);
             recorder.dispatch(
                 &KernelKey::new("embed").define(packed.format),
                 &[status, tokens, table, out],
@@ -378,10 +379,11 @@ impl<'a> Call<'a> {
     ) -> Result<()> {
         let gpu = recorder.gpu;
         let (rows, k) = (self.x.n_rows(), self.x.n_cols());
+        let size = |what, n| crate::ops::u32_of("matmul", what, n);
         let mut args = Args {
-            k: k as u32,
-            rows: rows as u32,
-            units: self.packed.units as u32,
+            k: size("a row", k)?,
+            rows: size("a number of rows", rows)?,
+            units: size("a row", self.packed.units)?,
             x: x_at,
             ..Args::default()
         };
@@ -394,8 +396,9 @@ impl<'a> Call<'a> {
                 _ => {}
             }
             groups += part.piece.n.div_ceil(n_each);
-            (args.count[i], args.n[i]) = (part.piece.n as u32, part.out.n_cols() as u32);
-            args.first = part.piece.first as u32;
+            // A piece lies within the weight's rows, of which there are as many as columns of the output.
+            args.n[i] = size("a number of weight rows", part.out.n_cols())?;
+            (args.count[i], args.first) = (part.piece.n as u32, part.piece.first as u32);
             bindings.push(Binding::all(&part.piece.memory, false));
             let (out, out_at) = Binding::write(gpu, part.out)?;
             args.out[i] = out_at;

@@ -3,7 +3,7 @@
 mod attention;
 mod rope_store;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub(crate) use attention::attention;
 pub(crate) use rope_store::rope_store;
@@ -15,7 +15,7 @@ use crate::pipelines::KernelKey;
 use crate::record::Recorder;
 use crate::transfer::windows;
 use bytemuck::{Pod, bytes_of};
-use recua_compute::{Argmax, Buffer, Copy, Error, GatherRows, KvLayer, Op, Result, RmsNorm, RowMap};
+use recua_compute::{Argmax, Buffer, Copy, Error, GatherRows, KvLayer, Op, Result, RmsNorm, RowMap, TopK};
 
 /// Workgroups for `n` pieces of work, in two dimensions: a kernel computes `y * num_workgroups.x + x` and skips what is too much.
 pub(crate) fn grid(gpu: &Gpu, n: u64) -> [u32; 3] {
@@ -90,7 +90,7 @@ pub(crate) fn gather_rows(op: &GatherRows, recorder: &mut Recorder<'_>) -> Resul
     Ok(())
 }
 
-/// Columns that one workgroup of `argmax` looks at.
+/// Columns that one workgroup of `argmax` and of `top_k` looks at.
 const ARGMAX_COLUMNS: u32 = 8192;
 
 /// See [`Argmax`].
@@ -111,6 +111,27 @@ pub(crate) fn argmax(op: &Argmax, recorder: &mut Recorder<'_>) -> Result<()> {
         if parts > 1 {
             let groups = grid(gpu, u64::from(x.n_rows).div_ceil(64));
             recorder.dispatch(&kernel("argmax_merge"), &bindings, words(&args), groups)?;
+        }
+    }
+    Ok(())
+}
+
+/// See [`TopK`].
+pub(crate) fn top_k(op: &TopK, recorder: &mut Recorder<'_>) -> Result<()> {
+    let gpu = recorder.gpu;
+    let columns = u32_of("top_k", "a row", op.x.n_cols())?;
+    let (k, parts) = (op.k(), columns.div_ceil(ARGMAX_COLUMNS));
+    let found = recorder.workspace("the parts of top_k", op.x.n_rows() * parts as usize * k * 8)?;
+    let (out, out_start) = Binding::write(gpu, &op.out)?;
+    for x in windows(gpu, &op.x, usize::MAX, false)? {
+        let out_first = u32_of("top_k", "an output", x.first_row as usize * k * 2)?;
+        let args = [x.n_rows, columns, parts, ARGMAX_COLUMNS, k as u32, x.start, out_start + out_first];
+        let bindings = [x.binding, Binding::all(&found, true), out];
+        let groups = grid(gpu, u64::from(x.n_rows) * u64::from(parts));
+        recorder.dispatch(&KernelKey::new("top_k"), &bindings, words(&args), groups)?;
+        if parts > 1 {
+            let merge = KernelKey::new("top_k").define("MERGE");
+            recorder.dispatch(&merge, &bindings, words(&args), grid(gpu, x.n_rows.into()))?;
         }
     }
     Ok(())

@@ -258,6 +258,7 @@ fn moved_bytes(op: &Op, n_tokens: usize) -> u64 {
         }
         Op::GatherRows(o) => 2 * o.out.n_bytes(),
         Op::Argmax(o) => buffers(&[&o.x, &o.out]),
+        Op::TopK(o) => buffers(&[&o.x, &o.out]),
         Op::Copy(o) => buffers(&[&o.src, &o.dst]),
     };
     bytes as u64

@@ -2,8 +2,9 @@
 // q, out: [n_rows, n_heads * head_dim]; the cache's layout is rope_store's. SPLIT: parts [rows, workgroups of a row, n_chunks, 130] of
 // four queries: a chunk's weighted sum of V in the order of the threads, its largest scores and its sums of weights.
 // One workgroup computes up to four heads of one row that share a KV head, over one chunk of 128 tokens (SPLIT; the chunks are put
-// together by attention_merge or, with LAST_MERGES, by the last workgroup to be done) or over all. Its threads are TEAMS of 128, each of which takes a chunk at a time. Bound by reading the cache,
-// which is read once for all heads of a group of four; and, with few rows, by the latency of a chunk's steps: hence teams.
+// together by attention_merge or, with LAST_MERGES, by the last workgroup to be done) or over all. Its threads are TEAMS of 128, each of
+// which takes a chunk at a time. Bound by reading the cache, which is read once for all heads of a group of four; and, with few rows, by
+// the latency of a chunk's steps: hence teams.
 // Rows with a neighbour of the same sequence may be left to attention_rows: ROWS.
 #import attention_common
 

@@ -3,7 +3,7 @@
 //! rows to fill the device, chunks of each sequence run side by side, and the last of them to be done merges them, or a second dispatch
 //! where memory is not coherent. All ways for a cache have the same bits, so the number of rows may choose.
 
-use super::rope_store::{check_head, is_emulated, is_tensor, is_wide};
+use super::rope_store::{head_max, is_emulated, is_tensor, is_wide};
 use super::{Rows, page_windows, u32_of};
 use crate::gpu::Gpu;
 use crate::memory::Binding;
@@ -46,23 +46,24 @@ fn is_coherent(gpu: &Gpu) -> bool {
 pub(crate) fn attention(op: &Attention, recorder: &mut Recorder<'_>) -> Result<()> {
     let gpu = recorder.gpu;
     let head_dim = op.cache.head_dim();
-    check_head(NAME, head_dim)?;
+    let head_max = head_max(NAME, gpu, head_dim)?;
     let n_rows = op.q.n_rows();
     let (n_heads, n_kv_heads) = (op.q.n_cols() / head_dim, op.cache.n_kv_heads());
     if is_tensor(gpu, &op.cache) {
         return tensor(op, recorder);
     }
     let group = n_heads / n_kv_heads;
-    let head_max = head_dim.next_power_of_two().max(64);
     // Workgroups of a row, and of a block of rows.
     let block_heads = group.min(QUERIES);
     let workgroups = |block_heads| n_kv_heads * group.div_ceil(block_heads) * head_dim.div_ceil(128);
     let blocks = workgroups(block_heads);
-    let has_two_quads = gpu.limits.max_compute_workgroup_storage_size as usize >= rows_bytes(head_max, 8);
+    let has_room = |bytes| gpu.limits.max_compute_workgroup_storage_size as usize >= bytes;
+    let has_two_quads = has_room(rows_bytes(head_max, 8));
     let rows_queries = if has_two_quads { 32 } else { 16 };
     let rows_heads = group.min(rows_queries);
     let block_rows = rows_queries / rows_heads;
-    let has_rows = n_rows >= ROWS_MIN && block_rows > 1;
+    // Long heads leave no room for it.
+    let has_rows = n_rows >= ROWS_MIN && block_rows > 1 && has_room(rows_bytes(head_max, 4));
     let n_chunks = (op.rows.pages.n_cols() * PAGE_TOKENS).div_ceil(CHUNK).max(1);
 
     // Rows of a dispatch: whole blocks.
@@ -81,7 +82,8 @@ pub(crate) fn attention(op: &Attention, recorder: &mut Recorder<'_>) -> Result<(
     let (out, out_start) = Binding::write(gpu, &op.out)?;
     let windows = page_windows(gpu, &op.cache, false)?;
     let (Some(first_window), false) = (windows.first(), windows.len() > WINDOWS_MAX) else {
-        let problem = format!("{:?} takes {} bindings, at most {WINDOWS_MAX}", op.cache.k, windows.len());
+        let (k, n) = (&op.cache.k, windows.len());
+        let problem = format!("the keys {k:?} are bound in {n} pieces on this device, at most {WINDOWS_MAX}");
         return Err(Error::Argument { op: NAME, problem });
     };
     let (k, v) = (first_window.k, first_window.v);
@@ -99,6 +101,11 @@ pub(crate) fn attention(op: &Attention, recorder: &mut Recorder<'_>) -> Result<(
             let window = windows.get(i).unwrap_or(first_window);
             bindings.extend([window.k, window.v]);
             (k_starts[i - 1], v_starts[i - 1]) = (start_of(window.k_start), start_of(window.v_start));
+        }
+        let (n, limit) = (bindings.len(), gpu.limits.max_storage_buffers_per_shader_stage);
+        if n > limit as usize {
+            let problem = format!("{:?} in pieces takes {n} storage buffers, at most {limit}", op.cache.k);
+            return Err(Error::Argument { op: NAME, problem });
         }
     }
     let kernel = |file| {
@@ -264,6 +271,11 @@ fn tensor(op: &Attention, recorder: &mut Recorder<'_>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What `attention` takes of a workgroup's memory, with room for a head of `head_max`; `rope_store` takes less.
+pub(super) fn attention_bytes(head_max: usize) -> usize {
+    16 * (head_max + CHUNK + 16) + 8 * 1024 + 64
 }
 
 /// What `attention_rows` takes of a workgroup's memory, with room for a head of `head_max` and so many quads of queries.
