@@ -2,8 +2,9 @@
 // q, out: [n_rows, n_heads * head_dim]; the cache's layout is rope_store's. SPLIT: parts [rows, workgroups of a row, n_chunks, 130] of
 // four queries: a chunk's weighted sum of V in the order of the threads, its largest scores and its sums of weights.
 // One workgroup computes up to four heads of one row that share a KV head, over one chunk of 128 tokens (SPLIT; the chunks are put
-// together by attention_merge or, with LAST_MERGES, by the last workgroup to be done) or over all. Its threads are TEAMS of 128, each of which takes a chunk at a time. Bound by reading the cache,
-// which is read once for all heads of a group of four; and, with few rows, by the latency of a chunk's steps: hence teams.
+// together by attention_merge or, with LAST_MERGES, by the last workgroup to be done) or over all. Its threads are TEAMS of 128, each of
+// which takes a chunk at a time. Bound by reading the cache, which is read once for all heads of a group of four; and, with few rows, by
+// the latency of a chunk's steps: hence teams.
 // Rows with a neighbour of the same sequence may be left to attention_rows: ROWS.
 #import attention_common
 
@@ -31,9 +32,6 @@ var<workgroup> runs: array<vec2<f32>, TEAMS * 1024u>;
 var<workgroup> pages_at: array<At, TEAMS * 4u>;
 
 var<private> team: u32;
-#ifdef LAST_MERGES
-var<workgroup> is_last: u32;
-#endif
 
 // The element of V that a thread has in the end.
 fn element(thread: u32) -> u32 {
@@ -318,21 +316,10 @@ fn attention(
     }
 
 #ifdef LAST_MERGES
-    // What this workgroup wrote is there for whoever sees its count, and for the last one what the others wrote.
-    let place = group.x * args.n_kv_heads * blocks_of_head() * dim_parts() + group.y;
-    storageBarrier();
-    if local == 0u {
-        let n_chunks = (n_tokens + CHUNK - 1u) / CHUNK;
-        is_last = u32(atomicAdd(&arrived[place], 1u) + 1u == n_chunks);
-        if is_last == 1u {
-            atomicStore(&arrived[place], 0u);
-        }
+    let workgroup = group.x * args.n_kv_heads * blocks_of_head() * dim_parts() + group.y;
+    if arrives_last(workgroup, (n_tokens + CHUNK - 1u) / CHUNK, local) {
+        write_merged(group.x, group.y, thread);
     }
-    if workgroupUniformLoad(&is_last) == 0u {
-        return;
-    }
-    storageBarrier();
-    write_merged(group.x, group.y, thread);
 #endif
 #ifdef SPLIT
 #else

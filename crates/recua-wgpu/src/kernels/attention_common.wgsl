@@ -42,6 +42,24 @@ alias Piece = u32;
 @group(0) @binding(14) var<storage, read> v_cache_3: array<Piece>;
 #endif
 
+#ifdef LAST_MERGES
+var<workgroup> is_last: u32;
+
+// Whether this is the last of the `n` workgroups that come here for `place`. What those before it have written is there for it.
+fn arrives_last(place: u32, n: u32, thread: u32) -> bool {
+    storageBarrier();
+    if thread == 0u {
+        is_last = u32(atomicAdd(&arrived[place], 1u) + 1u == n);
+        if is_last == 1u {
+            atomicStore(&arrived[place], 0u);
+        }
+    }
+    let result = workgroupUniformLoad(&is_last) == 1u;
+    storageBarrier();
+    return result;
+}
+#endif
+
 struct Args {
     rows: RowMap,
     first_row: u32,

@@ -1,7 +1,8 @@
 // attention on cooperative matrices: 16x16x16, f16 times f16 into f32, with subgroups of 32. What attention computes, with q and the
 // weights rounded to f16. K and V lie in a page as matrices of 16x16 (rope_store says how), which are loaded from where they are.
 // One workgroup of eight subgroups computes QUERIES queries: heads that share a KV head, times up to block_rows neighbouring rows of
-// one sequence, over one chunk of 128 tokens (SPLIT; attention_tensor_merge puts the chunks together) or over all, one after the other.
+// one sequence, over one chunk of 128 tokens (SPLIT; the chunks are put together by attention_tensor_merge or, with LAST_MERGES, by the
+// last workgroup to be done) or over all, one after the other.
 // For the scores a subgroup has 16 tokens; for the weighted sum of V 16 elements.
 // Bound by the latency of a chunk's steps, each of which waits for the one before.
 // An element of a product is a chain of 16 at a time, whatever the other rows and columns hold: bits do not depend on QUERIES.
@@ -490,6 +491,12 @@ fn attention_tensor(
 #endif
     }
 
+#ifdef LAST_MERGES
+    let workgroup = (first_row - args.first_row) * args.n_kv_heads * blocks_of_head() + group.y;
+    if arrives_last(workgroup, (n_tokens + CHUNK - 1u) / CHUNK, thread) {
+        write_merged(first_row, group.y, thread, n_tokens);
+    }
+#endif
 #ifdef SPLIT
 #else
     workgroupBarrier();
@@ -543,24 +550,15 @@ fn put(piece: u32, value: vec4<f32>, block: Block) {
 }
 
 #ifdef SPLIT
-// One workgroup puts together the chunks of one row's heads that one workgroup of attention_tensor has computed.
-@compute @workgroup_size(CHUNK)
-fn attention_tensor_merge(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(local_invocation_index) thread: u32,
-) {
-    let row = args.first_row + group.x;
-    let n_tokens = n_seen(row);
-    if sequence_of(row) >= args.rows.n_sequences || n_tokens == 0u {
-        return;
-    }
-    let heads = heads_of(group.y);
+// Puts together the chunks of one row's heads that one workgroup of attention_tensor has computed.
+fn write_merged(row: u32, block_idx: u32, thread: u32, n_tokens: u32) {
+    let heads = heads_of(block_idx);
     let block = Block(row, 1u, heads.first_head, heads.n_heads);
     let workgroups = args.n_kv_heads * blocks_of_head();
     let line = HEAD_DIM / 4u + 1u;
-    let first = (group.x * workgroups + group.y) * args.n_chunks * args.block_heads * line;
+    let first = ((row - args.first_row) * workgroups + block_idx) * args.n_chunks * args.block_heads * line;
     let n = (n_tokens + CHUNK - 1u) / CHUNK;
-    for (var j = thread; j < heads.n_heads * (HEAD_DIM / 4u); j += CHUNK) {
+    for (var j = thread; j < heads.n_heads * (HEAD_DIM / 4u); j += MERGE_THREADS) {
         let query = j / (HEAD_DIM / 4u);
         let at = first + query * line;
         let i = j % (HEAD_DIM / 4u);
@@ -592,4 +590,22 @@ fn attention_tensor_merge(
         out[place + 3u] = result.w;
     }
 }
+
+#ifdef LAST_MERGES
+const MERGE_THREADS = THREADS;
+#else
+const MERGE_THREADS = CHUNK;
+@compute @workgroup_size(CHUNK)
+fn attention_tensor_merge(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(local_invocation_index) thread: u32,
+) {
+    let row = args.first_row + group.x;
+    let n_tokens = n_seen(row);
+    if sequence_of(row) >= args.rows.n_sequences || n_tokens == 0u {
+        return;
+    }
+    write_merged(row, group.y, thread, n_tokens);
+}
+#endif
 #endif

@@ -134,6 +134,8 @@ fn other_kernels() -> Vec<KernelKey> {
     for head_dim in [16, 32, 64, 80, 128] {
         let tensor = new("attention_tensor").constant("HEAD_DIM", head_dim).define("EMULATED");
         kernels.extend(permutations(&tensor, &["SPLIT", "TWO_TILES"]));
+        let last_merges = tensor.clone().define("SPLIT").define("LAST_MERGES");
+        kernels.extend(permutations(&last_merges, &["TWO_TILES"]));
         let merge = tensor.define("SPLIT").entry("attention_tensor_merge");
         kernels.extend(permutations(&merge, &["TWO_TILES"]));
     }
