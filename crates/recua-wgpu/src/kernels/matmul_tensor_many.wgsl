@@ -187,10 +187,12 @@ fn multiply(run: Matrices) {
     sums.sums_13 = multiply_add(run.a_3, run.b_1, sums.sums_13);
 }
 
-// Multiplies a staged half.
+// Multiplies a staged half, of which all is loaded first.
 fn multiply_half(half: u32) {
-    multiply(load_run(half, 0u));
-    multiply(load_run(half, 1u));
+    let first = load_run(half, 0u);
+    let second = load_run(half, 1u);
+    multiply(first);
+    multiply(second);
 }
 
 // Both halves of part `p`, while those that come next are staged. What is asked for comes first: at the end it would be waited for.
