@@ -9,6 +9,7 @@ mod report;
 mod targets;
 
 use std::io::Write;
+use std::time::Instant;
 
 use recua::gguf::FileType;
 use recua::{Device, LlamaConfig};
@@ -76,13 +77,17 @@ fn measure(
         model: file.name.clone(),
         file_type: file_type(file),
         peak_bytes_per_s,
+        load_s: 0.0,
         rows: Vec::new(),
         targets: None,
     };
     let first = args.batch.first().copied().unwrap_or(1);
     let config = LlamaConfig { batch_size: first, max_seq_len: context, ..LlamaConfig::default() };
+    let start = Instant::now();
     let mut model = file.load(device, config)?;
-    note!("{}: {} of weights a step", file.name, bytes(model.weight_bytes_per_step()));
+    report.load_s = start.elapsed().as_secs_f64();
+    let weights = bytes(model.weight_bytes_per_step());
+    note!("{}: loaded in {:.2} s, {weights} of weights a step", file.name, report.load_s);
     for batch in &args.batch {
         model.set_batch_size(*batch).map_err(|e| model::failure(e, &file.name))?;
         for prompt_len in &args.prompt_len {

@@ -79,7 +79,7 @@ fn examine(args: &DoctorArgs) -> Result<Report> {
             memory_bytes: info.memory_bytes,
             read_bytes_per_s: device.measure_read_bandwidth().or_other()?,
         }],
-        adapters: recua::adapters().into_iter().map(adapter).collect(),
+        adapters: recua::adapters(&args.device.device).into_iter().map(adapter).collect(),
         devices_missing: missing.collect(),
     })
 }

@@ -87,6 +87,7 @@ pub(crate) fn device_line(device: &Device) -> String {
 
 /// Sorts an error of the engine by whose fault it is, and names the file where the error does not.
 pub(crate) fn failure(e: Error, model: &str) -> Failure {
+    let is_absent = matches!(e, Error::Compute(recua::compute::Error::DeviceNotFound { .. }));
     let is_ours = matches!(
         e,
         Error::Compute(_) | Error::OutOfMemory { .. } | Error::Allocation { .. } | Error::HostMemory { .. }
@@ -97,5 +98,5 @@ pub(crate) fn failure(e: Error, model: &str) -> Failure {
         e if model.is_empty() => e.to_string(),
         e => format!("{model}: {e}"),
     };
-    if is_ours { Failure::Other(message) } else { Failure::User(message) }
+    if is_ours && !is_absent { Failure::Other(message) } else { Failure::User(message) }
 }

@@ -79,8 +79,9 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// Wraps an allocation; for device crates. Fails unless the shape fits the allocation.
-    pub fn from_storage(
+    /// Wraps an allocation of `device`. Nobody may hold it as another type: kernels rely on it that buffers of two types never
+    /// overlap. Fails unless the shape fits the allocation.
+    pub(crate) fn from_storage(
         storage: Arc<dyn Storage>,
         device: DeviceId,
         dtype: DType,

@@ -7,6 +7,7 @@
 mod attention;
 mod data;
 mod index_errors;
+mod pool;
 mod products;
 mod rows;
 mod same_bits;
@@ -140,13 +141,14 @@ impl fmt::Display for Report {
     }
 }
 
-/// Every op against the reference, in all shapes and formats.
+/// Every op against the reference, in all shapes and formats, and the buffer pool.
 pub fn check_all(device: &Device) -> Report {
     let mut report = Report::default();
     products::check(device, &mut report);
     rows::check(device, &mut report);
     attention::check(device, &mut report);
     index_errors::check(device, &mut report);
+    pool::check(device, &mut report);
     report
 }
 
@@ -164,6 +166,22 @@ pub fn check_same_bits(device: &Device) -> Report {
     let mut report = Report::default();
     same_bits::check(device, &mut report);
     report
+}
+
+/// What a test was to run on, if it could be opened. If not, the test says so and passes without it, unless the environment variable
+/// `RECUA_REQUIRE_DEVICES` (kinds such as `cpu`, with commas between them; `cpu` if it is unset) contains `kind`.
+///
+/// # Panics
+/// If it is required and could not be opened.
+pub fn opened_or_skipped<T, E: fmt::Display>(kind: &str, opened: std::result::Result<T, E>) -> Option<T> {
+    let error = match opened {
+        Ok(opened) => return Some(opened),
+        Err(error) => error,
+    };
+    let required = std::env::var("RECUA_REQUIRE_DEVICES").unwrap_or_else(|_| "cpu".into());
+    assert!(required.split(',').all(|name| name.trim() != kind), "{kind} is required: {error}");
+    println!("skipped without {kind}: {error}");
+    None
 }
 
 /// Results of a fixed set of passes over every op and type, as bits: to compare devices that must agree.

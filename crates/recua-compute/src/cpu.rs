@@ -32,7 +32,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// The environment variable that caps the instruction set: `scalar`, `avx2`, `avx512` or `amx`.
+/// The environment variable that names the instruction set: `scalar`, `avx2`, `avxvnni`, `avx512` or `amx`.
 pub const ISA_VARIABLE: &str = "RECUA_CPU_ISA";
 
 /// How the CPU device is opened.
@@ -66,7 +66,7 @@ pub fn open(options: Options) -> Result<Device> {
         detail: format!("{isa}, {threads} threads"),
         memory_bytes: available_memory(),
     };
-    let queue = Mutex::new(Queue { pool, workspace: Workspace::default() });
+    let queue = Mutex::new(Queue { pool, workspace: Workspace::default(), spans: ops::Spans::default() });
     let allocated = Allocated { device: "cpu", bytes: Arc::new(AtomicU64::new(0)) };
     Ok(Device::new(Cpu { id: DeviceId::unique(), info, isa, allocated, queue }))
 }
@@ -149,6 +149,7 @@ struct Cpu {
 struct Queue {
     pool: Pool,
     workspace: Workspace,
+    spans: ops::Spans,
 }
 
 /// One entry of a finished recording.
@@ -179,7 +180,8 @@ impl Cpu {
     fn run_ops<'a>(&self, queue: &mut Queue, ops: impl Iterator<Item = &'a Op> + Clone + Sync) -> Result<()> {
         let n_threads = queue.pool.n_threads();
         queue.workspace.reserve(ops.clone(), n_threads, &self.allocated)?;
-        let workspace = &queue.workspace;
+        queue.spans.reserve(ops.clone(), n_threads, &self.allocated)?;
+        let (workspace, spans) = (&queue.workspace, &queue.spans);
         // The first op that must not run. A failing op names the one after it, so that a thread that still is at the failing op goes on
         // to the barrier where the others wait.
         let stop_at = AtomicUsize::new(usize::MAX);
@@ -205,7 +207,7 @@ impl Cpu {
                 if stop_at.load(Ordering::Relaxed) <= i {
                     return;
                 }
-                run_op(op, worker, self.isa, workspace).unwrap_or_else(|e| fail(e, i + 1));
+                run_op(op, worker, self.isa, workspace, spans).unwrap_or_else(|e| fail(e, i + 1));
                 worker.barrier();
             }
         };
@@ -249,7 +251,9 @@ fn indexes(op: &Op) -> Vec<&Buffer> {
         Op::RopeStore(RopeStore { rows, .. }) | Op::Attention(Attention { rows, .. }) => {
             vec![&rows.positions, &rows.sequences, &rows.pages]
         }
-        Op::RmsNorm(_) | Op::Matmul(_) | Op::MatmulGlu(_) | Op::Argmax(_) | Op::Copy(_) => Vec::new(),
+        Op::RmsNorm(_) | Op::Matmul(_) | Op::MatmulGlu(_) | Op::Argmax(_) | Op::TopK(_) | Op::Copy(_) => {
+            Vec::new()
+        }
     }
 }
 
@@ -257,6 +261,7 @@ fn indexes(op: &Op) -> Vec<&Buffer> {
 fn written_indexes(op: &Op) -> Option<&Buffer> {
     match op {
         Op::Argmax(op) => Some(&op.out),
+        Op::TopK(op) => Some(&op.out),
         Op::Copy(op) => Some(&op.dst),
         _ => None,
     }
@@ -281,21 +286,24 @@ fn check_indexes(op: &Op) -> Result<()> {
         Op::RopeStore(op) => ops::check_rope_store(op),
         Op::Attention(op) => ops::check_attention(op),
         Op::GatherRows(op) => ops::check_gather_rows(op),
-        Op::RmsNorm(_) | Op::Matmul(_) | Op::MatmulGlu(_) | Op::Argmax(_) | Op::Copy(_) => Ok(()),
+        Op::RmsNorm(_) | Op::Matmul(_) | Op::MatmulGlu(_) | Op::Argmax(_) | Op::TopK(_) | Op::Copy(_) => {
+            Ok(())
+        }
     }
 }
 
 /// One op's part of this thread.
-fn run_op(op: &Op, worker: &Worker<'_>, isa: Isa, workspace: &Workspace) -> Result<()> {
+fn run_op(op: &Op, worker: &Worker<'_>, isa: Isa, workspace: &Workspace, spans: &ops::Spans) -> Result<()> {
     match op {
         Op::Embed(op) => matmul::embed(op, worker),
         Op::RmsNorm(op) => ops::rms_norm(op, worker, isa),
         Op::Matmul(op) => matmul::matmul(op, worker, isa, workspace),
         Op::MatmulGlu(op) => matmul::matmul_glu(op, worker, isa, workspace),
         Op::RopeStore(op) => ops::rope_store(op, worker, isa),
-        Op::Attention(op) => ops::attention(op, worker, isa),
+        Op::Attention(op) => ops::attention(op, worker, isa, spans),
         Op::GatherRows(op) => ops::gather_rows(op, worker, isa),
         Op::Argmax(op) => ops::argmax(op, worker, isa),
+        Op::TopK(op) => ops::top_k(op, worker),
         Op::Copy(op) => ops::copy(op, worker, isa),
     }
 }
@@ -407,7 +415,9 @@ impl Backend for Cpu {
 
     fn prepare(&self, plan: &Plan) -> Result<()> {
         let queue = &mut *self.lock();
-        queue.workspace.reserve(plan.ops().iter(), queue.pool.n_threads(), &self.allocated)
+        let n_threads = queue.pool.n_threads();
+        queue.workspace.reserve(plan.ops().iter(), n_threads, &self.allocated)?;
+        queue.spans.reserve(plan.ops().iter(), n_threads, &self.allocated)
     }
 
     fn run(&self, plan: &Plan) -> Result<Submission> {

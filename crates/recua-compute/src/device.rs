@@ -9,7 +9,7 @@ use bytemuck::Pod;
 use recua_gguf::GgmlType;
 use std::any::Any;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// What a device is.
 #[derive(Clone, Debug)]
@@ -26,13 +26,13 @@ pub struct DeviceInfo {
 
 /// What a device crate implements. Callers use [`Device`], whose methods check arguments before they come here.
 pub trait Backend: Send + Sync + 'static {
-    /// The identity that the device's buffers carry.
+    /// The identity that the device's buffers carry: one of its own, or that of the device it wraps, which then makes all its memory.
     fn id(&self) -> DeviceId;
     /// What the device is.
     fn info(&self) -> &DeviceInfo;
     /// Bytes allocated now: buffers, weights and workspace.
     fn allocated_bytes(&self) -> u64;
-    /// Zero-filled memory. Refuses, never aborts, when there is none.
+    /// Zero-filled memory that nobody else holds. Refuses, never aborts, when there is none.
     fn alloc(&self, n_bytes: usize) -> Result<Arc<dyn Storage>>;
     /// Copies `bytes` to the start of `dst`; they fit.
     fn write(&self, dst: &Buffer, bytes: &[u8]) -> Result<()>;
@@ -47,7 +47,8 @@ pub trait Backend: Send + Sync + 'static {
         source: &KernelSource,
         constants: &[(String, f64)],
     ) -> Result<Arc<dyn Any + Send + Sync>>;
-    /// A fresh encoder.
+    /// A fresh encoder. Until its commands are submitted or dropped, they hold the [`Buffer`]s they name: a [`crate::BufferPool`]
+    /// hands out what nobody holds.
     fn encoder(&self) -> Result<Box<dyn Encode>>;
     /// Runs what this device's encoders finished, in list order.
     fn submit(&self, commands: Vec<Box<dyn Any + Send>>) -> Result<Submission>;
@@ -88,12 +89,12 @@ impl Device {
 
     /// Zero-filled memory for `shape` elements, at least one.
     pub fn alloc(&self, dtype: DType, shape: &[usize]) -> Result<Buffer> {
-        let bytes = match n_bytes(dtype, shape) {
-            Some(0) => return Err(argument("alloc", format!("{dtype}{shape:?} has no elements"))),
-            Some(bytes) => bytes,
-            None => return Err(argument("alloc", format!("{dtype}{shape:?} is larger than memory can be"))),
-        };
-        Buffer::from_storage(self.backend.alloc(bytes)?, self.id(), dtype, shape)
+        let mut storage = self.backend.alloc(needed_bytes(dtype, shape)?)?;
+        // An allocation has one type of element as long as it lives: that no op writes what it reads rests on it.
+        if Arc::get_mut(&mut storage).is_none() {
+            return Err(argument("alloc", "the device handed out memory that somebody holds"));
+        }
+        Buffer::from_storage(storage, self.id(), dtype, shape)
     }
 
     /// A buffer of `shape` that holds `values`.
@@ -208,8 +209,22 @@ impl Device {
         self.backend.measure_read_bandwidth()
     }
 
+    /// Tells whether the device is still open.
+    pub(crate) fn downgrade(&self) -> Weak<dyn Backend> {
+        Arc::downgrade(&self.backend)
+    }
+
     pub(crate) fn backend(&self) -> &dyn Backend {
         &*self.backend
+    }
+}
+
+/// Bytes of `shape` elements, at least one.
+pub(crate) fn needed_bytes(dtype: DType, shape: &[usize]) -> Result<usize> {
+    match n_bytes(dtype, shape) {
+        Some(0) => Err(argument("alloc", format!("{dtype}{shape:?} has no elements"))),
+        Some(bytes) => Ok(bytes),
+        None => Err(argument("alloc", format!("{dtype}{shape:?} is larger than memory can be"))),
     }
 }
 

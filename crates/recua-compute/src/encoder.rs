@@ -4,7 +4,7 @@
 use crate::buffer::{Buffer, DeviceId, Weight};
 use crate::device::Device;
 use crate::error::{Error, Result, argument};
-use crate::op::{MatmulPart, Op};
+use crate::op::{Matmul, MatmulPart, Op};
 use crate::plan::Record;
 use crate::registry::{Kernel, KernelArg};
 use recua_gguf::GgmlType;
@@ -32,7 +32,8 @@ impl CommandEncoder {
         CommandEncoder { device, inner }
     }
 
-    /// `y = x · wᵀ` with the dimensions said again, as a check: `x` f32 `[m, k]`, `w` `[n, k]` of `ggml_type`, `y` f32 `[m, n]`.
+    /// `y = x · wᵀ` with the dimensions said again, as a check: `x` f32 `[m, k]`, `w` `[n, k]` of `ggml_type`, `y` f32 `[m, n]`. Larger
+    /// buffers will do: their first elements are taken.
     pub fn quantized_matmul(
         &mut self,
         x: &Buffer,
@@ -40,18 +41,27 @@ impl CommandEncoder {
         y: &Buffer,
         params: &QuantizedMatmulParams,
     ) -> Result<()> {
+        const NAME: &str = "quantized_matmul";
         let QuantizedMatmulParams { m, n, k, ggml_type } = *params;
         if w.ggml_type() != ggml_type || (w.n(), w.k()) != (n, k) {
-            return Err(argument(
-                "quantized_matmul",
-                format!("{ggml_type}[{n}, {k}] is asked for, {w:?} came"),
-            ));
+            return Err(argument(NAME, format!("{ggml_type}[{n}, {k}] is asked for, {w:?} came")));
         }
-        let (x, y) = (x.view(0, &[m, k])?, y.view(0, &[m, n])?);
-        self.matmul(&x, [MatmulPart::new(w, &y)])
+        let matrix = |what: &str, buffer: &Buffer, n_cols| {
+            let small = |_| argument(NAME, format!("{what} {buffer:?} does not hold [{m}, {n_cols}]"));
+            buffer.view(0, &[m, n_cols]).map_err(small)
+        };
+        let (x, out) = (matrix("x", x, k)?, matrix("y", y, n)?);
+        let op = Op::Matmul(Matmul { x, parts: vec![MatmulPart::new(w, &out)] });
+        op.check_as(NAME, self.device.id())?;
+        self.inner.op(&op)
     }
 
-    /// Appends `groups` workgroups of a hand-written kernel.
+    /// Appends `groups` workgroups of a hand-written kernel; [`crate::KernelSource`] says how it takes `args`. It sees what everything
+    /// recorded before it wrote.
+    ///
+    /// # Errors
+    /// If the kernel or a buffer is of another device, a written buffer overlaps another argument, or `args` are not what the kernel
+    /// declares. Each names the kernel.
     pub fn dispatch(&mut self, kernel: &Kernel, groups: [u32; 3], args: &[KernelArg<'_>]) -> Result<()> {
         let op = "dispatch";
         if kernel.device() != self.device.id() {

@@ -36,13 +36,13 @@ pub enum Error {
         expected: DType,
     },
     /// Memory could not be had.
-    #[error("{device}: cannot allocate {requested_bytes} bytes for {what}")]
+    #[error("{device}: cannot allocate {} for {what}", amount(*requested_bytes))]
     OutOfMemory {
         /// The device's name.
         device: String,
-        /// What the memory was for.
+        /// What the memory was for, and the device's own words, if it has any.
         what: String,
-        /// How many bytes were asked for.
+        /// How many bytes were asked for; 0 where only the driver knows, as of a list of commands.
         requested_bytes: usize,
     },
     /// The device has no kernel for this type of weight.
@@ -92,6 +92,14 @@ pub enum Error {
     /// The worker thread has ended.
     #[error("the encoder worker has been shut down")]
     WorkerShutDown,
+    /// This machine has no such device, or none that will do.
+    #[error("{device}: {problem}")]
+    DeviceNotFound {
+        /// The kind of device.
+        device: String,
+        /// What was asked for, what there is, and why that will not do.
+        problem: String,
+    },
     /// The device is gone (a driver reset, a removed card, a panic inside a kernel).
     #[error("{device} is lost: {message}")]
     DeviceLost {
@@ -104,6 +112,10 @@ pub enum Error {
 
 /// The result of device calls.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+fn amount(bytes: usize) -> String {
+    if bytes == 0 { "memory".into() } else { format!("{bytes} bytes") }
+}
 
 pub(crate) fn argument(op: &'static str, problem: impl Into<String>) -> Error {
     Error::Argument { op, problem: problem.into() }

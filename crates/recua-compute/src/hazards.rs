@@ -28,6 +28,7 @@ pub fn reads(op: &Op) -> Vec<&Buffer> {
         Op::Attention(o) => [&o.q, &o.cache.k, &o.cache.v].into_iter().chain(map(&o.rows)).collect(),
         Op::GatherRows(o) => vec![&o.x, &o.indexes],
         Op::Argmax(o) => vec![&o.x],
+        Op::TopK(o) => vec![&o.x],
         Op::Copy(o) => vec![&o.src],
     }
 }
@@ -44,6 +45,7 @@ pub fn writes(op: &Op) -> Vec<&Buffer> {
         Op::Attention(o) => vec![&o.out],
         Op::GatherRows(o) => vec![&o.out],
         Op::Argmax(o) => vec![&o.out],
+        Op::TopK(o) => vec![&o.out],
         Op::Copy(o) => vec![&o.dst],
     }
 }

@@ -7,6 +7,7 @@
 //! of their own and implement [`Backend`].
 
 mod buffer;
+mod buffer_pool;
 #[cfg(any(test, feature = "testing"))]
 pub mod cases;
 pub mod cpu;
@@ -22,6 +23,7 @@ mod registry;
 mod worker;
 
 pub use buffer::{Buffer, DType, DeviceId, Storage, Weight};
+pub use buffer_pool::BufferPool;
 pub use device::{Backend, Device, DeviceInfo};
 pub use encoder::{CommandEncoder, Commands, Encode, Pending, QuantizedMatmulParams, Submission};
 pub use error::{Error, Result};

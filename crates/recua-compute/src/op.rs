@@ -14,6 +14,9 @@ use std::fmt;
 /// Tokens in one page of the key-value cache.
 pub const PAGE_TOKENS: usize = 32;
 
+/// The most elements of a row that [`TopK`] finds.
+pub const TOP_K_MAX: usize = 64;
+
 /// One step of a [`crate::Plan`].
 #[derive(Clone, Debug)]
 #[allow(missing_docs, reason = "each variant's structure has the text")]
@@ -27,6 +30,7 @@ pub enum Op {
     Attention(Attention),
     GatherRows(GatherRows),
     Argmax(Argmax),
+    TopK(TopK),
     Copy(Copy),
 }
 
@@ -175,6 +179,10 @@ pub struct HeadNorm {
 }
 
 /// Rotates `q` in place and writes the rotated `k` and `v` into their slots of the cache.
+///
+/// Each row needs a slot of its own. Two rows of one op that name the same position of the same page are an error on a device that can
+/// look at the row map before it runs (the CPU does); a GPU reads the map only while it runs, so there it is not noticed, and which
+/// row's values the slot ends up with, head by head, is left open.
 #[derive(Clone, Debug)]
 pub struct RopeStore {
     /// f32 `[rows, n_heads * head_dim]`, rotated in place
@@ -231,6 +239,24 @@ pub struct Argmax {
     pub out: Buffer,
 }
 
+/// `out[i]` = the `k` largest of `x[i]`, the largest first, of equals the lowest index first: the bits of each, as f32, and its index.
+/// NaN and minus infinity are left out; where fewer than `k` are left, the bits of minus infinity and `u32::MAX` follow. Infinity counts,
+/// and comes back, as the largest finite number; minus zero as zero.
+#[derive(Clone, Debug)]
+pub struct TopK {
+    /// f32 `[n, cols]`
+    pub x: Buffer,
+    /// u32 `[n, k, 2]`, `k` from 1 to [`TOP_K_MAX`]
+    pub out: Buffer,
+}
+
+impl TopK {
+    /// Elements found of a row.
+    pub fn k(&self) -> usize {
+        self.out.shape().get(1).copied().unwrap_or(0)
+    }
+}
+
 /// `dst = src`, byte for byte.
 #[derive(Clone, Debug)]
 pub struct Copy {
@@ -252,6 +278,7 @@ impl Op {
             Op::Attention(_) => "attention",
             Op::GatherRows(_) => "gather_rows",
             Op::Argmax(_) => "argmax",
+            Op::TopK(_) => "top_k",
             Op::Copy(_) => "copy",
         }
     }
@@ -259,7 +286,12 @@ impl Op {
     /// Checks types, shapes, devices and overlaps, so that kernels need not. What it cannot see are the *values* of index buffers:
     /// a device checks those against the sizes when it runs.
     pub fn check(&self, device: DeviceId) -> Result<()> {
-        let c = Check { op: self.name(), device };
+        self.check_as(self.name(), device)
+    }
+
+    /// [`Op::check`] for a method that the caller knows by another name.
+    pub(crate) fn check_as(&self, op: &'static str, device: DeviceId) -> Result<()> {
+        let c = Check { op, device };
         match self {
             Op::Embed(o) => {
                 c.weight("table", &o.table)?;
@@ -314,11 +346,11 @@ impl Op {
                 c.shape("v", &o.v, DType::F32, &kv_shape)?;
                 c.dtype("table", &o.table, DType::F32)?;
                 match *o.table.shape() {
-                    [_, pairs, 2] if pairs * 2 <= head_dim => {}
+                    [_, pairs, 2] if pairs <= head_dim / 2 && o.table.n_elements() > 0 => {}
                     _ => {
                         return Err(argument(
                             c.op,
-                            format!("table {:?} is not [positions, at most {}, 2]", o.table, head_dim / 2),
+                            format!("table {:?} is not [positions, 1 to {}, 2]", o.table, head_dim / 2),
                         ));
                     }
                 }
@@ -364,6 +396,18 @@ impl Op {
                     return Err(argument(c.op, "x has no columns"));
                 }
                 c.shape("out", &o.out, DType::U32, &[o.x.n_rows()])?;
+                c.apart("out", &o.out, "x", &o.x)
+            }
+            Op::TopK(o) => {
+                c.matrix("x", &o.x)?;
+                if o.x.n_cols() == 0 {
+                    return Err(argument(c.op, "x has no columns"));
+                }
+                if !(1..=TOP_K_MAX).contains(&o.k()) {
+                    let problem = format!("{} elements of a row, 1 to {TOP_K_MAX} can be found", o.k());
+                    return Err(argument(c.op, problem));
+                }
+                c.shape("out", &o.out, DType::U32, &[o.x.n_rows(), o.k(), 2])?;
                 c.apart("out", &o.out, "x", &o.x)
             }
             Op::Copy(o) => {
@@ -443,14 +487,15 @@ impl Check {
         if !matches!(dtype, DType::F16 | DType::F32) {
             return Err(argument(self.op, format!("a cache of {dtype} is not supported, f16 and f32 are")));
         }
-        let [_, n_kv_heads, PAGE_TOKENS, head_dim] = *cache.k.shape() else {
+        let [n_pages, n_kv_heads, PAGE_TOKENS, head_dim] = *cache.k.shape() else {
             let problem = format!("cache {:?} is not [pages, heads, {PAGE_TOKENS}, head_dim]", cache.k);
             return Err(argument(self.op, problem));
         };
         self.shape("k cache", &cache.k, dtype, cache.k.shape())?;
         self.shape("v cache", &cache.v, dtype, cache.k.shape())?;
-        if n_kv_heads == 0 || head_dim == 0 || head_dim % 2 != 0 {
-            let problem = format!("{n_kv_heads} KV heads of {head_dim}: an even head size is needed");
+        if n_pages == 0 || n_kv_heads == 0 || head_dim == 0 || head_dim % 2 != 0 {
+            let problem =
+                format!("cache {:?}: at least one page and head, and an even head size are needed", cache.k);
             return Err(argument(self.op, problem));
         }
         self.apart("k cache", &cache.k, "v cache", &cache.v)?;
@@ -468,10 +513,11 @@ impl Check {
         self.shape("positions", &rows.positions, DType::U32, &[n_rows])?;
         self.shape("sequences", &rows.sequences, DType::U32, &[n_rows])?;
         self.dtype("pages", &rows.pages, DType::U32)?;
-        if rows.pages.shape().len() == 2 {
+        if rows.pages.shape().len() == 2 && rows.pages.n_elements() > 0 {
             return Ok(());
         }
-        Err(argument(self.op, format!("pages {:?} is not [sequences, pages]", rows.pages)))
+        let problem = format!("pages {:?} is not [sequences, pages] of at least one", rows.pages);
+        Err(argument(self.op, problem))
     }
 }
 
@@ -501,6 +547,7 @@ impl fmt::Display for Op {
             Op::Attention(o) => write!(f, "{:?}, {:?} -> {:?}", o.q, o.cache.k, o.out),
             Op::GatherRows(o) => write!(f, "{:?}[{:?}] -> {:?}", o.x, o.indexes, o.out),
             Op::Argmax(o) => write!(f, "{:?} -> {:?}", o.x, o.out),
+            Op::TopK(o) => write!(f, "{:?} -> {:?}", o.x, o.out),
             Op::Copy(o) => write!(f, "{:?} -> {:?}", o.src, o.dst),
         }
     }

@@ -67,6 +67,11 @@ pub trait Record {
         self.push(Op::Argmax(Argmax { x: x.clone(), out: out.clone() }))
     }
 
+    /// See [`TopK`].
+    fn top_k(&mut self, x: &Buffer, out: &Buffer) -> Result<()> {
+        self.push(Op::TopK(TopK { x: x.clone(), out: out.clone() }))
+    }
+
     /// See [`Copy`](crate::Copy).
     fn copy(&mut self, src: &Buffer, dst: &Buffer) -> Result<()> {
         self.push(Op::Copy(Copy { src: src.clone(), dst: dst.clone() }))

@@ -7,14 +7,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use recua_compute::PAGE_TOKENS;
+use recua_compute::{PAGE_TOKENS, TOP_K_MAX};
 
 use crate::request::{Event, FinishReason, Request, RequestError, RequestId, Usage};
-use crate::sampler::{Draw, LogitsError, Sampler, SamplingParams};
+use crate::sampler::{Draw, LogitsError, Needed, Sampler, SamplingParams};
 use crate::scheduler::{Scheduler, SchedulerConfig, Share};
 use crate::stop::{Passed, StopMatcher};
 use crate::tokenizer::{Decoder, Tokenizer};
-use crate::{Batch, Error, LlamaModel, Logits};
+use crate::{Batch, Error, LlamaModel, Logits, Outputs};
 
 /// Runs requests, as many at once as the model's cache has slots.
 pub struct Engine {
@@ -24,6 +24,7 @@ pub struct Engine {
     sampler: Sampler,
     answers: BTreeMap<RequestId, Answer>,
     batch: Batch,
+    outputs: Outputs,
     context: usize,
     next_id: u64,
 }
@@ -84,6 +85,7 @@ impl Engine {
             sampler: Sampler::new(),
             answers: BTreeMap::new(),
             batch: Batch::new(),
+            outputs: Outputs::default(),
             next_id: 0,
         }
     }
@@ -143,9 +145,12 @@ impl Engine {
     /// those that wait still do.
     pub fn step(&mut self, events: &mut Vec<Event>) -> Result<StepStats, Error> {
         let shares = self.scheduler.schedule();
-        let mut stats = self.fill_batch(&shares);
+        // In the order of what they need, so that it lies together.
+        let mut rows = shares.clone();
+        rows.sort_by_key(|share| self.needed(share.id));
+        let mut stats = self.fill_batch(&rows);
         if !shares.is_empty() {
-            let complete: Vec<RequestId> = shares.iter().filter(|s| s.completes).map(|s| s.id).collect();
+            let complete: Vec<RequestId> = rows.iter().filter(|s| s.completes).map(|s| s.id).collect();
             let run = self.run(&complete);
             let tokens = run.inspect_err(|error| self.fail_running(error, events))?;
             self.scheduler.commit(&shares);
@@ -197,21 +202,31 @@ impl Engine {
         stats
     }
 
-    /// Runs the batch and chooses the next token of the requests that are complete with it. The device chooses if the likeliest
-    /// tokens are all that is wanted: these are as many integers as requests, where logits are a vocabulary for each.
+    fn needed(&self, id: RequestId) -> Needed {
+        self.answers[&id].params.needed()
+    }
+
+    /// Runs the batch and chooses the next token of the requests that are complete with it. The device narrows down what there is to
+    /// choose from, where the parameters allow it: the logits of a row are a vocabulary.
     fn run(&mut self, complete: &[RequestId]) -> Result<Vec<Result<u32, LogitsError>>, Error> {
         let n_vocab = self.model.params().vocab;
-        if complete.iter().all(|id| self.answers[id].params.takes_likeliest()) {
-            let tokens = self.model.step_likeliest(&self.batch)?;
-            return Ok(tokens.into_iter().map(|token| token.ok_or(LogitsError { n_vocab })).collect());
+        let n_likeliest = complete.partition_point(|id| self.needed(*id) == Needed::Likeliest);
+        let (likeliest, others) = complete.split_at(n_likeliest);
+        let (top, all) = others.split_at(others.partition_point(|id| self.needed(*id) == Needed::Top));
+        self.model.step_mixed(&self.batch, likeliest.len(), top.len(), &mut self.outputs)?;
+        let Outputs { likeliest: tokens, top: candidates, logits } = &mut self.outputs;
+        let mut chosen = Vec::with_capacity(complete.len());
+        for &token in tokens.iter() {
+            chosen.push(if token == u32::MAX { Err(LogitsError { n_vocab }) } else { Ok(token) });
         }
-        let mut logits = self.model.step(&self.batch)?;
-        let mut choose = |(id, logits): (&RequestId, &mut [f32])| {
-            let Answer { params, choice, tokens, n_prompt, .. } = &self.answers[id];
-            let draw = Draw { params, choice: *choice, tokens, n_prompt: *n_prompt };
-            self.sampler.sample(logits, &draw)
-        };
-        Ok(complete.iter().zip(logits.chunks_exact_mut(n_vocab)).map(&mut choose).collect())
+        for (id, candidates) in top.iter().zip(candidates.as_chunks().0.chunks_exact(TOP_K_MAX)) {
+            let token = self.sampler.sample_top(candidates, &self.answers[id].draw());
+            chosen.push(token.ok_or(LogitsError { n_vocab }));
+        }
+        for (id, logits) in all.iter().zip(logits.chunks_exact_mut(n_vocab)) {
+            chosen.push(self.sampler.sample(logits, &self.answers[id].draw()));
+        }
+        Ok(chosen)
     }
 
     /// Takes a request's next token, and finishes the request if that was its last.
@@ -270,6 +285,11 @@ impl Engine {
 }
 
 impl Answer {
+    /// What decides the next token, besides the logits.
+    fn draw(&self) -> Draw<'_> {
+        Draw { params: &self.params, choice: self.choice, tokens: &self.tokens, n_prompt: self.n_prompt }
+    }
+
     /// Appends a token. Gives the text that can be shown now, and whether it ends the answer.
     fn push_token(&mut self, tokenizer: &Tokenizer, token: u32) -> Passed {
         self.tokens.push(token);

@@ -27,7 +27,7 @@ pub use config::{Architecture, KvType, LlamaConfig, MAX_SEQ_LEN_DEFAULT, ModelPa
 pub use engine::{Engine, StepStats};
 pub use error::{Error, Result};
 pub use kv_cache::KvCache;
-pub use model::{LlamaModel, MemoryReport};
+pub use model::{LlamaModel, MemoryReport, Outputs};
 pub use pages::Pages;
 pub use request::{Event, FinishReason, Request, RequestError, RequestId, Usage};
 pub use sampler::SamplingParams;

@@ -17,8 +17,8 @@ use crate::error::{Error, Result};
 use crate::kv_cache::{KvCache, KvShape, Run};
 use crate::tensor::Tensor;
 use crate::weights::{self, Weights};
-use llama::{Pass, Shape};
-use recua_compute::{Buffer, Device, Plan, Submission, cpu};
+use llama::{Heads, Pass, Shape};
+use recua_compute::{Buffer, Device, Plan, Submission, TOP_K_MAX, cpu};
 use recua_gguf::Gguf;
 use std::collections::HashMap;
 use std::fmt;
@@ -85,20 +85,25 @@ impl LlamaModel {
         let weights_bytes = gguf.tensors().iter().fold(0u64, |n, t| n.saturating_add(t.n_bytes() as u64));
         memory::check(&device, &params, weights_bytes, &config)?;
         let divisors = weights::rope_divisors(gguf, &params)?;
+        let rope_table = rope::table(&device, &params, &divisors, config.max_seq_len)?;
+        let kv_cache = KvCache::new(&device, KvShape::new(&params, &config))?;
+        let workspace = Workspace::new(&device, &params, &config)?;
+        // A device may have no kernels for heads or caches of this size, and bringing weights there takes long: it is asked first.
+        let device_bytes = prepare_attention(&device, &params, &rope_table, &kv_cache, &workspace)?;
         let mut model = LlamaModel {
             weights: Weights::load(gguf, &device, &params)?,
-            rope_table: rope::table(&device, &params, &divisors, config.max_seq_len)?,
-            kv_cache: KvCache::new(&device, KvShape::new(&params, &config))?,
-            workspace: Workspace::new(&device, &params, &config)?,
+            rope_table,
+            kv_cache,
+            workspace,
             head: Head::new(&device, &params, &config)?,
-            device_bytes: 0,
+            device_bytes,
             plans: Plans::default(),
             device_time: None,
             device,
             params,
             config,
         };
-        model.device_bytes = prepare(&model.device, &model.pass(), &model.config)?;
+        model.device_bytes += prepare(&model.device, &model.pass(), &model.config)?;
         Ok(model)
     }
 }
@@ -154,7 +159,7 @@ impl LlamaModel {
         if n_rows > rows_max || n_logits_rows > logits_rows_max {
             return Err(Error::PassOverCapacity { n_rows, n_logits_rows, rows_max, logits_rows_max });
         }
-        record(&self.device, &self.pass(), Shape { n_rows, n_logits_rows, likeliest: false })
+        record(&self.device, &self.pass(), Shape { n_rows, n_logits_rows, likeliest: false, top: false })
     }
 
     /// How long the device has worked for this model's steps so far, by its own clock; `None` where it does not tell.
@@ -268,16 +273,9 @@ impl LlamaModel {
     /// If the batch is empty or contradicts itself, a token, slot or position is out of range, or pages run out: nothing has
     /// changed then. If the device fails, the sequences of the batch end where their first rows would have been.
     pub fn step(&mut self, batch: &Batch) -> Result<Vec<f32>> {
-        let n_logits = batch.logits_rows.len().saturating_mul(self.params.vocab);
-        let mut logits = Vec::new();
-        let no_memory =
-            |_| Error::HostMemory { what: "the logits of a step", bytes: n_logits.saturating_mul(4) };
-        // Checked first, so that a malformed batch asks for no memory.
-        let runs = self.check_step(batch)?;
-        logits.try_reserve_exact(n_logits).map_err(no_memory)?;
-        logits.resize(n_logits, 0.0);
-        self.run_step(batch, &runs, Out::Logits(&mut logits))?;
-        Ok(logits)
+        let mut outputs = Outputs::default();
+        self.step_mixed(batch, 0, 0, &mut outputs)?;
+        Ok(outputs.logits)
     }
 
     /// As [`step`](Self::step), but brings back the likeliest token of each row alone: the one with the largest logit, the lowest of
@@ -286,10 +284,44 @@ impl LlamaModel {
     /// # Errors
     /// As [`step`](Self::step).
     pub fn step_likeliest(&mut self, batch: &Batch) -> Result<Vec<Option<u32>>> {
+        let mut outputs = Outputs::default();
+        self.step_mixed(batch, batch.logits_rows.len(), 0, &mut outputs)?;
+        Ok(outputs
+            .likeliest
+            .into_iter()
+            .map(|token| Some(token).filter(|token| *token != u32::MAX))
+            .collect())
+    }
+
+    /// As [`step`](Self::step), but brings back the likeliest token of the first `n_likeliest` of `batch.logits_rows`, the likeliest few
+    /// of the next `n_top`, and the logits of the others.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step), or if there are not so many rows.
+    pub fn step_mixed(
+        &mut self,
+        batch: &Batch,
+        n_likeliest: usize,
+        n_top: usize,
+        outputs: &mut Outputs,
+    ) -> Result<()> {
+        // Checked first, so that a malformed batch asks for no memory.
         let runs = self.check_step(batch)?;
-        let mut likeliest = vec![0; batch.logits_rows.len()];
-        self.run_step(batch, &runs, Out::Likeliest(&mut likeliest))?;
-        Ok(likeliest.into_iter().map(|token| Some(token).filter(|token| *token != u32::MAX)).collect())
+        let n_rows = batch.logits_rows.len();
+        let Some(n_logits_rows) = n_rows.checked_sub(n_likeliest.saturating_add(n_top)) else {
+            let problem =
+                format!("{n_likeliest} and {n_top} rows' likeliest are asked for, of {n_rows} rows");
+            return Err(Error::MalformedBatch { problem });
+        };
+        let n_logits = n_logits_rows.saturating_mul(self.params.vocab);
+        let Outputs { likeliest, top, logits } = outputs;
+        let no_memory =
+            |_| Error::HostMemory { what: "the logits of a step", bytes: n_logits.saturating_mul(4) };
+        logits.try_reserve_exact(n_logits.saturating_sub(logits.len())).map_err(no_memory)?;
+        logits.resize(n_logits, 0.0);
+        likeliest.resize(n_likeliest, 0);
+        top.resize(n_top * TOP_WORDS, 0);
+        self.run_step(batch, &runs, Out { likeliest, top, logits })
     }
 
     fn check_step(&self, batch: &Batch) -> Result<Vec<Run>> {
@@ -402,7 +434,8 @@ impl LlamaModel {
         let shape = Shape {
             n_rows,
             n_logits_rows: input.len() - 3 * n_rows,
-            likeliest: matches!(out, Out::Likeliest(_)),
+            likeliest: !out.likeliest.is_empty(),
+            top: !out.top.is_empty(),
         };
         if self.plans.get(shape).is_none() {
             let plan = record(&self.device, &self.pass(), shape)?;
@@ -412,10 +445,18 @@ impl LlamaModel {
         self.device.write(&self.workspace.input, input)?;
         let plan = self.plans.get(shape).expect("recorded just now");
         let submission = self.device.run(plan)?;
-        match out {
-            _ if shape.n_logits_rows == 0 => {}
-            Out::Logits(out) => self.device.read(&self.head.logits, out)?,
-            Out::Likeliest(out) => self.device.read(&self.head.likeliest, out)?,
+        if !out.likeliest.is_empty() {
+            self.device.read(&self.head.likeliest, out.likeliest)?;
+        }
+        let (n_likeliest, n_top) = (out.likeliest.len(), out.top.len() / TOP_WORDS);
+        if !out.top.is_empty() {
+            let top = self.head.top.view(n_likeliest * TOP_WORDS, &[out.top.len()])?;
+            self.device.read(&top, out.top)?;
+        }
+        if !out.logits.is_empty() {
+            let first = (n_likeliest + n_top) * self.params.vocab;
+            let logits = self.head.logits.view(first, &[out.logits.len()])?;
+            self.device.read(&logits, out.logits)?;
         }
         Ok(submission)
     }
@@ -461,27 +502,40 @@ impl fmt::Debug for LlamaModel {
     }
 }
 
-/// Where what a step brings back goes.
-enum Out<'a> {
-    /// A row of the vocabulary for each row.
-    Logits(&'a mut [f32]),
-    /// A token for each row.
-    Likeliest(&'a mut [u32]),
+/// What [`LlamaModel::step_mixed`] brings back. Its memory is used again.
+#[derive(Clone, Debug, Default)]
+pub struct Outputs {
+    /// The likeliest token of each of the first rows; `u32::MAX` if no logit is above minus infinity.
+    pub likeliest: Vec<u32>,
+    /// The [`TOP_K_MAX`] likeliest tokens of each of the next rows as [`recua_compute::TopK`] gives them: bits of the logit, token.
+    pub top: Vec<u32>,
+    /// The logits of the other rows.
+    pub logits: Vec<f32>,
+}
+
+/// Words of a row's likeliest few.
+const TOP_WORDS: usize = TOP_K_MAX * 2;
+
+/// The parts of [`Outputs`] that a pass fills.
+struct Out<'a> {
+    likeliest: &'a mut [u32],
+    top: &'a mut [u32],
+    logits: &'a mut [f32],
 }
 
 impl<'a> Out<'a> {
     /// The first `n_rows` rows, and the others.
     fn split_at(self, n_rows: usize, vocab: usize) -> (Out<'a>, Out<'a>) {
-        match self {
-            Out::Logits(all) => {
-                let (first, rest) = all.split_at_mut(n_rows * vocab);
-                (Out::Logits(first), Out::Logits(rest))
-            }
-            Out::Likeliest(all) => {
-                let (first, rest) = all.split_at_mut(n_rows);
-                (Out::Likeliest(first), Out::Likeliest(rest))
-            }
-        }
+        let n_likeliest = n_rows.min(self.likeliest.len());
+        let n_top = (n_rows - n_likeliest).min(self.top.len() / TOP_WORDS);
+        let n_logits = n_rows - n_likeliest - n_top;
+        let (likeliest, likeliest_rest) = self.likeliest.split_at_mut(n_likeliest);
+        let (top, top_rest) = self.top.split_at_mut(n_top * TOP_WORDS);
+        let (logits, logits_rest) = self.logits.split_at_mut(n_logits * vocab);
+        (
+            Out { likeliest, top, logits },
+            Out { likeliest: likeliest_rest, top: top_rest, logits: logits_rest },
+        )
     }
 }
 
@@ -491,11 +545,29 @@ fn record(device: &Device, pass: &Pass<'_>, shape: Shape) -> Result<Plan> {
     Ok(plan)
 }
 
+/// Lets the device allocate what a row's attention needs beside its buffers, and returns how many bytes that took. Needs no weights.
+fn prepare_attention(
+    device: &Device,
+    params: &ModelParams,
+    rope_table: &Buffer,
+    kv_cache: &KvCache,
+    workspace: &Workspace,
+) -> Result<u64> {
+    let before = device.allocated_bytes();
+    let heads = Heads { params, rope_table, kv_cache, workspace };
+    let mut plan = device.plan();
+    for cache in kv_cache.layers().iter().take(1) {
+        llama::attend(&mut plan, &heads, cache, 1, None)?;
+    }
+    device.prepare(&plan)?;
+    Ok(device.allocated_bytes().saturating_sub(before))
+}
+
 /// Lets the device allocate what the largest and the smallest pass need beside their buffers, and returns how many bytes that took.
 fn prepare(device: &Device, pass: &Pass<'_>, config: &LlamaConfig) -> Result<u64> {
     let before = device.allocated_bytes();
     for (n_rows, n_logits_rows) in [(config.step_tokens_max, config.logits_rows()), (1, 1)] {
-        let plan = record(device, pass, Shape { n_rows, n_logits_rows, likeliest: true })?;
+        let plan = record(device, pass, Shape { n_rows, n_logits_rows, likeliest: true, top: true })?;
         device
             .prepare(&plan)
             .map_err(|source| Error::Allocation { what: "the device's workspace".into(), source })?;

@@ -15,6 +15,7 @@ mod filter;
 pub mod philox;
 
 use filter::Candidates;
+use recua_compute::TOP_K_MAX;
 
 /// The highest temperature accepted; a vocabulary is as good as uniform long before.
 pub const TEMPERATURE_MAX: f32 = 100.0;
@@ -83,16 +84,33 @@ impl SamplingParams {
         check("presence_penalty", self.presence_penalty, -PENALTY_MAX, PENALTY_MAX)
     }
 
-    /// Whether the token is the one of the largest logit as the model computed it, so that no other logit need be known.
-    pub fn takes_likeliest(&self) -> bool {
+    /// What the next token is chosen from.
+    pub fn needed(&self) -> Needed {
         let repeats = self.repeat_penalty != 1.0 && self.repeat_last_n > 0;
-        self.is_greedy() && !repeats && self.frequency_penalty == 0.0 && self.presence_penalty == 0.0
+        let has_penalties = repeats || self.frequency_penalty != 0.0 || self.presence_penalty != 0.0;
+        match self.top_k {
+            _ if has_penalties => Needed::Logits,
+            _ if self.is_greedy() => Needed::Likeliest,
+            1..=TOP_K_MAX => Needed::Top,
+            _ => Needed::Logits,
+        }
     }
 
     /// Whether only the likeliest token can come out: every filter keeps that one.
     fn is_greedy(&self) -> bool {
         self.temperature == 0.0 || self.top_k == 1 || self.top_p == 0.0
     }
+}
+
+/// What a sampler must know of a row of logits as the model computed it, to choose the token that it would choose from all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Needed {
+    /// The token of the largest.
+    Likeliest,
+    /// The [`TOP_K_MAX`] largest.
+    Top,
+    /// All.
+    Logits,
 }
 
 /// A sampling parameter outside its range.
@@ -156,12 +174,23 @@ impl Sampler {
         if params.is_greedy() {
             return filter::likeliest(logits).ok_or(LogitsError { n_vocab: logits.len() });
         }
-        let candidates = &mut self.candidates;
-        candidates.read(logits, params.top_k);
+        self.candidates.read(logits, params.top_k);
+        self.choose(draw).ok_or(LogitsError { n_vocab: logits.len() })
+    }
+
+    /// As [`Sampler::sample`] for parameters that need the [`Needed::Top`] alone, from these: bits of the logit and token, the likeliest
+    /// first, as [`recua_compute::TopK`] gives them. `None` if no logit is left to choose.
+    pub fn sample_top(&mut self, top: &[[u32; 2]], draw: &Draw<'_>) -> Option<u32> {
+        self.candidates.read_top(top, draw.params.top_k);
+        self.choose(draw)
+    }
+
+    fn choose(&mut self, draw: &Draw<'_>) -> Option<u32> {
+        let (params, candidates) = (draw.params, &mut self.candidates);
         candidates.keep_top_p(params.top_p);
         candidates.keep_min_p(params.min_p);
         let point = philox::uniform(params.seed, draw.choice, draw.tokens.len() as u64);
-        candidates.draw(params.temperature, point).ok_or(LogitsError { n_vocab: logits.len() })
+        candidates.draw(params.temperature, point)
     }
 
     fn penalise(&mut self, logits: &mut [f32], draw: &Draw<'_>) {

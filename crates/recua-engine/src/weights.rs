@@ -172,15 +172,13 @@ impl Loader<'_> {
         let tensor = self.find(name)?;
         self.device
             .upload_weight(self.gguf.data(tensor), tensor.ty, tensor.rows(), tensor.cols())
-            .map_err(|source| Error::Weight { name: name.into(), source })
+            .map_err(|source| refused(name, source))
     }
 
     /// A vector on the device, decoded: norms and biases are a thousandth of the bytes.
     fn vector(&self, name: &str) -> Result<Buffer> {
         let values = host_vector(self.gguf, self.find(name)?)?;
-        self.device
-            .upload(&values, DType::F32, &[values.len()])
-            .map_err(|source| Error::Weight { name: name.into(), source })
+        self.device.upload(&values, DType::F32, &[values.len()]).map_err(|source| refused(name, source))
     }
 
     fn linear(&self, name: &str) -> Result<Linear> {
@@ -268,5 +266,15 @@ pub(crate) fn rope_divisors(gguf: &Gguf, params: &ModelParams) -> Result<Vec<f32
             Err(Error::Tensor { name: ROPE_FREQS.into(), problem })
         }
         None => Ok(values),
+    }
+}
+
+/// The device's refusal of a tensor. The cache is there by now, and could make room.
+fn refused(name: &str, source: recua_compute::Error) -> Error {
+    match source {
+        recua_compute::Error::OutOfMemory { .. } => {
+            Error::Allocation { what: format!("tensor {name:?}"), source }
+        }
+        source => Error::Weight { name: name.into(), source },
     }
 }

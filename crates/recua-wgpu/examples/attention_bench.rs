@@ -140,9 +140,14 @@ fn main() {
         println!("gather_rows [{n}, 4096]: {took:.1?}");
     }
     for n in [1, 64] {
-        let x = device.alloc(DType::F32, &[n, 128_256]).unwrap();
+        let value = |i: u32| i.wrapping_mul(2_654_435_761) as f32 / (1u64 << 28) as f32;
+        let values: Vec<f32> = (0..n as u32 * 128_256).map(value).collect();
+        let x = device.upload(&values, DType::F32, &[n, 128_256]).unwrap();
         let out = device.alloc(DType::U32, &[n]).unwrap();
         let took = time(&device, |plan| plan.argmax(&x, &out).unwrap());
         println!("argmax [{n}, 128256]: {took:.1?}");
+        let out = device.alloc(DType::U32, &[n, TOP_K_MAX, 2]).unwrap();
+        let took = time(&device, |plan| plan.top_k(&x, &out).unwrap());
+        println!("top_k [{n}, 128256]: {took:.1?}");
     }
 }

@@ -8,9 +8,9 @@ pub const ADAPTER_VARIABLE: &str = "RECUA_WGPU_ADAPTER";
 /// How the device is opened.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// A part of the adapter's name, in any case; `RECUA_WGPU_ADAPTER` if `None`. A software adapter that is named is accepted.
+    /// A part of the adapter's name, in any case; the variable [`ADAPTER_VARIABLE`] if `None`.
     pub adapter: Option<String>,
-    /// Whether an adapter that computes on the CPU will do.
+    /// Whether an adapter that computes on the CPU will do, named or not.
     pub allow_software: bool,
     /// Whether cooperative matrices are left alone even where the adapter has them. To find out what they are worth.
     pub portable: bool,
@@ -39,17 +39,17 @@ pub struct AdapterReport {
 pub fn adapters(options: &Options) -> Vec<AdapterReport> {
     let candidates = candidates(&instance());
     let wanted = wanted(options);
-    let chosen = choose(&candidates, options, wanted.as_deref());
+    let chosen = choose(&candidates, options, wanted.as_ref());
     let report = |(i, candidate): (usize, &Candidate)| AdapterReport {
         name: candidate.info.name.clone(),
         backend: candidate.info.backend.to_string(),
         kind: kind(&candidate.info),
         driver: format!("{} {}", candidate.info.driver, candidate.info.driver_info).trim().to_string(),
         is_chosen: chosen == Some(i),
-        reason: match (candidate.problem(options, wanted.as_deref()), chosen) {
+        reason: match (candidate.problem(options, wanted.as_ref()), chosen) {
             (Some(problem), _) => problem,
             (None, Some(c)) if c == i => match &wanted {
-                Some(name) => format!("its name contains \"{name}\""),
+                Some(wanted) => format!("its name contains \"{}\"{}", wanted.name, wanted.by()),
                 None if is_software(&candidate.info) => {
                     "a software adapter, and there is no better one".into()
                 }
@@ -72,16 +72,11 @@ pub(crate) struct Opened {
 
 /// Opens the adapter that the options choose.
 pub(crate) fn open(options: &Options) -> Result<Opened> {
-    let lost = |message: String| Error::DeviceLost { device: "wgpu".into(), message };
     let candidates = candidates(&instance());
     let wanted = wanted(options);
-    let Some(chosen) = choose(&candidates, options, wanted.as_deref()) else {
-        let problem = |c: &Candidate| {
-            format!("{} ({})", c.info.name, c.problem(options, wanted.as_deref()).unwrap_or_default())
-        };
-        let seen: Vec<String> = candidates.iter().map(problem).collect();
-        let seen = if seen.is_empty() { "there is none".to_string() } else { seen.join("; ") };
-        return Err(lost(format!("no GPU adapter will do: {seen}")));
+    let Some(chosen) = choose(&candidates, options, wanted.as_ref()) else {
+        let problem = why_none(&candidates, options, wanted.as_ref());
+        return Err(Error::DeviceNotFound { device: "wgpu".into(), problem });
     };
     let candidate = &candidates[chosen];
     let mut features = candidate.features();
@@ -103,8 +98,9 @@ pub(crate) fn open(options: &Options) -> Result<Opened> {
         memory_hints: wgpu::MemoryHints::Manual { suballocated_device_memory_block_size: 8 << 20..64 << 20 },
         trace: wgpu::Trace::Off,
     };
-    let (device, queue) = pollster::block_on(candidate.adapter.request_device(&descriptor))
-        .map_err(|e| lost(format!("{}: {e}", candidate.info.name)))?;
+    let (device, queue) = pollster::block_on(candidate.adapter.request_device(&descriptor)).map_err(|e| {
+        Error::DeviceLost { device: candidate.info.name.clone(), message: format!("it does not open: {e}") }
+    })?;
     Ok(Opened { info: candidate.info.clone(), device, queue, detail: candidate.detail() })
 }
 
@@ -117,9 +113,46 @@ fn instance() -> wgpu::Instance {
     wgpu::Instance::new(descriptor)
 }
 
-fn wanted(options: &Options) -> Option<String> {
-    let from_environment = || std::env::var(ADAPTER_VARIABLE).ok();
-    options.adapter.clone().or_else(from_environment).filter(|name| !name.is_empty())
+/// What the adapter's name must contain, and who says so.
+struct Wanted {
+    name: String,
+    is_from_variable: bool,
+}
+
+impl Wanted {
+    fn fits(&self, info: &wgpu::AdapterInfo) -> bool {
+        info.name.to_lowercase().contains(&self.name.to_lowercase())
+    }
+
+    fn by(&self) -> String {
+        if self.is_from_variable { format!(" ({ADAPTER_VARIABLE})") } else { String::new() }
+    }
+}
+
+fn wanted(options: &Options) -> Option<Wanted> {
+    let (name, is_from_variable) = match &options.adapter {
+        Some(name) => (name.clone(), false),
+        None => (std::env::var(ADAPTER_VARIABLE).ok()?, true),
+    };
+    if name.is_empty() { None } else { Some(Wanted { name, is_from_variable }) }
+}
+
+/// Why none of the candidates is chosen.
+fn why_none(candidates: &[Candidate], options: &Options, wanted: Option<&Wanted>) -> String {
+    if candidates.is_empty() {
+        return "there is no GPU adapter; it takes a driver of Vulkan, Metal or DX12".into();
+    }
+    if let Some(wanted) = wanted
+        && !candidates.iter().any(|candidate| wanted.fits(&candidate.info))
+    {
+        let names: Vec<String> = candidates.iter().map(|c| format!("\"{}\"", c.info.name)).collect();
+        let (name, by, names) = (&wanted.name, wanted.by(), names.join(", "));
+        return format!("no adapter's name contains \"{name}\"{by}; there is {names}");
+    }
+    let problem =
+        |c: &Candidate| format!("\"{}\": {}", c.info.name, c.problem(options, wanted).unwrap_or_default());
+    let problems: Vec<String> = candidates.iter().map(problem).collect();
+    format!("no adapter will do; {}", problems.join("; "))
 }
 
 struct Candidate {
@@ -135,14 +168,16 @@ const NEEDED: wgpu::Features = wgpu::Features::IMMEDIATES;
 /// The bytes of immediates that every kernel may count on: what each Vulkan driver has.
 pub(crate) const IMMEDIATE_BYTES: u32 = 128;
 
-/// Bindings of a kernel at most.
-pub(crate) const BINDINGS_MAX: u32 = 12;
+/// Bindings that every kernel may count on. Only attention over a cache that one binding cannot hold takes more, and asks whether they
+/// are there.
+const BINDINGS: u32 = 12;
 
 /// What kernels use where it is there.
 const USED: wgpu::Features = wgpu::Features::SUBGROUP
     .union(wgpu::Features::SUBGROUP_BARRIER)
     .union(wgpu::Features::SHADER_F16)
-    .union(wgpu::Features::TIMESTAMP_QUERY);
+    .union(wgpu::Features::TIMESTAMP_QUERY)
+    .union(wgpu::Features::MEMORY_DECORATION_COHERENT);
 
 /// What the kernels with `tensor` in their names are written for.
 pub(crate) const COOPERATIVE_MATRIX: wgpu::Features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
@@ -177,7 +212,7 @@ impl Candidate {
     }
 
     /// Why it will not do.
-    fn problem(&self, options: &Options, wanted: Option<&str>) -> Option<String> {
+    fn problem(&self, options: &Options, wanted: Option<&Wanted>) -> Option<String> {
         let downlevel = self.adapter.get_downlevel_capabilities();
         if !downlevel.flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS) {
             return Some("it has no compute shaders".into());
@@ -185,17 +220,18 @@ impl Candidate {
         if !self.available.contains(NEEDED) || self.limits.max_immediate_size < IMMEDIATE_BYTES {
             return Some(format!("it has no {IMMEDIATE_BYTES} bytes of immediates"));
         }
-        if self.limits.max_storage_buffers_per_shader_stage < BINDINGS_MAX {
-            return Some(format!("it has fewer than {BINDINGS_MAX} storage buffers"));
+        if self.limits.max_storage_buffers_per_shader_stage < BINDINGS {
+            return Some(format!("it has fewer than {BINDINGS} storage buffers"));
         }
-        match wanted {
-            Some(name) if self.info.name.to_lowercase().contains(&name.to_lowercase()) => None,
-            Some(name) => Some(format!("\"{name}\" is asked for")),
-            None if is_software(&self.info) && !options.allow_software => {
-                Some("a software adapter, which is used only if asked for".into())
-            }
-            None => None,
+        if let Some(wanted) = wanted
+            && !wanted.fits(&self.info)
+        {
+            return Some(format!("its name does not contain \"{}\"{}", wanted.name, wanted.by()));
         }
+        if is_software(&self.info) && !options.allow_software {
+            return Some("a software adapter, which is used only if asked for".into());
+        }
+        None
     }
 
     fn detail(&self) -> String {
@@ -239,7 +275,7 @@ fn candidates(instance: &wgpu::Instance) -> Vec<Candidate> {
     candidates
 }
 
-fn choose(candidates: &[Candidate], options: &Options, wanted: Option<&str>) -> Option<usize> {
+fn choose(candidates: &[Candidate], options: &Options, wanted: Option<&Wanted>) -> Option<usize> {
     candidates.iter().position(|candidate| candidate.problem(options, wanted).is_none())
 }
 

@@ -122,24 +122,37 @@ impl Gpu {
             return Err(self.lost(message.clone()));
         }
         match lock(&self.faults.uncaptured).take() {
-            Some(error) => Err(self.error("work submitted before", error)),
+            Some(error) => Err(self.error("work submitted before", 0, error)),
             None => Ok(()),
         }
     }
 
-    /// wgpu's error as ours; `what` was being done.
-    pub(crate) fn error(&self, what: &str, error: wgpu::Error) -> Error {
+    /// wgpu's error as ours; `what` was being done, and took `n_bytes`, 0 if only the driver knows.
+    pub(crate) fn error(&self, what: &str, n_bytes: u64, error: wgpu::Error) -> Error {
+        let message = reason(&error);
         match error {
-            wgpu::Error::OutOfMemory { .. } => {
-                Error::OutOfMemory { device: self.info.name.clone(), what: what.into(), requested_bytes: 0 }
-            }
-            wgpu::Error::Validation { description, .. } | wgpu::Error::Internal { description, .. } => {
-                Error::KernelRun { name: what.into(), message: description }
+            wgpu::Error::OutOfMemory { .. } => Error::OutOfMemory {
+                device: self.info.name.clone(),
+                what: format!("{what} ({message})"),
+                requested_bytes: n_bytes as usize,
+            },
+            wgpu::Error::Validation { .. } | wgpu::Error::Internal { .. } => {
+                Error::KernelRun { name: what.into(), message }
             }
         }
     }
 
     pub(crate) fn lost(&self, message: String) -> Error {
         Error::DeviceLost { device: self.info.name.clone(), message }
+    }
+}
+
+/// What wgpu says of an error.
+pub(crate) fn reason(error: &wgpu::Error) -> String {
+    match error {
+        wgpu::Error::OutOfMemory { source } => source.to_string(),
+        wgpu::Error::Validation { description, .. } | wgpu::Error::Internal { description, .. } => {
+            description.clone()
+        }
     }
 }

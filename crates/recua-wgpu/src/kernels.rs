@@ -6,7 +6,7 @@ pub(crate) fn source(name: &str) -> Option<&'static str> {
 }
 
 /// The files, but those of the products.
-const SOURCES: &[(&str, &str)] = &[
+pub(crate) const SOURCES: &[(&str, &str)] = &[
     ("argmax", include_str!("kernels/argmax.wgsl")),
     ("attention", include_str!("kernels/attention.wgsl")),
     ("attention_common", include_str!("kernels/attention_common.wgsl")),
@@ -20,4 +20,5 @@ const SOURCES: &[(&str, &str)] = &[
     ("rope_store", include_str!("kernels/rope_store.wgsl")),
     ("row_map", include_str!("kernels/row_map.wgsl")),
     ("status", include_str!("kernels/status.wgsl")),
+    ("top_k", include_str!("kernels/top_k.wgsl")),
 ];

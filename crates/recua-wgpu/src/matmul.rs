@@ -6,14 +6,15 @@
 //! `matmul_tensor_many.wgsl` is of the second family too, for products that are large in both rows and weight rows.
 
 use crate::adapter::COOPERATIVE_MATRIX;
-use crate::memory::Binding;
+use crate::memory::{Binding, Memory};
 use crate::pipelines::KernelKey;
 use crate::record::Recorder;
 use crate::weight::{Packed, Piece, TILE};
-use recua_compute::{Activation, Buffer, Embed, GgmlType, Matmul, MatmulGlu, MatmulPart, Result};
+use recua_compute::{Activation, Buffer, Embed, GgmlType, Matmul, MatmulGlu, MatmulPart, Op, Result, Weight};
+use std::sync::Arc;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 macro_rules! sources {
     ($($name:literal)*) => { &[$(($name, include_str!(concat!("kernels/", $name, ".wgsl")))),*] };
@@ -73,9 +74,10 @@ pub(crate) fn embed(op: &Embed, recorder: &mut Recorder<'_>) -> Result<()> {
             let (tokens, tokens_at) = Binding::read(gpu, &tokens)?;
             let (out, out_at) = Binding::write(gpu, &out)?;
             let table = Binding::all(&piece.memory, false);
-            let sizes =
-                [op.table.k(), rows, packed.units, op.table.n(), piece.first, piece.n].map(|n| n as u32);
-            let [k, rows, units, n, first, count] = sizes;
+            let size = |what, n| crate::ops::u32_of("embed", what, n);
+            let [k, rows, n] = [size("a row", op.table.k())?, rows as u32, size("a table", op.table.n())?];
+            // Each is at most k or n.
+            let [units, first, count] = [packed.units, piece.first, piece.n].map(|n| n as u32);
             recorder.dispatch(
                 &KernelKey::new("embed").define(packed.format),
                 &[status, tokens, table, out],
@@ -100,7 +102,7 @@ pub(crate) fn matmul(op: &Matmul, recorder: &mut Recorder<'_>) -> Result<()> {
     each_rows(recorder, &op.x, op.parts.iter().map(|part| part.weight.n()), |recorder, first_row, x| {
         let of_rows =
             |buffer: &Buffer| buffer.view(first_row * buffer.n_cols(), &[x.n_rows(), buffer.n_cols()]);
-        let mut is_converted = false;
+        let mut is_converted = recorder.take_converted(x);
         for group in &groups {
             let outs = group.iter().map(|part| of_rows(&part.out)).collect::<Result<Vec<_>>>()?;
             let add = group[0].add.as_ref().map(of_rows).transpose()?;
@@ -157,6 +159,15 @@ fn bindings_fit(recorder: &Recorder<'_>, part: &MatmulPart, n_parts: usize) -> b
     n_parts * each < recorder.gpu.limits.max_storage_buffers_per_shader_stage as usize
 }
 
+/// Rows of x that can be bound at once: whole blocks, so that cutting costs nothing.
+fn rows_at_once(recorder: &Recorder<'_>, x: &Buffer, columns: impl Iterator<Item = usize>) -> usize {
+    let widest = columns.max().unwrap_or(1).max(x.n_cols());
+    match rows_max(recorder, widest) {
+        few @ 0..16 => few,
+        many => many / 16 * 16,
+    }
+}
+
 /// Calls `f(first row, x)` for runs of rows that can be bound at once.
 fn each_rows<'a>(
     recorder: &mut Recorder<'a>,
@@ -164,12 +175,7 @@ fn each_rows<'a>(
     columns: impl Iterator<Item = usize>,
     mut f: impl FnMut(&mut Recorder<'a>, usize, &Buffer) -> Result<()>,
 ) -> Result<()> {
-    let widest = columns.max().unwrap_or(1).max(x.n_cols());
-    // Whole blocks of rows, so that cutting costs nothing.
-    let step = match rows_max(recorder, widest) {
-        few @ 0..16 => few,
-        many => many / 16 * 16,
-    };
+    let step = rows_at_once(recorder, x, columns);
     for first in (0..x.n_rows()).step_by(step) {
         let rows = step.min(x.n_rows() - first);
         f(recorder, first, &x.view(first * x.n_cols(), &[rows, x.n_cols()])?)?;
@@ -183,7 +189,7 @@ pub(crate) fn matmul_glu(op: &MatmulGlu, recorder: &mut Recorder<'_>) -> Result<
     let (gate, up) = (Packed::of(&op.gate)?, Packed::of(&op.up)?);
     each_rows(recorder, &op.x, std::iter::once(op.gate.n()), |recorder, first_row, x| {
         let out = op.out.view(first_row * op.out.n_cols(), &[x.n_rows(), op.out.n_cols()])?;
-        let mut is_converted = false;
+        let mut is_converted = recorder.take_converted(x);
         if gate.format == up.format {
             for (piece, up) in gate.pieces.iter().zip(&up.pieces) {
                 let mut call = Call::new(gate, x);
@@ -227,6 +233,52 @@ fn many_n_and_enough() -> (usize, usize) {
         return (MANY_N / 2, tests::MANY_ENOUGH.get());
     }
     (MANY_N, MANY_ENOUGH)
+}
+
+/// The rows of x as cooperative matrices take them; see `matmul_activations.wgsl`.
+pub(crate) struct Activations {
+    pub(crate) memory: Arc<Memory>,
+    /// Runs of 16 columns, the zero one included.
+    pub(crate) runs: usize,
+    /// Rows there is room for.
+    rows: usize,
+}
+
+impl Activations {
+    /// Of more rows than those kernels convert themselves.
+    fn new(recorder: &Recorder<'_>, packed: &Packed, rows: usize) -> Result<Activations> {
+        let block = COLUMN_BLOCKS.into_iter().find(|(n, _)| *n >= rows).map_or(MANY_ROWS, |(n, _)| n);
+        let (runs, rows) = (packed.parts * 4 + 1, rows.next_multiple_of(block));
+        let memory = recorder.workspace("activations", rows * runs * 16 * 2)?;
+        Ok(Activations { memory, runs, rows })
+    }
+}
+
+/// What `op` makes of `x` before it multiplies, if it reads `x` and makes anything. Who writes `x` may write that as well, and then
+/// calls [`Recorder::set_converted`].
+pub(crate) fn activations_of(
+    op: Option<&Op>,
+    x: &Buffer,
+    recorder: &Recorder<'_>,
+) -> Result<Option<Activations>> {
+    let (op_x, weights): (_, Vec<&Weight>) = match op {
+        Some(Op::Matmul(op)) => (&op.x, op.parts.iter().map(|part| &part.weight).collect()),
+        Some(Op::MatmulGlu(op)) => (&op.x, vec![&op.gate, &op.up]),
+        _ => return Ok(None),
+    };
+    let rows = x.n_rows();
+    let are_few = X_F32_BLOCKS.iter().any(|(n, _)| *n >= rows);
+    let columns = weights.iter().map(|weight| weight.n());
+    if !op_x.is_same(x) || are_few || rows > rows_at_once(recorder, x, columns) {
+        return Ok(None);
+    }
+    for weight in weights {
+        let packed = Packed::of(weight)?;
+        if is_tensor(recorder, packed) {
+            return Activations::new(recorder, packed, rows).map(Some);
+        }
+    }
+    Ok(None)
 }
 
 /// A weight, or a piece of one, and where its product goes.
@@ -290,9 +342,8 @@ impl<'a> Call<'a> {
         }
         let last_block = COLUMN_BLOCKS[COLUMN_BLOCKS.len() - 1];
         let block = COLUMN_BLOCKS.into_iter().find(|(n, _)| *n >= rows);
-        let runs = self.packed.parts * 4 + 1;
-        let rows_padded = rows.next_multiple_of(block.map_or(MANY_ROWS, |(n, _)| n));
-        let activations = recorder.workspace("activations", rows_padded * runs * 16 * 2)?;
+        let Activations { memory: activations, runs, rows: rows_padded } =
+            Activations::new(recorder, self.packed, rows)?;
         if !std::mem::replace(is_converted, true) {
             let (x, x_at) = Binding::read(recorder.gpu, self.x)?;
             recorder.dispatch(
@@ -327,10 +378,11 @@ impl<'a> Call<'a> {
     ) -> Result<()> {
         let gpu = recorder.gpu;
         let (rows, k) = (self.x.n_rows(), self.x.n_cols());
+        let size = |what, n| crate::ops::u32_of("matmul", what, n);
         let mut args = Args {
-            k: k as u32,
-            rows: rows as u32,
-            units: self.packed.units as u32,
+            k: size("a row", k)?,
+            rows: size("a number of rows", rows)?,
+            units: size("a row", self.packed.units)?,
             x: x_at,
             ..Args::default()
         };
@@ -343,8 +395,9 @@ impl<'a> Call<'a> {
                 _ => {}
             }
             groups += part.piece.n.div_ceil(n_each);
-            (args.count[i], args.n[i]) = (part.piece.n as u32, part.out.n_cols() as u32);
-            args.first = part.piece.first as u32;
+            // A piece lies within the weight's rows, of which there are as many as columns of the output.
+            args.n[i] = size("a number of weight rows", part.out.n_cols())?;
+            (args.count[i], args.first) = (part.piece.n as u32, part.piece.first as u32);
             bindings.push(Binding::all(&part.piece.memory, false));
             let (out, out_at) = Binding::write(gpu, part.out)?;
             args.out[i] = out_at;

@@ -1,7 +1,7 @@
 //! [`Memory`]: one wgpu buffer, counted while it lives. wgpu tracks hazards by the whole buffer, so each allocation is one of its own,
 //! of exactly the size asked for, rounded up to sixteen bytes.
 
-use crate::gpu::{Gpu, lock};
+use crate::gpu::{self, Gpu, lock};
 use crate::run::Recordings;
 use recua_compute::{Buffer, Error, Result, Storage};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -52,9 +52,10 @@ impl Memory {
             usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
         });
-        let failed = scopes.into_iter().rev().filter_map(|scope| pollster::block_on(scope.pop())).count() > 0;
-        if failed {
-            return Err(refused(String::new()));
+        // The innermost scope goes first.
+        let errors = scopes.into_iter().rev().filter_map(|scope| pollster::block_on(scope.pop()));
+        if let Some(error) = errors.reduce(|first, _| first) {
+            return Err(refused(format!(" ({})", gpu::reason(&error))));
         }
         ledger.bytes.fetch_add(size, Ordering::Relaxed);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);

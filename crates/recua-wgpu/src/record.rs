@@ -5,7 +5,7 @@ use crate::gpu::Gpu;
 use crate::memory::{Binding, Memory};
 use crate::pipelines::{Access, KernelKey, Pipeline};
 use crate::{matmul, ops};
-use recua_compute::{Error, Op, Result};
+use recua_compute::{Buffer, Error, Op, Result};
 use std::sync::Arc;
 
 /// Dispatches in order.
@@ -30,24 +30,27 @@ pub(crate) struct Step {
 pub(crate) struct Recorder<'a> {
     pub(crate) gpu: &'a Gpu,
     recording: &'a mut Recording,
+    /// Rows that the op before has brought into the form in which products take them.
+    converted: Option<Buffer>,
 }
 
 impl<'a> Recorder<'a> {
     pub(crate) fn new(gpu: &'a Gpu, recording: &'a mut Recording) -> Recorder<'a> {
-        Recorder { gpu, recording }
+        Recorder { gpu, recording, converted: None }
     }
 
-    /// Appends an op.
-    pub(crate) fn op(&mut self, op: &Op) -> Result<()> {
+    /// Appends an op. It may do a part of the next one's work along with its own.
+    pub(crate) fn op(&mut self, op: &Op, next: Option<&Op>) -> Result<()> {
         match op {
             Op::Embed(op) => matmul::embed(op, self),
-            Op::RmsNorm(op) => ops::rms_norm(op, self),
+            Op::RmsNorm(op) => ops::rms_norm(op, next, self),
             Op::Matmul(op) => matmul::matmul(op, self),
             Op::MatmulGlu(op) => matmul::matmul_glu(op, self),
             Op::RopeStore(op) => ops::rope_store(op, self),
             Op::Attention(op) => ops::attention(op, self),
             Op::GatherRows(op) => ops::gather_rows(op, self),
             Op::Argmax(op) => ops::argmax(op, self),
+            Op::TopK(op) => ops::top_k(op, self),
             Op::Copy(op) => ops::copy(op, self),
         }
     }
@@ -61,6 +64,10 @@ impl<'a> Recorder<'a> {
         immediates: &[u8],
         groups: [u32; 3],
     ) -> Result<()> {
+        #[cfg(test)]
+        if crate::pipelines::tests::is_only_noted(kernel) {
+            return Ok(());
+        }
         let access = access(bindings);
         let pipeline = self.gpu.pipeline(kernel, access)?;
         self.push(kernel.entry, pipeline, bindings, immediates, groups)
@@ -96,7 +103,7 @@ impl<'a> Recorder<'a> {
         let descriptor =
             wgpu::BindGroupDescriptor { label: Some(name), layout: &pipeline.layout, entries: &entries };
         let bind_group = self.gpu.scoped(|| self.gpu.device.create_bind_group(&descriptor));
-        let bind_group = bind_group.map_err(|e| self.gpu.error(name, e))?;
+        let bind_group = bind_group.map_err(|e| self.gpu.error(name, 0, e))?;
         self.recording.memories.extend(bindings.iter().map(|part| part.memory.id()));
         self.recording.steps.push(Step { pipeline, bind_group, immediates: immediates.to_vec(), groups });
         Ok(())
@@ -106,6 +113,16 @@ impl<'a> Recorder<'a> {
     pub(crate) fn status(&mut self) -> Binding<'a> {
         self.recording.uses_status = true;
         Binding::all(&self.gpu.status, true)
+    }
+
+    /// The op has written the activations that [`matmul::activations_of`] of the next op has named.
+    pub(crate) fn set_converted(&mut self, x: &Buffer) {
+        self.converted = Some(x.clone());
+    }
+
+    /// Whether the op before has done so for `x`.
+    pub(crate) fn take_converted(&mut self, x: &Buffer) -> bool {
+        self.converted.take().is_some_and(|converted| converted.is_same(x))
     }
 
     /// Scratch that all ops share which ask by this name; see [`Gpu::workspace`].

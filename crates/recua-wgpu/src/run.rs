@@ -8,7 +8,7 @@ use crate::user_kernel::UserKernel;
 use crate::{bandwidth, weight};
 use recua_compute::{
     Backend, Buffer, DeviceId, DeviceInfo, Encode, Error, GgmlType, Kernel, KernelArg, KernelSource, Op,
-    Plan, Result, Storage, Submission, Weight,
+    Plan, Result, Storage, Submission, Weight, hazards,
 };
 use std::any::Any;
 use std::collections::HashMap;
@@ -35,7 +35,8 @@ impl Wgpu {
         loop {
             let generation = self.gpu.workspace_generation();
             let mut recorder = Recorder::new(&self.gpu, &mut recording);
-            plan.ops().iter().try_for_each(|op| recorder.op(op))?;
+            let next = plan.ops().iter().skip(1).map(Some).chain([None]);
+            plan.ops().iter().zip(next).try_for_each(|(op, next)| recorder.op(op, next))?;
             if self.gpu.workspace_generation() == generation {
                 break;
             }
@@ -91,7 +92,7 @@ impl Backend for Wgpu {
 
     fn encoder(&self) -> Result<Box<dyn Encode>> {
         self.gpu.check()?;
-        Ok(Box::new(Encoder { gpu: self.gpu.clone(), recording: Recording::default() }))
+        Ok(Box::new(Encoder { gpu: self.gpu.clone(), recording: Recording::default(), named: Vec::new() }))
     }
 
     fn submit(&self, commands: Vec<Box<dyn Any + Send>>) -> Result<Submission> {
@@ -123,21 +124,28 @@ impl Backend for Wgpu {
 struct Encoder {
     gpu: Arc<Gpu>,
     recording: Recording,
+    /// The memory that the recording names.
+    named: Vec<Arc<dyn Storage>>,
 }
 
 impl Encode for Encoder {
     fn op(&mut self, op: &Op) -> Result<()> {
-        Recorder::new(&self.gpu, &mut self.recording).op(op)
+        let buffers = hazards::reads(op).into_iter().chain(hazards::writes(op));
+        self.named.extend(buffers.map(|buffer| buffer.storage().clone()));
+        Recorder::new(&self.gpu, &mut self.recording).op(op, None)
     }
 
     fn dispatch(&mut self, kernel: &Kernel, groups: [u32; 3], args: &[KernelArg<'_>]) -> Result<()> {
         let compiled = kernel.compiled_as::<UserKernel>();
         let compiled = compiled.ok_or(Error::WrongDevice { op: "dispatch", what: "the kernel" })?;
+        let buffers = args.iter().filter_map(KernelArg::buffer);
+        self.named.extend(buffers.map(|buffer| buffer.storage().clone()));
         compiled.dispatch(&mut Recorder::new(&self.gpu, &mut self.recording), groups, args)
     }
 
     fn finish(self: Box<Self>) -> Result<Box<dyn Any + Send>> {
-        Ok(Box::new(self.gpu.encode(&self.recording)?))
+        let encoded = self.gpu.encode(&self.recording)?;
+        Ok(Box::new(Encoded { named: self.named, ..encoded }))
     }
 }
 
@@ -220,12 +228,12 @@ impl Gpu {
 mod tests {
     use super::*;
     use crate::adapter::{self, Options};
-    use recua_compute::{DType, Device, Record};
+    use recua_compute::{DType, Device, Record, cases};
 
     #[test]
     fn a_device_that_is_gone_is_an_error() {
         let options = Options { allow_software: true, ..Options::default() };
-        let Ok(opened) = adapter::open(&options) else { return };
+        let Some(opened) = cases::opened_or_skipped("wgpu", adapter::open(&options)) else { return };
         let wgpu = Wgpu::new(opened).unwrap();
         let gpu = wgpu.gpu.clone();
         let device = Device::new(wgpu);

@@ -3,7 +3,7 @@
 use crate::gpu::{Gpu, lock};
 use crate::record::{Recording, Step};
 use crate::status::{self, Report};
-use recua_compute::{Pending, Result};
+use recua_compute::{Pending, Result, Storage};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,6 +15,8 @@ const TIMES_BYTES: u64 = 16;
 pub(crate) struct Encoded {
     pub(crate) commands: wgpu::CommandBuffer,
     pub(crate) receipt: Option<Receipt>,
+    /// Memory that must not be used for anything else before the commands are submitted. Empty where a plan holds it.
+    pub(crate) named: Vec<Arc<dyn Storage>>,
 }
 
 /// What a list of commands leaves behind for the host: the status of its kernels and its two timestamps.
@@ -29,11 +31,13 @@ pub(crate) struct Receipt {
 pub(crate) struct Receipts {
     free: Mutex<Vec<Receipt>>,
     unread: Mutex<Vec<Receipt>>,
+    /// What the first of those reported, as far as they have been read.
+    report: Mutex<Option<Report>>,
 }
 
 /// Free receipts that are kept.
 const FREE_MAX: usize = 64;
-/// Unread receipts that are kept; of older ones, what they report is lost.
+/// Unread receipts from which on those whose work is done are read. So there are never more than this and what is under way.
 const UNREAD_MAX: usize = 64;
 
 impl Gpu {
@@ -75,8 +79,8 @@ impl Gpu {
             }
             encoder.finish()
         });
-        let commands = commands.map_err(|e| self.error("a list of commands", e))?;
-        Ok(Encoded { commands, receipt })
+        let commands = commands.map_err(|e| self.error("a list of commands", 0, e))?;
+        Ok(Encoded { commands, receipt, named: Vec::new() })
     }
 
     fn query_set(&self, count: u32) -> wgpu::QuerySet {
@@ -104,10 +108,15 @@ impl Gpu {
     /// Starts lists of commands in order.
     pub(crate) fn start(self: &Arc<Self>, list: Vec<Encoded>) -> Result<InFlight> {
         self.check()?;
-        let (commands, receipts): (Vec<_>, Vec<_>) =
-            list.into_iter().map(|e| (e.commands, e.receipt)).unzip();
-        let receipts: Vec<Receipt> = receipts.into_iter().flatten().collect();
+        let (mut commands, mut receipts, mut named) = (Vec::new(), Vec::new(), Vec::new());
+        for encoded in list {
+            commands.push(encoded.commands);
+            receipts.extend(encoded.receipt);
+            named.extend(encoded.named);
+        }
         let index = self.queue.submit(commands);
+        // What comes after is ordered by the queue.
+        drop(named);
         for receipt in &receipts {
             receipt.staging.map_async(wgpu::MapMode::Read, .., |_| {});
         }
@@ -125,20 +134,29 @@ impl Gpu {
         waited.map(drop).map_err(|e| self.lost(e.to_string()))
     }
 
-    /// What submissions reported that nobody waited for; call it once their work is done.
+    /// What submissions reported that nobody waited for, as far as their work is done.
     pub(crate) fn check_unread(&self) -> Result<()> {
-        let unread = std::mem::take(&mut *lock(&self.receipts.unread));
-        let mut first = None;
-        for receipt in unread {
-            let (report, _) = self.collect(receipt);
-            first = first.or(report);
-        }
-        first.map_or(Ok(()), |report| Err(report.error()))
+        self.read_unread();
+        lock(&self.receipts.report).take().map_or(Ok(()), |report| Err(report.error()))
     }
 
-    /// Reads a receipt whose work is done and frees it: what was reported, and the timestamps.
-    fn collect(&self, receipt: Receipt) -> (Option<Report>, Option<[u64; 2]>) {
-        let Ok(bytes) = receipt.staging.get_mapped_range(..) else { return (None, None) };
+    /// Reads the receipts that nobody waits for and whose work is done.
+    fn read_unread(&self) {
+        let mut unread = lock(&self.receipts.unread);
+        let all = std::mem::take(&mut *unread);
+        for receipt in all {
+            match self.collect(receipt) {
+                Ok((Some(report), _)) => _ = lock(&self.receipts.report).get_or_insert(report),
+                Ok((None, _)) => {}
+                Err(receipt) => unread.push(receipt),
+            }
+        }
+    }
+
+    /// Reads a receipt and frees it: what was reported, and the timestamps. Hands it back if its work is not done.
+    #[allow(clippy::result_large_err, reason = "the error is the argument")]
+    fn collect(&self, receipt: Receipt) -> std::result::Result<(Option<Report>, Option<[u64; 2]>), Receipt> {
+        let Ok(bytes) = receipt.staging.get_mapped_range(..) else { return Err(receipt) };
         let mut words = [0u32; 8];
         bytemuck::bytes_of_mut(&mut words).copy_from_slice(&bytes[..32]);
         drop(bytes);
@@ -151,7 +169,7 @@ impl Gpu {
         if free.len() < FREE_MAX {
             free.push(receipt);
         }
-        (report, times)
+        Ok((report, times))
     }
 }
 
@@ -193,7 +211,8 @@ impl InFlight {
         let mut state = lock(&self.state);
         let mut span: Option<[u64; 2]> = None;
         for receipt in std::mem::take(&mut state.receipts) {
-            let (report, times) = self.gpu.collect(receipt);
+            // One that cannot be read now never will be: the device is gone.
+            let Ok((report, times)) = self.gpu.collect(receipt) else { continue };
             state.report = state.report.or(report);
             if let Some([begin, end]) = times {
                 let [first, last] = span.unwrap_or([begin, end]);
@@ -212,6 +231,8 @@ impl Pending for InFlight {
     fn wait(&self) -> Result<()> {
         self.gpu.encode_ahead();
         self.gpu.wait(Some(self.index.clone()))?;
+        // Another thread that polls may be about to say so, and need not have yet.
+        self.done.store(true, Ordering::Release);
         match self.collect() {
             Some(report) => Err(report.error()),
             None => Ok(()),
@@ -237,9 +258,15 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         let receipts = std::mem::take(&mut lock(&self.state).receipts);
         let with_status = receipts.into_iter().filter(|receipt| receipt.has_status);
-        let mut unread = lock(&self.gpu.receipts.unread);
-        unread.extend(with_status);
-        let n = unread.len();
-        unread.drain(..n.saturating_sub(UNREAD_MAX));
+        let n = {
+            let mut unread = lock(&self.gpu.receipts.unread);
+            unread.extend(with_status);
+            unread.len()
+        };
+        if n > UNREAD_MAX {
+            // Tells what is done. An error shows up in the next call.
+            let _ = self.gpu.device.poll(wgpu::PollType::Poll);
+            self.gpu.read_unread();
+        }
     }
 }

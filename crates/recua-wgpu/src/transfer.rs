@@ -111,7 +111,7 @@ impl Gpu {
             usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
         };
-        self.scoped(|| self.device.create_buffer(&descriptor)).map_err(|e| self.error("staging", e))
+        self.scoped(|| self.device.create_buffer(&descriptor)).map_err(|e| self.error("staging", size, e))
     }
 }
 

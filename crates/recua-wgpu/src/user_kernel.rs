@@ -16,10 +16,17 @@ pub(crate) struct UserKernel {
     source: String,
     entry: String,
     constants: Vec<(String, f64)>,
-    /// Whether each binding is `read_write`.
-    bindings: Vec<bool>,
+    bindings: Vec<Declared>,
     immediate_bytes: u32,
     pipelines: Mutex<HashMap<Access, Arc<Pipeline>>>,
+}
+
+/// A binding as the source declares it.
+struct Declared {
+    /// Whether it is `read_write`.
+    is_written: bool,
+    /// The size of its type; with one element of an array that is as long as the buffer.
+    n_bytes: u32,
 }
 
 impl UserKernel {
@@ -56,10 +63,15 @@ impl UserKernel {
         for (_, variable) in module.global_variables.iter() {
             match (variable.space, &variable.binding) {
                 (naga::AddressSpace::Immediate, _) => {
-                    immediate_bytes = module.types[variable.ty].inner.size(module.to_ctx());
+                    let n_bytes = module.types[variable.ty].inner.try_size(module.to_ctx());
+                    immediate_bytes = n_bytes.unwrap_or(u32::MAX);
                 }
                 (naga::AddressSpace::Storage { access }, Some(at)) if at.group == 0 => {
-                    found.push((at.binding, access.contains(naga::StorageAccess::STORE)));
+                    let n_bytes = module.types[variable.ty].inner.try_size(module.to_ctx());
+                    let n_bytes =
+                        n_bytes.ok_or_else(|| failed(format!("@binding({}) is too large", at.binding)))?;
+                    let is_written = access.contains(naga::StorageAccess::STORE);
+                    found.push((at.binding, Declared { is_written, n_bytes }));
                 }
                 (_, Some(at)) => {
                     return Err(failed(format!(
@@ -70,8 +82,8 @@ impl UserKernel {
                 (_, None) => {}
             }
         }
-        found.sort_unstable();
-        if found.iter().enumerate().any(|(i, &(binding, _))| binding != i as u32) {
+        found.sort_unstable_by_key(|(binding, _)| *binding);
+        if found.iter().enumerate().any(|(i, (binding, _))| *binding != i as u32) {
             return Err(failed(
                 "the bindings are not numbered 0, 1, 2, … in the order of the arguments".into(),
             ));
@@ -84,11 +96,12 @@ impl UserKernel {
             source: source.clone(),
             entry,
             constants: constants.to_vec(),
-            bindings: found.into_iter().map(|(_, is_written)| is_written).collect(),
+            bindings: found.into_iter().map(|(_, declared)| declared).collect(),
             immediate_bytes,
             pipelines: Mutex::default(),
         };
-        let writes = (0..).zip(&kernel.bindings).fold(0, |mask, (i, &write)| mask | u32::from(write) << i);
+        let writes =
+            (0..).zip(&kernel.bindings).fold(0, |mask, (i, found)| mask | u32::from(found.is_written) << i);
         kernel.pipeline(gpu, Access { n_bindings: kernel.bindings.len() as u32, writes, widened: 0 })?;
         Ok(kernel)
     }
@@ -136,7 +149,8 @@ impl UserKernel {
                 bytes.extend_from_slice(more);
             }
             let Some(buffer) = arg.buffer() else { continue };
-            let is_written = *self.bindings.get(bindings.len()).unwrap_or(&false);
+            let declared = self.bindings.get(bindings.len());
+            let is_written = declared.is_some_and(|declared| declared.is_written);
             if is_written && !arg.is_written() {
                 return Err(wrong(format!(
                     "argument {i} is only to be read, the kernel declares it read_write"
@@ -150,6 +164,11 @@ impl UserKernel {
             }
             if size > limit {
                 return Err(wrong(format!("argument {i} has {size} bytes, at most {limit} can be bound")));
+            }
+            if let Some(&Declared { n_bytes, .. }) =
+                declared.filter(|declared| size < declared.n_bytes.into())
+            {
+                return Err(wrong(format!("argument {i} has {size} bytes, the kernel declares {n_bytes}")));
             }
             bindings.push(Binding { memory: Memory::of(buffer)?, offset, size, write: is_written });
         }

@@ -12,7 +12,8 @@ pub const DEVICE_NAMES: &[&str] = &[
 ];
 
 /// Opens a device by name: `cpu`; `wgpu`, or `wgpu:NAME` for an adapter whose name contains NAME; or `auto` for the fastest one there
-/// is. `auto` never picks a software GPU, `wgpu` accepts one.
+/// is. `auto` never picks a software GPU, `wgpu` accepts one. For both of them the environment variable `RECUA_WGPU_ADAPTER` can say what
+/// an adapter's name must contain.
 ///
 /// # Errors
 /// If the name is not known (the error lists those that are) or the device cannot be opened.
@@ -28,16 +29,15 @@ pub fn open_device(name: &str) -> Result<Device> {
         },
         ("cpu", None) => Ok(cpu::open(cpu::Options::default())?),
         #[cfg(feature = "wgpu")]
-        ("wgpu", adapter) => {
-            let options = recua_wgpu::Options {
-                adapter: adapter.map(str::to_string),
-                allow_software: true,
-                ..Default::default()
-            };
-            Ok(recua_wgpu::open(options)?)
-        }
+        ("wgpu", adapter) => Ok(recua_wgpu::open(wgpu_options(adapter))?),
         _ => Err(Error::UnknownDevice { name: name.into(), known: DEVICE_NAMES.join(", ") }),
     }
+}
+
+#[cfg(feature = "wgpu")]
+fn wgpu_options(adapter: Option<&str>) -> recua_wgpu::Options {
+    let adapter = adapter.map(str::to_string);
+    recua_wgpu::Options { adapter, allow_software: true, ..Default::default() }
 }
 
 /// The fastest device beside the CPU.
@@ -59,11 +59,12 @@ fn may_have_gpu() -> bool {
     !cfg!(target_os = "linux") || nodes.iter().any(|node| std::path::Path::new(node).exists())
 }
 
-/// The adapters that `wgpu` and `auto` choose from, for reports: empty in a build without GPUs.
-pub fn adapters() -> Vec<Adapter> {
+/// The GPU adapters of this machine, for reports, judged as [`open_device`] judges them for `device`; as for `wgpu`, if that is another
+/// kind of device. Empty in a build without GPUs.
+pub fn adapters(device: &str) -> Vec<Adapter> {
     #[cfg(feature = "wgpu")]
     {
-        let options = recua_wgpu::Options { allow_software: true, ..Default::default() };
+        let options = wgpu_options(device.strip_prefix("wgpu:"));
         let line = |report: recua_wgpu::AdapterReport| Adapter {
             name: report.name,
             detail: format!("{}; {}", report.detail, report.driver),
@@ -73,7 +74,10 @@ pub fn adapters() -> Vec<Adapter> {
         recua_wgpu::adapters(&options).into_iter().map(line).collect()
     }
     #[cfg(not(feature = "wgpu"))]
-    Vec::new()
+    {
+        let _ = device;
+        Vec::new()
+    }
 }
 
 /// One GPU adapter of this machine.
@@ -106,6 +110,6 @@ mod tests {
 
     #[test]
     fn one_adapter_is_chosen_at_most() {
-        assert!(adapters().iter().filter(|adapter| adapter.is_chosen).count() <= 1);
+        assert!(adapters("wgpu").iter().filter(|adapter| adapter.is_chosen).count() <= 1);
     }
 }

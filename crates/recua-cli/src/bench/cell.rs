@@ -29,6 +29,8 @@ pub(super) struct Row {
     pub(super) decode_tps: f64,
     /// The median step.
     pub(super) step_ms: f64,
+    /// The mean step.
+    pub(super) mean_step_ms: f64,
     /// The step's reads of weights and cache a second, as a part of the measured peak.
     pub(super) peak_fraction: f64,
     /// The device's time, by its own clock, in that of the timed steps.
@@ -74,6 +76,7 @@ pub(super) fn measure(
     let last = model.step(&step(&sequences, end - 1, end)).map_err(|e| model::failure(e, ""))?;
     let memory_bytes = model.device().allocated_bytes();
     clear(model, batch)?;
+    let mean_s = times.iter().sum::<f64>() / times.len() as f64;
     let step_s = median(&mut times);
     let bytes = step_bytes(model, batch, prompt_len + N_WARM_UP + gen_len / 2);
     Ok(Row {
@@ -83,6 +86,7 @@ pub(super) fn measure(
         prefill_tps: (batch * prompt_len) as f64 / prompt_s,
         decode_tps: batch as f64 / step_s,
         step_ms: step_s * 1e3,
+        mean_step_ms: mean_s * 1e3,
         peak_fraction: bytes as f64 / step_s / peak_bytes_per_s,
         gpu_utilisation,
         memory_bytes,

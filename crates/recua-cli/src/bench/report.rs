@@ -19,6 +19,8 @@ pub(super) struct Report {
     /// As `general.file_type` says; null if it does not.
     pub(super) file_type: Option<&'static str>,
     pub(super) peak_bytes_per_s: f64,
+    /// Seconds that the weights took from the file onto the device.
+    pub(super) load_s: f64,
     pub(super) rows: Vec<Row>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) targets: Option<Vec<Target>>,

@@ -140,6 +140,7 @@ mod tests {
             prefill_tps: 0.0,
             decode_tps: 0.0,
             step_ms,
+            mean_step_ms: step_ms,
             peak_fraction: 0.5,
             gpu_utilisation,
             memory_bytes: 0,

@@ -12,13 +12,21 @@ fn json_has_every_field() {
     assert!(json["device"].as_str().unwrap().starts_with("cpu"));
     assert_eq!(json["model"], model);
     assert!(json["peak_bytes_per_s"].as_f64() > Some(1e6));
+    assert!(json["load_s"].as_f64() > Some(0.0));
     let rows = json["rows"].as_array().unwrap();
     assert_eq!(rows.len(), 6);
     for row in rows {
         assert_eq!(row["gen"], 3);
-        for field in
-            ["batch", "prompt_len", "prefill_tps", "decode_tps", "step_ms", "peak_fraction", "memory_bytes"]
-        {
+        for field in [
+            "batch",
+            "prompt_len",
+            "prefill_tps",
+            "decode_tps",
+            "step_ms",
+            "mean_step_ms",
+            "peak_fraction",
+            "memory_bytes",
+        ] {
             assert!(row[field].as_f64() > Some(0.0), "{field} of {row}");
         }
         assert!(row["gpu_utilisation"].is_null());

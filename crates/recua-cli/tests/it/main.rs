@@ -12,6 +12,7 @@ mod logits;
 mod run;
 mod tokenize;
 mod verify;
+mod wgpu;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -48,6 +49,15 @@ fn recua(args: &[&str]) -> Ran {
 
 /// Runs the program with this standard input.
 fn recua_with(args: &[&str], stdin: &[u8]) -> Ran {
+    ran(args, stdin, &[])
+}
+
+/// Runs the program with these environment variables.
+fn recua_with_env(args: &[&str], env: &[(&str, &str)]) -> Ran {
+    ran(args, b"", env)
+}
+
+fn ran(args: &[&str], stdin: &[u8], env: &[(&str, &str)]) -> Ran {
     let mut child = Command::new(env!("CARGO_BIN_EXE_recua"))
         .args(args)
         .stdin(Stdio::piped())
@@ -55,6 +65,7 @@ fn recua_with(args: &[&str], stdin: &[u8]) -> Ran {
         .stderr(Stdio::piped())
         // Where it is unset, a layer of Mesa writes a line of its own to stderr when GPUs are looked for.
         .env("XDG_RUNTIME_DIR", std::env::temp_dir())
+        .envs(env.iter().copied())
         .spawn()
         .expect("the program starts");
     // It may end without reading what it was given.

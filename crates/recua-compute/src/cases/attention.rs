@@ -55,6 +55,8 @@ pub(super) fn layers() -> Vec<Layer> {
         layer((4, 1, 128), DType::F16, Halves, 128, true),
         layer((9, 3, 6), DType::F32, Interleaved, 6, false),
         layer((2, 1, 256), DType::F16, Interleaved, 256, false),
+        layer((3, 1, 320), DType::F16, Interleaved, 320, false),
+        layer((1, 1, 514), DType::F32, Halves, 514, true),
     ]
 }
 

@@ -5,6 +5,7 @@ use super::{Measured, Report, Tolerance, run};
 use crate::buffer::DType;
 use crate::device::Device;
 use crate::error::Result;
+use crate::op::TOP_K_MAX;
 use crate::plan::Record;
 
 pub(super) fn check(device: &Device, report: &mut Report) {
@@ -24,6 +25,14 @@ pub(super) fn check(device: &Device, report: &mut Report) {
             report.case("argmax", format!("[{rows}, {cols}] with NaN"), || {
                 argmax(device, rows, cols, Peaks::NaN)
             });
+        }
+    }
+    for (rows, cols) in [(1, 1), (3, 31), (7, 256), (1, 5003), (2, 20_000), (33, 300)] {
+        for k in [1, 5, 40, TOP_K_MAX] {
+            for peaks in [Peaks::Few, Peaks::Equal, Peaks::NaN] {
+                let shape = format!("{k} of [{rows}, {cols}], {peaks:?}");
+                report.case("top_k", shape, || top_k(device, rows, cols, k, peaks));
+            }
         }
     }
     for (dtype, total, first, n) in [
@@ -75,7 +84,7 @@ fn gather_rows(device: &Device, rows: usize, dim: usize) -> Result<Vec<Measured>
     Ok(vec![Measured::exact("out", &device.read_vec::<f32>(&out)?, &expected)])
 }
 
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Peaks {
     Few,
     /// Many largest values: the lowest index counts.
@@ -110,6 +119,39 @@ fn argmax(device: &Device, rows: usize, cols: usize, peaks: Peaks) -> Result<Vec
     let x = upload_f32(device, &x, &[rows, cols])?;
     let out = upload_u32(device, &vec![7; rows], &[rows])?;
     run(device, |plan| plan.argmax(&x, &out))?;
+    Ok(vec![Measured::exact("out", &device.read_vec::<u32>(&out)?, &expected)])
+}
+
+fn top_k(device: &Device, rows: usize, cols: usize, k: usize, peaks: Peaks) -> Result<Vec<Measured>> {
+    let mut random = Random::new((rows * cols + k) as u64);
+    let mut x = random.f32s(rows * cols);
+    let mut expected: Vec<u32> = Vec::new();
+    for (row, x) in x.chunks_exact_mut(cols).enumerate() {
+        match peaks {
+            Peaks::Few => x.iter_mut().for_each(|x| *x *= 8.0),
+            Peaks::Equal => x.iter_mut().for_each(|x| *x = (*x * 4.0).floor()),
+            Peaks::NaN if row % 3 == 0 => x.fill(f32::NAN),
+            // Fewer than k are left in most rows.
+            Peaks::NaN => {
+                x.iter_mut().enumerate().filter(|(i, _)| i % 29 > 0).for_each(|(_, x)| *x = f32::NAN)
+            }
+        }
+        // The ends of the range, some of them several times.
+        let special =
+            [f32::INFINITY, f32::NEG_INFINITY, -0.0, 0.0, f32::MAX, f32::MIN, f32::MIN_POSITIVE / 4.0];
+        if row % 3 == 2 {
+            x.iter_mut().step_by(7).zip(special.iter().cycle()).for_each(|(x, special)| *x = *special);
+        }
+        let is_there = |(_, x): &(usize, f32)| *x > f32::NEG_INFINITY;
+        let mut all: Vec<(usize, f32)> = x.iter().copied().enumerate().filter(is_there).collect();
+        all.iter_mut().for_each(|(_, x)| *x = x.min(f32::MAX) + 0.0);
+        all.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        let none = std::iter::repeat((u32::MAX as usize, f32::NEG_INFINITY));
+        expected.extend(all.into_iter().chain(none).take(k).flat_map(|(i, x)| [x.to_bits(), i as u32]));
+    }
+    let x = upload_f32(device, &x, &[rows, cols])?;
+    let out = upload_u32(device, &vec![7; rows * k * 2], &[rows, k, 2])?;
+    run(device, |plan| plan.top_k(&x, &out))?;
     Ok(vec![Measured::exact("out", &device.read_vec::<u32>(&out)?, &expected)])
 }
 

@@ -52,9 +52,9 @@ pub(crate) const ROWS: usize = 16;
 /// Bytes of a tile's row.
 pub(crate) const ROW_BYTES: usize = 64;
 
-/// All eight tiles with 16 rows of 64 bytes.
+/// The form of the eight tiles.
 #[repr(C, align(64))]
-struct Config {
+pub(crate) struct Config {
     palette: u8,
     start_row: u8,
     reserved: [u8; 14],
@@ -62,12 +62,20 @@ struct Config {
     rows: [u8; 16],
 }
 
-static CONFIG: Config = Config {
+/// All with 16 rows of 64 bytes.
+pub(crate) static WHOLE: Config = Config {
     palette: 1,
     start_row: 0,
     reserved: [0; 14],
     row_bytes: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
     rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
+};
+
+/// For products over 32 columns: tiles 4 and 5 have 16 rows of 32 bytes, tiles 6 and 7 have 8 rows of 64; the others as above.
+pub(crate) static HALVES: Config = Config {
+    row_bytes: [64, 64, 64, 64, 32, 32, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
+    rows: [16, 16, 16, 16, 16, 16, 8, 8, 0, 0, 0, 0, 0, 0, 0, 0],
+    ..WHOLE
 };
 
 /// This thread's tiles, configured. Dropping it gives them back, so that a task switch need not save them.
@@ -76,9 +84,9 @@ pub(crate) struct Tiles(());
 impl Tiles {
     /// # Safety
     /// [`is_permitted`] has said yes.
-    pub(crate) unsafe fn configure() -> Tiles {
+    pub(crate) unsafe fn configure(config: &'static Config) -> Tiles {
         // SAFETY: the configuration is 64 bytes of the documented form.
-        unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack, readonly)) }
+        unsafe { asm!("ldtilecfg [{}]", in(reg) config, options(nostack, readonly)) }
         Tiles(())
     }
 }
@@ -97,7 +105,7 @@ macro_rules! zero {
     };
 }
 
-/// Loads 16 rows of 64 bytes that lie `$stride` bytes apart.
+/// Loads a tile's rows, which lie `$stride` bytes apart.
 macro_rules! load {
     ($tile:literal, $start:expr, $stride:expr) => {
         std::arch::asm!(
@@ -109,7 +117,7 @@ macro_rules! load {
     };
 }
 
-/// Stores 16 rows of 64 bytes one after the other.
+/// Stores rows of 64 bytes one after the other.
 macro_rules! store {
     ($tile:literal, $start:expr) => {
         std::arch::asm!(

@@ -13,6 +13,8 @@ pub enum Isa {
     Scalar,
     /// AVX2, FMA and F16C.
     Avx2,
+    /// The same, with the byte products of AVX-VNNI for formats of 32 values.
+    AvxVnni,
     /// AVX-512 F, BW, VL, DQ and VNNI.
     Avx512,
     /// The same, with AMX's 8-bit tile products for many rows.
@@ -21,7 +23,7 @@ pub enum Isa {
 
 impl Isa {
     /// All, slowest first.
-    pub const ALL: [Isa; 4] = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Amx];
+    pub const ALL: [Isa; 5] = [Isa::Scalar, Isa::Avx2, Isa::AvxVnni, Isa::Avx512, Isa::Amx];
 
     /// Whether this processor can run it.
     pub fn is_available(self) -> bool {
@@ -34,6 +36,8 @@ impl Isa {
                     && is_x86_feature_detected!("f16c")
             }
             #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => Isa::Avx2.is_available() && is_x86_feature_detected!("avxvnni"),
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => {
                 Isa::Avx2.is_available()
                     && is_x86_feature_detected!("avx512f")
@@ -45,7 +49,7 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Amx => Isa::Avx512.is_available() && super::amx::is_permitted(),
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 | Isa::Avx512 | Isa::Amx => false,
+            Isa::Avx2 | Isa::AvxVnni | Isa::Avx512 | Isa::Amx => false,
         }
     }
 
@@ -59,6 +63,7 @@ impl Isa {
         match self {
             Isa::Scalar => "scalar",
             Isa::Avx2 => "avx2",
+            Isa::AvxVnni => "avxvnni",
             Isa::Avx512 => "avx512",
             Isa::Amx => "amx",
         }
@@ -107,8 +112,10 @@ macro_rules! multiversion {
                 }
                 match $isa {
                     $crate::cpu::isa::Isa::Scalar => {}
-                    // SAFETY: the device only holds an instruction set after `Isa::is_available`.
-                    $crate::cpu::isa::Isa::Avx2 => return unsafe { avx2($($arg),*) },
+                    $crate::cpu::isa::Isa::Avx2 | $crate::cpu::isa::Isa::AvxVnni => {
+                        // SAFETY: the device only holds an instruction set after `Isa::is_available`.
+                        return unsafe { avx2($($arg),*) };
+                    }
                     $crate::cpu::isa::Isa::Avx512 | $crate::cpu::isa::Isa::Amx => {
                         // SAFETY: as above.
                         return unsafe { avx512($($arg),*) };

@@ -215,8 +215,10 @@ macro_rules! vectorised {
                 }
                 match $isa {
                     $crate::cpu::isa::Isa::Scalar => {}
-                    // SAFETY: the device only holds an instruction set after `Isa::is_available`.
-                    $crate::cpu::isa::Isa::Avx2 => return unsafe { avx2($($arg),*) },
+                    $crate::cpu::isa::Isa::Avx2 | $crate::cpu::isa::Isa::AvxVnni => {
+                        // SAFETY: the device only holds an instruction set after `Isa::is_available`.
+                        return unsafe { avx2($($arg),*) };
+                    }
                     $crate::cpu::isa::Isa::Avx512 | $crate::cpu::isa::Isa::Amx => {
                         // SAFETY: as above.
                         return unsafe { avx512($($arg),*) };

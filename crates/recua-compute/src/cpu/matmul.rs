@@ -16,7 +16,7 @@ use super::memory::{Memory, slice, slice_mut};
 use super::pool::Worker;
 use crate::buffer::{Buffer, Weight};
 use crate::cpu::{Allocated, Isa};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::op::{Activation, Embed, Matmul, MatmulGlu, MatmulPart, Op};
 use activations::{RECORD, RECORDS_BEHIND, Record, Record32, Record256};
 use float::TILES_MAX;
@@ -38,7 +38,7 @@ pub(crate) struct Workspace {
 #[repr(C, align(64))]
 struct Scratch {
     q256: q256::Scratch,
-    q32: q32::Unpacked,
+    q32: q32::Scratch,
     // Followed by the sums: `[2][tiles at once][rows][TILE]` f32.
 }
 
@@ -50,12 +50,18 @@ struct Needs {
     rows: usize,
 }
 
-fn needs(op: &Op) -> Needs {
-    let (x, weights): (&Buffer, Vec<&Weight>) = match op {
-        Op::Matmul(op) => (&op.x, op.parts.iter().map(|part| &part.weight).collect()),
-        Op::MatmulGlu(op) => (&op.x, vec![&op.gate, &op.up]),
-        _ => return Needs::default(),
+/// Fails for a weight that another device made, whatever it says of itself.
+fn needs(op: &Op) -> Result<Needs> {
+    let (x, weights): (Option<&Buffer>, Vec<&Weight>) = match op {
+        Op::Matmul(op) => (Some(&op.x), op.parts.iter().map(|part| &part.weight).collect()),
+        Op::MatmulGlu(op) => (Some(&op.x), vec![&op.gate, &op.up]),
+        Op::Embed(op) => (None, vec![&op.table]),
+        _ => return Ok(Needs::default()),
     };
+    if weights.iter().any(|weight| weight.storage_as::<Packed>().is_none()) {
+        return Err(Error::WrongDevice { op: op.name(), what: "a weight" });
+    }
+    let Some(x) = x else { return Ok(Needs::default()) };
     let mut needs = Needs { rows: x.n_rows(), ..Needs::default() };
     for weight in weights {
         let records = x.n_rows() * records_per_row(weight.k());
@@ -65,7 +71,7 @@ fn needs(op: &Op) -> Needs {
             Layout::Float(_) => {}
         }
     }
-    needs
+    Ok(needs)
 }
 
 impl Workspace {
@@ -78,7 +84,7 @@ impl Workspace {
     ) -> Result<()> {
         let mut most = Needs::default();
         for op in ops {
-            let needs = needs(op);
+            let needs = needs(op)?;
             most.records256 = most.records256.max(needs.records256);
             most.records32 = most.records32.max(needs.records32);
             most.rows = most.rows.max(needs.rows);
@@ -204,7 +210,6 @@ impl<'a> Pass<'a> {
             }
             Layout::Q32(f) => {
                 let records: &[Record32] = self.records();
-                let records = &records[..records.len() - RECORDS_BEHIND];
                 for (tile, sums) in (first..first + n).zip(sums.chunks_exact_mut(self.rows)) {
                     let tile = packed.tiles(tile, 1);
                     (f.tile)(self.isa, tile, self.k / 32, records, sums, &mut scratch.q32);

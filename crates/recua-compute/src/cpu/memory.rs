@@ -69,7 +69,7 @@ impl Drop for Memory {
 
 /// The address of a view's first byte. The view's length is `buffer.n_bytes()`; `Buffer` has checked that it lies inside.
 pub(crate) fn ptr(buffer: &Buffer) -> *mut u8 {
-    let counted: &Counted = buffer.storage_as().expect("a checked op only holds buffers of this device");
+    let counted: &Counted = buffer.storage_as().expect("only `alloc` of the device makes buffers of its id");
     // SAFETY: `Buffer::view` keeps the offset inside the allocation.
     unsafe { counted.memory.as_ptr().add(buffer.offset_bytes()) }
 }

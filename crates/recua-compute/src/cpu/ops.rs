@@ -8,13 +8,15 @@ mod copy;
 mod gather_rows;
 mod rms_norm;
 mod rope_store;
+mod top_k;
 
 pub(crate) use argmax::argmax;
-pub(crate) use attention::{attention, check_attention};
+pub(crate) use attention::{Spans, attention, check_attention};
 pub(crate) use copy::copy;
 pub(crate) use gather_rows::{check_gather_rows, gather_rows};
 pub(crate) use rms_norm::rms_norm;
 pub(crate) use rope_store::{check_rope_store, rope_store};
+pub(crate) use top_k::top_k;
 
 use crate::cpu::memory::slice;
 use crate::error::{Error, Result};

@@ -206,6 +206,11 @@ impl Worker<'_> {
         }
     }
 
+    /// Threads of the pool.
+    pub(crate) fn n_threads(&self) -> usize {
+        self.shared.n_threads
+    }
+
     /// This thread's even share of `[0, n)`.
     pub(crate) fn share(&self, n: usize) -> Range<usize> {
         let (threads, idx) = (self.shared.n_threads, self.idx);

@@ -1,7 +1,7 @@
 //! Allocation, views, reading and writing.
 
 use crate::{device, f32s, problem};
-use recua_compute::{DType, Error, GgmlType};
+use recua_compute::{BufferPool, DType, Error, GgmlType};
 
 #[test]
 fn fresh_memory_is_zero() {
@@ -85,4 +85,59 @@ fn weights_are_checked() {
     problem(device.upload_weight(&[0; 4], GgmlType::F32, usize::MAX, 2));
     let result = device.upload_weight(&[0; 66], GgmlType::IQ2_XXS, 1, 256);
     assert!(matches!(result, Err(Error::UnsupportedType { ty: GgmlType::IQ2_XXS, .. })));
+}
+
+#[test]
+fn a_pool_asks_the_device_only_in_the_first_round() {
+    let device = device();
+    let pool = BufferPool::new(&device);
+    let mut allocated = 0;
+    for round in 0..4 {
+        let all: Vec<_> = (1..50).map(|n| pool.alloc(DType::F32, &[n, 64]).unwrap()).collect();
+        if round == 0 {
+            allocated = device.allocated_bytes();
+        }
+        assert_eq!(device.allocated_bytes(), allocated, "round {round}");
+        assert_eq!((pool.n_in_use(), pool.n_free()), (49, 0));
+        // Not the order in which they came.
+        all.into_iter().rev().for_each(drop);
+        assert_eq!(pool.free_bytes() as u64, allocated);
+    }
+    let kept = pool.alloc(DType::F32, &[64]).unwrap();
+    drop(pool);
+    assert_eq!(device.allocated_bytes(), 256, "the rest is given back");
+    drop(kept);
+    assert_eq!(device.allocated_bytes(), 0);
+}
+
+#[test]
+fn a_pool_refuses_what_the_device_refuses() {
+    let device = device();
+    let pool = BufferPool::new(&device);
+    drop(pool.alloc(DType::F32, &[64]).unwrap());
+    assert_eq!(problem(pool.alloc(DType::F32, &[3, 0])), "alloc: f32[3, 0] has no elements");
+    let huge = problem(pool.alloc(DType::F32, &[usize::MAX, 2]));
+    assert!(huge.ends_with("is larger than memory can be"), "{huge}");
+    assert_eq!(pool.n_free(), 1);
+    assert!(matches!(pool.alloc(DType::U8, &[1 << 60]), Err(Error::OutOfMemory { .. })));
+    assert_eq!(pool.n_free(), 0, "what was free was given back first");
+}
+
+#[test]
+fn a_pool_is_shared_between_threads() {
+    let device = device();
+    let pool = BufferPool::new(&device);
+    std::thread::scope(|scope| {
+        for thread in 0..4u32 {
+            let (device, pool) = (&device, &pool);
+            scope.spawn(move || {
+                for i in 0..200 {
+                    let buffer = pool.alloc(DType::U32, &[32]).unwrap();
+                    device.write(&buffer, &[thread << 16 | i; 32]).unwrap();
+                    assert_eq!(device.read_vec::<u32>(&buffer).unwrap(), [thread << 16 | i; 32]);
+                }
+            });
+        }
+    });
+    assert!(pool.n_free() <= 4 && pool.n_in_use() == 0);
 }

@@ -1,7 +1,11 @@
 //! The command encoder: what it refuses, when work runs and in which order.
 
 use crate::{device, f32s, problem};
-use recua_compute::{DType, Device, Error, GgmlType, QuantizedMatmulParams, Record, Weight};
+use recua_compute::{
+    Activation, Buffer, DType, Device, Error, GgmlType, KvLayer, MatmulPart, PAGE_TOKENS,
+    QuantizedMatmulParams, Record, RopeStore, RopeStyle, RowMap, Weight,
+};
+use std::sync::Arc;
 use std::sync::mpsc::channel;
 
 /// A Q8_0 weight of `n` rows of 64 ones.
@@ -35,7 +39,12 @@ fn quantized_matmul_checks_every_argument() {
     let (w, x, y) = (ones(&device, 3), f32s(&device, &[2, 64]), f32s(&device, &[2, 3]));
     let good = QuantizedMatmulParams { m: 2, n: 3, k: 64, ggml_type: GgmlType::Q8_0 };
     let mut encoder = device.command_encoder().unwrap();
-    let mut check = |params: QuantizedMatmulParams| problem(encoder.quantized_matmul(&x, &w, &y, &params));
+    let named = |problem: String| {
+        assert!(problem.starts_with("quantized_matmul: "), "{problem}");
+        problem
+    };
+    let mut check =
+        |params: QuantizedMatmulParams| named(problem(encoder.quantized_matmul(&x, &w, &y, &params)));
     assert_eq!(
         check(QuantizedMatmulParams { ggml_type: GgmlType::Q4_0, ..good }),
         "quantized_matmul: Q4_0[3, 64] is asked for, Q8_0[3, 64] came"
@@ -51,12 +60,19 @@ fn quantized_matmul_checks_every_argument() {
     }
     // Buffers that are too small, of another type, or the same.
     let short = f32s(&device, &[2, 63]);
-    problem(encoder.quantized_matmul(&short, &w, &y, &good));
-    problem(encoder.quantized_matmul(&x, &w, &f32s(&device, &[5]), &good));
-    problem(encoder.quantized_matmul(&x, &w, &x.view(0, &[2, 3]).unwrap(), &good));
+    assert_eq!(
+        problem(encoder.quantized_matmul(&short, &w, &y, &good)),
+        "quantized_matmul: x f32[2, 63] does not hold [2, 64]"
+    );
+    named(problem(encoder.quantized_matmul(&x, &w, &f32s(&device, &[5]), &good)));
+    named(problem(encoder.quantized_matmul(&x, &w, &x.view(0, &[2, 3]).unwrap(), &good)));
     let halves = device.alloc(DType::F16, &[2, 64]).unwrap();
     let result = encoder.quantized_matmul(&halves, &w, &y, &good);
-    assert!(matches!(result, Err(Error::WrongType { found: DType::F16, expected: DType::F32, .. })));
+    let wrong_type =
+        |op, found, expected| op == "quantized_matmul" && (found, expected) == (DType::F16, DType::F32);
+    assert!(
+        matches!(result, Err(Error::WrongType { op, found, expected, .. }) if wrong_type(op, found, expected))
+    );
     // Larger buffers are fine, and so are fewer rows.
     encoder.quantized_matmul(&x, &w, &f32s(&device, &[100]), &good).unwrap();
     encoder.quantized_matmul(&x, &w, &y, &QuantizedMatmulParams { m: 1, ..good }).unwrap();
@@ -75,6 +91,61 @@ fn what_belongs_to_another_device_is_refused() {
     foreign(encoder.quantized_matmul(&x, &w, &f32s(&other, &[2, 3]), &params));
     foreign(other.submit([encoder.finish().unwrap()]).map(drop));
     foreign(other.run(&device.plan()).map(drop));
+}
+
+#[test]
+fn a_weight_that_the_device_did_not_make_is_an_error_of_the_op() {
+    let device = device();
+    let forged = Weight::from_storage(Arc::new(()), device.id(), GgmlType::F32, 4, 4, 64);
+    let (x, out) = (f32s(&device, &[1, 4]), f32s(&device, &[1, 4]));
+    let tokens = device.alloc(DType::U32, &[1]).unwrap();
+    let mut plans = [device.plan(), device.plan(), device.plan()];
+    plans[0].matmul(&x, [MatmulPart::new(&forged, &out)]).unwrap();
+    plans[1].matmul_glu(&x, &forged, &forged, Activation::Silu, &out).unwrap();
+    plans[2].embed(&forged, &tokens, &out).unwrap();
+    for plan in plans {
+        for result in [device.prepare(&plan), device.run(&plan).map(drop)] {
+            assert!(matches!(result, Err(Error::WrongDevice { what: "a weight", .. })), "{result:?}\n{plan}");
+        }
+    }
+}
+
+/// What a kernel reads before it knows whether it needs it has to be there.
+#[test]
+fn tables_and_caches_without_elements_are_refused() {
+    let device = device();
+    let u32s = |shape: &[usize]| device.alloc(DType::U32, shape).unwrap();
+    let cache = || device.alloc(DType::F32, &[2, 1, PAGE_TOKENS, 8]).unwrap();
+    let row = || f32s(&device, &[1, 8]);
+    let good = RopeStore {
+        q: row(),
+        k: row(),
+        v: row(),
+        norm: None,
+        table: f32s(&device, &[4, 4, 2]),
+        style: RopeStyle::Halves,
+        rows: RowMap { positions: u32s(&[1]), sequences: u32s(&[1]), pages: u32s(&[1, 2]) },
+        cache: KvLayer { k: cache(), v: cache() },
+    };
+    let check = |change: &dyn Fn(&mut RopeStore)| {
+        let mut op = good.clone();
+        change(&mut op);
+        device.plan().rope_store(op)
+    };
+    check(&|_| ()).unwrap();
+    for shape in [[0, 4, 2], [4, 0, 2], [1, 5, 2]] {
+        let found = problem(check(&|op| op.table = f32s(&device, &[40]).view(0, &shape).unwrap()));
+        assert!(found.ends_with("is not [positions, 1 to 4, 2]"), "{found}");
+    }
+    for shape in [[0, 2], [1, 0]] {
+        let found = problem(check(&|op| op.rows.pages = u32s(&[2]).view(0, &shape).unwrap()));
+        assert!(found.ends_with("is not [sequences, pages] of at least one"), "{found}");
+    }
+    let found = problem(check(&|op| {
+        let none = |buffer: &Buffer| buffer.rows(0).unwrap();
+        op.cache = KvLayer { k: none(&op.cache.k), v: none(&op.cache.v) };
+    }));
+    assert!(found.contains("at least one page"), "{found}");
 }
 
 #[test]

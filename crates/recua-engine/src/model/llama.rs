@@ -5,7 +5,9 @@ use crate::config::ModelParams;
 use crate::error::Result;
 use crate::kv_cache::KvCache;
 use crate::weights::Weights;
-use recua_compute::{Activation, Attention, Buffer, HeadNorm, MatmulPart, Record, RopeStore, RowMap};
+use recua_compute::{
+    Activation, Attention, Buffer, HeadNorm, KvLayer, MatmulPart, Record, RopeStore, RowMap,
+};
 
 /// All that a pass reads and writes.
 pub(crate) struct Pass<'a> {
@@ -18,6 +20,14 @@ pub(crate) struct Pass<'a> {
     pub(crate) head: &'a Head,
 }
 
+/// What attention needs of a pass.
+pub(crate) struct Heads<'a> {
+    pub(crate) params: &'a ModelParams,
+    pub(crate) rope_table: &'a Buffer,
+    pub(crate) kv_cache: &'a KvCache,
+    pub(crate) workspace: &'a Workspace,
+}
+
 /// What tells the plans of one model apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Shape {
@@ -25,45 +35,29 @@ pub(crate) struct Shape {
     pub(crate) n_rows: usize,
     /// How many of them end in logits.
     pub(crate) n_logits_rows: usize,
-    /// Whether these end in the likeliest tokens as well.
+    /// Whether these end in the likeliest token as well, and in the likeliest few.
     pub(crate) likeliest: bool,
+    pub(crate) top: bool,
 }
 
 /// Records a pass.
 pub(crate) fn record(plan: &mut impl Record, pass: &Pass<'_>, shape: Shape) -> Result<()> {
     let Pass { params: p, weights, kv_cache, workspace: w, head, .. } = *pass;
-    let Shape { n_rows, n_logits_rows, likeliest } = shape;
+    let Shape { n_rows, n_logits_rows, likeliest, top } = shape;
     let input = w.input(n_rows, n_logits_rows)?;
     if n_rows > 0 {
-        let rows =
-            RowMap { positions: input.positions, sequences: input.slots, pages: kv_cache.table().clone() };
         let (x, normed, glu) = (w.x.rows(n_rows)?, w.normed.rows(n_rows)?, w.glu.rows(n_rows)?);
         let (q, k, v) = (w.q.rows(n_rows)?, w.k.rows(n_rows)?, w.v.rows(n_rows)?);
         let attn = w.attn.rows(n_rows)?;
-        let scale = (1.0 / (p.head_dim as f64).sqrt()) as f32;
+        let heads = Heads { params: p, rope_table: pass.rope_table, kv_cache, workspace: w };
 
         plan.embed(&weights.token_embd, &input.tokens, &x)?;
         for (layer, cache) in weights.layers.iter().zip(kv_cache.layers()) {
             plan.rms_norm(&x, &layer.attn_norm, &normed, p.rms_eps)?;
             plan.matmul(&normed, [layer.attn_q.part(&q), layer.attn_k.part(&k), layer.attn_v.part(&v)])?;
             let norm = layer.head_norm.as_ref();
-            plan.rope_store(RopeStore {
-                q: q.clone(),
-                k: k.clone(),
-                v: v.clone(),
-                norm: norm.map(|(q, k)| HeadNorm { q: q.clone(), k: k.clone(), eps: p.rms_eps }),
-                table: pass.rope_table.clone(),
-                style: p.rope.style,
-                rows: rows.clone(),
-                cache: cache.clone(),
-            })?;
-            plan.attention(Attention {
-                q: q.clone(),
-                rows: rows.clone(),
-                cache: cache.clone(),
-                scale,
-                out: attn.clone(),
-            })?;
+            let norm = norm.map(|(q, k)| HeadNorm { q: q.clone(), k: k.clone(), eps: p.rms_eps });
+            attend(plan, &heads, cache, n_rows, norm)?;
             plan.matmul(&attn, [layer.attn_output.part(&x).with_add(&x)])?;
             plan.rms_norm(&x, &layer.ffn_norm, &normed, p.rms_eps)?;
             plan.matmul_glu(&normed, &layer.ffn_gate, &layer.ffn_up, Activation::Silu, &glu)?;
@@ -78,6 +72,36 @@ pub(crate) fn record(plan: &mut impl Record, pass: &Pass<'_>, shape: Shape) -> R
         if likeliest {
             plan.argmax(&logits, &head.likeliest.rows(n_logits_rows)?)?;
         }
+        if top {
+            plan.top_k(&logits, &head.top.rows(n_logits_rows)?)?;
+        }
     }
+    Ok(())
+}
+
+/// Records a layer's attention over its `cache`, from q, k and v in the workspace to what its heads found.
+pub(crate) fn attend(
+    plan: &mut impl Record,
+    heads: &Heads<'_>,
+    cache: &KvLayer,
+    n_rows: usize,
+    norm: Option<HeadNorm>,
+) -> Result<()> {
+    let Heads { params: p, rope_table, kv_cache, workspace: w } = *heads;
+    let input = w.input(n_rows, 0)?;
+    let rows = RowMap { positions: input.positions, sequences: input.slots, pages: kv_cache.table().clone() };
+    let q = w.q.rows(n_rows)?;
+    plan.rope_store(RopeStore {
+        q: q.clone(),
+        k: w.k.rows(n_rows)?,
+        v: w.v.rows(n_rows)?,
+        norm,
+        table: rope_table.clone(),
+        style: p.rope.style,
+        rows: rows.clone(),
+        cache: cache.clone(),
+    })?;
+    let scale = (1.0 / (p.head_dim as f64).sqrt()) as f32;
+    plan.attention(Attention { q, rows, cache: cache.clone(), scale, out: w.attn.rows(n_rows)? })?;
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use crate::config::{LlamaConfig, ModelParams};
 use crate::error::{Error, Result};
-use recua_compute::{Buffer, DType, Device};
+use recua_compute::{Buffer, DType, Device, TOP_K_MAX};
 
 /// What the rows of a pass flow through. `rows` is `step_tokens_max`.
 pub(crate) struct Workspace {
@@ -52,6 +52,8 @@ pub(crate) struct Head {
     pub(crate) logits: Buffer,
     // u32 [n]: the likeliest tokens
     pub(crate) likeliest: Buffer,
+    // u32 [n, TOP_K_MAX, 2]: the likeliest few, with their logits
+    pub(crate) top: Buffer,
 }
 
 impl LlamaConfig {
@@ -92,12 +94,13 @@ impl Head {
             x: alloc(device, DType::F32, &[n, p.n_embd])?,
             logits: alloc(device, DType::F32, &[n, p.vocab])?,
             likeliest: alloc(device, DType::U32, &[n])?,
+            top: alloc(device, DType::U32, &[n, TOP_K_MAX, 2])?,
         })
     }
 
     /// What [`Head::new`] allocates; saturates.
     pub(crate) fn n_bytes(p: &ModelParams, config: &LlamaConfig) -> u64 {
-        let columns = 1 + p.n_embd as u64 + p.vocab as u64;
+        let columns = 1 + 2 * TOP_K_MAX as u64 + p.n_embd as u64 + p.vocab as u64;
         columns.saturating_mul(4).saturating_mul(config.logits_rows() as u64)
     }
 }

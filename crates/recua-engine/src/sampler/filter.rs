@@ -8,8 +8,9 @@ use std::cmp::Ordering;
 /// its weight is next to nothing.
 const BUCKETS_PER_LOGIT: f32 = 64.0;
 const N_BUCKETS: usize = 2048;
-/// How many candidates top-k gathers at least before it throws away those that cannot be in.
-const TOP_K_GATHERED_MIN: usize = 1024;
+/// How many candidates top-k gathers at least before it throws away those that cannot be in, and how many logits it compares at once.
+const TOP_K_GATHERED_MIN: usize = 256;
+const COMPARED_AT_ONCE: usize = 16;
 
 #[derive(Clone, Copy, Debug)]
 struct Candidate {
@@ -59,33 +60,42 @@ impl Candidates {
     /// Takes the `top_k` highest logits, or all if `top_k` is 0.
     pub(super) fn read(&mut self, logits: &[f32], top_k: usize) {
         self.list.clear();
-        let cleaned = logits
-            .iter()
-            .enumerate()
-            .filter_map(|(id, &logit)| Some(Candidate { logit: clean(logit)?, id: id as u32 }));
         if top_k == 0 {
-            self.list.extend(cleaned);
+            let candidate = |(id, &logit)| Some(Candidate { logit: clean(logit)?, id: id as u32 });
+            self.list.extend(logits.iter().enumerate().filter_map(candidate));
         } else {
-            self.gather_highest(cleaned, top_k.min(logits.len()));
+            self.gather_highest(logits, top_k.min(logits.len()));
         }
         self.highest = self.list.iter().map(|candidate| candidate.logit).fold(f32::MIN, f32::max);
     }
 
-    /// One pass that compares nearly every logit with one number only: once k candidates are known, whoever is not
+    /// Takes the first `top_k` of what has been ranked elsewhere: bits of the logit, and token, or `u32::MAX` where there are no more.
+    pub(super) fn read_top(&mut self, top: &[[u32; 2]], top_k: usize) {
+        self.list.clear();
+        let there = top.iter().take(top_k).filter(|[_, id]| *id != u32::MAX);
+        self.list.extend(there.map(|&[bits, id]| Candidate { logit: f32::from_bits(bits), id }));
+        self.highest = self.list.first().map_or(f32::MIN, |candidate| candidate.logit);
+    }
+
+    /// One pass that compares nearly every logit with one number only, several at once: once k candidates are known, whoever is not
     /// above the lowest of them cannot be in. An equal logit cannot either: ids ascend, and the lower one goes first.
-    fn gather_highest(&mut self, candidates: impl Iterator<Item = Candidate>, k: usize) {
+    fn gather_highest(&mut self, logits: &[f32], k: usize) {
         // Twice k, so that what throwing away costs is in proportion to what was gathered.
         let n_gathered_max = (2 * k).max(TOP_K_GATHERED_MIN);
-        let mut floor = None;
-        for candidate in candidates {
-            if floor.is_some_and(|floor| candidate.logit <= floor) {
+        let mut floor = f32::NEG_INFINITY;
+        for (i, several) in logits.chunks(COMPARED_AT_ONCE).enumerate() {
+            // A NaN is above nothing.
+            if !several.iter().fold(false, |is_any, &logit| is_any | (logit > floor)) {
                 continue;
             }
-            self.list.push(candidate);
-            if self.list.len() == n_gathered_max {
-                let (_, lowest, _) = self.list.select_nth_unstable_by(k - 1, by_rank);
-                floor = Some(lowest.logit);
-                self.list.truncate(k);
+            for (j, &logit) in several.iter().enumerate() {
+                let Some(logit) = clean(logit).filter(|&logit| logit > floor) else { continue };
+                self.list.push(Candidate { logit, id: (i * COMPARED_AT_ONCE + j) as u32 });
+                if self.list.len() == n_gathered_max {
+                    let (_, lowest, _) = self.list.select_nth_unstable_by(k - 1, by_rank);
+                    floor = lowest.logit;
+                    self.list.truncate(k);
+                }
             }
         }
         self.list.sort_unstable_by(by_rank);

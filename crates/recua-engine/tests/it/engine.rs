@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use recua_compute::{PAGE_TOKENS, cpu};
+use recua_compute::{PAGE_TOKENS, TOP_K_MAX, cpu};
 use recua_engine::sampler::philox::uniform;
 use recua_engine::tokenizer::Tokenizer;
 use recua_engine::{
@@ -12,6 +12,8 @@ use recua_engine::{
     StepStats, Usage,
 };
 use recua_gguf::Gguf;
+
+use crate::faulty;
 
 fn golden() -> Vec<u8> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../testdata/golden/tiny-Q4_0.gguf");
@@ -171,6 +173,30 @@ fn an_answer_does_not_depend_on_company() {
                 }
             }
         }
+    }
+}
+
+/// Greedy requests, requests with a top-k and others that sample: a token each, a few each, and the logits of the last alone.
+#[test]
+fn only_what_a_request_chooses_from_is_brought_back() {
+    let (device, faults) = faulty::open(None, u64::MAX);
+    let gguf = Gguf::from_vec(golden()).unwrap();
+    let tokenizer = Arc::new(Tokenizer::from_metadata(gguf.metadata()).unwrap());
+    let mut engine = Engine::new(LlamaModel::load(&gguf, device, config(5, 64, 128)).unwrap(), tokenizer);
+    let n_vocab = engine.model().params().vocab as i64;
+    let sampled = |seed, top_k| {
+        let params = SamplingParams { temperature: 1.0, top_k, seed, ..SamplingParams::default() };
+        Request { params, ..greedy(prompt(seed, 5), 8) }
+    };
+    let others = [greedy(prompt(2, 5), 8), greedy(prompt(4, 5), 8)];
+    for request in [sampled(1, 0), sampled(3, 40)].into_iter().chain(others).chain([sampled(5, 65)]) {
+        engine.add(request).unwrap();
+    }
+    let mut events = Vec::new();
+    for _ in 0..2 {
+        faults.bytes_read();
+        assert_eq!(engine.step(&mut events).unwrap().generated, 5);
+        assert_eq!(faults.bytes_read(), 2 * 4 + TOP_K_MAX as i64 * 8 + 2 * n_vocab * 4);
     }
 }
 

@@ -1,24 +1,42 @@
 //! A CPU device with a limit to its memory, whose runs can be made to fail.
 
 use recua_compute::{
-    Backend, Buffer, DType, Device, DeviceId, DeviceInfo, Encode, Error, GgmlType, KernelSource, Plan,
+    Backend, Buffer, DType, Device, DeviceId, DeviceInfo, Encode, Error, GgmlType, KernelSource, Op, Plan,
     Result, Storage, Submission, Weight,
 };
 use std::any::Any;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 /// What a test holds on to while a model owns the device.
 #[derive(Clone, Default)]
 pub(crate) struct Faults {
     // Runs that succeed before the next fails; below zero: none fails.
     runs_left: Arc<AtomicI64>,
+    n_weights: Arc<AtomicI64>,
+    bytes_read: Arc<AtomicI64>,
+    has_no_attention: Arc<AtomicBool>,
 }
 
 impl Faults {
     /// The run after the next `n` fails, and the ones after it succeed.
     pub(crate) fn fail_after(&self, n: i64) {
         self.runs_left.store(n + 1, Ordering::SeqCst);
+    }
+
+    /// The device has no kernel for attention.
+    pub(crate) fn refuse_attention(&self) {
+        self.has_no_attention.store(true, Ordering::SeqCst);
+    }
+
+    /// Bytes brought back since the last call.
+    pub(crate) fn bytes_read(&self) -> i64 {
+        self.bytes_read.swap(0, Ordering::SeqCst)
+    }
+
+    /// Weights that were brought to the device.
+    pub(crate) fn n_weights(&self) -> i64 {
+        self.n_weights.load(Ordering::SeqCst)
     }
 }
 
@@ -59,9 +77,11 @@ impl Backend for Faulty {
         self.inner.write(dst, bytes)
     }
     fn read(&self, src: &Buffer, out: &mut [u8]) -> Result<()> {
+        self.faults.bytes_read.fetch_add(out.len() as i64, Ordering::SeqCst);
         self.inner.read(src, out)
     }
     fn upload_weight(&self, raw: &[u8], ty: GgmlType, n: usize, k: usize) -> Result<Weight> {
+        self.faults.n_weights.fetch_add(1, Ordering::SeqCst);
         self.inner.upload_weight(raw, ty, n, k)
     }
     fn compile(
@@ -79,6 +99,10 @@ impl Backend for Faulty {
         Err(Error::WorkerShutDown)
     }
     fn prepare(&self, plan: &Plan) -> Result<()> {
+        let has_attention = plan.ops().iter().any(|op| matches!(op, Op::Attention(_)));
+        if has_attention && self.faults.has_no_attention.load(Ordering::SeqCst) {
+            return Err(Error::Argument { op: "attention", problem: "heads of this size".into() });
+        }
         self.inner.prepare(plan)
     }
     fn run(&self, plan: &Plan) -> Result<Submission> {

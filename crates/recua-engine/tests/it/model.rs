@@ -2,7 +2,8 @@
 
 use crate::faulty;
 use crate::support::{Random, Tiny, bits, config, golden, golden_path, load};
-use recua_engine::{Batch, Error, KvType, LlamaConfig, LlamaModel, Logits, ModelParams};
+use recua_compute::TOP_K_MAX;
+use recua_engine::{Batch, Error, KvType, LlamaConfig, LlamaModel, Logits, ModelParams, Outputs};
 use recua_gguf::Gguf;
 
 fn tiny() -> Gguf {
@@ -61,6 +62,25 @@ fn the_likeliest_tokens_are_those_of_the_logits() {
         let expected: Vec<Option<u32>> = logits.chunks_exact(80).map(largest).collect();
         assert_eq!(model.step_likeliest(&batch).unwrap(), expected);
         assert_eq!(expected.len(), 10);
+        let mut found = Outputs::default();
+        for (n_likeliest, n_top) in [(0, 0), (3, 0), (10, 0), (0, 10), (2, 3), (0, 1), (9, 1), (4, 5)] {
+            model.step_mixed(&batch, n_likeliest, n_top, &mut found).unwrap();
+            let tokens: Vec<Option<u32>> = found.likeliest.iter().copied().map(Some).collect();
+            assert_eq!(tokens, expected[..n_likeliest]);
+            assert_eq!(found.top.len(), n_top * TOP_K_MAX * 2);
+            for (row, top) in
+                logits.chunks_exact(80).skip(n_likeliest).zip(found.top.chunks_exact(2 * TOP_K_MAX))
+            {
+                let mut ranked: Vec<(u32, f32)> = (0..).zip(row.iter().copied()).collect();
+                ranked.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+                let ranked =
+                    ranked.iter().take(TOP_K_MAX).flat_map(|(token, logit)| [logit.to_bits(), *token]);
+                assert_eq!(top, ranked.collect::<Vec<u32>>());
+            }
+            assert_eq!(bits(&found.logits), bits(&logits[(n_likeliest + n_top) * 80..]));
+        }
+        let wrong = text(model.step_mixed(&batch, 6, 5, &mut found));
+        assert!(wrong.contains("6 and 5 rows' likeliest are asked for, of 10 rows"), "{wrong}");
     }
     let none = load(&tiny(), config(1, 64)).step_likeliest(&Batch::new());
     assert!(text(none).contains("empty"));
@@ -338,13 +358,23 @@ fn a_refusal_says_what_would_fit() {
     let message = text(LlamaModel::load(&gguf, device, large.clone()));
     assert!(message.contains("1.0 MiB free; the weights need a device with more memory"), "{message}");
     // A device that has less than it says, or says nothing.
-    let (device, _) = faulty::open(None, 9 << 20);
-    let message = text(LlamaModel::load(&gguf, device.clone(), large));
-    assert!(
-        message.contains("allocating the KV cache of layer") && message.contains("smaller max_seq_len"),
-        "{message}"
-    );
-    assert_eq!(device.allocated_bytes(), 0);
+    for (limit, what) in [(7, "allocating the KV cache of layer"), (13, "allocating tensor \"")] {
+        let (device, _) = faulty::open(None, limit << 20);
+        let message = text(LlamaModel::load(&gguf, device.clone(), large.clone()));
+        assert!(message.contains(what) && message.contains("smaller max_seq_len"), "{limit}: {message}");
+        // A device keeps the workspace that it has prepared.
+        assert!(device.allocated_bytes() < 100_000, "{limit}: {} bytes are left", device.allocated_bytes());
+    }
+}
+
+/// Weights take long to bring to a device, and a device may have no kernel for a model's heads.
+#[test]
+fn what_a_device_cannot_run_is_refused_before_any_weight_is_brought_there() {
+    let (device, faults) = faulty::open(None, u64::MAX);
+    faults.refuse_attention();
+    let message = text(LlamaModel::load(&tiny(), device.clone(), config(2, 96)));
+    assert_eq!(message, "attention: heads of this size");
+    assert_eq!((faults.n_weights(), device.allocated_bytes()), (0, 0));
 }
 
 #[test]

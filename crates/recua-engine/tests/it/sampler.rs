@@ -1,7 +1,8 @@
 //! The sampler: each filter to the letter on logits written out here, and its luck in bulk.
 
+use recua_compute::TOP_K_MAX;
 use recua_engine::sampler::philox::{philox4x32, uniform};
-use recua_engine::sampler::{Draw, Sampler, SamplingParams};
+use recua_engine::sampler::{Draw, Needed, Sampler, SamplingParams};
 
 /// Logits whose probabilities are these.
 fn logits_of(probabilities: &[f32]) -> Vec<f32> {
@@ -227,6 +228,47 @@ fn the_workspace_carries_nothing_over() {
             assert_eq!(sample(&mut sampler, logits, params, 1, 9), fresh);
         }
     }
+}
+
+/// With a top-k, the likeliest few are all that a draw needs; penalties may bring others up.
+#[test]
+fn the_likeliest_few_give_the_token_that_all_logits_give() {
+    let n = 5_000u32;
+    // Many equal ones, and some that cannot be chosen.
+    let logit = |i: u32| match i % 97 {
+        0 => f32::NAN,
+        1 => f32::NEG_INFINITY,
+        _ => (uniform(8, 0, u64::from(i)) * 40.0).floor() as f32 / 4.0 - 5.0,
+    };
+    let few: Vec<f32> = (0..n).map(|i| if i % 1000 == 7 { logit(i) } else { f32::NEG_INFINITY }).collect();
+    for logits in [(0..n).map(logit).collect::<Vec<f32>>(), few, vec![f32::NAN; 9]] {
+        let mut ranked: Vec<(u32, f32)> = (0..).zip(logits.iter().copied()).collect();
+        ranked.retain(|(_, logit)| *logit > f32::NEG_INFINITY);
+        ranked.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        let ranked = ranked.iter().map(|(token, logit)| [(logit + 0.0).to_bits(), *token]);
+        let none = std::iter::repeat([f32::NEG_INFINITY.to_bits(), u32::MAX]);
+        let top: Vec<[u32; 2]> = ranked.chain(none).take(TOP_K_MAX).collect();
+        let mut sampler = Sampler::new();
+        for (top_k, top_p, min_p) in [(2, 1.0, 0.0), (40, 0.95, 0.05), (64, 0.5, 0.0), (64, 1.0, 0.3)] {
+            let params = SamplingParams { temperature: 0.8, top_k, top_p, min_p, seed: 5, ..hot() };
+            assert_eq!(params.needed(), Needed::Top);
+            for n_tokens in 0..60 {
+                let draw = Draw { params: &params, choice: 2, tokens: &vec![1; n_tokens], n_prompt: 0 };
+                let expected = sampler.sample(&mut logits.clone(), &draw).ok();
+                assert_eq!(sampler.sample_top(&top, &draw), expected, "{params:?}");
+            }
+        }
+    }
+    for params in [
+        SamplingParams { top_k: 0, ..hot() },
+        SamplingParams { top_k: 65, ..hot() },
+        SamplingParams { top_k: 5, repeat_penalty: 1.1, ..hot() },
+        SamplingParams { frequency_penalty: 0.1, ..SamplingParams::default() },
+        SamplingParams { top_k: 5, presence_penalty: -0.1, ..hot() },
+    ] {
+        assert_eq!(params.needed(), Needed::Logits, "{params:?}");
+    }
+    assert_eq!(SamplingParams::default().needed(), Needed::Likeliest);
 }
 
 /// The quick ways through a large vocabulary (gathering for top-k, sorting by and by for top-p) against the slow one.

@@ -24,8 +24,14 @@ alias Piece = u32;
 @group(0) @binding(5) var<storage, read> k_cache: array<Piece>;
 @group(0) @binding(6) var<storage, read> v_cache: array<Piece>;
 @group(0) @binding(7) var<storage, read_write> out: array<f32>;
-// Chunks that attention_merge puts together; see there.
+// Chunks that are put together in the end; see attention.
+#ifdef LAST_MERGES
+@coherent @group(0) @binding(8) var<storage, read_write> parts: array<vec4<f32>>;
+// For each workgroup of a row the number of its chunks that are there; zeros before and after.
+@group(0) @binding(9) var<storage, read_write> arrived: array<atomic<u32>>;
+#else
 @group(0) @binding(8) var<storage, read_write> parts: array<vec4<f32>>;
+#endif
 #ifdef WINDOWS
 // A cache that one binding cannot hold: k_cache and v_cache are its first window_pages pages, these the next ones.
 @group(0) @binding(9) var<storage, read> k_cache_1: array<Piece>;

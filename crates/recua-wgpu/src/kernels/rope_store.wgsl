@@ -57,9 +57,10 @@ struct Args {
 var<immediate> args: Args;
 
 const THREADS = 64u;
+override HEAD_MAX: u32 = 256u; // room for a head
 
-var<workgroup> head: array<f32, 256>;
-var<workgroup> value: array<f32, 256>; // the head of V beside one of K
+var<workgroup> head: array<f32, HEAD_MAX>;
+var<workgroup> value: array<f32, HEAD_MAX>; // the head of V beside one of K
 #ifdef HEAD_NORM
 var<workgroup> sums: array<f32, THREADS>;
 #endif

@@ -3,21 +3,31 @@
 
 use super::*;
 use crate::adapter::Options;
-use crate::pipelines::tests::translate;
-use recua_compute::{DType, Device, Record, Weight};
+use crate::pipelines::tests::{
+    ALL_LANGUAGES, Language, assert_listed, assert_sources_are_used, kernels_of, translate,
+};
+use recua_compute::{DType, Device, Plan, Record, cases};
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::sync::OnceLock;
 
 thread_local! {
     /// Whether products go through the kernels of cooperative matrices, whatever the adapter has.
-    pub(super) static EMULATED: Cell<bool> = const { Cell::new(false) };
+    pub(crate) static EMULATED: Cell<bool> = const { Cell::new(false) };
     /// From how many full workgroups on the kernel for many rows is taken then.
     pub(super) static MANY_ENOUGH: Cell<usize> = const { Cell::new(0) };
 }
 
+/// The device of these tests, if there is an adapter.
+pub(crate) fn opened() -> Option<&'static Device> {
+    static DEVICE: OnceLock<Option<Device>> = OnceLock::new();
+    let options = || Options { allow_software: true, ..Options::default() };
+    DEVICE.get_or_init(|| cases::opened_or_skipped("wgpu", crate::open(options()))).as_ref()
+}
+
+/// For tests that begin by asking whether it is [`opened`].
 fn device() -> &'static Device {
-    static DEVICE: OnceLock<Device> = OnceLock::new();
-    DEVICE.get_or_init(|| crate::open(Options { allow_software: true, ..Options::default() }).unwrap())
+    opened().expect("there is an adapter")
 }
 
 fn decodable() -> impl Iterator<Item = GgmlType> {
@@ -113,6 +123,9 @@ fn is_tensor() -> bool {
 
 #[test]
 fn every_format_is_the_decoded_product_with_the_same_bits_for_any_rows() {
+    if opened().is_none() {
+        return;
+    }
     for ty in decodable() {
         let block = ty.block_values();
         let mut shapes = vec![(33, 1280), (7, 3 * block)];
@@ -141,6 +154,9 @@ fn every_format_is_the_decoded_product_with_the_same_bits_for_any_rows() {
 
 #[test]
 fn a_row_of_the_layout_is_the_decoded_row() {
+    if opened().is_none() {
+        return;
+    }
     for ty in decodable() {
         let (n, k) = (TILE + 3, 3 * ty.block_values().max(32));
         let raw = random_blocks(ty, n, k, 11);
@@ -163,6 +179,9 @@ fn a_row_of_the_layout_is_the_decoded_row() {
 
 #[test]
 fn bias_and_residual_are_added() {
+    if opened().is_none() {
+        return;
+    }
     let (n, k, rows) = (45, 96, 3);
     let raw = random_blocks(GgmlType::Q8_0, n, k, 5);
     let weight = device().upload_weight(&raw, GgmlType::Q8_0, n, k).unwrap();
@@ -191,6 +210,9 @@ fn bias_and_residual_are_added() {
 
 #[test]
 fn parts_are_products_of_their_own() {
+    if opened().is_none() {
+        return;
+    }
     let (k, rows) = (256, 5);
     let x = random_values(rows * k, 1);
     let types = [GgmlType::Q4_K, GgmlType::Q6_K, GgmlType::Q4_K, GgmlType::Q4_K, GgmlType::Q4_K];
@@ -224,6 +246,9 @@ fn parts_are_products_of_their_own() {
 
 #[test]
 fn glu_of_one_and_of_two_formats() {
+    if opened().is_none() {
+        return;
+    }
     let (n, k) = (40, 512);
     for (gate_type, up_type) in [(GgmlType::Q4_K, GgmlType::Q4_K), (GgmlType::Q8_0, GgmlType::Q4_0)] {
         let gate = random_blocks(gate_type, n, k, 1);
@@ -248,6 +273,9 @@ fn glu_of_one_and_of_two_formats() {
 
 #[test]
 fn rows_from_the_middle_of_a_buffer() {
+    if opened().is_none() {
+        return;
+    }
     // 6 columns: a row of x begins where no vector does.
     let (n, k) = (9, 6);
     let raw = random_blocks(GgmlType::F32, n, k, 1);
@@ -266,7 +294,76 @@ fn rows_from_the_middle_of_a_buffer() {
 }
 
 #[test]
+fn a_norm_and_the_products_behind_it_have_the_bits_of_each_alone() {
+    if opened().is_none() {
+        return;
+    }
+    for is_emulated in [false, true] {
+        EMULATED.set(is_emulated);
+        for (ty, k) in
+            [(GgmlType::Q4_K, 768), (GgmlType::Q8_0, 4448), (GgmlType::F16, 676), (GgmlType::F16, 670)]
+        {
+            let n = 40;
+            let raw = random_blocks(ty, n, k, 7);
+            let weight = device().upload_weight(&raw, ty, n, k).unwrap();
+            let norm = device().upload(&random_values(k, 5), DType::F32, &[k]).unwrap();
+            for rows in [3, 5, 20, 70] {
+                let values = random_values(rows * k, rows as u64);
+                let run = |record: &dyn Fn(&mut Plan)| {
+                    let mut plan = device().plan();
+                    record(&mut plan);
+                    device().run(&plan).unwrap().wait().unwrap();
+                };
+                let x = upload(&values, k);
+                let normed = device().alloc(DType::F32, &[rows, k]).unwrap();
+                run(&|plan| plan.rms_norm(&x, &norm, &normed, 1e-5).unwrap());
+                let normed: Vec<f32> = device().read_vec(&normed).unwrap();
+                let products = product(&weight, &normed);
+                let glus = device().alloc(DType::F32, &[rows, n]).unwrap();
+                let normed_buffer = upload(&normed, k);
+                run(&|plan| {
+                    plan.matmul_glu(&normed_buffer, &weight, &weight, Activation::Silu, &glus).unwrap()
+                });
+                let glus: Vec<f32> = device().read_vec(&glus).unwrap();
+                // What the device keeps between ops is another x's now.
+                product(&weight, &random_values(rows * k, 99));
+                for in_place in [false, true] {
+                    let x = upload(&values, k);
+                    let out =
+                        if in_place { x.clone() } else { device().alloc(DType::F32, &[rows, k]).unwrap() };
+                    let [y, glu] = [0, 1].map(|_| device().alloc(DType::F32, &[rows, n]).unwrap());
+                    run(&|plan| {
+                        plan.rms_norm(&x, &norm, &out, 1e-5).unwrap();
+                        plan.matmul(&out, [MatmulPart::new(&weight, &y)]).unwrap();
+                    });
+                    let x = upload(&values, k);
+                    let out = if in_place { x.clone() } else { out };
+                    run(&|plan| {
+                        plan.rms_norm(&x, &norm, &out, 1e-5).unwrap();
+                        plan.matmul_glu(&out, &weight, &weight, Activation::Silu, &glu).unwrap();
+                    });
+                    for (what, got, expected) in
+                        [("norm", out, &normed), ("matmul", y, &products), ("glu", glu, &glus)]
+                    {
+                        let got: Vec<f32> = device().read_vec(&got).unwrap();
+                        assert_eq!(
+                            bits(&got),
+                            bits(expected),
+                            "{what}, {ty}, {rows} rows of {k}, in place: {in_place}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+    EMULATED.set(false);
+}
+
+#[test]
 fn a_weight_larger_than_a_binding_is_cut() {
+    if opened().is_none() {
+        return;
+    }
     // 150 MB, behind the 128 MiB that a software adapter binds at once; bytes that decode fast, a few rows to compare.
     let (n, k) = (36_620, 1024);
     let ty = GgmlType::F32;
@@ -293,6 +390,9 @@ fn a_weight_larger_than_a_binding_is_cut() {
 
 #[test]
 fn a_token_out_of_range_is_an_error() {
+    if opened().is_none() {
+        return;
+    }
     let raw = random_blocks(GgmlType::Q4_0, 5, 64, 1);
     let weight = device().upload_weight(&raw, GgmlType::Q4_0, 5, 64).unwrap();
     let tokens = device().upload(&[4u32, 5], DType::U32, &[2]).unwrap();
@@ -303,38 +403,11 @@ fn a_token_out_of_range_is_an_error() {
     assert_eq!(error, "embed: token 5 is out of range, the limit is 5");
 }
 
-/// Parses, validates and writes a kernel of cooperative matrices as SPIR-V, the one language that it is meant for.
-fn translate_tensor(key: &KernelKey, capabilities: naga::valid::Capabilities) {
-    let source = key.source().unwrap();
-    let module = naga::front::wgsl::parse_str(&source)
-        .unwrap_or_else(|e| panic!("{key:?}: {}", e.emit_to_string(&source)));
-    let mut validator = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), capabilities);
-    let info =
-        validator.validate(&module).unwrap_or_else(|e| panic!("{key:?}: {}", e.emit_to_string(&source)));
-    let options = naga::back::spv::Options { lang_version: (1, 3), ..Default::default() };
-    naga::back::spv::write_vec(&module, &info, &options, None).unwrap_or_else(|e| panic!("{key:?}: {e}"));
-}
-
-#[test]
-fn every_kernel_can_be_written_in_other_languages() {
-    use naga::valid::Capabilities;
-    let capabilities = Capabilities::IMMEDIATES | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
-    for ty in decodable() {
-        let (format, _) = format(ty).unwrap();
-        translate(&KernelKey::new("embed").define(format), capabilities);
-        for rows in ["ROWS_1", "ROWS_16"] {
-            for defines in
-                [&["PARTS_1", "BIAS", "ADD"][..], &["PARTS_1", "GLU", "X_VECTORS"], &["PARTS_3", "BIAS"]]
-            {
-                let key = KernelKey::new("matmul").define(format).define(rows);
-                translate(&defines.iter().fold(key, |key, define| key.define(define)), capabilities);
-            }
-        }
-    }
-}
-
 #[test]
 fn the_kernels_of_cooperative_matrices_have_their_indexes_right() {
+    if opened().is_none() {
+        return;
+    }
     EMULATED.set(true);
     for ty in [GgmlType::Q4_K, GgmlType::Q6_K, GgmlType::Q8_0, GgmlType::F16] {
         // More than one workgroup of many tiles, a last tile that is not whole, ranges that differ in length.
@@ -358,33 +431,92 @@ fn the_kernels_of_cooperative_matrices_have_their_indexes_right() {
     parts_are_products_of_their_own();
 }
 
-#[test]
-fn every_tensor_kernel_can_be_written_as_spir_v() {
-    use naga::valid::Capabilities;
-    // No TENSOR adapter is at hand where this runs.
-    let capabilities = Capabilities::IMMEDIATES
-        | Capabilities::SHADER_FLOAT16_IN_FLOAT32
-        | Capabilities::SHADER_FLOAT16
-        | Capabilities::SUBGROUP
-        | Capabilities::SUBGROUP_BARRIER
-        | Capabilities::COOPERATIVE_MATRIX;
-    translate(&KernelKey::new("matmul_activations"), capabilities);
-    for ty in decodable() {
-        let (format, _) = format(ty).unwrap();
-        for defines in [
-            &["COLS_1", "X_ROWS_1", "PARTS_1", "BIAS", "ADD"][..],
-            &["COLS_1", "X_ROWS_4", "PARTS_1", "GLU", "X_VECTORS"],
-            &["COLS_2", "PARTS_1", "GLU", "X_HALF"],
-            &["COLS_4", "PARTS_3", "BIAS", "X_HALF"],
-        ] {
-            let key = KernelKey::new("matmul_tensor").define(format);
-            translate_tensor(&defines.iter().fold(key, |key, define| key.define(define)), capabilities);
-        }
-        for defines in
-            [&["PARTS_1", "SILU", "X_HALF"][..], &["PARTS_1", "GLU", "X_HALF"], &["PARTS_2", "X_HALF"]]
-        {
-            let key = KernelKey::new("matmul_tensor_many").define(format);
-            translate_tensor(&defines.iter().fold(key, |key, define| key.define(define)), capabilities);
+/// The kernels of this module, as products of every kind lead to them: those for adapters without cooperative matrices, those with the
+/// matrices emulated, and the same with real ones. None without an adapter. Second, the other kernels that are met on the way.
+fn kernels() -> (Vec<KernelKey>, HashSet<KernelKey>) {
+    if opened().is_none() {
+        return Default::default();
+    }
+    let mut found = HashSet::new();
+    for is_emulated in [true, false] {
+        EMULATED.set(is_emulated);
+        found.extend(kernels_of(|| decodable().for_each(every_product)));
+    }
+    let is_product = |key: &KernelKey| SOURCES.iter().any(|(file, _)| *file == key.file);
+    let (found, others): (HashSet<_>, HashSet<_>) = found.into_iter().partition(is_product);
+    let real = |key: &KernelKey| {
+        let mut key = key.clone();
+        key.defines.retain(|define| *define != "EMULATED");
+        key
+    };
+    let mut kernels: Vec<KernelKey> = found.iter().cloned().collect();
+    kernels.extend(found.iter().map(real).filter(|key| !found.contains(key)));
+    (kernels, others)
+}
+
+/// Records products of weights of `ty`: alone and together, with bias and residual and in a GLU, behind a norm and before another
+/// product, for every number of rows that makes a difference, from rows that are vectors and from others.
+fn every_product(ty: GgmlType) {
+    let k = 256;
+    let new_weight = |ty| device().upload_weight(&random_blocks(ty, k, k, 1), ty, k, k).unwrap();
+    let weight = new_weight(ty);
+    let other = new_weight(if ty == GgmlType::Q8_0 { GgmlType::Q4_0 } else { GgmlType::Q8_0 });
+    let alloc = |rows: usize| device().alloc(DType::F32, &[rows, k]).unwrap();
+    let (norm, bias) = (alloc(1), alloc(1));
+    let (norm, bias) = (norm.view(0, &[k]).unwrap(), bias.view(0, &[k]).unwrap());
+    let tokens = device().alloc(DType::U32, &[1]).unwrap();
+    let mut plan = device().plan();
+    plan.embed(&weight, &tokens, &alloc(1)).unwrap();
+    for rows in [1, 2, 3, 4, 5, 8, 9, 16, 17, 32, 33, 64, 65, 70] {
+        let (stream, both, outs) = (alloc(rows), alloc(rows + 1), [alloc(rows), alloc(rows), alloc(rows)]);
+        for (start, has_norm) in [(0, false), (1, false), (0, true), (1, true)] {
+            let x = both.view(start, &[rows, k]).unwrap();
+            let begin = |plan: &mut Plan| {
+                if has_norm {
+                    plan.rms_norm(&stream, &norm, &x, 1e-5).unwrap();
+                }
+            };
+            for bias in [None, Some(&bias)] {
+                let part = |out| MatmulPart::new(&weight, out).with_bias(bias);
+                for n_parts in 1..=3 {
+                    begin(&mut plan);
+                    plan.matmul(&x, outs[..n_parts].iter().map(part).collect::<Vec<_>>()).unwrap();
+                }
+                begin(&mut plan);
+                plan.matmul(&x, [part(&outs[0]).with_add(&outs[1])]).unwrap();
+            }
+            for (gate, up) in [(&weight, &weight), (&weight, &other), (&other, &weight)] {
+                for has_next in [false, true] {
+                    begin(&mut plan);
+                    plan.matmul_glu(&x, gate, up, Activation::Silu, &outs[0]).unwrap();
+                    if has_next {
+                        plan.matmul(&outs[0], [MatmulPart::new(&weight, &outs[1])]).unwrap();
+                    }
+                }
+            }
         }
     }
+    device().prepare(&plan).unwrap();
+}
+
+/// Cooperative matrices of 16x16 exist in SPIR-V alone; in the other languages a kernel is written as it is tested without them.
+#[test]
+fn every_product_can_be_written_in_every_language() {
+    if opened().is_none() {
+        return;
+    }
+    let (kernels, others) = kernels();
+    assert_sources_are_used(&kernels, SOURCES);
+    assert_listed(others);
+    println!("{} kernels", kernels.len());
+    let write = |first: usize| {
+        for key in kernels.iter().skip(first).step_by(2) {
+            let is_real = key.file.contains("tensor") && !key.defines.contains(&"EMULATED");
+            translate(key, if is_real { &[Language::SpirV] } else { ALL_LANGUAGES }, is_real);
+        }
+    };
+    // The longest test of this crate.
+    std::thread::scope(|scope| {
+        [0, 1].map(|first| scope.spawn(move || write(first))).map(|half| half.join().unwrap())
+    });
 }

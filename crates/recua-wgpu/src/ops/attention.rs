@@ -1,9 +1,9 @@
 //! `attention`: over a cache of f16, cooperative matrices compute it where the adapter has them. Else rows alone go to one kernel, rows
 //! with neighbours of the same sequence (prompts) to another, which reads the cache once for more of them. Where there are too few
-//! rows to fill the device, chunks of each sequence run side by side, and a second dispatch merges them. All ways for a cache have the
-//! same bits, so the number of rows may choose.
+//! rows to fill the device, chunks of each sequence run side by side, and the last of them to be done merges them, or a second dispatch
+//! where memory is not coherent. All ways for a cache have the same bits, so the number of rows may choose.
 
-use super::rope_store::{check_head, is_emulated, is_tensor, is_wide};
+use super::rope_store::{head_max, is_emulated, is_tensor, is_wide};
 use super::{Rows, page_windows, u32_of};
 use crate::memory::Binding;
 use crate::pipelines::KernelKey;
@@ -18,6 +18,9 @@ const QUERIES: usize = 4;
 /// Workgroups from which on a sequence is not split: about as many as a large device has cores. More workgroups would still read long
 /// contexts faster, but the merge costs a dispatch, and its parts a trip through memory.
 const ENOUGH: usize = 128;
+
+/// Threads of a workgroup in teams, and the define that says so.
+const TEAMS: [(usize, &str); 2] = [(4, "TEAMS_4"), (2, "TEAMS_2")];
 
 /// Rows from which on prompts are worth a dispatch of their own, which costs a few microseconds if there are none.
 const ROWS_MIN: usize = 65;
@@ -34,23 +37,24 @@ const NAME: &str = "attention";
 pub(crate) fn attention(op: &Attention, recorder: &mut Recorder<'_>) -> Result<()> {
     let gpu = recorder.gpu;
     let head_dim = op.cache.head_dim();
-    check_head(NAME, head_dim)?;
+    let head_max = head_max(NAME, gpu, head_dim)?;
     let n_rows = op.q.n_rows();
     let (n_heads, n_kv_heads) = (op.q.n_cols() / head_dim, op.cache.n_kv_heads());
     if is_tensor(gpu, &op.cache) {
         return tensor(op, recorder);
     }
     let group = n_heads / n_kv_heads;
-    let head_max = head_dim.next_power_of_two().max(64);
     // Workgroups of a row, and of a block of rows.
     let block_heads = group.min(QUERIES);
     let workgroups = |block_heads| n_kv_heads * group.div_ceil(block_heads) * head_dim.div_ceil(128);
     let blocks = workgroups(block_heads);
-    let has_two_quads = gpu.limits.max_compute_workgroup_storage_size as usize >= rows_bytes(head_max, 8);
+    let has_room = |bytes| gpu.limits.max_compute_workgroup_storage_size as usize >= bytes;
+    let has_two_quads = has_room(rows_bytes(head_max, 8));
     let rows_queries = if has_two_quads { 32 } else { 16 };
     let rows_heads = group.min(rows_queries);
     let block_rows = rows_queries / rows_heads;
-    let has_rows = n_rows >= ROWS_MIN && block_rows > 1;
+    // Long heads leave no room for it.
+    let has_rows = n_rows >= ROWS_MIN && block_rows > 1 && has_room(rows_bytes(head_max, 4));
     let n_chunks = (op.rows.pages.n_cols() * PAGE_TOKENS).div_ceil(CHUNK).max(1);
 
     // Rows of a dispatch: whole blocks.
@@ -69,12 +73,17 @@ pub(crate) fn attention(op: &Attention, recorder: &mut Recorder<'_>) -> Result<(
     let (out, out_start) = Binding::write(gpu, &op.out)?;
     let windows = page_windows(gpu, &op.cache, false)?;
     let (Some(first_window), false) = (windows.first(), windows.len() > WINDOWS_MAX) else {
-        let problem = format!("{:?} takes {} bindings, at most {WINDOWS_MAX}", op.cache.k, windows.len());
+        let (k, n) = (&op.cache.k, windows.len());
+        let problem = format!("the keys {k:?} are bound in {n} pieces on this device, at most {WINDOWS_MAX}");
         return Err(Error::Argument { op: NAME, problem });
     };
     let (k, v) = (first_window.k, first_window.v);
     let mut bindings = vec![recorder.status(), rows.positions, rows.sequences, rows.pages, q, k, v, out];
     bindings.push(Binding::all(&parts, true));
+    let is_coherent = gpu.features.contains(wgpu::Features::MEMORY_DECORATION_COHERENT);
+    let last_merges = is_split && is_coherent && windows.len() == 1;
+    // As `parts`: of no more rows than will ever be split.
+    let arrived = recorder.workspace("the counts of attention", parts_rows.max(1) * blocks * 4)?;
     // Vectors or words.
     let start_of = |words: u32| if is_wide(&op.cache) { words / 4 } else { words };
     let (mut k_starts, mut v_starts) = ([0; 3], [0; 3]);
@@ -85,6 +94,11 @@ pub(crate) fn attention(op: &Attention, recorder: &mut Recorder<'_>) -> Result<(
             bindings.extend([window.k, window.v]);
             (k_starts[i - 1], v_starts[i - 1]) = (start_of(window.k_start), start_of(window.v_start));
         }
+        let (n, limit) = (bindings.len(), gpu.limits.max_storage_buffers_per_shader_stage);
+        if n > limit as usize {
+            let problem = format!("{:?} in pieces takes {n} storage buffers, at most {limit}", op.cache.k);
+            return Err(Error::Argument { op: NAME, problem });
+        }
     }
     let kernel = |file| {
         KernelKey::new(file)
@@ -94,7 +108,21 @@ pub(crate) fn attention(op: &Attention, recorder: &mut Recorder<'_>) -> Result<(
             .define_if(windows.len() > 1, "WINDOWS")
             .unchecked()
     };
-    let alone = kernel(NAME).define_if(is_split, "SPLIT").define_if(has_rows, "ROWS");
+    let mut alone = kernel(NAME)
+        .define_if(is_split, "SPLIT")
+        .define_if(last_merges, "LAST_MERGES")
+        .define_if(has_rows, "ROWS");
+    let fits = |teams| {
+        let limits = &gpu.limits;
+        let has_threads =
+            limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x)
+                >= (teams * CHUNK) as u32;
+        has_threads && limits.max_compute_workgroup_storage_size as usize >= teams_bytes(head_max, teams)
+    };
+    let wanted = |teams| !is_split && n_chunks >= teams && n_rows * blocks * teams <= 8 * ENOUGH;
+    if let Some((_, define)) = TEAMS.into_iter().find(|&(teams, _)| wanted(teams) && fits(teams)) {
+        alone = alone.define(define);
+    }
     let together = kernel("attention_rows").define_if(has_two_quads, "TWO_QUADS");
     let [positions_start, sequences_start, pages_start, n_sequences, pages_max] = rows.args;
     for first in (0..n_rows).step_by(window) {
@@ -131,16 +159,18 @@ pub(crate) fn attention(op: &Attention, recorder: &mut Recorder<'_>) -> Result<(
             ])
         };
         let used = if windows.len() > 1 { 27 } else { 20 };
-        let mut dispatch = |kernel: &KernelKey, block_heads, groups| {
-            recorder.dispatch(kernel, &bindings, cast_slice(&args(block_heads)?[..used]), groups)
+        let mut dispatch = |kernel: &KernelKey, bindings: &[Binding<'_>], block_heads, groups| {
+            recorder.dispatch(kernel, bindings, cast_slice(&args(block_heads)?[..used]), groups)
         };
         let z = if is_split { n_chunks as u32 } else { 1 };
-        dispatch(&alone, block_heads, [n, blocks as u32, z])?;
-        if is_split {
-            dispatch(&alone.clone().entry("attention_merge"), block_heads, [n, blocks as u32, 1])?;
+        let with_counts = [&bindings[..], &[Binding::all(&arrived, true)]].concat();
+        let bindings_of_alone = if last_merges { &with_counts } else { &bindings };
+        dispatch(&alone, bindings_of_alone, block_heads, [n, blocks as u32, z])?;
+        if is_split && !last_merges {
+            dispatch(&alone.clone().entry("attention_merge"), &bindings, block_heads, [n, blocks as u32, 1])?;
         }
         if has_rows {
-            dispatch(&together, rows_heads, [n, workgroups(rows_heads) as u32, 1])?;
+            dispatch(&together, &bindings, rows_heads, [n, workgroups(rows_heads) as u32, 1])?;
         }
     }
     Ok(())
@@ -229,7 +259,17 @@ fn tensor(op: &Attention, recorder: &mut Recorder<'_>) -> Result<()> {
     Ok(())
 }
 
+/// What `attention` takes of a workgroup's memory, with room for a head of `head_max`; `rope_store` takes less.
+pub(super) fn attention_bytes(head_max: usize) -> usize {
+    16 * (head_max + CHUNK + 16) + 8 * 1024 + 64
+}
+
 /// What `attention_rows` takes of a workgroup's memory, with room for a head of `head_max` and so many quads of queries.
 fn rows_bytes(head_max: usize, quads: usize) -> usize {
     16 * quads * (head_max + CHUNK + 2 * 16 + 1) + 64
+}
+
+/// What `attention` takes of a workgroup's memory.
+fn teams_bytes(head_max: usize, teams: usize) -> usize {
+    16 * head_max + teams * (16 * (CHUNK + 16 + 2) + 8 * 1024 + 4 * 8)
 }

@@ -1,5 +1,6 @@
 //! `rope_store`: one dispatch, or one a window of a cache that no binding can hold.
 
+use super::attention::attention_bytes;
 use super::{Rows, grid, page_windows, u32_of};
 use crate::adapter::COOPERATIVE_MATRIX;
 use crate::gpu::Gpu;
@@ -9,15 +10,15 @@ use crate::record::Recorder;
 use bytemuck::bytes_of;
 use recua_compute::{DType, Error, KvLayer, PAGE_TOKENS, Result, RopeStore, RopeStyle};
 
-/// The longest head that kernels have room for.
-pub(super) const HEAD_DIM_MAX: usize = 256;
-
-/// Fails for heads that kernels have no room for.
-pub(super) fn check_head(op: &'static str, head_dim: usize) -> Result<()> {
-    if head_dim <= HEAD_DIM_MAX {
-        return Ok(());
+/// The room that kernels make for a head, their `HEAD_MAX`. Fails if a workgroup has no memory for it.
+pub(super) fn head_max(op: &'static str, gpu: &Gpu, head_dim: usize) -> Result<usize> {
+    let head_max = head_dim.next_power_of_two().max(64);
+    let (needed, limit) = (attention_bytes(head_max), gpu.limits.max_compute_workgroup_storage_size as usize);
+    if needed <= limit {
+        return Ok(head_max);
     }
-    let problem = format!("heads of {head_dim}, at most {HEAD_DIM_MAX} on this device");
+    let problem =
+        format!("heads of {head_dim} take {needed} bytes of a workgroup's memory, and there are {limit}");
     Err(Error::Argument { op, problem })
 }
 
@@ -53,7 +54,7 @@ pub(crate) fn rope_store(op: &RopeStore, recorder: &mut Recorder<'_>) -> Result<
     const NAME: &str = "rope_store";
     let gpu = recorder.gpu;
     let head_dim = op.cache.head_dim();
-    check_head(NAME, head_dim)?;
+    let head_max = head_max(NAME, gpu, head_dim)?;
     let n_rows = op.q.n_rows();
     let (n_heads, n_kv_heads) = (op.q.n_cols() / head_dim, op.cache.n_kv_heads());
     let rows = Rows::new(NAME, gpu, &op.rows)?;
@@ -69,6 +70,7 @@ pub(crate) fn rope_store(op: &RopeStore, recorder: &mut Recorder<'_>) -> Result<
         (norm_starts, eps) = ([q_norm_start, k_norm_start], norm.eps);
     }
     let kernel = KernelKey::new(NAME)
+        .constant("HEAD_MAX", head_max as u32)
         .define_if(op.cache.k.dtype() == DType::F16, "CACHE_F16")
         .define_if(is_wide(&op.cache), "WIDE")
         .define_if(is_tensor(gpu, &op.cache), "TENSOR")

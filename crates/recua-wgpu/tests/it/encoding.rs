@@ -1,9 +1,13 @@
-//! Encoders, hand-written kernels, several threads, many submissions.
+//! Encoders, hand-written kernels, several threads.
 
-use crate::{device, fresh_device};
+use crate::device;
+use recua_compute::cases::Tolerance;
 use recua_compute::{
-    Argmax, Buffer, DType, Device, Error, KernelArg, KernelRegistry, KernelSource, Op, Plan, Record, Result,
+    Buffer, Commands, DType, Device, EncoderWorker, Error, GgmlType, KernelArg, KernelRegistry, KernelSource,
+    Plan, QuantizedMatmulParams, Record, Result, Weight, cpu,
 };
+use std::ops::Range;
+use std::sync::mpsc::channel;
 
 const SCALE: &str = "
 @group(0) @binding(0) var<storage, read> x: array<f32>;
@@ -100,6 +104,29 @@ fn a_wrong_kernel_or_argument_is_an_error_that_names_it() {
 }
 
 #[test]
+fn a_buffer_too_small_for_what_a_kernel_declares_is_refused_by_name() {
+    let Some(device) = device() else { return };
+    let source = "
+        struct Table { size: u32, entries: array<vec4<f32>, 4> }
+        @group(0) @binding(0) var<storage, read> table: Table;
+        @group(0) @binding(1) var<storage, read_write> y: array<vec4<f32>>;
+        @compute @workgroup_size(1) fn scale() { y[0] = table.entries[table.size]; }";
+    let kernel = registry(source).get(device, "scale", &[]).unwrap();
+    let floats = |n: usize| device.alloc(DType::F32, &[n]).unwrap();
+    let dispatch = |table: usize, y: usize| {
+        let mut encoder = device.command_encoder().unwrap();
+        let (table, y) = (floats(table), floats(y));
+        encoder.dispatch(&kernel, [1; 3], &[KernelArg::Read(&table), KernelArg::Write(&y)])?;
+        encoder.commit_and_wait()
+    };
+    dispatch(20, 4).unwrap();
+    let small = |found: Result<()>| found.unwrap_err().to_string();
+    let expected = "dispatch: kernel 'scale': argument 0 has 76 bytes, the kernel declares 80";
+    assert_eq!(small(dispatch(19, 4)), expected);
+    assert!(small(dispatch(20, 3)).contains("'scale': argument 1 has 12 bytes, the kernel declares 16"));
+}
+
+#[test]
 fn two_halves_encoded_on_two_threads_run_in_list_order() {
     let Some(device) = device() else { return };
     let registry = registry(SCALE);
@@ -124,6 +151,113 @@ fn two_halves_encoded_on_two_threads_run_in_list_order() {
         submission.wait().unwrap();
         assert!(device.read_vec::<f32>(&z).unwrap().iter().all(|&z| z == 71.0));
     }
+}
+
+/// A chain of products `[m, 256] · [256, 256]`, each of the output before.
+#[derive(Clone)]
+struct Chain {
+    device: Device,
+    weights: Vec<Weight>,
+    /// What each weight's blocks hold.
+    values: Vec<Vec<f32>>,
+    /// The input, then each product.
+    buffers: Vec<Buffer>,
+    m: usize,
+}
+
+const CHAIN_TYPES: [GgmlType; 4] = [GgmlType::Q6_K, GgmlType::Q4_K, GgmlType::Q8_0, GgmlType::Q4_0];
+
+impl Chain {
+    fn new(device: &Device, m: usize) -> Chain {
+        let mut state = 1u32;
+        let mut random = |n: usize| -> Vec<f32> {
+            let next = || {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 8) as f32 / (1u32 << 23) as f32 - 1.0
+            };
+            std::iter::repeat_with(next).take(n).collect()
+        };
+        let (mut weights, mut values) = (Vec::new(), Vec::new());
+        let mut buffers = vec![device.upload(&random(m * 256), DType::F32, &[m, 256]).unwrap()];
+        for i in 0..12 {
+            let ty = CHAIN_TYPES[i % 4];
+            let (mut raw, mut held) = (Vec::new(), vec![0.0; 256 * 256]);
+            // So small that the products stay as large as the input.
+            let w: Vec<f32> = random(256 * 256).iter().map(|w| w / 9.0).collect();
+            recua_gguf::encode(ty, &w, &mut raw).unwrap();
+            recua_gguf::decode(ty, &raw, &mut held).unwrap();
+            weights.push(device.upload_weight(&raw, ty, 256, 256).unwrap());
+            values.push(held);
+            buffers.push(device.alloc(DType::F32, &[m, 256]).unwrap());
+        }
+        Chain { device: device.clone(), weights, values, buffers, m }
+    }
+
+    fn encode(&self, products: Range<usize>) -> Commands {
+        let mut encoder = self.device.command_encoder().unwrap();
+        for i in products {
+            let params = QuantizedMatmulParams { m: self.m, n: 256, k: 256, ggml_type: CHAIN_TYPES[i % 4] };
+            let (x, y) = (&self.buffers[i], &self.buffers[i + 1]);
+            encoder.quantized_matmul(x, &self.weights[i], y, &params).unwrap();
+        }
+        encoder.finish().unwrap()
+    }
+
+    /// Runs the chain and gives the products; forgets them, so that the next run makes its own.
+    fn run(&self, commands: impl IntoIterator<Item = Commands>) -> Vec<Vec<f32>> {
+        self.device.submit(commands).unwrap().wait().unwrap();
+        let products = &self.buffers[1..];
+        let found = products.iter().map(|y| self.device.read_vec(y).unwrap()).collect();
+        products.iter().for_each(|y| self.device.write(y, &vec![f32::NAN; y.n_elements()]).unwrap());
+        found
+    }
+
+    /// Fails unless each of `found`, products of another device, is as near to this device's product of the same input as its tolerance
+    /// says. Eight bits divide a row's largest value, so the unit is what evenly spread values up to it, as those of the op cases
+    /// are, would have: max |x| / √3 · |w|.
+    fn check(&self, found: &[Vec<f32>]) {
+        let tolerance = Tolerance::Q8_PRODUCT;
+        let norm = |v: &[f32]| v.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+        for (i, found) in found.iter().enumerate() {
+            let x = self.device.read_vec::<f32>(&self.buffers[i]).unwrap();
+            let expected = self.run([self.encode(i..i + 1)]).swap_remove(i);
+            let (mut squares, mut max) = (0.0, 0.0f64);
+            for (at, (a, b)) in found.iter().zip(&expected).enumerate() {
+                let (row, n) = (at / 256, at % 256);
+                let largest = x[row * 256..][..256].iter().fold(0.0f32, |max, x| max.max(x.abs()));
+                let unit = f64::from(largest) / 3f64.sqrt() * norm(&self.values[i][n * 256..][..256]);
+                let error = f64::from(a - b).abs() / unit;
+                squares += error * error;
+                max = if error <= max { max } else { error };
+            }
+            let rms = (squares / found.len() as f64).sqrt();
+            let holds = rms <= tolerance.rms && max <= tolerance.max;
+            assert!(holds, "product {i} of {} rows: rms {rms:.1e}, max {max:.1e}", self.m);
+            self.device.write(&self.buffers[i + 1], found).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_worker_encodes_half_of_a_chain_of_quantized_products() {
+    let Some(device) = device() else { return };
+    let cpu = cpu::open(cpu::Options::default()).unwrap();
+    let worker = EncoderWorker::spawn().unwrap();
+    for m in [1, 5, 40] {
+        let chain = Chain::new(device, m);
+        let serial = chain.run([chain.encode(0..12)]);
+        for round in 0..4 {
+            let (done, second_half) = channel();
+            let there = chain.clone();
+            worker.submit(move || done.send(there.encode(6..12)).unwrap()).unwrap();
+            let first = chain.encode(0..6);
+            let found = chain.run([first, second_half.recv().unwrap()]);
+            let bits = |all: &[Vec<f32>]| all.concat().iter().map(|y| y.to_bits()).collect::<Vec<_>>();
+            assert!(bits(&found) == bits(&serial), "{m} rows, round {round}");
+        }
+        Chain::new(&cpu, m).check(&serial);
+    }
+    assert_eq!(worker.n_panics(), 0);
 }
 
 #[test]
@@ -167,59 +301,4 @@ fn work_runs_behind_the_callers_back() {
     assert!(submissions.iter().all(|submission| submission.is_done()));
     let x = device.read_vec::<f32>(&x).unwrap();
     assert!(x.iter().all(|x| (x - 1.0).abs() < 1e-3));
-}
-
-/// In a process of its own, because the memory of a process is every test's.
-#[test]
-fn long_runs_do_not_leak() {
-    const ALONE: &str = "RECUA_TEST_ALONE";
-    if std::env::var_os(ALONE).is_some() {
-        return run_for_long();
-    }
-    let this = std::env::current_exe().unwrap();
-    let name = "encoding::long_runs_do_not_leak";
-    let mut child = std::process::Command::new(this);
-    let output = child.args(["--exact", name, "--nocapture"]).env(ALONE, "1").output().unwrap();
-    assert!(output.status.success(), "{output:#?}");
-}
-
-fn run_for_long() {
-    let Some(device) = fresh_device() else { return };
-    let x = device.upload(&[1.0f32, 3.0, 2.0], DType::F32, &[1, 3]).unwrap();
-    let out = device.alloc(DType::U32, &[1]).unwrap();
-    let mut plan = device.plan();
-    plan.push(Op::Argmax(Argmax { x: x.clone(), out: out.clone() })).unwrap();
-    device.prepare(&plan).unwrap();
-    let allocated = device.allocated_bytes();
-    let mut resident = 0;
-    for i in 0..4000 {
-        let submission = device.run(&plan).unwrap();
-        if i % 7 == 0 {
-            // Dropped, not waited for.
-            continue;
-        }
-        submission.wait().unwrap();
-        device.write(&x, &[1.0f32, 3.0, 2.0]).unwrap();
-        if i % 10 == 0 {
-            assert_eq!(device.read_vec::<u32>(&out).unwrap(), [1]);
-        }
-        // A plan of its own each time, which the device must not keep for ever.
-        let other = device.upload(&[5.0f32, 3.0], DType::F32, &[1, 2]).unwrap();
-        let mut plan = device.plan();
-        plan.argmax(&other, &out).unwrap();
-        device.run(&plan).unwrap().wait().unwrap();
-        drop((plan, other));
-        if i == 1000 {
-            resident = resident_bytes();
-        }
-    }
-    assert_eq!(device.allocated_bytes(), allocated);
-    let grown = resident_bytes().saturating_sub(resident);
-    assert!(grown < 48 << 20, "{grown} bytes more after 3000 steps");
-}
-
-/// Memory of this process, where the system tells.
-fn resident_bytes() -> usize {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).unwrap_or(0) * 4096
 }

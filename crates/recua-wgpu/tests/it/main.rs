@@ -1,13 +1,14 @@
 //! Tests of the GPU device, on whatever adapter there is: a software one will do. Without any adapter each test says so and passes,
-//! unless `RECUA_REQUIRE_DEVICES` contains `wgpu`. A new test goes into the file of its topic.
+//! unless `RECUA_REQUIRE_DEVICES` lists `wgpu`. A new test goes into the file of its topic.
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
 mod encoding;
 mod errors;
+mod leaks;
 mod ops;
 
-use recua_compute::Device;
-use recua_wgpu::{Options, adapters, open};
+use recua_compute::{Device, cases};
+use recua_wgpu::{Options, open};
 use std::sync::OnceLock;
 
 /// The adapter's device, shared by the tests: opening one costs more than most tests.
@@ -19,13 +20,5 @@ fn device() -> Option<&'static Device> {
 
 /// A device of one's own: for tests that look at its memory or break it.
 fn fresh_device() -> Option<Device> {
-    let options = Options { allow_software: true, ..Options::default() };
-    let error = match open(options.clone()) {
-        Ok(device) => return Some(device),
-        Err(error) => error,
-    };
-    let required = std::env::var("RECUA_REQUIRE_DEVICES").unwrap_or_default();
-    assert!(!required.contains("wgpu"), "wgpu is required: {error}; {:?}", adapters(&options));
-    println!("skipped: {error}");
-    None
+    cases::opened_or_skipped("wgpu", open(Options { allow_software: true, ..Options::default() }))
 }

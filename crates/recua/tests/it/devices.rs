@@ -2,6 +2,7 @@
 
 use recua::gguf::Gguf;
 use recua::{Batch, DEVICE_NAMES, Device, LlamaConfig, LlamaModel, Logits, open_device};
+use recua_compute::cases;
 
 /// Normalised squared error allowed: 1.15 times llama.cpp's on the same file, or what f16 activations reach with ease.
 const BARS: [(&str, f64); 6] = [
@@ -14,16 +15,8 @@ const BARS: [(&str, f64); 6] = [
 ];
 
 pub(crate) fn devices() -> Vec<(&'static str, Device)> {
-    let required = std::env::var("RECUA_REQUIRE_DEVICES").unwrap_or_else(|_| "cpu".into());
-    let mut devices = Vec::new();
-    for name in DEVICE_NAMES.iter().copied().filter(|name| *name != "auto") {
-        match open_device(name) {
-            Ok(device) => devices.push((name, device)),
-            Err(e) if required.split(',').any(|r| r == name) => panic!("{name} is required: {e}"),
-            Err(e) => println!("{name} is skipped: {e}"),
-        }
-    }
-    devices
+    let names = DEVICE_NAMES.iter().copied().filter(|name| *name != "auto");
+    names.filter_map(|name| Some((name, cases::opened_or_skipped(name, open_device(name))?))).collect()
 }
 
 fn path(file: &str) -> String {

@@ -51,11 +51,18 @@ pub(crate) fn put_row(plane: &mut [u8], bits: u32, shift: u32, row: usize, codes
     }
 }
 
-/// The code of `row` (in the tile) and column `col` (in the unpacked run), as [`put_row`] wrote it.
-pub(crate) fn get(plane: &[u8], bits: u32, n_vectors: usize, row: usize, col: usize) -> u8 {
-    let (j, vectors) = (col / 4, n_vectors * bits as usize / 8);
-    let byte = plane[j % vectors * VECTOR + row * 4 + col % 4];
-    (byte >> (bits * (j / vectors) as u32)) & mask(bits)
+/// Puts the bits of one row where [`put_row`] took them from: `codes` is a whole unpacked run, and zero where it has no bits yet.
+pub(crate) fn get_row(plane: &[u8], bits: u32, shift: u32, row: usize, codes: &mut [u8]) {
+    let (quads, _) = codes.as_chunks_mut::<4>();
+    let vectors = quads.len() * bits as usize / 8;
+    let mask = u32::from_ne_bytes([mask(bits); 4]);
+    for (v, vector) in plane.as_chunks::<VECTOR>().0[..vectors].iter().enumerate() {
+        let word = u32::from_le_bytes(vector.as_chunks::<4>().0[row]);
+        for part in 0..8 / bits {
+            let quad = &mut quads[part as usize * vectors + v];
+            *quad = (u32::from_le_bytes(*quad) | (word >> (part * bits) & mask) << shift).to_le_bytes();
+        }
+    }
 }
 
 const fn mask(bits: u32) -> u8 {
@@ -139,12 +146,14 @@ mod tests {
                 let mut codes = Codes([0; VECTORS_MAX * VECTOR]);
                 unpack(&planes[..low_len], &planes[low_len..], low, high, n_vectors, &mut codes);
                 for row in 0..TILE {
+                    let mut of_row = vec![0u8; n_vectors * 4];
+                    get_row(&planes[..low_len], low, 0, row, &mut of_row);
+                    if high > 0 {
+                        get_row(&planes[low_len..], high, low, row, &mut of_row);
+                    }
                     for col in 0..n_vectors * 4 {
                         assert_eq!(codes.at(row, col), code(row, col));
-                        assert_eq!(
-                            get(&planes[..low_len], low, n_vectors, row, col),
-                            code(row, col) & mask(low)
-                        );
+                        assert_eq!(of_row[col], code(row, col));
                     }
                 }
             }

@@ -34,7 +34,7 @@ pub(crate) enum Layout {
 /// See [`q256::tiles`].
 type Tiles256 = fn(Isa, &[u8], &[Record256], usize, &mut [[f32; TILE]], &mut q256::Scratch);
 /// See [`q32::tile`].
-type Tile32 = fn(Isa, &[u8], usize, &[Record32], &mut [[f32; TILE]], &mut q32::Unpacked);
+type Tile32 = fn(Isa, &[u8], usize, &[Record32], &mut [[f32; TILE]], &mut q32::Scratch);
 /// See [`float::tiles_f32`].
 type TilesFloat = fn(Isa, &[u8], &[f32], usize, &mut [[f32; TILE]]);
 
@@ -139,9 +139,9 @@ pub(crate) fn records_per_row(k: usize) -> usize {
 }
 
 impl Packed {
-    /// The weight's tiles; for weights of this device, which the plan has checked.
+    /// The weight's tiles; for weights of ops that the workspace was reserved for, which checks them.
     pub(crate) fn of(weight: &Weight) -> &Packed {
-        weight.storage_as().expect("a checked op only holds weights of this device")
+        weight.storage_as().expect("checked when the workspace was reserved")
     }
 
     /// The bytes of `n` tiles from `first` on.

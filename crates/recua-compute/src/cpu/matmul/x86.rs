@@ -123,26 +123,23 @@ impl Planes<'_> {
     #[inline(always)]
     pub(super) fn codes512(&self, first: usize, i: usize) -> __m512i {
         // SAFETY: inside a function with AVX-512.
-        let field = |plane: &[u8], bits: u32| unsafe {
-            let (at, up) = place(bits, self.n_vectors, first);
-            let v = load512(&plane.as_chunks::<VECTOR>().0[at + i]);
-            if bits == 8 {
-                return v;
-            }
-            // Bits of a neighbouring byte that come in are masked away.
-            let v = _mm512_srlv_epi32(v, _mm512_set1_epi32(up));
-            _mm512_and_si512(v, _mm512_set1_epi8(((1u32 << bits) - 1) as i8))
-        };
-        // SAFETY: inside a function with AVX-512.
         unsafe {
-            let mut codes = field(self.low, self.low_bits);
+            let mask = |bits: u32| _mm512_set1_epi8(((1u32 << bits) - 1) as i8);
+            let (at, up) = place(self.low_bits, self.n_vectors, first);
+            let mut codes = load512(&self.low.as_chunks::<VECTOR>().0[at + i]);
+            if self.low_bits < 8 {
+                codes = _mm512_srlv_epi32(codes, _mm512_set1_epi32(up));
+            }
             if self.high_bits > 0 {
-                // Codes stay inside their bytes.
-                let high = _mm512_sllv_epi32(
-                    field(self.high, self.high_bits),
-                    _mm512_set1_epi32(self.low_bits as i32),
-                );
-                codes = _mm512_or_si512(codes, high);
+                let (at, up) = place(self.high_bits, self.n_vectors, first);
+                let high = load512(&self.high.as_chunks::<VECTOR>().0[at + i]);
+                // Up or down to their place, whatever comes in from other bytes.
+                let high = _mm512_rolv_epi32(high, _mm512_set1_epi32(self.low_bits as i32 - up));
+                // Low bits where the mask is set, high ones elsewhere.
+                codes = _mm512_ternarylogic_epi32::<0xca>(mask(self.low_bits), codes, high);
+            }
+            if self.low_bits + self.high_bits < 8 {
+                codes = _mm512_and_si512(codes, mask(self.low_bits + self.high_bits));
             }
             if let Some(table) = self.table {
                 let table = _mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast()));

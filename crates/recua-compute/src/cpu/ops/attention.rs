@@ -3,26 +3,32 @@
 //! A piece of work is a block of consecutive rows of one sequence and one KV head: the query heads that share the KV head, times
 //! the rows, are its *queries*. Pages are taken from position 0 on; each is converted to f32 once and used for all queries of the
 //! block, because a prompt has hundreds of rows of one sequence. A query keeps a running maximum, a running sum and its weighted
-//! sum of V, and rescales them at each page (online softmax), so its bits depend on nothing but itself and its sequence, however
-//! rows are cut into blocks. Bound by arithmetic for prompts, by reading the cache for single rows.
+//! sum of V, and rescales them at each page (online softmax). Each *span* of pages is summed up by itself and then added to the spans
+//! before it, so its bits depend on nothing but itself and its sequence, however rows are cut into blocks, and where there are
+//! fewer blocks than threads, as many threads as a sequence has spans work on it. Bound by arithmetic for prompts, by reading the cache
+//! for single rows.
 //!
 //! The page layout is `rope_store`'s: lanes are tokens for K, elements of the head for V. Slots behind a row's position hold what
 //! an earlier use left, perhaps NaN: their scores are replaced, and their values of V are not read.
 
 use super::Rows;
 use crate::buffer::{Buffer, DType};
+use crate::cpu::Allocated;
 use crate::cpu::isa::Isa;
 use crate::cpu::math::{LANES, Lanes, Vector, exp, vectorised};
-use crate::cpu::memory::{slice, slice_mut};
+use crate::cpu::memory::{Memory, slice, slice_mut};
 use crate::cpu::pool::Worker;
 use crate::error::{Error, Result};
-use crate::op::{Attention, PAGE_TOKENS};
+use crate::op::{Attention, Op, PAGE_TOKENS};
 use half::f16;
 use std::cell::RefCell;
 use std::cmp::Reverse;
 
 /// Queries in a block, about: enough to make converting a page cheap, few enough for their sums to stay in the first caches.
 const BLOCK_QUERIES: usize = 64;
+
+/// Pages of a span.
+const SPAN: usize = 8;
 
 /// Elements of the head in the unit of the weighted sum: heads are padded to a multiple of it.
 const CHUNK: usize = 2 * LANES;
@@ -33,32 +39,130 @@ pub(crate) fn check_attention(op: &Attention) -> Result<()> {
     unsafe { Rows::new(&op.rows) }.check("attention", &op.cache, true)
 }
 
+/// Where threads leave the spans that they summed up, where several work on one sequence.
+#[derive(Default)]
+pub(crate) struct Spans(Option<Memory>);
+
+impl Spans {
+    /// Makes room for the ops. Allocates only when they need more than any op before.
+    pub(crate) fn reserve<'a>(
+        &mut self,
+        ops: impl Iterator<Item = &'a Op>,
+        n_threads: usize,
+        allocated: &Allocated,
+    ) -> Result<()> {
+        let mut most = 0;
+        for op in ops {
+            if let Op::Attention(op) = op
+                && shares_sequences(op, n_threads)
+            {
+                let spans = op.rows.pages.n_cols().div_ceil(SPAN);
+                let n_heads = op.q.n_cols() / op.cache.k.n_cols();
+                let state = State::len(n_heads, padded(op.cache.k.n_cols()));
+                most = most.max(op.q.n_rows() * spans * state * size_of::<f32>());
+            }
+        }
+        if most > self.0.as_ref().map_or(0, Memory::len) {
+            self.0 = Some(allocated.memory(most, "workspace")?);
+        }
+        Ok(())
+    }
+
+    /// State `i` of `len` floats each.
+    ///
+    /// # Safety
+    /// Nobody else has this state, which lies in what was reserved.
+    #[allow(clippy::mut_from_ref, reason = "the caller promises exclusive access")]
+    unsafe fn state(&self, i: usize, len: usize) -> &mut [f32] {
+        let memory = self.0.as_ref().expect("reserved before the op runs");
+        assert!(
+            (i + 1) * len * size_of::<f32>() <= memory.len(),
+            "more spans than the page table has room for"
+        );
+        // SAFETY: inside, as was just checked; the rest is the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(memory.as_ptr().cast::<f32>().add(i * len), len) }
+    }
+}
+
+/// Whether several threads may work on one sequence: where its heads do not keep all of them busy.
+fn shares_sequences(op: &Attention, n_threads: usize) -> bool {
+    n_threads > 1 && op.q.n_rows() * op.cache.n_kv_heads() < 2 * n_threads
+}
+
 /// See [`Attention`].
-pub(crate) fn attention(op: &Attention, worker: &Worker<'_>, isa: Isa) -> Result<()> {
+pub(crate) fn attention(op: &Attention, worker: &Worker<'_>, isa: Isa, spans: &Spans) -> Result<()> {
     // SAFETY: the op writes `out` alone, which overlaps neither q nor the cache (`Op::check`), and the row map has another type.
     let (rows, q) = unsafe { (Rows::new(&op.rows), slice::<f32>(&op.q)) };
+    let most_pages = rows.positions.iter().max().map_or(0, |&position| position as usize / PAGE_TOKENS + 1);
+    let shares = shares_sequences(op, worker.n_threads()) && most_pages > SPAN;
     SCRATCH.with_borrow_mut(|scratch| {
         let (n_kv_heads, head_dim) = (op.cache.n_kv_heads(), op.cache.k.n_cols());
         let group = op.q.n_cols() / head_dim / n_kv_heads;
-        cut_blocks(&rows, (BLOCK_QUERIES / group).max(1), &mut scratch.blocks)?;
         let Scratch { blocks, memory } = scratch;
-        let mut piece = Piece::new(memory, head_dim, group, blocks.iter().map(|b| b.n_rows).max())?;
-        while let Some(claimed) = worker.claim(blocks.len() * n_kv_heads, 1) {
-            let (block, kv_head) = (&blocks[claimed.start / n_kv_heads], claimed.start % n_kv_heads);
+        let rows_max = if shares { 1 } else { (BLOCK_QUERIES / group).max(1) };
+        let ready = cut_blocks(&rows, rows_max, blocks)
+            .and_then(|()| Piece::new(memory, head_dim, group, blocks.iter().map(|b| b.n_rows).max()));
+        let mut piece = match ready {
+            Ok(piece) => piece,
+            Err(e) => {
+                // The others wait there.
+                if shares {
+                    worker.barrier();
+                }
+                return Err(e);
+            }
+        };
+        let sum_up = |piece: &mut Piece<'_>, block: &Block, kv_head: usize, span: usize| {
             let positions = &rows.positions[block.first_row..][..block.n_rows];
-            piece.begin(block, kv_head, q, op);
-            for page_idx in 0..block.n_pages {
+            piece.begin_span();
+            for page_idx in span * SPAN..block.n_pages.min((span + 1) * SPAN) {
                 let n_tokens = block.last_position + 1 - page_idx * PAGE_TOKENS;
                 let page = rows.page(block.first_row, page_idx) * n_kv_heads + kv_head;
                 piece.load_page(isa, &op.cache.k, &op.cache.v, page, n_tokens.min(PAGE_TOKENS));
-                add_page(isa, &mut piece, positions, page_idx);
+                add_page(isa, piece, positions, page_idx);
             }
+        };
+        let write = |piece: &Piece<'_>, block: &Block, kv_head: usize| {
             for row in 0..block.n_rows {
                 let place = (block.first_row + row) * op.q.n_cols() + kv_head * group * head_dim;
                 // SAFETY: these heads of this row belong to this piece alone, and a piece is claimed once.
                 let out: &mut [f32] = unsafe { slice_mut(&op.out, place, group * head_dim) };
                 piece.end(row, out);
             }
+        };
+        if !shares {
+            while let Some(claimed) = worker.claim(blocks.len() * n_kv_heads, 1) {
+                let (block, kv_head) = (&blocks[claimed.start / n_kv_heads], claimed.start % n_kv_heads);
+                piece.begin(block, kv_head, q, op);
+                for span in 0..block.n_pages.div_ceil(SPAN) {
+                    sum_up(&mut piece, block, kv_head, span);
+                    add_span(isa, &mut piece.whole, &piece.span, piece.n_queries);
+                }
+                write(&piece, block, kv_head);
+            }
+            return Ok(());
+        }
+        let (n_spans, len) = (most_pages.div_ceil(SPAN), State::len(group, piece.padded));
+        while let Some(claimed) = worker.claim(blocks.len() * n_kv_heads * n_spans, 1) {
+            let (i, span) = (claimed.start / n_spans, claimed.start % n_spans);
+            let (block, kv_head) = (&blocks[i / n_kv_heads], i % n_kv_heads);
+            if span * SPAN < block.n_pages {
+                piece.begin(block, kv_head, q, op);
+                sum_up(&mut piece, block, kv_head, span);
+                // SAFETY: a piece is claimed once, and read behind the barrier.
+                piece.span.copy_to(unsafe { spans.state(claimed.start, len) });
+            }
+        }
+        worker.barrier();
+        while let Some(claimed) = worker.claim(blocks.len() * n_kv_heads, 1) {
+            let (block, kv_head) = (&blocks[claimed.start / n_kv_heads], claimed.start % n_kv_heads);
+            piece.begin(block, kv_head, q, op);
+            for span in 0..block.n_pages.div_ceil(SPAN) {
+                // SAFETY: all were written before the barrier, and the spans of this block and head are this piece's.
+                let state = unsafe { spans.state(claimed.start * n_spans + span, len) };
+                add_span(isa, &mut piece.whole, &State::of(state, group, piece.padded), piece.n_queries);
+            }
+            write(&piece, block, kv_head);
         }
         Ok(())
     })
@@ -115,6 +219,77 @@ fn out_of_memory(requested_bytes: usize) -> Error {
     Error::OutOfMemory { device: "cpu".into(), what: "scratch of attention".into(), requested_bytes }
 }
 
+/// `head_dim`, padded to whole chunks.
+fn padded(head_dim: usize) -> usize {
+    head_dim.next_multiple_of(CHUNK)
+}
+
+/// What some queries have summed up.
+struct State<'a> {
+    /// `[n_queries, padded]`: the weighted sums of V
+    acc: &'a mut [f32],
+    /// `[n_queries]`: the largest score so far
+    largest: &'a mut [f32],
+    /// `[n_queries]`: the sum of the weights so far
+    total: &'a mut [f32],
+}
+
+impl<'a> State<'a> {
+    /// Floats of `n_queries`.
+    fn len(n_queries: usize, padded: usize) -> usize {
+        n_queries * (padded + 2)
+    }
+
+    /// Of `State::len` floats.
+    fn of(floats: &'a mut [f32], n_queries: usize, padded: usize) -> State<'a> {
+        let (acc, rest) = floats.split_at_mut(n_queries * padded);
+        let (largest, total) = rest.split_at_mut(n_queries);
+        State { acc, largest, total }
+    }
+
+    /// Leaves the first queries there, as many as fill it.
+    fn copy_to(&self, floats: &mut [f32]) {
+        let n_queries = floats.len() / (self.acc.len() / self.total.len() + 2);
+        let to = State::of(floats, n_queries, self.acc.len() / self.total.len());
+        to.acc.copy_from_slice(&self.acc[..to.acc.len()]);
+        to.largest.copy_from_slice(&self.largest[..n_queries]);
+        to.total.copy_from_slice(&self.total[..n_queries]);
+    }
+
+    fn empty(&mut self) {
+        self.acc.fill(0.0);
+        self.total.fill(0.0);
+        // Not minus infinity: a difference of two of them would be NaN.
+        self.largest.fill(f32::MIN);
+    }
+}
+
+vectorised! {
+    fn add_span(isa, whole: &mut State<'_>, span: &State<'_>, n_queries: usize) = add_span_body
+}
+
+/// Adds a span to those before it. A query that saw nothing of it keeps its bits.
+#[inline(always)]
+fn add_span_body<V: Lanes>(whole: &mut State<'_>, span: &State<'_>, n_queries: usize) {
+    let n_vectors = span.acc.len() / span.total.len() / LANES;
+    let (to, _) = whole.acc.as_chunks_mut::<LANES>();
+    let (from, _) = span.acc.as_chunks::<LANES>();
+    for query in 0..n_queries {
+        if span.total[query] == 0.0 {
+            continue;
+        }
+        let largest = whole.largest[query].larger(span.largest[query]);
+        let before = exp(whole.largest[query] - largest);
+        let now = exp(span.largest[query] - largest);
+        whole.largest[query] = largest;
+        whole.total[query] = f32::mul_add(span.total[query], now, whole.total[query] * before);
+        let vectors = query * n_vectors..(query + 1) * n_vectors;
+        for (to, from) in to[vectors.clone()].iter_mut().zip(&from[vectors]) {
+            V::load(from).mul_add(V::splat(now), V::load(to).mul(V::splat(before))).store(to);
+        }
+    }
+}
+
 /// The state of one piece of work. All parts begin at a cache line.
 struct Piece<'a> {
     head_dim: usize,
@@ -129,12 +304,10 @@ struct Piece<'a> {
     v: &'a mut [f32],
     /// `[n_queries, head_dim]`, scaled
     q: &'a mut [f32],
-    /// `[n_queries, padded]`: the weighted sums of V
-    acc: &'a mut [f32],
-    /// `[n_queries]`: the largest score so far
-    largest: &'a mut [f32],
-    /// `[n_queries]`: the sum of the weights so far
-    total: &'a mut [f32],
+    /// The span at work.
+    span: State<'a>,
+    /// The spans before.
+    whole: State<'a>,
 }
 
 impl<'a> Piece<'a> {
@@ -144,13 +317,16 @@ impl<'a> Piece<'a> {
         group: usize,
         rows_max: Option<usize>,
     ) -> Result<Piece<'a>> {
-        let padded = head_dim.next_multiple_of(CHUNK);
+        let padded = padded(head_dim);
         let queries_max = group * rows_max.unwrap_or(0);
         let lines = |n: usize| n.div_ceil(LANES);
         let sizes = [
             lines(head_dim * PAGE_TOKENS),
             lines(padded * PAGE_TOKENS),
             lines(queries_max * head_dim),
+            lines(queries_max * padded),
+            lines(queries_max),
+            lines(queries_max),
             lines(queries_max * padded),
             lines(queries_max),
             lines(queries_max),
@@ -163,14 +339,22 @@ impl<'a> Piece<'a> {
         // SAFETY: a `Line` is sixteen floats without padding, so its memory is that many floats.
         let mut rest: &'a mut [f32] =
             unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr().cast(), n * LANES) };
-        let [k, v, q, acc, largest, total] = sizes.map(|lines| {
-            let (part, after) = std::mem::take(&mut rest).split_at_mut(lines * LANES);
+        let mut next = |n: usize| {
+            let (part, after) = std::mem::take(&mut rest).split_at_mut(lines(n) * LANES);
             rest = after;
-            part
-        });
+            &mut part[..n]
+        };
+        let (k, v) = (next(head_dim * PAGE_TOKENS), next(padded * PAGE_TOKENS));
+        let q = next(queries_max * head_dim);
+        let mut state = || State {
+            acc: next(queries_max * padded),
+            largest: next(queries_max),
+            total: next(queries_max),
+        };
+        let (span, whole) = (state(), state());
         // The padding of V is never written, and what an op with other sizes left there must not be read.
         v.fill(0.0);
-        Ok(Piece { head_dim, padded, group, n_queries: 0, k, v, q, acc, largest, total })
+        Ok(Piece { head_dim, padded, group, n_queries: 0, k, v, q, span, whole })
     }
 
     /// Takes the queries of a block.
@@ -183,10 +367,12 @@ impl<'a> Piece<'a> {
                 *scaled = q * op.scale;
             }
         }
-        self.acc[..self.n_queries * self.padded].fill(0.0);
-        self.total[..self.n_queries].fill(0.0);
-        // Not minus infinity: a difference of two of them would be NaN.
-        self.largest[..self.n_queries].fill(f32::MIN);
+        self.whole.empty();
+    }
+
+    /// Begins a span of the same queries.
+    fn begin_span(&mut self) {
+        self.span.empty();
     }
 
     /// Reads K and V of the `page`th [head_dim, PAGE_TOKENS] slice of the cache, of which `n_tokens` are used.
@@ -212,8 +398,8 @@ impl<'a> Piece<'a> {
     fn end(&self, row: usize, out: &mut [f32]) {
         for (i, out) in out.chunks_exact_mut(self.head_dim).enumerate() {
             let query = row * self.group + i;
-            let factor = 1.0 / self.total[query];
-            for (out, acc) in out.iter_mut().zip(&self.acc[query * self.padded..]) {
+            let factor = 1.0 / self.whole.total[query];
+            for (out, acc) in out.iter_mut().zip(&self.whole.acc[query * self.padded..]) {
                 *out = acc * factor;
             }
         }
@@ -311,7 +497,7 @@ fn add_page_to_tile<V: Lanes, const TILE: usize>(
             scores[j][i] = scores[j][i].first(n, V::splat(f32::NEG_INFINITY));
             lanes = lanes.larger(scores[j][i]);
         }
-        let before = piece.largest[query + j];
+        let before = piece.span.largest[query + j];
         let largest = before.larger(lanes.max());
         let mut total = V::splat(0.0);
         for (i, to) in weights[j].as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
@@ -320,13 +506,13 @@ fn add_page_to_tile<V: Lanes, const TILE: usize>(
             total = total.add(weight);
         }
         factors[j] = exp(before - largest);
-        piece.largest[query + j] = largest;
-        piece.total[query + j] = f32::mul_add(piece.total[query + j], factors[j], total.sum());
+        piece.span.largest[query + j] = largest;
+        piece.span.total[query + j] = f32::mul_add(piece.span.total[query + j], factors[j], total.sum());
     }
 
     let n_vectors = piece.padded / LANES;
     let (v, _) = piece.v.as_chunks::<LANES>();
-    let (sums, _) = piece.acc.as_chunks_mut::<LANES>();
+    let (sums, _) = piece.span.acc.as_chunks_mut::<LANES>();
     let add = |acc: &mut [V; 2], v: [V; 2], weight: f32| {
         *acc = [v[0].mul_add(V::splat(weight), acc[0]), v[1].mul_add(V::splat(weight), acc[1])];
     };

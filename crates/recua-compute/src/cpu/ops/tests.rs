@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::buffer::{Buffer, DType};
+use crate::cpu::Allocated;
 use crate::cpu::isa::Isa;
 use crate::cpu::memory::{ptr, slice, slice_mut};
 use crate::cpu::pool::{Pool, Worker};
@@ -75,13 +76,14 @@ fn whole(
     batch: usize,
 ) -> Vec<f32> {
     let (n_heads, n_kv_heads, head_dim) = heads;
-    let pages_max = 4;
+    let positions_max = rows.iter().map(|row| row.1 as usize + 1).max().unwrap().max(4 * PAGE_TOKENS);
+    let pages_max = positions_max.div_ceil(PAGE_TOKENS);
     let n_pages = 29;
     let cache = cache(dtype, n_pages, n_kv_heads, head_dim);
     let q = f32s(&[rows.len(), n_heads * head_dim], 1);
     let k = f32s(&[rows.len(), n_kv_heads * head_dim], 2);
     let v = f32s(&[rows.len(), n_kv_heads * head_dim], 3);
-    let table = f32s(&[128, head_dim / 2, 2], 4);
+    let table = f32s(&[positions_max, head_dim / 2, 2], 4);
     let out = buffer(DType::F32, q.shape());
     let norm = HeadNorm { q: f32s(&[head_dim], 5), k: f32s(&[head_dim], 6), eps: 1e-5 };
     let part = |b: &Buffer, first: usize, n: usize| b.view(first * b.n_cols(), &[n, b.n_cols()]).unwrap();
@@ -105,7 +107,12 @@ fn whole(
         let op =
             Attention { q: rope.q, rows: map, cache: cache.clone(), scale: 0.3, out: part(&out, first, n) };
         check_attention(&op).unwrap();
-        run(pool, |worker| attention(&op, worker, isa));
+        let allocated = Allocated { device: "test", bytes: Default::default() };
+        let mut spans = Spans::default();
+        let op = Op::Attention(op);
+        spans.reserve([&op].into_iter(), pool.n_threads(), &allocated).unwrap();
+        let Op::Attention(op) = &op else { unreachable!() };
+        run(pool, |worker| attention(op, worker, isa, &spans));
     }
     read(&out)
 }
@@ -135,6 +142,22 @@ fn attention_has_the_same_bits_for_every_cut_thread_count_and_instruction_set() 
                     assert!(same, "{heads:?} {dtype} {isa}, {threads} threads, batches of {batch}");
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn threads_that_share_a_sequence_give_the_same_bits() {
+    let rows: Vec<(u32, u32)> = (0..600).map(|p| (0, p)).collect();
+    for heads in [(4, 2, 64), (2, 1, 6)] {
+        let mut pool = Pool::new(1).unwrap();
+        let expected = whole(&mut pool, Isa::best(), &rows, heads, DType::F16, rows.len());
+        assert!(expected.iter().all(|x| x.is_finite()), "garbage behind the rows came in");
+        for (threads, batch) in [(2, 1), (5, 2), (9, 50), (9, 3)] {
+            let mut pool = Pool::new(threads).unwrap();
+            let found = whole(&mut pool, Isa::best(), &rows, heads, DType::F16, batch);
+            let same = expected.iter().zip(&found).all(|(a, b)| a.to_bits() == b.to_bits());
+            assert!(same, "{heads:?}, {threads} threads, batches of {batch}");
         }
     }
 }

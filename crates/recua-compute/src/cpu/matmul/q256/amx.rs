@@ -70,7 +70,7 @@ pub(super) fn two_tiles<F: Format>(
     let (tile0, tile1) = tiles.split_at(tiles.len() / 2);
     let super::Scratch { tiles: blocks, amx: Scratch { cut, sums } } = scratch;
     // SAFETY: the device only holds this instruction set after `is_permitted`.
-    let _tiles = unsafe { Tiles::configure() };
+    let _tiles = unsafe { Tiles::configure(&amx::WHOLE) };
     let mut pending: Option<Pending> = None;
     let mut buffer = 0;
     for b in 0..n_blocks {

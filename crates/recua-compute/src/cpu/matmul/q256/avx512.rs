@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 
 /// Up to so many rows of activations, a block is unpacked into registers, for each group of rows anew; more rows share what the blocks
 /// of two tiles were unpacked into.
-pub(super) const DIRECT_ROWS_MAX: usize = 8;
+pub(super) const DIRECT_ROWS_MAX: usize = 16;
 
 /// A block's parts as registers take them. The methods are inlined into functions with AVX-512, which is what makes them sound.
 pub(super) trait Source<F: Format> {
@@ -232,30 +232,35 @@ fn dot<F: Format, S: Source<F>, const T: usize, const R: usize>(
             *r = _mm512_mullo_epi32(*r, away);
         }
     }
-    for g in 0..n_groups::<F>() {
-        let mut sum = [[_mm512_setzero_si512(); R]; T];
+    for p in 0..n_groups::<F>() / 2 {
+        let mut pair = [_mm512_setzero_si512(); T];
         for t in 0..T {
-            blocks[t].prefetch(g);
+            pair[t] = blocks[t].scales(p);
         }
-        for i in 0..F::GROUP / 4 {
-            let mut codes = [_mm512_setzero_si512(); T];
+        for g in [2 * p, 2 * p + 1] {
+            let mut sum = [[_mm512_setzero_si512(); R]; T];
             for t in 0..T {
-                codes[t] = blocks[t].codes(g, i);
+                blocks[t].prefetch(g);
             }
-            for r in 0..R {
-                let x = _mm512_set1_epi32(quad(&records[r].codes, g * F::GROUP / 4 + i));
+            for i in 0..F::GROUP / 4 {
+                let mut codes = [_mm512_setzero_si512(); T];
                 for t in 0..T {
-                    sum[t][r] = _mm512_dpbusd_epi32(sum[t][r], codes[t], x);
+                    codes[t] = blocks[t].codes(g, i);
+                }
+                for r in 0..R {
+                    let x = _mm512_set1_epi32(quad(&records[r].codes, g * F::GROUP / 4 + i));
+                    for t in 0..T {
+                        sum[t][r] = _mm512_dpbusd_epi32(sum[t][r], codes[t], x);
+                    }
                 }
             }
-        }
-        for t in 0..T {
-            let pair = blocks[t].scales(g / 2);
-            // The first of the pair moves up, so that its sign comes down with it.
-            let up = _mm512_set1_epi32(if g % 2 == 0 { 16 } else { 0 });
-            let scale = _mm512_srai_epi32::<16>(_mm512_sllv_epi32(pair, up));
-            for r in 0..R {
-                dot[t][r] = _mm512_add_epi32(dot[t][r], _mm512_mullo_epi32(sum[t][r], scale));
+            for t in 0..T {
+                // The first of the pair moves up, so that its sign comes down with it.
+                let up = if g % 2 == 0 { _mm512_slli_epi32::<16>(pair[t]) } else { pair[t] };
+                let scale = _mm512_srai_epi32::<16>(up);
+                for r in 0..R {
+                    dot[t][r] = _mm512_add_epi32(dot[t][r], _mm512_mullo_epi32(sum[t][r], scale));
+                }
             }
         }
     }

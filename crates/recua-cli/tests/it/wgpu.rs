@@ -1,0 +1,170 @@
+//! The commands on a GPU adapter; Mesa's software one will do. Short on purpose: such an adapter computes a few hundred rows a second.
+
+use std::sync::OnceLock;
+
+use recua_compute::cases;
+
+use crate::{Folder, golden, recua, recua_with_env, refused};
+
+/// Whether there is an adapter. A test without one says so and passes, unless RECUA_REQUIRE_DEVICES lists `wgpu`.
+fn has_adapter() -> bool {
+    static HAS: OnceLock<bool> = OnceLock::new();
+    *HAS.get_or_init(|| cases::opened_or_skipped("wgpu", recua::open_device("wgpu")).is_some())
+}
+
+/// Runs a command on the GPU.
+fn on_gpu(args: &[&str]) -> crate::Ran {
+    recua(&[args, &["--device", "wgpu"]].concat()).ok()
+}
+
+#[test]
+fn a_batch_has_the_answers_of_the_cpu() {
+    if !has_adapter() {
+        return;
+    }
+    let args =
+        ["run", "demo", "What is 17 plus 25?", "Spell the word garden.", "-n", "8", "--format", "json"];
+    let found = on_gpu(&args);
+    let expected = recua(&[&args[..], &["--device", "cpu"]].concat()).ok();
+    assert_eq!(found.text().lines().count(), 2);
+    assert_eq!(found.text(), expected.text());
+}
+
+#[test]
+fn a_seed_gives_the_same_text_in_a_batch_and_alone() {
+    if !has_adapter() {
+        return;
+    }
+    let prompts = ["What is 17 plus 25?", "Tell me a story about a fox."];
+    let options = ["--temp", "1.5", "--seed", "3", "-n", "6", "--format", "json"];
+    let texts = |prompts: &[&str]| -> Vec<String> {
+        let ran = on_gpu(&[&["run", "demo"], prompts, &options[..]].concat());
+        let answers = ran.text().lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        answers.map(|answer| answer["text"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(texts(&prompts)[1..], texts(&prompts[1..]));
+}
+
+#[test]
+fn bench_says_which_adapter_ran_and_the_batch_changes_no_logits() {
+    if !has_adapter() {
+        return;
+    }
+    let model = golden("Q4_K_M");
+    let args = ["bench", &model, "--batch", "1,3", "--prompt-len", "5", "--gen", "2", "--format", "json"];
+    let json = on_gpu(&args).json();
+    let device = json["device"].as_str().unwrap();
+    assert!(device.starts_with("wgpu: "), "{device}");
+    assert!(json["peak_bytes_per_s"].as_f64() > Some(1e6));
+    let rows = json["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 2);
+    for row in rows {
+        assert!(row["step_ms"].as_f64() > Some(0.0) && row["memory_bytes"].as_f64() > Some(0.0), "{row}");
+        let utilisation = row["gpu_utilisation"].as_f64();
+        assert_eq!(utilisation.is_some(), device.contains("timestamps"), "{row}");
+        assert!(utilisation.is_none_or(|part| part > 0.0 && part < 1.5), "{row}");
+    }
+    assert_eq!(rows[0]["logits_hash"], rows[1]["logits_hash"]);
+}
+
+#[test]
+fn the_logits_are_nearly_those_of_the_cpu() {
+    if !has_adapter() {
+        return;
+    }
+    let folder = Folder::new();
+    let written = |device: &str| -> Vec<f32> {
+        let out = folder.path(device);
+        let model = golden("F16");
+        let args = ["logits", &model, "--tokens", "1,300,301,17", "--tokens", "7", "--out", &out];
+        recua(&[&args[..], &["--device", device]].concat()).ok();
+        let bytes = std::fs::read(out).unwrap();
+        bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+    };
+    let (found, expected) = (written("wgpu"), written("cpu"));
+    assert_eq!(found.len(), 5 * 512);
+    let squares = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>();
+    let error = squares(&mut found.iter().zip(&expected).map(|(a, b)| f64::from(*a) - f64::from(*b)));
+    let nmse = error / squares(&mut expected.iter().map(|v| f64::from(*v)));
+    // Twice the accuracy bar of F16 weights: either device may be that far from the exact result.
+    assert!(nmse <= 2.0 * 5e-6, "{nmse:e}");
+}
+
+#[test]
+fn verify_batch_finds_the_same_bits() {
+    if !has_adapter() {
+        return;
+    }
+    let ran = on_gpu(&["verify-batch", &golden("Q8_0"), "--len", "4"]);
+    assert!(ran.text().contains("batches of 16") && ran.text().contains("Verified:"), "{}", ran.text());
+    assert!(ran.stderr.contains("wgpu: "), "{}", ran.stderr);
+}
+
+#[test]
+fn bench_encoding_compares_outputs() {
+    if !has_adapter() {
+        return;
+    }
+    let args =
+        ["bench", "encoding", "--ops", "4", "--type", "Q6_K", "-n", "256", "-k", "256", "--workers", "1"];
+    let json = on_gpu(&[&args[..], &["--trials", "3", "--format", "json"]].concat()).json();
+    assert_eq!(json["works_in_submit"], false);
+    let experiments = json["experiments"].as_array().unwrap();
+    assert_eq!(experiments.len(), 2);
+    for experiment in experiments {
+        assert_eq!(experiment["outputs_equal"], true, "{experiment}");
+        for variant in experiment["variants"].as_array().unwrap() {
+            assert!(variant["encode_us"]["median"].as_f64() > Some(0.0), "{variant}");
+        }
+    }
+}
+
+#[test]
+fn doctor_explains_the_choice_of_an_adapter() {
+    if !has_adapter() {
+        return;
+    }
+    let adapters = |args: &[&str], env: &[(&str, &str)]| {
+        let json = recua_with_env(&[&["doctor", "--json"], args].concat(), env).ok().json();
+        let list = json["adapters"].as_array().unwrap().clone();
+        assert!(list.iter().all(|adapter| !adapter["reason"].as_str().unwrap().is_empty()), "{list:?}");
+        list
+    };
+    let chosen = |list: &[serde_json::Value]| -> Vec<String> {
+        let chosen = list.iter().filter(|adapter| adapter["chosen"] == true);
+        chosen.map(|adapter| adapter["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let list = adapters(&["--device", "wgpu"], &[]);
+    let [best] = &chosen(&list)[..] else { panic!("{list:?}") };
+    // Whatever is last would not be chosen without its name, unless it is the only one.
+    let last = list.last().unwrap()["name"].as_str().unwrap();
+    let named = adapters(&["--device", &format!("wgpu:{}", last.to_uppercase())], &[]);
+    let mark = named.iter().find(|adapter| adapter["chosen"] == true).unwrap();
+    assert_eq!(mark["name"], last);
+    assert!(mark["reason"].as_str().unwrap().contains("its name contains"), "{mark}");
+
+    // The variable says so for commands that name none, and loses against one that does.
+    let variable = [("RECUA_WGPU_ADAPTER", "no such adapter")];
+    let none = adapters(&["--device", "cpu"], &variable);
+    assert!(chosen(&none).is_empty());
+    let reason = none[0]["reason"].as_str().unwrap();
+    assert!(reason.contains("RECUA_WGPU_ADAPTER") && reason.contains("no such adapter"), "{reason}");
+    assert_eq!(chosen(&adapters(&["--device", &format!("wgpu:{best}")], &variable)), chosen(&list));
+}
+
+#[test]
+fn an_adapter_that_is_not_there_is_the_users_mistake() {
+    if !has_adapter() {
+        return;
+    }
+    for command in [&["run", "demo", "Hi"][..], &["doctor"]] {
+        let message =
+            refused(&[command, &["--device", "wgpu:no such adapter"]].concat(), &["no such adapter"]);
+        assert!(!message.contains("lost"), "{message}");
+        let list = recua::adapters("wgpu");
+        assert!(list.iter().all(|adapter| message.contains(&adapter.name)), "{message}");
+    }
+    let ran = recua_with_env(&["doctor", "--device", "wgpu"], &[("RECUA_WGPU_ADAPTER", "nor this")]);
+    assert_eq!(ran.code, 2);
+    assert!(ran.stderr.contains("RECUA_WGPU_ADAPTER") && ran.stderr.contains("nor this"), "{}", ran.stderr);
+}

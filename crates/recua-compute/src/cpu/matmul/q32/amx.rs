@@ -1,0 +1,165 @@
+//! The same products with AMX tiles. The integer sums are exact, so the bits are the same.
+//!
+//! A group's 32 columns are half a tile's: one tile product multiplies them for 16 weight rows and 16 rows of activations, and its sums are
+//! stored, because each group has its own scale. The vector units add the stored sums of the rows before to their float sums while the
+//! tiles work on the next ones. Codes of 8 bits are taken from where they lie; others are unpacked first, once for all rows. A last
+//! group of fewer than 16 rows multiplies what lies behind it too, and forgets it.
+
+use super::simd::{Source, unpack_avx512};
+use super::*;
+use crate::cpu::amx::{self, Tiles};
+use crate::cpu::matmul::x86::{load512, load512_f32, store512_f32};
+use std::arch::x86_64::*;
+
+/// From how many rows of activations on tiles are faster than vectors: between 12 and 16 by the products timed on an Intel Xeon
+/// (`bench/record`).
+pub(super) const ROWS_MIN: usize = 14;
+
+/// Rows of activations in a tile.
+const ROWS: usize = amx::ROWS;
+
+/// Groups whose sums fill half of the tiles.
+const AT_ONCE: usize = 4;
+
+/// Groups of a record.
+const GROUPS: usize = RECORD / GROUP;
+
+/// The integer sums of the rows at work and of those before: `[group][row][lane]`.
+#[repr(C, align(64))]
+pub(super) struct Scratch {
+    sums: [Sums; 2],
+}
+
+type Sums = [[[i32; TILE]; ROWS]; GROUPS];
+
+/// 16 rows of activations over the 8 groups of a record.
+#[derive(Clone, Copy)]
+struct Meeting<'a> {
+    parts: Parts<'a>,
+    records: &'a [Record32; ROWS],
+    first_row: usize,
+}
+
+/// All products of a tile over whole records. `records` as [`super::tile`] takes them.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
+pub(super) fn tile<F: Format>(
+    tile: &[u8],
+    n_groups: usize,
+    records: &[Record32],
+    acc: &mut [[f32; TILE]],
+    scratch: &mut super::Scratch,
+) {
+    acc.fill([0.0; TILE]);
+    let rows = acc.len();
+    let super::Scratch { unpacked, amx: Scratch { sums: [sums, sums_before] } } = scratch;
+    let (mut sums, mut sums_before) = (sums, sums_before);
+    // SAFETY: the device only holds this instruction set after `is_permitted`.
+    let _tiles = unsafe { Tiles::configure(&amx::HALVES) };
+    let mut before: Option<Meeting<'_>> = None;
+    for b in 0..n_groups / GROUPS {
+        let parts = parts::<F>(tile, n_groups, b);
+        let codes = if is_byte::<F>() {
+            parts.low
+        } else {
+            unpack_avx512::<F>(&parts, unpacked);
+            &unpacked.codes.0
+        };
+        let codes = codes.first_chunk().expect("64 vectors");
+        for first_row in (0..rows).step_by(ROWS) {
+            let records =
+                records[b * rows + first_row..].first_chunk().expect("15 records lie behind the last row");
+            let now = Meeting { parts, records, first_row };
+            for g in (0..GROUPS).step_by(AT_ONCE) {
+                if is_byte::<F>() && first_row == 0 {
+                    (g..g + AT_ONCE).for_each(|g| Source::<F>::prefetch(&parts, g));
+                }
+                multiply(records, codes, g, sums);
+                if let Some(before) = &before {
+                    finish::<F>(before, g, sums_before, acc);
+                }
+            }
+            before = Some(now);
+            std::mem::swap(&mut sums, &mut sums_before);
+        }
+    }
+    if let Some(before) = &before {
+        for g in (0..GROUPS).step_by(AT_ONCE) {
+            finish::<F>(before, g, sums_before, acc);
+        }
+    }
+}
+
+/// Whether codes lie as tiles take them.
+const fn is_byte<F: Format>() -> bool {
+    F::LOW_BITS == 8 && F::TABLE.is_none()
+}
+
+/// The integer sums of four groups from `g` on.
+#[inline(always)]
+fn multiply(records: &[Record32; ROWS], codes: &[u8; VECTOR * RECORD / 4], g: usize, sums: &mut Sums) {
+    let stride = size_of::<Record32>();
+    // The codes are a record's first field.
+    let activations = records.as_ptr().cast::<u8>().wrapping_add(g * GROUP);
+    let weights = codes.as_ptr().wrapping_add(g * GROUP / 4 * VECTOR);
+    let sums: &mut [_; AT_ONCE] = (&mut sums[g..g + AT_ONCE]).try_into().expect("four groups");
+    // SAFETY: tiles are configured; a tile of activations is 32 bytes of 16 records, one of weights 8 vectors, one of sums 16 rows of 64
+    // bytes; all are inside.
+    unsafe {
+        let activations = |i: usize| activations.wrapping_add(i * GROUP);
+        let weights = |i: usize| weights.wrapping_add(i * GROUP / 4 * VECTOR);
+        amx::zero!(0);
+        amx::zero!(1);
+        amx::zero!(2);
+        amx::zero!(3);
+        amx::load!(4, activations(0), stride);
+        amx::load!(6, weights(0), VECTOR);
+        amx::dot!("tdpbsud", 0, 4, 6);
+        amx::load!(5, activations(1), stride);
+        amx::load!(7, weights(1), VECTOR);
+        amx::dot!("tdpbsud", 1, 5, 7);
+        amx::load!(4, activations(2), stride);
+        amx::load!(6, weights(2), VECTOR);
+        amx::dot!("tdpbsud", 2, 4, 6);
+        amx::load!(5, activations(3), stride);
+        amx::load!(7, weights(3), VECTOR);
+        amx::dot!("tdpbsud", 3, 5, 7);
+        amx::store!(0, sums[0].as_mut_ptr());
+        amx::store!(1, sums[1].as_mut_ptr());
+        amx::store!(2, sums[2].as_mut_ptr());
+        amx::store!(3, sums[3].as_mut_ptr());
+    }
+}
+
+/// Adds the integer sums of four groups from `g` on to the float sums.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
+fn finish<F: Format>(before: &Meeting<'_>, g: usize, sums: &Sums, acc: &mut [[f32; TILE]]) {
+    // The offset as a 16-bit pair with 0, so that one instruction multiplies a sum by it.
+    let offset = _mm512_set1_epi32(i32::from((-F::OFFSET) as u16));
+    let mut d = [_mm512_setzero_ps(); AT_ONCE];
+    let mut m = d;
+    for i in 0..AT_ONCE {
+        d[i] = Source::<F>::d512(&before.parts, g + i);
+        m[i] = Source::<F>::m512(&before.parts, g + i);
+    }
+    let sums: &[_; AT_ONCE] = (&sums[g..g + AT_ONCE]).try_into().expect("four groups");
+    // As many as there are: what a last group multiplied beyond its rows is left.
+    for (r, (record, acc)) in before.records.iter().zip(&mut acc[before.first_row..]).enumerate() {
+        let record_sums: &[i32; AT_ONCE] = record.sums[g..g + AT_ONCE].try_into().expect("four groups");
+        let scales: &[f32; AT_ONCE] = record.scales[g..g + AT_ONCE].try_into().expect("four groups");
+        let scaled: &[f32; AT_ONCE] = record.scaled_sums[g..g + AT_ONCE].try_into().expect("four groups");
+        let mut out = load512_f32(acc);
+        for i in 0..AT_ONCE {
+            let mut dot = load512(bytemuck::cast_ref(&sums[i][r]));
+            if F::OFFSET != 0 {
+                dot = _mm512_dpwssd_epi32(dot, offset, _mm512_set1_epi32(record_sums[i]));
+            }
+            let scale = _mm512_mul_ps(d[i], _mm512_set1_ps(scales[i]));
+            out = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(dot), out);
+            if F::HAS_MIN {
+                out = _mm512_fmadd_ps(m[i], _mm512_set1_ps(scaled[i]), out);
+            }
+        }
+        store512_f32(acc, out);
+    }
+}

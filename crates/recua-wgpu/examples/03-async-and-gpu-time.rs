@@ -1,0 +1,48 @@
+//! Work that runs while the host does something else: commit, ask whether it is done, wait, and how long the device took.
+//!
+//! `cargo run -p recua-wgpu --example 03-async-and-gpu-time`
+
+use recua_compute::{DType, Record, Result};
+use recua_wgpu::{Options, open};
+use std::time::Instant;
+
+fn main() -> Result<()> {
+    let device = open(Options { allow_software: true, ..Options::default() })?;
+    let (rows, dim) = (512, 4096);
+    let x = device.upload(&vec![3.0f32; rows * dim], DType::F32, &[rows, dim])?;
+    let weight = device.upload(&vec![1.0f32; dim], DType::F32, &[dim])?;
+    let y = device.alloc(DType::F32, &[rows, dim])?;
+
+    let mut encoder = device.command_encoder()?;
+    for _ in 0..4 {
+        encoder.rms_norm(&x, &weight, &y, 1e-5)?;
+    }
+    let start = Instant::now();
+    let submission = encoder.commit()?;
+    println!("started after {:?}", start.elapsed());
+
+    // The host is free meanwhile. Asking never blocks.
+    let mut asked = 1;
+    while !submission.is_done() {
+        asked += 1;
+        std::thread::yield_now();
+    }
+    println!("done after {:?}, asked {asked} times", start.elapsed());
+
+    // Waiting is what says how the work went, and may be done at once instead of asking.
+    submission.wait()?;
+    match submission.gpu_time() {
+        Some(time) => println!("the device worked for {time:?}"),
+        None => println!("this adapter has no timestamps"),
+    }
+
+    // Submissions run in the order in which they were started, so only the last one needs waiting for. A plan is recorded once and
+    // run as often as one likes; what it leaves is read after all that was started before.
+    let mut plan = device.plan();
+    plan.rms_norm(&x, &weight, &y, 1e-5)?;
+    plan.copy(&y, &x)?;
+    let submissions = (0..8).map(|_| device.run(&plan)).collect::<Result<Vec<_>>>()?;
+    println!("the first value is {:.3}", device.read_vec::<f32>(&x)?[0]);
+    println!("all are done: {}", submissions.iter().all(|submission| submission.is_done()));
+    Ok(())
+}

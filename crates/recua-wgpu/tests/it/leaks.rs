@@ -1,0 +1,183 @@
+//! Long runs give back what they take: of the device, and of this process.
+
+use crate::fresh_device;
+use recua_compute::{
+    Activation, Argmax, Attention, Buffer, BufferPool, DType, Device, GgmlType, KvLayer, MatmulPart, Op,
+    PAGE_TOKENS, Plan, Record, RopeStore, RopeStyle, RowMap, Weight,
+};
+
+/// Runs a test in a process of its own, because the memory of a process is every test's.
+fn alone(name: &str, test: fn()) {
+    const ALONE: &str = "RECUA_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return test();
+    }
+    let this = std::env::current_exe().unwrap();
+    let mut child = std::process::Command::new(this);
+    let output = child.args(["--exact", name, "--nocapture"]).env(ALONE, "1").output().unwrap();
+    assert!(output.status.success(), "{output:#?}");
+}
+
+#[test]
+fn long_runs_do_not_leak() {
+    alone("leaks::long_runs_do_not_leak", run_for_long);
+}
+
+#[test]
+fn steps_of_changing_shapes_do_not_leak() {
+    alone("leaks::steps_of_changing_shapes_do_not_leak", run_steps);
+}
+
+fn run_for_long() {
+    let Some(device) = fresh_device() else { return };
+    let x = device.upload(&[1.0f32, 3.0, 2.0], DType::F32, &[1, 3]).unwrap();
+    let out = device.alloc(DType::U32, &[1]).unwrap();
+    let mut plan = device.plan();
+    plan.push(Op::Argmax(Argmax { x: x.clone(), out: out.clone() })).unwrap();
+    device.prepare(&plan).unwrap();
+    let allocated = device.allocated_bytes();
+    let mut resident = 0;
+    for i in 0..4000 {
+        let submission = device.run(&plan).unwrap();
+        if i % 7 == 0 {
+            // Dropped, not waited for.
+            continue;
+        }
+        submission.wait().unwrap();
+        device.write(&x, &[1.0f32, 3.0, 2.0]).unwrap();
+        if i % 10 == 0 {
+            assert_eq!(device.read_vec::<u32>(&out).unwrap(), [1]);
+        }
+        // A plan of its own each time, which the device must not keep for ever.
+        let other = device.upload(&[5.0f32, 3.0], DType::F32, &[1, 2]).unwrap();
+        let mut plan = device.plan();
+        plan.argmax(&other, &out).unwrap();
+        device.run(&plan).unwrap().wait().unwrap();
+        drop((plan, other));
+        if i == 1000 {
+            resident = resident_bytes();
+        }
+    }
+    assert_eq!(device.allocated_bytes(), allocated);
+    let grown = resident_bytes().saturating_sub(resident);
+    assert!(grown < 48 << 20, "{grown} bytes more after 3000 steps");
+}
+
+/// What a model's step needs beside the buffers of its own shape.
+struct Layer {
+    device: Device,
+    /// `[DIM, DIM]`, the last one `[DIM / 2, DIM]`.
+    weights: [Weight; 4],
+    norm: Buffer,
+    table: Buffer,
+    pages: Buffer,
+    cache: KvLayer,
+}
+
+/// Width of a row: two heads.
+const DIM: usize = 64;
+/// Pages of the one sequence: enough for its attention to be split.
+const PAGES: usize = 6;
+
+impl Layer {
+    fn new(device: &Device) -> Layer {
+        let weight = |ty: GgmlType, n: usize| {
+            let values: Vec<f32> = (0..n * DIM).map(|i| (i * 37 % 101) as f32 / 400.0 - 0.125).collect();
+            let mut raw = Vec::new();
+            recua_gguf::encode(ty, &values, &mut raw).unwrap();
+            device.upload_weight(&raw, ty, n, DIM).unwrap()
+        };
+        let types = [GgmlType::Q8_0, GgmlType::Q4_0, GgmlType::F32, GgmlType::Q8_0];
+        let cache = || device.alloc(DType::F16, &[PAGES, 1, PAGE_TOKENS, DIM / 2]).unwrap();
+        let angles = [1.0f32, 0.0].repeat(PAGES * PAGE_TOKENS * DIM / 4);
+        Layer {
+            device: device.clone(),
+            weights: std::array::from_fn(|i| weight(types[i], if i == 3 { DIM / 2 } else { DIM })),
+            norm: device.upload(&[1.0f32; DIM], DType::F32, &[DIM]).unwrap(),
+            table: device.upload(&angles, DType::F32, &[PAGES * PAGE_TOKENS, DIM / 4, 2]).unwrap(),
+            pages: device.upload(&(0..PAGES as u32).collect::<Vec<_>>(), DType::U32, &[1, PAGES]).unwrap(),
+            cache: KvLayer { k: cache(), v: cache() },
+        }
+    }
+
+    /// Every op over the first `rows` positions, in buffers of its own; and the tokens it ends with.
+    fn step(&self, rows: usize) -> (Plan, Buffer) {
+        let Layer { device, weights: [a, b, c, half], norm, .. } = self;
+        let matrix = |n: usize| device.alloc(DType::F32, &[rows, n]).unwrap();
+        let u32s = |values: Vec<u32>| device.upload(&values, DType::U32, &[rows]).unwrap();
+        let (x, normed, q, k, v) = (matrix(DIM), matrix(DIM), matrix(DIM), matrix(DIM / 2), matrix(DIM / 2));
+        let (attended, glu, gathered) = (matrix(DIM), matrix(DIM), matrix(DIM));
+        let positions = u32s((0..rows as u32).collect());
+        let map = RowMap {
+            positions: positions.clone(),
+            sequences: u32s(vec![0; rows]),
+            pages: self.pages.clone(),
+        };
+        let tokens = u32s((0..rows as u32).map(|i| i * 7 % DIM as u32).collect());
+        let mut plan = device.plan();
+        plan.embed(a, &tokens, &x).unwrap();
+        plan.rms_norm(&x, norm, &normed, 1e-5).unwrap();
+        let parts = [(b, &q), (half, &k), (half, &v)].map(|(weight, out)| MatmulPart::new(weight, out));
+        plan.matmul(&normed, parts).unwrap();
+        plan.rope_store(RopeStore {
+            q: q.clone(),
+            k,
+            v,
+            norm: None,
+            table: self.table.clone(),
+            style: RopeStyle::Halves,
+            rows: map.clone(),
+            cache: self.cache.clone(),
+        })
+        .unwrap();
+        let cache = self.cache.clone();
+        plan.attention(Attention { q, rows: map, cache, scale: 0.2, out: attended.clone() }).unwrap();
+        plan.matmul(&attended, [MatmulPart::new(c, &x).with_add(&x)]).unwrap();
+        plan.matmul_glu(&x, a, b, Activation::Silu, &glu).unwrap();
+        plan.gather_rows(&glu, &positions, &gathered).unwrap();
+        plan.argmax(&gathered, &tokens).unwrap();
+        (plan, tokens)
+    }
+}
+
+fn run_steps() {
+    let Some(device) = fresh_device() else { return };
+    let layer = Layer::new(&device);
+    let pool = BufferPool::new(&device);
+    let kept = layer.step(2);
+    let (mut allocated, mut resident) = (0, 0);
+    for round in 0..60 {
+        for rows in [1, 3, 17, 70, 5] {
+            // As often as a shape comes again in a row, so that its next commands are encoded ahead; and then no more.
+            let (plan, tokens) = layer.step(rows);
+            for i in 0..3 {
+                let submission = device.run(&plan).unwrap();
+                if (i + rows) % 2 == 0 {
+                    submission.wait().unwrap();
+                }
+            }
+            assert_eq!(device.read_vec::<u32>(&tokens).unwrap().len(), rows);
+            device.run(&kept.0).unwrap();
+            // By hand, with memory that is used again; every other list of commands is thrown away.
+            let scratch = pool.alloc(DType::U32, &[rows]).unwrap();
+            let mut encoder = device.command_encoder().unwrap();
+            encoder.copy(&tokens, &scratch).unwrap();
+            let commands = encoder.finish().unwrap();
+            if round % 2 == 0 {
+                device.submit([commands]).unwrap();
+            }
+        }
+        if round == 20 {
+            (allocated, resident) = (device.allocated_bytes(), resident_bytes());
+        }
+    }
+    assert_eq!(device.allocated_bytes(), allocated);
+    let grown = resident_bytes().saturating_sub(resident);
+    assert!(grown < 8 << 20, "{grown} bytes more after 40 rounds");
+}
+
+/// Memory of this process, where the system tells.
+fn resident_bytes() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).unwrap_or(0) * 4096
+}
