@@ -49,7 +49,7 @@ const COLUMN_BLOCKS: [(usize, &str); 3] = [(16, "COLS_1"), (32, "COLS_2"), (64, 
 const MANY_ROWS: usize = 128;
 const MANY_N: usize = 128;
 
-/// Workgroups of it that are worth it: about as many as more than half of a large device's cores. With fewer, the smaller ones of
+/// Full workgroups of it that are worth it: more than half as many as a large device has cores. With fewer, the smaller ones of
 /// `matmul_tensor.wgsl` are done earlier.
 const MANY_ENOUGH: usize = 80;
 
@@ -357,11 +357,10 @@ impl<'a> Call<'a> {
         let (many_n, many_enough) = many_n_and_enough();
         // With GLU a workgroup has half of gate's rows and half of up's.
         let n_each = if self.up.is_some() { many_n / 2 } else { many_n };
-        let row_blocks = rows.div_ceil(MANY_ROWS);
-        let blocks: usize = self.parts.iter().map(|part| part.piece.n.div_ceil(n_each)).sum();
-        if block.is_none() && row_blocks * blocks >= many_enough {
+        let n: usize = self.parts.iter().map(|part| part.piece.n).sum();
+        if block.is_none() && rows * n >= many_enough * MANY_ROWS * n_each {
             let key = self.key("matmul_tensor_many").define("X_HALF");
-            return self.dispatch(recorder, &key, x, 0, [n_each, row_blocks]);
+            return self.dispatch(recorder, &key, x, 0, [n_each, rows.div_ceil(MANY_ROWS)]);
         }
         let (columns, define) = block.unwrap_or(last_block);
         let key = self.key("matmul_tensor").define(define).define("X_HALF");

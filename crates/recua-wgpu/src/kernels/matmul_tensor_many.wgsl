@@ -2,7 +2,7 @@
 // Bindings: matmul_bindings.wgsl, x from matmul_activations.wgsl. GLU: half of a workgroup's weight rows are of gate, half of up.
 // The 8 subgroups compute 32 rows of x by 64 weight rows each. Half a part, 32 columns, is staged in workgroup memory at a time: an
 // invocation decodes a run of a weight row and copies its share of x. There is room for two halves, so that one is staged while the
-// other is multiplied; loads are a part or more ahead.
+// other is multiplied; loads are a part ahead.
 // Bound by latency: only one workgroup fits on a core of the largest device, because sums and totals take half of its registers, and
 // its subgroups wait for each other at every half. Without staging it would be 1.4 times as fast, without barriers twice.
 // The bits of matmul_tensor.wgsl: one range of K after the other, each in its own sums, which are then added to the totals.
@@ -19,8 +19,8 @@ enable wgpu_cooperative_matrix;
 #import formats/*
 
 const SPLITS: u32 = 8u;
-// Subgroups next to each other along the weight rows; four along the rows of x. A software adapter has less workgroup memory.
-// Vectors of four f16 between rows: 32 columns, padded so that they lie in different banks.
+// WIDTH: subgroups next to each other along the weight rows, and there are four along the rows of x; a software adapter has less workgroup
+// memory. STRIDE: vectors of four f16 between rows, of 32 columns, padded so that they lie in different banks.
 #ifdef EMULATED
 const WIDTH: u32 = 1u;
 const STRIDE: u32 = 8u;
@@ -66,7 +66,7 @@ const COPIES: u32 = 2u;
 #endif
 var<private> x_ahead: array<array<vec4<u32>, COPIES>, 2>;
 
-// The matrices of the half's first and second run.
+// The matrices of a run.
 struct Matrices {
     a_0: MatrixA,
     a_1: MatrixA,
@@ -75,8 +75,6 @@ struct Matrices {
     b_0: MatrixB,
     b_1: MatrixB,
 }
-var<private> first_run: Matrices;
-var<private> second_run: Matrices;
 
 // [rows of x / 16][weight rows / 16]
 struct Tile {
@@ -121,7 +119,7 @@ fn ask_copy(p: u32, half: u32, copy: u32) {
     let i = COPIES * subgroup + copy;
     let run = p / PARTS * PARTS * 4u + column(p % PARTS, 2u * half + (i & 1u)) / 16u;
     let at = ((x_tile + (i >> 1u)) * (args.units * PARTS * 4u + 1u) + run) * 32u;
-    x_ahead[half][copy] = x[at + (lane & 15u) * 2u + (lane >> 4u)];
+    x_ahead[half][copy] = x[at + lane];
 }
 
 fn ask_x(p: u32, half: u32) {
@@ -135,7 +133,7 @@ fn ask_x(p: u32, half: u32) {
 
 fn stage_copy(half: u32, copy: u32) {
     let i = COPIES * subgroup + copy;
-    let at = half * X_STAGE + ((i >> 1u) * 16u + (lane & 15u)) * X_STRIDE + (i & 1u) * 4u + (lane >> 4u) * 2u;
+    let at = half * X_STAGE + ((i >> 1u) * 16u + (lane >> 1u)) * X_STRIDE + (i & 1u) * 4u + (lane & 1u) * 2u;
     let v = x_ahead[half][copy];
     staged_x[at] = vec4<f16>(pair(v.x), pair(v.y));
     staged_x[at + 1u] = vec4<f16>(pair(v.z), pair(v.w));
@@ -189,25 +187,25 @@ fn multiply(run: Matrices) {
     sums.sums_13 = multiply_add(run.a_3, run.b_1, sums.sums_13);
 }
 
-// Both halves of part `p`, while what comes next is staged; what comes behind that is asked for.
-fn multiply_part(p: u32, parts: u32) {
-    let next = min(p + 1u, parts - 1u);
-    let second_next = min(p + 2u, parts - 1u);
-    first_run = load_run(0u, 0u);
-    second_run = load_run(0u, 1u);
-    multiply(first_run);
-    multiply(second_run);
+// Multiplies a staged half, of which all is loaded first.
+fn multiply_half(half: u32) {
+    let first = load_run(half, 0u);
+    let second = load_run(half, 1u);
+    multiply(first);
+    multiply(second);
+}
+
+// Both halves of part `p`, while those that come next are staged. What is asked for comes first: at the end it would be waited for.
+fn multiply_part(p: u32, next: u32) {
+    ask_weight(next);
+    ask_x(next, 0u);
+    multiply_half(0u);
     stage(p, 1u);
-    take_weight();
-    ask_weight(second_next);
-    ask_x(next, 1u);
     workgroupBarrier();
-    first_run = load_run(1u, 0u);
-    second_run = load_run(1u, 1u);
-    multiply(first_run);
-    multiply(second_run);
+    ask_x(next, 1u);
+    multiply_half(1u);
+    take_weight();
     stage(next, 0u);
-    ask_x(second_next, 0u);
     workgroupBarrier();
 }
 
@@ -284,18 +282,16 @@ fn matmul_tensor_many(
     var totals = Tile();
     ask_weight(0u);
     ask_x(0u, 0u);
+    ask_x(0u, 1u);
     take_weight();
     stage(0u, 0u);
-    ask_weight(min(1u, parts - 1u));
-    ask_x(0u, 1u);
-    ask_x(min(1u, parts - 1u), 0u);
     workgroupBarrier();
     for (var split = 0u; split < SPLITS; split++) {
         sums = Tile();
         let begin = split * groups / SPLITS * 4u;
         let end = min((split + 1u) * groups / SPLITS * 4u, parts);
         for (var p = begin; p < end; p++) {
-            multiply_part(p, parts);
+            multiply_part(p, min(p + 1u, parts - 1u));
         }
         totals.sums_00 = add_sums(totals.sums_00, sums.sums_00);
         totals.sums_01 = add_sums(totals.sums_01, sums.sums_01);

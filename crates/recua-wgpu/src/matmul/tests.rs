@@ -14,8 +14,8 @@ use std::sync::OnceLock;
 thread_local! {
     /// Whether products go through the kernels of cooperative matrices, whatever the adapter has.
     pub(crate) static EMULATED: Cell<bool> = const { Cell::new(false) };
-    /// With how many workgroups the kernel for many rows is taken then.
-    pub(super) static MANY_ENOUGH: Cell<usize> = const { Cell::new(1) };
+    /// From how many full workgroups on the kernel for many rows is taken then.
+    pub(super) static MANY_ENOUGH: Cell<usize> = const { Cell::new(0) };
 }
 
 /// The device of these tests, if there is an adapter.
@@ -422,9 +422,9 @@ fn the_kernels_of_cooperative_matrices_have_their_indexes_right() {
             let part = product(&weight, &x[2 * k..(2 + batch) * k]);
             assert_eq!(bits(&part), bits(&all[2 * n..(2 + batch) * n]), "{ty}, {batch} rows");
         }
-        MANY_ENOUGH.set(usize::MAX);
+        MANY_ENOUGH.set(1000);
         assert_eq!(bits(&product(&weight, &x)), bits(&all), "{ty}, many rows by workgroups for few");
-        MANY_ENOUGH.set(1);
+        MANY_ENOUGH.set(0);
     }
     bias_and_residual_are_added();
     glu_of_one_and_of_two_formats();
