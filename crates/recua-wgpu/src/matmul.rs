@@ -3,6 +3,7 @@
 //! Two families of kernels. `matmul.wgsl` runs on every adapter, in f32. `matmul_tensor.wgsl` needs cooperative matrices of 16 × 16 and
 //! multiplies in f16 with sums in f32. An adapter's features and a weight's type choose the family, never the number of rows, and in
 //! either family a row's sum over K has one order for each (type, K): see the kernels. So a row's bits do not depend on its batch.
+//! `matmul_tensor_some.wgsl` and `matmul_tensor_many.wgsl` are of the second family too, for more rows.
 
 use crate::adapter::COOPERATIVE_MATRIX;
 use crate::memory::Binding;
@@ -21,6 +22,7 @@ macro_rules! sources {
 /// The WGSL files of this module, by name without the ending.
 pub(crate) const SOURCES: &[(&str, &str)] = sources! {
     "embed" "matmul" "matmul_activations" "matmul_bindings" "matmul_decode" "matmul_half" "matmul_matrices" "matmul_tensor" "matmul_tensor_many"
+    "matmul_tensor_some" "matmul_tensor_sum"
     "formats/bf16" "formats/f16" "formats/f32" "formats/iq4_nl" "formats/iq4_xs" "formats/mxfp4"
     "formats/q2_k" "formats/q3_k" "formats/q4_0" "formats/q4_1" "formats/q4_k" "formats/q5_0" "formats/q5_1" "formats/q5_k"
     "formats/q6_k" "formats/q8_0"
@@ -40,8 +42,25 @@ const ROW_BLOCKS: [(usize, &str); 5] =
 /// Rows of x up to which `matmul_tensor.wgsl` converts x itself, and the define that says so.
 const X_F32_BLOCKS: [(usize, &str); 2] = [(1, "X_ROWS_1"), (4, "X_ROWS_4")];
 
-/// Rows of x that a workgroup of `matmul_tensor.wgsl` takes beyond that, and the define that says so.
-const COLUMN_BLOCKS: [(usize, &str); 3] = [(16, "COLS_1"), (32, "COLS_2"), (64, "COLS_4")];
+/// Rows of x that `matmul_tensor.wgsl` takes at most.
+const FEW_ROWS: usize = 16;
+
+/// Rows of x that a workgroup of `matmul_tensor_some.wgsl` takes, and the define that says so; and its weight rows, half of them of gate
+/// and half of up in a GLU.
+const SOME_ROWS: [(usize, &str); 2] = [(32, "COLS_2"), (64, "COLS_4")];
+const SOME_N: usize = 256;
+
+/// Tiles of weight rows below which each of its workgroups takes but one of the ranges of K: fewer would not fill a large device.
+const SPLIT_BELOW: usize = 100;
+
+/// The ranges of K of the kernels of cooperative matrices.
+const SPLITS: usize = 8;
+
+/// Rows of x that a workgroup of `matmul_tensor_sum.wgsl` takes.
+const SUM_ROWS: usize = 4;
+
+/// Rows of x from which `matmul_tensor_many.wgsl` is taken.
+const MANY_FROM: usize = 129;
 
 /// Rows of x and weight rows of a workgroup of `matmul_tensor_many.wgsl`, which takes any number of rows.
 const MANY_ROWS: usize = 64;
@@ -218,7 +237,7 @@ fn is_emulated() -> bool {
 
 /// Whether `matmul_tensor_many.wgsl` makes them, which gives the same bits.
 fn takes_many(recorder: &Recorder<'_>, packed: &Packed, rows: usize) -> bool {
-    is_tensor(recorder, packed) && rows > COLUMN_BLOCKS[COLUMN_BLOCKS.len() - 1].0
+    is_tensor(recorder, packed) && rows >= MANY_FROM
 }
 
 /// A weight, or a piece of one, and where its product goes.
@@ -276,13 +295,20 @@ impl<'a> Call<'a> {
         }
         if let Some((_, define)) = X_F32_BLOCKS.into_iter().find(|(n, _)| *n >= rows) {
             let (x, x_at) = Binding::read(recorder.gpu, self.x)?;
-            let key = self.key("matmul_tensor").define("COLS_1").define(define);
+            let key = self.key("matmul_tensor").define(define);
             let key = key.define_if(are_vectors(k, x_at), "X_VECTORS");
             return self.dispatch(recorder, &key, x, x_at, [TILE, 1]);
         }
-        let block = COLUMN_BLOCKS.into_iter().find(|(n, _)| *n >= rows);
+        let (some_rows, some_define) =
+            SOME_ROWS.into_iter().find(|(n, _)| *n >= rows).unwrap_or(SOME_ROWS[SOME_ROWS.len() - 1]);
         let runs = self.packed.parts * 4 + 1;
-        let rows_padded = rows.next_multiple_of(block.map_or(MANY_ROWS, |(n, _)| n));
+        let rows_padded = if rows <= FEW_ROWS {
+            FEW_ROWS
+        } else if rows < MANY_FROM {
+            rows.next_multiple_of(some_rows)
+        } else {
+            rows.next_multiple_of(MANY_ROWS)
+        };
         let activations = recorder.workspace("activations", rows_padded * runs * 16 * 2)?;
         if !std::mem::replace(is_converted, true) {
             let (x, x_at) = Binding::read(recorder.gpu, self.x)?;
@@ -294,16 +320,47 @@ impl<'a> Call<'a> {
             )?;
         }
         let x = Binding::all(&activations, false);
-        match block {
-            Some((_, define)) => {
-                let key = self.key("matmul_tensor").define(define).define("X_HALF");
-                self.dispatch(recorder, &key, x, 0, [TILE, 1])
-            }
-            None => {
-                let key = self.key("matmul_tensor_many").define("X_HALF");
-                self.dispatch(recorder, &key, x, 0, [MANY_N, rows_padded / MANY_ROWS])
-            }
+        if rows <= FEW_ROWS {
+            let key = self.key("matmul_tensor").define("X_HALF");
+            return self.dispatch(recorder, &key, x, 0, [TILE, 1]);
         }
+        if rows < MANY_FROM {
+            return self.some(recorder, x, some_rows, some_define);
+        }
+        let key = self.key("matmul_tensor_many").define("X_HALF");
+        self.dispatch(recorder, &key, x, 0, [MANY_N, rows_padded / MANY_ROWS])
+    }
+
+    /// Appends the dispatches of `matmul_tensor_some.wgsl`, whose workgroups take `block` rows of x.
+    fn some(
+        &self,
+        recorder: &mut Recorder<'_>,
+        x: Binding<'_>,
+        block: usize,
+        define: &'static str,
+    ) -> Result<()> {
+        let key = self.key("matmul_tensor_some").define("X_HALF").define(define);
+        let rows = self.x.n_rows();
+        let blocks = rows.div_ceil(block) as u32;
+        let n_each = if self.up.is_some() { SOME_N / 2 } else { SOME_N };
+        let (mut bindings, args, groups) = self.operands(recorder, x, 0, n_each)?;
+        if self.up.is_some() || groups >= SPLIT_BELOW {
+            return recorder.dispatch(&key, &bindings, bytemuck::bytes_of(&args), [groups as u32, 1, blocks]);
+        }
+        let sums = recorder.workspace("sums", blocks as usize * groups * SPLITS * block * SOME_N * 4)?;
+        // Where `out_a` is.
+        bindings[2] = Binding::all(&sums, true);
+        let key = key.define("SPLIT");
+        recorder.dispatch(
+            &key,
+            &bindings,
+            bytemuck::bytes_of(&args),
+            [groups as u32, SPLITS as u32, blocks],
+        )?;
+        let (bindings, args, groups) = self.operands(recorder, Binding::all(&sums, false), 0, n_each)?;
+        let key = self.key("matmul_tensor_sum").define(define);
+        let row_groups = rows.div_ceil(SUM_ROWS) as u32;
+        recorder.dispatch(&key, &bindings, bytemuck::bytes_of(&args), [groups as u32, row_groups, 1])
     }
 
     /// Appends a dispatch of workgroups of `n_each` weight rows each, `blocks` times.
@@ -315,6 +372,18 @@ impl<'a> Call<'a> {
         x_at: u32,
         [n_each, blocks]: [usize; 2],
     ) -> Result<()> {
+        let (bindings, args, groups) = self.operands(recorder, x, x_at, n_each)?;
+        recorder.dispatch(key, &bindings, bytemuck::bytes_of(&args), [groups as u32, blocks as u32, 1])
+    }
+
+    /// The bindings, the immediates, and how many workgroups of `n_each` weight rows each there are.
+    fn operands<'b>(
+        &'b self,
+        recorder: &Recorder<'b>,
+        x: Binding<'b>,
+        x_at: u32,
+        n_each: usize,
+    ) -> Result<(Vec<Binding<'b>>, Args, usize)> {
         let gpu = recorder.gpu;
         let (rows, k) = (self.x.n_rows(), self.x.n_cols());
         let mut args = Args {
@@ -353,7 +422,7 @@ impl<'a> Call<'a> {
             args.add = add_at;
             bindings.push(add);
         }
-        recorder.dispatch(key, &bindings, bytemuck::bytes_of(&args), [groups as u32, blocks as u32, 1])
+        Ok((bindings, args, groups))
     }
 
     /// A kernel with the defines of its weights and of what happens to the product.

@@ -33,10 +33,14 @@ var<immediate> args: Args;
 #ifdef X_VECTORS
 @group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
 #else
+#ifdef X_PACKED
+@group(0) @binding(0) var<storage, read> x: array<vec4<u32>>;
+#else
 #ifdef X_HALF
 @group(0) @binding(0) var<storage, read> x: array<vec4<f16>>;
 #else
 @group(0) @binding(0) var<storage, read> x: array<f32>;
+#endif
 #endif
 #endif
 @group(0) @binding(1) var<storage, read> weight_a: array<vec4<u32>>;

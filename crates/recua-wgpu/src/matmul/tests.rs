@@ -334,20 +334,28 @@ fn every_kernel_can_be_written_in_other_languages() {
 #[test]
 fn the_kernels_of_cooperative_matrices_have_their_indexes_right() {
     EMULATED.set(true);
-    for ty in [GgmlType::Q4_K, GgmlType::Q6_K, GgmlType::Q8_0, GgmlType::F16] {
+    for ty in [GgmlType::Q4_K, GgmlType::Q6_K, GgmlType::Q8_0, GgmlType::F16, GgmlType::Q2_K] {
         // More than one workgroup of many tiles, a last tile that is not whole, ranges that differ in length.
         let (n, k) = (133, if ty.block_values() == 256 { 768 } else { 672 });
         let raw = random_blocks(ty, n, k, 7);
         let weight = device().upload_weight(&raw, ty, n, k).unwrap();
-        let rows = 70;
+        let rows = 130;
         let x = random_values(rows * k, 3);
         let all = product(&weight, &x);
         check_products(&format!("{ty}, many rows"), &all, &x, &decoded(ty, &raw, n * k), k);
-        for batch in [1, 3, 7, 40] {
+        for batch in [1, 3, 7, 20, 40, 70] {
             let part = product(&weight, &x[2 * k..(2 + batch) * k]);
             assert_eq!(bits(&part), bits(&all[2 * n..(2 + batch) * n]), "{ty}, {batch} rows");
         }
     }
+    // So many weight rows that a workgroup takes all ranges of K.
+    let (n, k, rows) = (SPLIT_BELOW * SOME_N + 5, 64, 20);
+    let raw = random_blocks(GgmlType::Q8_0, n, k, 7);
+    let weight = device().upload_weight(&raw, GgmlType::Q8_0, n, k).unwrap();
+    let x = random_values(rows * k, 3);
+    let all = product(&weight, &x);
+    check_products("many weight rows", &all, &x, &decoded(GgmlType::Q8_0, &raw, n * k), k);
+    assert_eq!(bits(&product(&weight, &x[..2 * k])), bits(&all[..2 * n]));
     bias_and_residual_are_added();
     glu_of_one_and_of_two_formats();
     parts_are_products_of_their_own();
@@ -364,15 +372,26 @@ fn every_tensor_kernel_can_be_written_as_spir_v() {
         | Capabilities::SUBGROUP_BARRIER
         | Capabilities::COOPERATIVE_MATRIX;
     translate(&KernelKey::new("matmul_activations"), capabilities);
+    for defines in [&["COLS_2", "PARTS_1", "ADD"], &["COLS_4", "PARTS_3", "BIAS"]] {
+        let key = KernelKey::new("matmul_tensor_sum");
+        translate(&defines.iter().fold(key, |key, define| key.define(define)), capabilities);
+    }
     for ty in decodable() {
         let (format, _) = format(ty).unwrap();
         for defines in [
-            &["COLS_1", "X_ROWS_1", "PARTS_1", "BIAS", "ADD"][..],
-            &["COLS_1", "X_ROWS_4", "PARTS_1", "GLU", "X_VECTORS"],
-            &["COLS_2", "PARTS_1", "GLU", "X_HALF"],
-            &["COLS_4", "PARTS_3", "BIAS", "X_HALF"],
+            &["X_ROWS_1", "PARTS_1", "BIAS", "ADD"][..],
+            &["X_ROWS_4", "PARTS_1", "GLU", "X_VECTORS"],
+            &["PARTS_3", "X_HALF"],
         ] {
             let key = KernelKey::new("matmul_tensor").define(format);
+            translate_tensor(&defines.iter().fold(key, |key, define| key.define(define)), capabilities);
+        }
+        for defines in [
+            &["COLS_2", "PARTS_1", "GLU", "X_HALF"][..],
+            &["COLS_4", "PARTS_3", "BIAS", "X_HALF"],
+            &["COLS_4", "PARTS_2", "X_HALF", "SPLIT"],
+        ] {
+            let key = KernelKey::new("matmul_tensor_some").define(format);
             translate_tensor(&defines.iter().fold(key, |key, define| key.define(define)), capabilities);
         }
         for defines in [&["PARTS_1", "SILU", "X_HALF"][..], &["PARTS_2", "X_HALF"]] {
