@@ -150,6 +150,14 @@ pub fn check_all(device: &Device) -> Report {
     report
 }
 
+/// What of [`check_all`] and [`check_same_bits`] is about attention.
+pub fn check_attention(device: &Device) -> Report {
+    let mut report = Report::default();
+    attention::check(device, &mut report);
+    same_bits::check_attention(device, &mut report);
+    report
+}
+
 /// Whether a row's result has the same bits alone, in any batch and in any order, for every type; and attention whatever the cut,
 /// the pages and the companions.
 pub fn check_same_bits(device: &Device) -> Report {

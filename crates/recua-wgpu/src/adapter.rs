@@ -88,7 +88,8 @@ pub(crate) fn open(options: &Options) -> Result<Opened> {
     features.set(COOPERATIVE_MATRIX, !options.portable && features.contains(COOPERATIVE_MATRIX));
     let experimental_features = if features.contains(COOPERATIVE_MATRIX) {
         // SAFETY: wgpu's own checks of cooperative matrices may have holes, so a wrong kernel could do more than fail. Only the
-        // products' kernels use them, each of which keeps its indexes in range; a test reads them as every other kernel.
+        // kernels of products and of attention use them, each of which keeps its indexes in range; tests read them as every other
+        // kernel.
         unsafe { wgpu::ExperimentalFeatures::enabled() }
     } else {
         wgpu::ExperimentalFeatures::disabled()
@@ -141,9 +142,10 @@ pub(crate) const BINDINGS_MAX: u32 = 12;
 const USED: wgpu::Features = wgpu::Features::SUBGROUP
     .union(wgpu::Features::SUBGROUP_BARRIER)
     .union(wgpu::Features::SHADER_F16)
-    .union(wgpu::Features::TIMESTAMP_QUERY);
+    .union(wgpu::Features::TIMESTAMP_QUERY)
+    .union(wgpu::Features::MEMORY_DECORATION_COHERENT);
 
-/// What `matmul_tensor.wgsl` is written for.
+/// What the kernels with `tensor` in their names are written for.
 pub(crate) const COOPERATIVE_MATRIX: wgpu::Features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
 
 /// What a device's detail says of it.

@@ -11,6 +11,7 @@ const SOURCES: &[(&str, &str)] = &[
     ("attention", include_str!("kernels/attention.wgsl")),
     ("attention_common", include_str!("kernels/attention_common.wgsl")),
     ("attention_rows", include_str!("kernels/attention_rows.wgsl")),
+    ("attention_tensor", include_str!("kernels/attention_tensor.wgsl")),
     ("bandwidth", include_str!("kernels/bandwidth.wgsl")),
     ("copy", include_str!("kernels/copy.wgsl")),
     ("gather_rows", include_str!("kernels/gather_rows.wgsl")),

@@ -6,11 +6,12 @@
 //! `matmul_tensor_some.wgsl` and `matmul_tensor_many.wgsl` are of the second family too, for more rows.
 
 use crate::adapter::COOPERATIVE_MATRIX;
-use crate::memory::Binding;
+use crate::memory::{Binding, Memory};
 use crate::pipelines::KernelKey;
 use crate::record::Recorder;
 use crate::weight::{Packed, Piece, TILE};
-use recua_compute::{Activation, Buffer, Embed, GgmlType, Matmul, MatmulGlu, MatmulPart, Result};
+use recua_compute::{Activation, Buffer, Embed, GgmlType, Matmul, MatmulGlu, MatmulPart, Op, Result, Weight};
+use std::sync::Arc;
 
 #[cfg(test)]
 mod tests;
@@ -59,12 +60,13 @@ const SPLITS: usize = 8;
 /// Rows of x that a workgroup of `matmul_tensor_sum.wgsl` takes.
 const SUM_ROWS: usize = 4;
 
-/// Rows of x from which `matmul_tensor_many.wgsl` is taken.
-const MANY_FROM: usize = 129;
-
 /// Rows of x and weight rows of a workgroup of `matmul_tensor_many.wgsl`, which takes any number of rows.
-const MANY_ROWS: usize = 64;
+const MANY_ROWS: usize = 128;
 const MANY_N: usize = 128;
+
+/// Workgroups of it that are worth it: about as many as more than half of a large device's cores. With fewer, those of
+/// `matmul_tensor_some.wgsl` are done earlier.
+const MANY_ENOUGH: usize = 80;
 
 /// Whether rows of x are whole vectors of four.
 fn are_vectors(k: usize, x_at: u32) -> bool {
@@ -114,7 +116,7 @@ pub(crate) fn matmul(op: &Matmul, recorder: &mut Recorder<'_>) -> Result<()> {
     each_rows(recorder, &op.x, op.parts.iter().map(|part| part.weight.n()), |recorder, first_row, x| {
         let of_rows =
             |buffer: &Buffer| buffer.view(first_row * buffer.n_cols(), &[x.n_rows(), buffer.n_cols()]);
-        let mut is_converted = false;
+        let mut is_converted = recorder.take_converted(x);
         for group in &groups {
             let outs = group.iter().map(|part| of_rows(&part.out)).collect::<Result<Vec<_>>>()?;
             let add = group[0].add.as_ref().map(of_rows).transpose()?;
@@ -171,6 +173,15 @@ fn bindings_fit(recorder: &Recorder<'_>, part: &MatmulPart, n_parts: usize) -> b
     n_parts * each < recorder.gpu.limits.max_storage_buffers_per_shader_stage as usize
 }
 
+/// Rows of x that can be bound at once: whole blocks, so that cutting costs nothing.
+fn rows_at_once(recorder: &Recorder<'_>, x: &Buffer, columns: impl Iterator<Item = usize>) -> usize {
+    let widest = columns.max().unwrap_or(1).max(x.n_cols());
+    match rows_max(recorder, widest) {
+        few @ 0..16 => few,
+        many => many / 16 * 16,
+    }
+}
+
 /// Calls `f(first row, x)` for runs of rows that can be bound at once.
 fn each_rows<'a>(
     recorder: &mut Recorder<'a>,
@@ -178,12 +189,7 @@ fn each_rows<'a>(
     columns: impl Iterator<Item = usize>,
     mut f: impl FnMut(&mut Recorder<'a>, usize, &Buffer) -> Result<()>,
 ) -> Result<()> {
-    let widest = columns.max().unwrap_or(1).max(x.n_cols());
-    // Whole blocks of rows, so that cutting costs nothing.
-    let step = match rows_max(recorder, widest) {
-        few @ 0..16 => few,
-        many => many / 16 * 16,
-    };
+    let step = rows_at_once(recorder, x, columns);
     for first in (0..x.n_rows()).step_by(step) {
         let rows = step.min(x.n_rows() - first);
         f(recorder, first, &x.view(first * x.n_cols(), &[rows, x.n_cols()])?)?;
@@ -197,9 +203,8 @@ pub(crate) fn matmul_glu(op: &MatmulGlu, recorder: &mut Recorder<'_>) -> Result<
     let (gate, up) = (Packed::of(&op.gate)?, Packed::of(&op.up)?);
     each_rows(recorder, &op.x, std::iter::once(op.gate.n()), |recorder, first_row, x| {
         let out = op.out.view(first_row * op.out.n_cols(), &[x.n_rows(), op.out.n_cols()])?;
-        let mut is_converted = false;
-        let takes_many = takes_many(recorder, gate, x.n_rows());
-        if gate.format == up.format && !takes_many {
+        let mut is_converted = recorder.take_converted(x);
+        if gate.format == up.format {
             for (piece, up) in gate.pieces.iter().zip(&up.pieces) {
                 let mut call = Call::new(gate, x);
                 call.parts.push(Part { piece, bias: None, out: &out });
@@ -208,7 +213,7 @@ pub(crate) fn matmul_glu(op: &MatmulGlu, recorder: &mut Recorder<'_>) -> Result<
             }
             return Ok(());
         }
-        // Two formats do not meet in one kernel, nor do two weights in that for many rows: `out` holds silu(gate) until up multiplies it.
+        // Two formats do not meet in one kernel: `out` holds silu(gate) until up multiplies it.
         for (packed, mode) in [(gate, "SILU"), (up, "MULTIPLY")] {
             for piece in &packed.pieces {
                 let mut call = Call::new(packed, x);
@@ -235,9 +240,60 @@ fn is_emulated() -> bool {
     false
 }
 
-/// Whether `matmul_tensor_many.wgsl` makes them, which gives the same bits.
-fn takes_many(recorder: &Recorder<'_>, packed: &Packed, rows: usize) -> bool {
-    is_tensor(recorder, packed) && rows >= MANY_FROM
+/// See [`MANY_N`] and [`MANY_ENOUGH`]. Emulated, a workgroup is narrower, and a test says how many are enough.
+fn many_n_and_enough() -> (usize, usize) {
+    #[cfg(test)]
+    if is_emulated() {
+        return (MANY_N / 2, tests::MANY_ENOUGH.get());
+    }
+    (MANY_N, MANY_ENOUGH)
+}
+
+/// The rows of x as cooperative matrices take them; see `matmul_activations.wgsl`.
+pub(crate) struct Activations {
+    pub(crate) memory: Arc<Memory>,
+    /// Runs of 16 columns, the zero one included.
+    pub(crate) runs: usize,
+    /// Rows there is room for.
+    rows: usize,
+}
+
+impl Activations {
+    /// Of more rows than those kernels convert themselves.
+    fn new(recorder: &Recorder<'_>, packed: &Packed, rows: usize) -> Result<Activations> {
+        let blocks = [FEW_ROWS].into_iter().chain(SOME_ROWS.map(|(n, _)| n));
+        let block = blocks.into_iter().find(|n| *n >= rows).unwrap_or(MANY_ROWS);
+        let (runs, rows) = (packed.parts * 4 + 1, rows.next_multiple_of(block));
+        let memory = recorder.workspace("activations", rows * runs * 16 * 2)?;
+        Ok(Activations { memory, runs, rows })
+    }
+}
+
+/// What `op` makes of `x` before it multiplies, if it reads `x` and makes anything. Who writes `x` may write that as well, and then
+/// calls [`Recorder::set_converted`].
+pub(crate) fn activations_of(
+    op: Option<&Op>,
+    x: &Buffer,
+    recorder: &Recorder<'_>,
+) -> Result<Option<Activations>> {
+    let (op_x, weights): (_, Vec<&Weight>) = match op {
+        Some(Op::Matmul(op)) => (&op.x, op.parts.iter().map(|part| &part.weight).collect()),
+        Some(Op::MatmulGlu(op)) => (&op.x, vec![&op.gate, &op.up]),
+        _ => return Ok(None),
+    };
+    let rows = x.n_rows();
+    let are_few = X_F32_BLOCKS.iter().any(|(n, _)| *n >= rows);
+    let columns = weights.iter().map(|weight| weight.n());
+    if !op_x.is_same(x) || are_few || rows > rows_at_once(recorder, x, columns) {
+        return Ok(None);
+    }
+    for weight in weights {
+        let packed = Packed::of(weight)?;
+        if is_tensor(recorder, packed) {
+            return Activations::new(recorder, packed, rows).map(Some);
+        }
+    }
+    Ok(None)
 }
 
 /// A weight, or a piece of one, and where its product goes.
@@ -299,17 +355,8 @@ impl<'a> Call<'a> {
             let key = key.define_if(are_vectors(k, x_at), "X_VECTORS");
             return self.dispatch(recorder, &key, x, x_at, [TILE, 1]);
         }
-        let (some_rows, some_define) =
-            SOME_ROWS.into_iter().find(|(n, _)| *n >= rows).unwrap_or(SOME_ROWS[SOME_ROWS.len() - 1]);
-        let runs = self.packed.parts * 4 + 1;
-        let rows_padded = if rows <= FEW_ROWS {
-            FEW_ROWS
-        } else if rows < MANY_FROM {
-            rows.next_multiple_of(some_rows)
-        } else {
-            rows.next_multiple_of(MANY_ROWS)
-        };
-        let activations = recorder.workspace("activations", rows_padded * runs * 16 * 2)?;
+        let Activations { memory: activations, runs, rows: rows_padded } =
+            Activations::new(recorder, self.packed, rows)?;
         if !std::mem::replace(is_converted, true) {
             let (x, x_at) = Binding::read(recorder.gpu, self.x)?;
             recorder.dispatch(
@@ -324,11 +371,18 @@ impl<'a> Call<'a> {
             let key = self.key("matmul_tensor").define("X_HALF");
             return self.dispatch(recorder, &key, x, 0, [TILE, 1]);
         }
-        if rows < MANY_FROM {
-            return self.some(recorder, x, some_rows, some_define);
+        let (many_n, many_enough) = many_n_and_enough();
+        // With GLU a workgroup has half of gate's rows and half of up's.
+        let n_each = if self.up.is_some() { many_n / 2 } else { many_n };
+        let row_blocks = rows.div_ceil(MANY_ROWS);
+        let blocks: usize = self.parts.iter().map(|part| part.piece.n.div_ceil(n_each)).sum();
+        let last = SOME_ROWS[SOME_ROWS.len() - 1];
+        if rows > last.0 && row_blocks * blocks >= many_enough {
+            let key = self.key("matmul_tensor_many").define("X_HALF");
+            return self.dispatch(recorder, &key, x, 0, [n_each, row_blocks]);
         }
-        let key = self.key("matmul_tensor_many").define("X_HALF");
-        self.dispatch(recorder, &key, x, 0, [MANY_N, rows_padded / MANY_ROWS])
+        let (block, define) = SOME_ROWS.into_iter().find(|(n, _)| *n >= rows).unwrap_or(last);
+        self.some(recorder, x, block, define)
     }
 
     /// Appends the dispatches of `matmul_tensor_some.wgsl`, whose workgroups take `block` rows of x.

@@ -2,17 +2,20 @@
 
 mod attention;
 mod rope_store;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use attention::attention;
 pub(crate) use rope_store::rope_store;
 
 use crate::gpu::Gpu;
+use crate::matmul;
 use crate::memory::{Binding, Memory};
 use crate::pipelines::KernelKey;
 use crate::record::Recorder;
 use crate::transfer::windows;
 use bytemuck::{Pod, bytes_of};
-use recua_compute::{Argmax, Buffer, Copy, Error, GatherRows, KvLayer, Result, RmsNorm, RowMap};
+use recua_compute::{Argmax, Buffer, Copy, Error, GatherRows, KvLayer, Op, Result, RmsNorm, RowMap};
 
 /// Workgroups for `n` pieces of work, in two dimensions: a kernel computes `y * num_workgroups.x + x` and skips what is too much.
 pub(crate) fn grid(gpu: &Gpu, n: u64) -> [u32; 3] {
@@ -35,25 +38,32 @@ where
 }
 
 /// See [`RmsNorm`].
-pub(crate) fn rms_norm(op: &RmsNorm, recorder: &mut Recorder<'_>) -> Result<()> {
+pub(crate) fn rms_norm(op: &RmsNorm, next: Option<&Op>, recorder: &mut Recorder<'_>) -> Result<()> {
     let gpu = recorder.gpu;
     let dim = u32_of("rms_norm", "a row", op.x.n_cols())?;
     let (weight, weight_start) = Binding::read(gpu, &op.weight)?;
     let in_place = op.x.is_same(&op.out);
     let xs = windows(gpu, &op.x, usize::MAX, false)?;
+    let activations = matmul::activations_of(next, &op.out, recorder)?;
     for (x, out) in xs.iter().zip(windows(gpu, &op.out, usize::MAX, true)?) {
         // Either way has the same order of sums.
         let starts = [dim, x.start, weight_start, out.start];
         let is_wide = starts.iter().all(|start| start.is_multiple_of(4));
         let [_, x_start, weight_start, out_start] = if is_wide { starts.map(|n| n / 4) } else { starts };
-        let kernel =
-            KernelKey::new("rms_norm").define_if(in_place, "IN_PLACE").define_if(is_wide, "WIDE").unchecked();
-        let args = [x.n_rows, dim, x_start, weight_start, out_start, op.eps.to_bits()];
-        let groups = grid(gpu, x.n_rows.into());
-        if in_place {
-            recorder.dispatch(&kernel, &[weight, out.binding], words(&args), groups)?;
-        } else {
-            recorder.dispatch(&kernel, &[weight, out.binding, x.binding], words(&args), groups)?;
+        let activations = activations.as_ref().filter(|_| is_wide && xs.len() == 1);
+        let kernel = KernelKey::new("rms_norm")
+            .define_if(in_place, "IN_PLACE")
+            .define_if(is_wide, "WIDE")
+            .define_if(activations.is_some(), "ACTIVATIONS")
+            .unchecked();
+        let runs = activations.map_or(0, |activations| activations.runs as u32);
+        let args = [x.n_rows, dim, x_start, weight_start, out_start, op.eps.to_bits(), runs];
+        let mut bindings = vec![weight, out.binding];
+        bindings.extend((!in_place).then_some(x.binding));
+        bindings.extend(activations.map(|activations| Binding::all(&activations.memory, true)));
+        recorder.dispatch(&kernel, &bindings, words(&args), grid(gpu, x.n_rows.into()))?;
+        if activations.is_some() {
+            recorder.set_converted(&op.out);
         }
     }
     Ok(())

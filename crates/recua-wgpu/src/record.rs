@@ -5,7 +5,7 @@ use crate::gpu::Gpu;
 use crate::memory::{Binding, Memory};
 use crate::pipelines::{Access, KernelKey, Pipeline};
 use crate::{matmul, ops};
-use recua_compute::{Error, Op, Result};
+use recua_compute::{Buffer, Error, Op, Result};
 use std::sync::Arc;
 
 /// Dispatches in order.
@@ -30,18 +30,20 @@ pub(crate) struct Step {
 pub(crate) struct Recorder<'a> {
     pub(crate) gpu: &'a Gpu,
     recording: &'a mut Recording,
+    /// Rows that the op before has brought into the form in which products take them.
+    converted: Option<Buffer>,
 }
 
 impl<'a> Recorder<'a> {
     pub(crate) fn new(gpu: &'a Gpu, recording: &'a mut Recording) -> Recorder<'a> {
-        Recorder { gpu, recording }
+        Recorder { gpu, recording, converted: None }
     }
 
-    /// Appends an op.
-    pub(crate) fn op(&mut self, op: &Op) -> Result<()> {
+    /// Appends an op. It may do a part of the next one's work along with its own.
+    pub(crate) fn op(&mut self, op: &Op, next: Option<&Op>) -> Result<()> {
         match op {
             Op::Embed(op) => matmul::embed(op, self),
-            Op::RmsNorm(op) => ops::rms_norm(op, self),
+            Op::RmsNorm(op) => ops::rms_norm(op, next, self),
             Op::Matmul(op) => matmul::matmul(op, self),
             Op::MatmulGlu(op) => matmul::matmul_glu(op, self),
             Op::RopeStore(op) => ops::rope_store(op, self),
@@ -106,6 +108,16 @@ impl<'a> Recorder<'a> {
     pub(crate) fn status(&mut self) -> Binding<'a> {
         self.recording.uses_status = true;
         Binding::all(&self.gpu.status, true)
+    }
+
+    /// The op has written the activations that [`matmul::activations_of`] of the next op has named.
+    pub(crate) fn set_converted(&mut self, x: &Buffer) {
+        self.converted = Some(x.clone());
+    }
+
+    /// Whether the op before has done so for `x`.
+    pub(crate) fn take_converted(&mut self, x: &Buffer) -> bool {
+        self.converted.take().is_some_and(|converted| converted.is_same(x))
     }
 
     /// Scratch that all ops share which ask by this name; see [`Gpu::workspace`].

@@ -35,7 +35,8 @@ impl Wgpu {
         loop {
             let generation = self.gpu.workspace_generation();
             let mut recorder = Recorder::new(&self.gpu, &mut recording);
-            plan.ops().iter().try_for_each(|op| recorder.op(op))?;
+            let next = plan.ops().iter().skip(1).map(Some).chain([None]);
+            plan.ops().iter().zip(next).try_for_each(|(op, next)| recorder.op(op, next))?;
             if self.gpu.workspace_generation() == generation {
                 break;
             }
@@ -127,7 +128,7 @@ struct Encoder {
 
 impl Encode for Encoder {
     fn op(&mut self, op: &Op) -> Result<()> {
-        Recorder::new(&self.gpu, &mut self.recording).op(op)
+        Recorder::new(&self.gpu, &mut self.recording).op(op, None)
     }
 
     fn dispatch(&mut self, kernel: &Kernel, groups: [u32; 3], args: &[KernelArg<'_>]) -> Result<()> {

@@ -52,6 +52,9 @@ pub(super) fn measure(
     let sequences: Vec<Vec<u32>> = (0..batch)
         .map(|slot| Random::new(slot as u64).tokens(prompt_len + N_WARM_UP + gen_len, vocab))
         .collect();
+    // A step of this size, so that a device compiles its kernels before the prompt and not behind it: a GPU's clocks fall while the
+    // processor works alone, and rise again only after hundreds of milliseconds of work.
+    model.step_likeliest(&step(&sequences, 0, 1)).map_err(|e| model::failure(e, ""))?;
     let prompt_s = prefill(model, &sequences, prompt_len)?;
     let mut times = Vec::with_capacity(gen_len);
     let mut device_time = None;

@@ -36,8 +36,10 @@ struct Row {
     op: String,
     /// How many of them a step has.
     count: usize,
-    /// The median of one.
+    /// The median of one, after others of its kind.
     us: f64,
+    /// What the step takes less without those of this kind, for one; where the device has a clock of its own.
+    us_in_step: Option<f64>,
     /// What one must read and write.
     bytes: u64,
     bytes_per_s: f64,
@@ -93,6 +95,7 @@ fn measure(model: &mut LlamaModel, n_rows: usize, depth: usize, peak_bytes_per_s
                     op: name,
                     count: 0,
                     us: 0.0,
+                    us_in_step: None,
                     bytes,
                     bytes_per_s: 0.0,
                     peak_fraction: 0.0,
@@ -103,16 +106,17 @@ fn measure(model: &mut LlamaModel, n_rows: usize, depth: usize, peak_bytes_per_s
         }
     }
     let places: Vec<&[usize]> = groups.iter().map(|(_, places)| &places[..]).collect();
-    let times = match device_times(model, &plan, &places)? {
-        Some(times) => times,
-        None => host_times(model, &plan, &places)?,
+    let (times, in_step) = match device_times(model, &plan, &places)? {
+        Some(times) => (times, in_step_times(model, &plan, &places)?),
+        None => (host_times(model, &plan, &places)?, None),
     };
     (0..n_rows).try_for_each(|slot| model.kv_cache_mut().clear_batch(slot)).map_err(failure)?;
     let total: f64 = groups.iter().zip(&times).map(|((_, places), time)| places.len() as f64 * time).sum();
-    let finished = groups.into_iter().zip(times).map(|((mut row, places), seconds)| {
+    let finished = groups.into_iter().zip(times).enumerate().map(|(i, ((mut row, places), seconds))| {
         row.count = places.len();
         row.step_fraction = places.len() as f64 * seconds / total;
         row.us = seconds * 1e6;
+        row.us_in_step = in_step.as_ref().map(|times| times[i] * 1e6);
         row.bytes_per_s = row.bytes as f64 / seconds;
         row.peak_fraction = row.bytes_per_s / peak_bytes_per_s;
         row
@@ -150,19 +154,41 @@ fn device_times(model: &LlamaModel, plan: &Plan, groups: &[&[usize]]) -> Result<
         for place in places.repeat(repeats) {
             list.push(plan.ops()[place].clone()).map_err(Failure::other)?;
         }
-        let mut times = Vec::new();
-        for run in 0..=RUNS_MIN {
-            let submission = device.run(&list).map_err(Failure::other)?;
-            submission.wait().map_err(Failure::other)?;
-            let Some(time) = submission.gpu_time() else { return Ok(None) };
-            // The first run warms up.
-            if run > 0 {
-                times.push(time.as_secs_f64() / list.ops().len() as f64);
-            }
-        }
-        all.push(median(&mut times));
+        let Some(time) = device_time(model, &list)? else { return Ok(None) };
+        all.push(time / list.ops().len() as f64);
     }
     Ok(Some(all))
+}
+
+/// What a step takes less without each group, for an op of it, in seconds: more than the op takes in a row of its kind, because kernels
+/// that follow each other in a step push each other's code out of the caches, and what is left out warms the others.
+fn in_step_times(model: &LlamaModel, plan: &Plan, groups: &[&[usize]]) -> Result<Option<Vec<f64>>> {
+    let Some(step) = device_time(model, plan)? else { return Ok(None) };
+    let mut all = Vec::new();
+    for places in groups {
+        let mut list = model.device().plan();
+        for (_, op) in plan.ops().iter().enumerate().filter(|(place, _)| !places.contains(place)) {
+            list.push(op.clone()).map_err(Failure::other)?;
+        }
+        let Some(without) = device_time(model, &list)? else { return Ok(None) };
+        all.push((step - without) / places.len() as f64);
+    }
+    Ok(Some(all))
+}
+
+/// The median time of a plan by the device's own clock, in seconds; `None` where it has none.
+fn device_time(model: &LlamaModel, plan: &Plan) -> Result<Option<f64>> {
+    let mut times = Vec::new();
+    for run in 0..=RUNS_MIN {
+        let submission = model.device().run(plan).map_err(Failure::other)?;
+        submission.wait().map_err(Failure::other)?;
+        let Some(time) = submission.gpu_time() else { return Ok(None) };
+        // The first run warms up.
+        if run > 0 {
+            times.push(time.as_secs_f64());
+        }
+    }
+    Ok(Some(median(&mut times)))
 }
 
 /// The median time of an op of each group, in seconds, by the host's clock, with a submission for each op. The ops run in the plan's
@@ -245,13 +271,24 @@ fn write_table(out: &mut impl Write, report: &Report, style: Style) -> Result {
         report.peak_bytes_per_s / 1e9,
         report.depth
     )?;
-    let mut table = Table::new(&["rows", "<op", "a step", "us", "bytes", "GB/s", "% of peak", "% of step"]);
+    let mut table = Table::new(&[
+        "rows",
+        "<op",
+        "a step",
+        "us",
+        "in the step",
+        "bytes",
+        "GB/s",
+        "% of peak",
+        "% of step",
+    ]);
     for row in &report.ops {
         table.row([
             row.rows.to_string(),
             row.op.clone(),
             row.count.to_string(),
             format!("{:.1}", row.us),
+            row.us_in_step.map_or("-".into(), |us| format!("{us:.1}")),
             row.bytes.to_string(),
             format!("{:.2}", row.bytes_per_s / 1e9),
             format!("{:.1}", row.peak_fraction * 100.0),

@@ -14,7 +14,7 @@ use half::f16;
 use std::collections::HashMap;
 
 /// Pages that a sequence may have.
-const PAGES_MAX: usize = 4;
+const PAGES_MAX: usize = 5;
 
 /// A row: its sequence and its position.
 pub(super) type Row = (usize, usize);
@@ -60,13 +60,14 @@ pub(super) fn layers() -> Vec<Layer> {
 
 pub(super) fn check(device: &Device, report: &mut Report) {
     // Sequences as (positions already there, new rows).
-    let batches: [&[(usize, usize)]; 6] = [
+    let batches: [&[(usize, usize)]; 7] = [
         &[(0, 1)],
         &[(0, 2)],
         &[(0, 33)],
         &[(63, 1), (0, 1), (31, 1), (32, 1), (100, 1), (7, 1), (64, 1)],
         &[(5, 7), (0, 20), (40, 1), (30, 5)],
         &[(0, 100), (90, 30), (126, 2)],
+        &[(140, 2), (126, 5)],
     ];
     for layer in layers() {
         for sequences in batches {

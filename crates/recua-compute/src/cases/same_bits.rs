@@ -41,6 +41,10 @@ pub(super) fn check(device: &Device, report: &mut Report) {
             by_rows(device, dim, &[dim], |plan, x, out| plan.rms_norm(x, &weight, &out[0], 1e-5))
         });
     }
+    check_attention(device, report);
+}
+
+pub(super) fn check_attention(device: &Device, report: &mut Report) {
     for layer in attention::layers() {
         report.case("attention", format!("{layer:?}"), || cuts(device, layer));
     }

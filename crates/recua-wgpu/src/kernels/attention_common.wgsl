@@ -10,17 +10,28 @@
 #import row_map
 #import math
 @group(0) @binding(4) var<storage, read> q: array<f32>;
+#ifdef TENSOR
+// Matrices are loaded in pieces that a driver reads at once: it reads f16 one by one from an array of pairs.
+alias Piece = vec4<f16>;
+#else
 #ifdef WIDE
 // Heads of a multiple of eight elements, and a cache that begins at a multiple of 16 bytes: it is read 16 bytes at a time.
 alias Piece = vec4<u32>;
 #else
 alias Piece = u32;
 #endif
+#endif
 @group(0) @binding(5) var<storage, read> k_cache: array<Piece>;
 @group(0) @binding(6) var<storage, read> v_cache: array<Piece>;
 @group(0) @binding(7) var<storage, read_write> out: array<f32>;
-// Chunks that attention_merge puts together; see there.
+// Chunks that are put together in the end; see attention.
+#ifdef LAST_MERGES
+@coherent @group(0) @binding(8) var<storage, read_write> parts: array<vec4<f32>>;
+// For each workgroup of a row the number of its chunks that are there; zeros before and after.
+@group(0) @binding(9) var<storage, read_write> arrived: array<atomic<u32>>;
+#else
 @group(0) @binding(8) var<storage, read_write> parts: array<vec4<f32>>;
+#endif
 #ifdef WINDOWS
 // A cache that one binding cannot hold: k_cache and v_cache are its first window_pages pages, these the next ones.
 @group(0) @binding(9) var<storage, read> k_cache_1: array<Piece>;
@@ -29,6 +40,24 @@ alias Piece = u32;
 @group(0) @binding(12) var<storage, read> v_cache_2: array<Piece>;
 @group(0) @binding(13) var<storage, read> k_cache_3: array<Piece>;
 @group(0) @binding(14) var<storage, read> v_cache_3: array<Piece>;
+#endif
+
+#ifdef LAST_MERGES
+var<workgroup> is_last: u32;
+
+// Whether this is the last of the `n` workgroups that come here for `place`. What those before it have written is there for it.
+fn arrives_last(place: u32, n: u32, thread: u32) -> bool {
+    storageBarrier();
+    if thread == 0u {
+        is_last = u32(atomicAdd(&arrived[place], 1u) + 1u == n);
+        if is_last == 1u {
+            atomicStore(&arrived[place], 0u);
+        }
+    }
+    let result = workgroupUniformLoad(&is_last) == 1u;
+    storageBarrier();
+    return result;
+}
 #endif
 
 struct Args {
@@ -165,6 +194,11 @@ fn v_at(at: At, i: u32) -> Piece {
 #endif
 }
 
+#ifdef TENSOR
+fn token_size() -> u32 {
+    return args.head_dim / 4u;
+}
+#else
 #ifdef SPLIT
 // Puts the chunks of four queries together: lines of 130, as attention says, `step` apart. What element `thread` comes to.
 fn merged(first: u32, step: u32, n: u32, thread: u32) -> vec4<f32> {
@@ -331,3 +365,4 @@ fn no_sum() -> Eight {
     let zero = vec4<f32>(0.0);
     return Eight(zero, zero, zero, zero, zero, zero, zero, zero);
 }
+#endif

@@ -1,8 +1,18 @@
 // rms_norm: out[r] = x[r] / sqrt(mean(x[r]^2) + eps) * weight.
 // weight: [dim]; out, x: [n_rows, dim], each from its start on; IN_PLACE: x is out; WIDE: rows and starts of whole vectors of four.
+// ACTIVATIONS (with WIDE): writes what matmul_activations.wgsl would make of out, too.
 // One workgroup computes one row. Bound by latency: a row is read once, if it has no more than 4096 elements, and all at once.
 // The sum of squares has one tree: four neighbours go to a thread, every 256th four to the same, which sums in order; then the threads
 // are added by halves.
+#ifdef ACTIVATIONS
+enable f16;
+#import matmul_half
+#ifdef IN_PLACE
+@group(0) @binding(2) var<storage, read_write> activations: array<vec4<f16>>;
+#else
+@group(0) @binding(3) var<storage, read_write> activations: array<vec4<f16>>;
+#endif
+#endif
 #ifdef WIDE
 @group(0) @binding(0) var<storage, read> weight: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read_write> out: array<vec4<f32>>;
@@ -19,7 +29,16 @@
 #endif
 #endif
 
-struct Args { n_rows: u32, dim: u32, x_start: u32, weight_start: u32, out_start: u32, eps: f32 }
+struct Args {
+    n_rows: u32,
+    dim: u32,
+    x_start: u32,
+    weight_start: u32,
+    out_start: u32,
+    eps: f32,
+    // Runs of 16 columns of the activations, the zero one included.
+    runs: u32,
+}
 var<immediate> args: Args;
 
 const THREADS = 256u;
@@ -54,7 +73,15 @@ fn weight_of(i: u32) -> vec4<f32> {
 }
 fn store(row: u32, i: u32, value: vec4<f32>) {
     out[args.out_start + row * (args.dim / 4u) + i] = value;
+#ifdef ACTIVATIONS
+    store_activations(row, i, activation(value));
+#endif
 }
+#ifdef ACTIVATIONS
+fn store_activations(row: u32, i: u32, value: vec4<f16>) {
+    activations[((row >> 4u) * args.runs + (i >> 2u)) * 64u + (row & 15u) * 4u + (i & 3u)] = value;
+}
+#endif
 #else
 // Zeros behind the row.
 fn four_of(row: u32, i: u32) -> vec4<f32> {
@@ -146,4 +173,9 @@ fn rms_norm(
     for (var i = thread + 4u * THREADS; i < fours; i += THREADS) {
         store(row, i, four_of(row, i) * scale * weight_of(i));
     }
+#ifdef ACTIVATIONS
+    for (var i = fours + thread; i < 4u * args.runs; i += THREADS) {
+        store_activations(row, i, vec4<f16>(0.0));
+    }
+#endif
 }

@@ -3,9 +3,13 @@
 // q: [n_rows, n_heads * head_dim]; k, v: [n_rows, n_kv_heads * head_dim]; table: [positions_max, pairs] of (cosine, sine).
 // Inside a page this device keeps, for each KV head, K as [head_dim / 8, 32 tokens] of 16 bytes (f32: [head_dim / 4, 32 tokens]), so that
 // neighbouring threads of attention, which are tokens, read what is side by side; and V as [32 tokens, head_dim]. Not WIDE: K as
-// words of four bytes, [head_dim / 2, 32 tokens] (f32: [head_dim, 32 tokens]).
+// words of four bytes, [head_dim / 2, 32 tokens] (f32: [head_dim, 32 tokens]). TENSOR: both as matrices of 16x16 for attention_tensor,
+// K as [2][head_dim / 16][16 tokens][16 elements], V as [2][head_dim / 16][16 elements][16 tokens].
 // One workgroup computes one head of one row. Bound by the latency of position, then page and angle: what can be loaded together is.
 // A cache that one binding cannot hold takes a dispatch a window.
+#ifdef TENSOR
+enable f16;
+#endif
 #import status
 #import row_map
 @group(0) @binding(4) var<storage, read_write> q: array<f32>;
@@ -14,7 +18,11 @@
 @group(0) @binding(7) var<storage, read> table: array<f32>;
 #ifdef WIDE
 @group(0) @binding(8) var<storage, read_write> k_cache: array<vec4<u32>>;
+#ifdef TENSOR
+@group(0) @binding(9) var<storage, read_write> v_cache: array<f16>;
+#else
 @group(0) @binding(9) var<storage, read_write> v_cache: array<vec4<u32>>;
+#endif
 #else
 @group(0) @binding(8) var<storage, read_write> k_cache: array<u32>;
 @group(0) @binding(9) var<storage, read_write> v_cache: array<u32>;
@@ -185,6 +193,25 @@ fn rope_store(
     }
     page -= args.first_page;
     let slot = position % args.page_tokens;
+#ifdef TENSOR
+    let matrices = args.head_dim / 16u;
+    // In elements.
+    let place = ((page * args.n_kv_heads + kv_head) * 2u + slot / 16u) * matrices * 256u;
+    for (var i = thread; i < args.head_dim / 8u; i += THREADS) {
+        let d = 8u * i;
+        let at = place + i / 2u * 256u + slot % 16u * 16u + i % 2u * 8u;
+        k_cache[args.k_cache_start + at / 8u] = vec4<u32>(
+            finite(head[d], head[d + 1u]),
+            finite(head[d + 2u], head[d + 3u]),
+            finite(head[d + 4u], head[d + 5u]),
+            finite(head[d + 6u], head[d + 7u]),
+        );
+    }
+    for (var d = thread; d < args.head_dim; d += THREADS) {
+        let at = place + d / 16u * 256u + d % 16u * 16u + slot % 16u;
+        v_cache[8u * args.v_cache_start + at] = f16(clamp(value[d], -65504.0, 65504.0));
+    }
+#else
 #ifdef WIDE
 #ifdef CACHE_F16
     let vectors = args.head_dim / 8u;
@@ -234,4 +261,12 @@ fn rope_store(
         v_cache[args.v_cache_start + place + slot * words + i] = values;
     }
 #endif
+#endif
 }
+
+#ifdef TENSOR
+// Two elements, within the range of f16: a product of matrices has no place for others.
+fn finite(a: f32, b: f32) -> u32 {
+    return pack2x16float(clamp(vec2<f32>(a, b), vec2<f32>(-65504.0), vec2<f32>(65504.0)));
+}
+#endif

@@ -4,13 +4,15 @@
 use super::*;
 use crate::adapter::Options;
 use crate::pipelines::tests::translate;
-use recua_compute::{DType, Device, Record, Weight};
+use recua_compute::{DType, Device, Plan, Record};
 use std::cell::Cell;
 use std::sync::OnceLock;
 
 thread_local! {
     /// Whether products go through the kernels of cooperative matrices, whatever the adapter has.
     pub(super) static EMULATED: Cell<bool> = const { Cell::new(false) };
+    /// With how many workgroups the kernel for many rows is taken then.
+    pub(super) static MANY_ENOUGH: Cell<usize> = const { Cell::new(1) };
 }
 
 fn device() -> &'static Device {
@@ -228,7 +230,7 @@ fn glu_of_one_and_of_two_formats() {
         let up = random_blocks(up_type, n, k, 2);
         let gate = device().upload_weight(&gate, gate_type, n, k).unwrap();
         let up = device().upload_weight(&up, up_type, n, k).unwrap();
-        for rows in [1, 4, 19] {
+        for rows in [1, 4, 19, 70] {
             let x: Vec<f32> = random_values(rows * k, 3).iter().map(|v| v * 0.01).collect();
             let (gates, ups) = (product(&gate, &x), product(&up, &x));
             let out = device().alloc(DType::F32, &[rows, n]).unwrap();
@@ -261,6 +263,69 @@ fn rows_from_the_middle_of_a_buffer() {
     let got: Vec<f32> = device().read_vec(&out).unwrap();
     assert_eq!(bits(&got[3 * n..5 * n]), bits(&expected));
     assert!(got[..3 * n].iter().chain(&got[5 * n..]).all(|&value| value == 0.0));
+}
+
+#[test]
+fn a_norm_and_the_products_behind_it_have_the_bits_of_each_alone() {
+    for is_emulated in [false, true] {
+        EMULATED.set(is_emulated);
+        for (ty, k) in
+            [(GgmlType::Q4_K, 768), (GgmlType::Q8_0, 4448), (GgmlType::F16, 676), (GgmlType::F16, 670)]
+        {
+            let n = 40;
+            let raw = random_blocks(ty, n, k, 7);
+            let weight = device().upload_weight(&raw, ty, n, k).unwrap();
+            let norm = device().upload(&random_values(k, 5), DType::F32, &[k]).unwrap();
+            for rows in [3, 5, 20, 70] {
+                let values = random_values(rows * k, rows as u64);
+                let run = |record: &dyn Fn(&mut Plan)| {
+                    let mut plan = device().plan();
+                    record(&mut plan);
+                    device().run(&plan).unwrap().wait().unwrap();
+                };
+                let x = upload(&values, k);
+                let normed = device().alloc(DType::F32, &[rows, k]).unwrap();
+                run(&|plan| plan.rms_norm(&x, &norm, &normed, 1e-5).unwrap());
+                let normed: Vec<f32> = device().read_vec(&normed).unwrap();
+                let products = product(&weight, &normed);
+                let glus = device().alloc(DType::F32, &[rows, n]).unwrap();
+                let normed_buffer = upload(&normed, k);
+                run(&|plan| {
+                    plan.matmul_glu(&normed_buffer, &weight, &weight, Activation::Silu, &glus).unwrap()
+                });
+                let glus: Vec<f32> = device().read_vec(&glus).unwrap();
+                // What the device keeps between ops is another x's now.
+                product(&weight, &random_values(rows * k, 99));
+                for in_place in [false, true] {
+                    let x = upload(&values, k);
+                    let out =
+                        if in_place { x.clone() } else { device().alloc(DType::F32, &[rows, k]).unwrap() };
+                    let [y, glu] = [0, 1].map(|_| device().alloc(DType::F32, &[rows, n]).unwrap());
+                    run(&|plan| {
+                        plan.rms_norm(&x, &norm, &out, 1e-5).unwrap();
+                        plan.matmul(&out, [MatmulPart::new(&weight, &y)]).unwrap();
+                    });
+                    let x = upload(&values, k);
+                    let out = if in_place { x.clone() } else { out };
+                    run(&|plan| {
+                        plan.rms_norm(&x, &norm, &out, 1e-5).unwrap();
+                        plan.matmul_glu(&out, &weight, &weight, Activation::Silu, &glu).unwrap();
+                    });
+                    for (what, got, expected) in
+                        [("norm", out, &normed), ("matmul", y, &products), ("glu", glu, &glus)]
+                    {
+                        let got: Vec<f32> = device().read_vec(&got).unwrap();
+                        assert_eq!(
+                            bits(&got),
+                            bits(expected),
+                            "{what}, {ty}, {rows} rows of {k}, in place: {in_place}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+    EMULATED.set(false);
 }
 
 #[test]
@@ -347,6 +412,9 @@ fn the_kernels_of_cooperative_matrices_have_their_indexes_right() {
             let part = product(&weight, &x[2 * k..(2 + batch) * k]);
             assert_eq!(bits(&part), bits(&all[2 * n..(2 + batch) * n]), "{ty}, {batch} rows");
         }
+        MANY_ENOUGH.set(usize::MAX);
+        assert_eq!(bits(&product(&weight, &x)), bits(&all), "{ty}, many rows by workgroups for few");
+        MANY_ENOUGH.set(1);
     }
     // So many weight rows that a workgroup takes all ranges of K.
     let (n, k, rows) = (SPLIT_BELOW * SOME_N + 5, 64, 20);
@@ -394,7 +462,9 @@ fn every_tensor_kernel_can_be_written_as_spir_v() {
             let key = KernelKey::new("matmul_tensor_some").define(format);
             translate_tensor(&defines.iter().fold(key, |key, define| key.define(define)), capabilities);
         }
-        for defines in [&["PARTS_1", "SILU", "X_HALF"][..], &["PARTS_2", "X_HALF"]] {
+        for defines in
+            [&["PARTS_1", "SILU", "X_HALF"][..], &["PARTS_1", "GLU", "X_HALF"], &["PARTS_2", "X_HALF"]]
+        {
             let key = KernelKey::new("matmul_tensor_many").define(format);
             translate_tensor(&defines.iter().fold(key, |key, define| key.define(define)), capabilities);
         }

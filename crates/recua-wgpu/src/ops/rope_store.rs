@@ -1,6 +1,8 @@
 //! `rope_store`: one dispatch, or one a window of a cache that no binding can hold.
 
 use super::{Rows, grid, page_windows, u32_of};
+use crate::adapter::COOPERATIVE_MATRIX;
+use crate::gpu::Gpu;
 use crate::memory::Binding;
 use crate::pipelines::KernelKey;
 use crate::record::Recorder;
@@ -23,6 +25,27 @@ pub(super) fn check_head(op: &'static str, head_dim: usize) -> Result<()> {
 pub(super) fn is_wide(cache: &KvLayer) -> bool {
     let starts = [&cache.k, &cache.v].map(|buffer| buffer.offset_bytes());
     cache.head_dim().is_multiple_of(8) && starts.iter().all(|start| start.is_multiple_of(16))
+}
+
+/// Whether a cache lies in matrices of 16x16, and cooperative matrices compute attention over it. Its layout depends on it, so it may
+/// depend on nothing but the device and the cache.
+pub(super) fn is_tensor(gpu: &Gpu, cache: &KvLayer) -> bool {
+    let has_matrices = gpu.features.contains(COOPERATIVE_MATRIX) || is_emulated();
+    let fits = || page_windows(gpu, cache, false).is_ok_and(|windows| windows.len() == 1);
+    has_matrices
+        && is_wide(cache)
+        && cache.k.dtype() == DType::F16
+        && cache.head_dim().is_multiple_of(16)
+        && cache.head_dim() <= 128
+        && fits()
+}
+
+/// Whether this thread tests the kernel of cooperative matrices without them.
+pub(super) fn is_emulated() -> bool {
+    #[cfg(test)]
+    return super::tests::EMULATED.get();
+    #[cfg(not(test))]
+    false
 }
 
 /// See [`RopeStore`].
@@ -48,6 +71,7 @@ pub(crate) fn rope_store(op: &RopeStore, recorder: &mut Recorder<'_>) -> Result<
     let kernel = KernelKey::new(NAME)
         .define_if(op.cache.k.dtype() == DType::F16, "CACHE_F16")
         .define_if(is_wide(&op.cache), "WIDE")
+        .define_if(is_tensor(gpu, &op.cache), "TENSOR")
         .define_if(op.norm.is_some(), "HEAD_NORM")
         .define_if(op.style == RopeStyle::Halves, "HALVES")
         .unchecked();

@@ -30,7 +30,10 @@ fn write(key: &KernelKey, source: &str, capabilities: Capabilities) {
     let options = spv::Options { lang_version: (1, 3), ..Default::default() };
     spv::write_vec(&module, &info, &options, None).unwrap_or_else(|e| panic!("{key:?}: {e}"));
 
-    let options = msl::Options { lang_version: (2, 4), ..Default::default() };
+    let options = msl::Options {
+        lang_version: if source.contains("@coherent") { (3, 2) } else { (2, 4) },
+        ..Default::default()
+    };
     let text = msl::write_string(&module, &info, &options, &msl::PipelineOptions::default());
     let (text, _) = text.unwrap_or_else(|e| panic!("{key:?}: {e}"));
     assert!(text.contains("kernel void"), "{text}");
@@ -62,18 +65,34 @@ fn every_kernel_can_be_written_in_every_language() {
     let mut kernels = vec![new("bandwidth"), new("gather_rows")];
     kernels.extend(["argmax", "argmax_part", "argmax_merge"].map(|entry| new("argmax").entry(entry)));
     kernels.extend(permutations(&new("rms_norm"), &["IN_PLACE", "WIDE"]));
+    let with_activations = new("rms_norm").define("WIDE").define("ACTIVATIONS");
+    for kernel in permutations(&with_activations, &["IN_PLACE"]) {
+        translate(&kernel, Capabilities::IMMEDIATES | Capabilities::SHADER_FLOAT16);
+    }
     kernels.extend(permutations(&new("copy"), &["ALIGNED"]));
     kernels.extend(permutations(&new("rope_store"), &["CACHE_F16", "HEAD_NORM", "HALVES", "WIDE"]));
+    let tensor = new("rope_store").define("TENSOR").define("CACHE_F16").define("WIDE");
+    kernels.extend(permutations(&tensor, &["HEAD_NORM", "HALVES"]));
     for head_max in [64, 128, 256] {
         let attention = new("attention").constant("HEAD_MAX", head_max);
         kernels.extend(permutations(&attention, &["CACHE_F16", "SPLIT", "WINDOWS", "WIDE", "ROWS"]));
+        for teams in ["TEAMS_2", "TEAMS_4"] {
+            let with_teams = attention.clone().define(teams);
+            kernels.extend(permutations(&with_teams, &["CACHE_F16", "WINDOWS", "WIDE", "ROWS"]));
+        }
+        let last_merges = attention.clone().define("SPLIT").define("LAST_MERGES");
+        for kernel in permutations(&last_merges, &["CACHE_F16", "WIDE", "ROWS"]) {
+            let coherent = Capabilities::MEMORY_DECORATION_COHERENT;
+            translate(&kernel, Capabilities::IMMEDIATES | Capabilities::SHADER_FLOAT16_IN_FLOAT32 | coherent);
+        }
         let merge = attention.define("SPLIT").entry("attention_merge");
         kernels.extend(permutations(&merge, &["CACHE_F16", "WINDOWS", "WIDE"]));
         let rows = new("attention_rows").constant("HEAD_MAX", head_max);
         kernels.extend(permutations(&rows, &["CACHE_F16", "WINDOWS", "WIDE", "TWO_QUADS"]));
     }
     for kernel in kernels {
-        translate(&kernel, Capabilities::IMMEDIATES | Capabilities::SHADER_FLOAT16_IN_FLOAT32);
+        let float_16 = Capabilities::SHADER_FLOAT16_IN_FLOAT32 | Capabilities::SHADER_FLOAT16;
+        translate(&kernel, Capabilities::IMMEDIATES | float_16);
     }
 }
 

@@ -44,6 +44,8 @@ fn long_contexts_have_the_same_bits_split_or_not() {
                 same(&[position]);
             }
             same(&all[200..303]);
+            // So many that chunks do not run side by side, but too few to read the cache together.
+            same(&all[300..364]);
             same(&[5, 400, 128]);
         }
     }

@@ -1,0 +1,611 @@
+// attention on cooperative matrices: 16x16x16, f16 times f16 into f32, with subgroups of 32. What attention computes, with q and the
+// weights rounded to f16. K and V lie in a page as matrices of 16x16 (rope_store says how), which are loaded from where they are.
+// One workgroup of eight subgroups computes QUERIES queries: heads that share a KV head, times up to block_rows neighbouring rows of
+// one sequence, over one chunk of 128 tokens (SPLIT; the chunks are put together by attention_tensor_merge or, with LAST_MERGES, by the
+// last workgroup to be done) or over all, one after the other.
+// For the scores a subgroup has 16 tokens; for the weighted sum of V 16 elements.
+// Bound by the latency of a chunk's steps, each of which waits for the one before.
+// An element of a product is a chain of 16 at a time, whatever the other rows and columns hold: bits do not depend on QUERIES.
+enable f16;
+#ifdef EMULATED
+#else
+enable wgpu_cooperative_matrix;
+#endif
+#define TENSOR
+#import attention_common
+
+override HEAD_DIM: u32 = 128u;
+const THREADS = 256u;
+#ifdef TWO_TILES
+const QUERIES = 32u;
+#else
+const QUERIES = 16u;
+#endif
+
+// From one query to the next, with a padding that keeps them in different banks: pieces of four f16, of two f32.
+fn q_stride() -> u32 {
+    return HEAD_DIM / 4u + 2u;
+}
+const P_STRIDE = 34u;
+const S_STRIDE = 66u;
+
+var<workgroup> q_staged: array<vec4<f16>, QUERIES * (HEAD_DIM / 4u + 2u)>; // [query][head_dim]
+var<workgroup> p_staged: array<vec4<f16>, QUERIES * P_STRIDE>; // [query][token]: weights
+var<workgroup> sums: array<vec2<f32>, QUERIES * S_STRIDE>; // [query][token]: scores; then [query][element]: weighted sums of V
+var<workgroup> v_staged: array<vec4<f16>, 4u * HEAD_DIM>; // [element][16 tokens] of the last tokens
+var<workgroup> tops: array<f32, 8u * QUERIES>; // [run of 16 tokens][query]
+var<workgroup> totals: array<f32, 8u * QUERIES>;
+var<workgroup> seen: array<u32, QUERIES>; // tokens that each query sees
+var<workgroup> keep: array<f32, QUERIES>;
+var<workgroup> take: array<f32, QUERIES>;
+var<workgroup> pages_at: array<u32, 8>; // of this chunk and the next
+
+// Pieces of a matrix of 16x16 in a page: K is [2][head_dim / 16][token][element], V [2][head_dim / 16][element][token].
+const MATRIX = 64u;
+
+#ifdef EMULATED
+// The same numbers' places without cooperative matrices, very slowly: the test of the arithmetic of indexes on an adapter that has
+// none. A lane has half a row of sums, and a matrix is only where it lies.
+var<private> emulated_lane: u32;
+struct MatrixA { at: u32 }
+struct MatrixB { at: u32, is_k: bool, is_staged: bool }
+struct Sums { v: array<f32, 8> }
+
+fn load_q(at: u32) -> MatrixA { return MatrixA(at); }
+fn load_p(at: u32) -> MatrixA { return MatrixA(at); }
+fn load_k_matrix(at: u32) -> MatrixB { return MatrixB(at, true, false); }
+fn load_v_matrix(at: u32) -> MatrixB { return MatrixB(at, false, false); }
+fn load_v_staged(at: u32) -> MatrixB { return MatrixB(at, false, true); }
+fn multiply_add(a: MatrixA, b: MatrixB, c: Sums) -> Sums {
+    var result = c;
+    let query = emulated_lane >> 1u;
+    // Bounds that a compiler does not know: unrolled, these loops would take it minutes.
+    for (var e = 0u; e < min(args.head_dim, 8u); e++) {
+        let column = 8u * (emulated_lane & 1u) + e;
+        for (var i = 0u; i < min(args.head_dim, 4u); i++) {
+            var x = vec4<f32>();
+            var y = vec4<f32>();
+            if b.is_k {
+                x = vec4<f32>(q_staged[a.at + query * q_stride() + i]);
+                y = vec4<f32>(k_cache[b.at + column * 4u + i]);
+            } else {
+                x = vec4<f32>(p_staged[a.at + query * P_STRIDE + i]);
+                if b.is_staged {
+                    y = vec4<f32>(v_staged[b.at + column * 4u + i]);
+                } else {
+                    y = vec4<f32>(v_cache[b.at + column * 4u + i]);
+                }
+            }
+            let products = x * y;
+            result.v[e] += (products.x + products.y) + (products.z + products.w);
+        }
+    }
+    return result;
+}
+fn store(result: Sums, at: u32) {
+    for (var e = 0u; e < 4u; e++) {
+        sums[at + (emulated_lane >> 1u) * S_STRIDE + 4u * (emulated_lane & 1u) + e] =
+            vec2<f32>(result.v[2u * e], result.v[2u * e + 1u]);
+    }
+}
+#else
+alias MatrixA = coop_mat16x16<f16, A>;
+alias MatrixB = coop_mat16x16<f16, B>;
+alias Sums = coop_mat16x16<f32, C>;
+
+fn load_q(at: u32) -> MatrixA {
+    return coopLoadT<coop_mat16x16<f16, A>>(&q_staged[at], q_stride());
+}
+fn load_p(at: u32) -> MatrixA {
+    return coopLoadT<coop_mat16x16<f16, A>>(&p_staged[at], P_STRIDE);
+}
+fn load_k_matrix(at: u32) -> MatrixB {
+    return coopLoad<coop_mat16x16<f16, B>>(&k_cache[at], 4u);
+}
+fn load_v_matrix(at: u32) -> MatrixB {
+    return coopLoad<coop_mat16x16<f16, B>>(&v_cache[at], 4u);
+}
+fn load_v_staged(at: u32) -> MatrixB {
+    return coopLoad<coop_mat16x16<f16, B>>(&v_staged[at], 4u);
+}
+fn multiply_add(a: MatrixA, b: MatrixB, c: Sums) -> Sums {
+    return coopMultiplyAdd(a, b, c);
+}
+fn store(result: Sums, at: u32) {
+    coopStoreT(result, &sums[at], S_STRIDE);
+}
+#endif
+
+// [16 queries][16 tokens or elements], of each sixteen queries.
+var<private> c_0: Sums;
+#ifdef TWO_TILES
+var<private> c_1: Sums;
+#endif
+
+fn clear() {
+    c_0 = Sums();
+#ifdef TWO_TILES
+    c_1 = Sums();
+#endif
+}
+
+fn multiply_q(i: u32, b: MatrixB) {
+    c_0 = multiply_add(load_q(4u * i), b, c_0);
+#ifdef TWO_TILES
+    c_1 = multiply_add(load_q(16u * q_stride() + 4u * i), b, c_1);
+#endif
+}
+fn multiply_p(i: u32, b: MatrixB) {
+    c_0 = multiply_add(load_p(4u * i), b, c_0);
+#ifdef TWO_TILES
+    c_1 = multiply_add(load_p(16u * P_STRIDE + 4u * i), b, c_1);
+#endif
+}
+
+// Writes 16 columns from `first` on.
+fn store_tile(first: u32) {
+    store(c_0, first / 2u);
+#ifdef TWO_TILES
+    store(c_1, 16u * S_STRIDE + first / 2u);
+#endif
+}
+
+// The scores of 16 tokens. All loads of several steps come first, so that they overlap.
+fn multiply_keys(at: u32) {
+    clear();
+    var i = 0u;
+    for (; i + 8u <= HEAD_DIM / 16u; i += 8u) {
+        let k_0 = load_k_matrix(at + i * MATRIX);
+        let k_1 = load_k_matrix(at + (i + 1u) * MATRIX);
+        let k_2 = load_k_matrix(at + (i + 2u) * MATRIX);
+        let k_3 = load_k_matrix(at + (i + 3u) * MATRIX);
+        let k_4 = load_k_matrix(at + (i + 4u) * MATRIX);
+        let k_5 = load_k_matrix(at + (i + 5u) * MATRIX);
+        let k_6 = load_k_matrix(at + (i + 6u) * MATRIX);
+        let k_7 = load_k_matrix(at + (i + 7u) * MATRIX);
+        multiply_q(i, k_0);
+        multiply_q(i + 1u, k_1);
+        multiply_q(i + 2u, k_2);
+        multiply_q(i + 3u, k_3);
+        multiply_q(i + 4u, k_4);
+        multiply_q(i + 5u, k_5);
+        multiply_q(i + 6u, k_6);
+        multiply_q(i + 7u, k_7);
+    }
+    for (; i + 4u <= HEAD_DIM / 16u; i += 4u) {
+        let k_0 = load_k_matrix(at + i * MATRIX);
+        let k_1 = load_k_matrix(at + (i + 1u) * MATRIX);
+        let k_2 = load_k_matrix(at + (i + 2u) * MATRIX);
+        let k_3 = load_k_matrix(at + (i + 3u) * MATRIX);
+        multiply_q(i, k_0);
+        multiply_q(i + 1u, k_1);
+        multiply_q(i + 2u, k_2);
+        multiply_q(i + 3u, k_3);
+    }
+    for (; i < HEAD_DIM / 16u; i++) {
+        multiply_q(i, load_k_matrix(at + i * MATRIX));
+    }
+}
+
+var<private> v_0: MatrixB;
+var<private> v_1: MatrixB;
+var<private> v_2: MatrixB;
+var<private> v_3: MatrixB;
+var<private> v_4: MatrixB;
+var<private> v_5: MatrixB;
+var<private> v_6: MatrixB;
+var<private> v_7: MatrixB;
+
+// Sixteen elements of V of 16 tokens of the chunk.
+fn value_matrix(i: u32, tile: u32, pages: u32) -> MatrixB {
+    return load_v_matrix(args.v_start + pages_at[pages + i / 2u] + (i % 2u * (HEAD_DIM / 16u) + tile) * MATRIX);
+}
+fn load_values(tile: u32, pages: u32) {
+    v_0 = value_matrix(0u, tile, pages);
+    v_1 = value_matrix(1u, tile, pages);
+    v_2 = value_matrix(2u, tile, pages);
+    v_3 = value_matrix(3u, tile, pages);
+    v_4 = value_matrix(4u, tile, pages);
+    v_5 = value_matrix(5u, tile, pages);
+    v_6 = value_matrix(6u, tile, pages);
+    v_7 = value_matrix(7u, tile, pages);
+}
+fn multiply_values() {
+    multiply_p(0u, v_0);
+    multiply_p(1u, v_1);
+    multiply_p(2u, v_2);
+    multiply_p(3u, v_3);
+    multiply_p(4u, v_4);
+    multiply_p(5u, v_5);
+    multiply_p(6u, v_6);
+    multiply_p(7u, v_7);
+}
+
+struct Block { first_row: u32, n_rows: u32, first_head: u32, n_heads: u32 }
+
+// Whether a query is one, and where it begins in q and out.
+fn is_query(query: u32, block: Block) -> bool {
+    return query % args.block_heads < block.n_heads && query / args.block_heads < block.n_rows;
+}
+fn place_of(query: u32, block: Block) -> u32 {
+    let row = block.first_row + query / args.block_heads;
+    return (row * args.n_heads + block.first_head + query % args.block_heads) * args.head_dim;
+}
+fn heads_of(block_idx: u32) -> Block {
+    let first_in_group = block_idx % blocks_of_head() * args.block_heads;
+    let first_head = block_idx / blocks_of_head() * args.group + first_in_group;
+    return Block(0u, 1u, first_head, min(args.block_heads, args.group - first_in_group));
+}
+
+// Tokens that a query sees; none if it is none.
+fn seen_by(query: u32, block: Block) -> u32 {
+    let row = block.first_row + min(query / args.block_heads, block.n_rows - 1u);
+    return select(0u, n_seen(row), is_query(query, block));
+}
+
+// Four elements of the queries, or zeros.
+fn piece_of(i: u32, block: Block) -> vec4<f16> {
+    let query = i / (HEAD_DIM / 4u);
+    let is_there = is_query(query, block) && query < QUERIES;
+    let place = args.q_start + select(0u, place_of(query, block) + i % (HEAD_DIM / 4u) * 4u, is_there);
+    let four = vec4<f32>(q[place], q[place + 1u], q[place + 2u], q[place + 3u]);
+    let finite = clamp(four, vec4<f32>(-65504.0), vec4<f32>(65504.0));
+    return vec4<f16>(select(vec4<f32>(0.0), finite, vec4<bool>(is_there)));
+}
+
+fn score_of(query: u32, token: u32, sees: u32, score: f32) -> f32 {
+    return select(LOWEST, score * args.scale, token < sees);
+}
+
+// The largest of a query's 16 scores of a run.
+fn top_of(query: u32, run: u32, first_token: u32) -> f32 {
+    let sees = seen[query];
+    var top = LOWEST;
+    for (var i = 0u; i < 8u; i++) {
+        let two = sums[query * S_STRIDE + 8u * run + i];
+        let token = first_token + 16u * run + 2u * i;
+        top = max(top, max(score_of(query, token, sees, two.x), score_of(query, token + 1u, sees, two.y)));
+    }
+    return top;
+}
+
+// Stages the weights of a query's run, and sums them up in order.
+fn weigh_run(query: u32, run: u32, first_token: u32, largest: f32) -> f32 {
+    let sees = seen[query];
+    var total = 0.0;
+    for (var i = 0u; i < 4u; i++) {
+        let at = query * S_STRIDE + 8u * run + 2u * i;
+        let a = sums[at];
+        let b = sums[at + 1u];
+        let token = first_token + 16u * run + 4u * i;
+        let score = vec4<f32>(
+            score_of(query, token, sees, a.x),
+            score_of(query, token + 1u, sees, a.y),
+            score_of(query, token + 2u, sees, b.x),
+            score_of(query, token + 3u, sees, b.y),
+        );
+        let weight = vec4<f16>(weight_of(score, vec4<f32>(largest)));
+        p_staged[query * P_STRIDE + 4u * run + i] = weight;
+        let w = vec4<f32>(weight);
+        total = (((total + w.x) + w.y) + w.z) + w.w;
+    }
+    return total;
+}
+
+fn largest_of(query: u32) -> f32 {
+    let a = max(max(tops[query], tops[QUERIES + query]), max(tops[2u * QUERIES + query], tops[3u * QUERIES + query]));
+    let b = max(max(tops[4u * QUERIES + query], tops[5u * QUERIES + query]),
+        max(tops[6u * QUERIES + query], tops[7u * QUERIES + query]));
+    return max(a, b);
+}
+fn total_of(query: u32) -> f32 {
+    var t = ((totals[query] + totals[QUERIES + query]) + totals[2u * QUERIES + query]) + totals[3u * QUERIES + query];
+    t = (((t + totals[4u * QUERIES + query]) + totals[5u * QUERIES + query]) + totals[6u * QUERIES + query])
+        + totals[7u * QUERIES + query];
+    return t;
+}
+
+// Pages of a chunk; those that are not there repeat the first, and their scores are replaced.
+fn find_pages(chunk: u32, sequence: u32, kv_head: u32, n_tokens: u32, thread: u32) {
+    if thread < 4u {
+        let page = select(0u, thread, (chunk * 4u + thread) * PAGE < n_tokens);
+        pages_at[chunk % 2u * 4u + thread] = page_at(sequence, chunk * 4u + page, kv_head).place;
+    }
+}
+
+// Four elements of a query.
+fn element_four(query: u32, i: u32) -> vec4<f32> {
+    let at = query * S_STRIDE + 2u * i;
+    return vec4<f32>(sums[at], sums[at + 1u]);
+}
+
+@compute @workgroup_size(THREADS)
+fn attention_tensor(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(local_invocation_index) thread: u32,
+#ifdef EMULATED
+) {
+    let subgroup = thread / 32u;
+    emulated_lane = thread % 32u;
+#else
+    @builtin(subgroup_id) subgroup: u32,
+) {
+#endif
+    // The last rows of a prompt see the most: they go first.
+    let first_row = args.end_row - 1u - group.x;
+    let sequence = sequence_of(first_row);
+    // The first row of a block of rows works for all of them.
+    if first_row % args.block_rows != 0u && first_row > args.first_row && sequence_of(first_row - 1u) == sequence {
+        return;
+    }
+    if sequence >= args.rows.n_sequences {
+        if thread == 0u {
+            report(5u, sequence, args.rows.n_sequences);
+        }
+        return;
+    }
+    var n_rows = 1u;
+    var n_tokens = n_seen(first_row);
+    var is_bad = n_tokens == 0u;
+    loop {
+        let row = first_row + n_rows;
+        if row >= args.end_row || row % args.block_rows == 0u {
+            break;
+        }
+        if sequence_of(row) != sequence {
+            break;
+        }
+        let n = n_seen(row);
+        is_bad = is_bad || n == 0u;
+        n_tokens = max(n_tokens, n);
+        n_rows++;
+    }
+    if is_bad && thread == 0u {
+        for (var row = first_row; row < first_row + n_rows; row++) {
+            if n_seen(row) == 0u {
+                report(6u, positions[args.rows.positions_start + row], args.rows.pages_max * PAGE);
+            }
+        }
+    }
+    let heads = heads_of(group.y);
+    let block = Block(first_row, n_rows, heads.first_head, heads.n_heads);
+    let kv_head = group.y / blocks_of_head();
+#ifdef SPLIT
+    let first_chunk = group.z;
+    let end_chunk = min(first_chunk + 1u, (n_tokens + CHUNK - 1u) / CHUNK);
+    if first_chunk >= end_chunk {
+        return;
+    }
+#else
+    let first_chunk = 0u;
+    let end_chunk = (n_tokens + CHUNK - 1u) / CHUNK;
+#endif
+
+    for (var i = thread; i < QUERIES * (HEAD_DIM / 4u); i += 4u * THREADS) {
+        // Four at a time, so that they do not wait for each other.
+        let a = piece_of(i, block);
+        let b = piece_of(i + THREADS, block);
+        let c = piece_of(i + 2u * THREADS, block);
+        let d = piece_of(i + 3u * THREADS, block);
+        stage_q(i, a);
+        stage_q(i + THREADS, b);
+        stage_q(i + 2u * THREADS, c);
+        stage_q(i + 3u * THREADS, d);
+    }
+    if thread < QUERIES {
+        seen[thread] = seen_by(thread, block);
+    }
+    // The sixteen elements that a subgroup has of the weighted sum; those of another if there are no more.
+    let tile = subgroup % (HEAD_DIM / 16u);
+    // Of the scores a thread has a run of 16 tokens of a query, if there are so many.
+    let query = thread % QUERIES;
+    let run = thread / QUERIES;
+    let has_run = run < 8u;
+    var largest_before = LOWEST;
+    var total_before = 0.0;
+    // Four elements of the queries piece / (HEAD_DIM / 4), every 256th.
+    var value_0 = vec4<f32>(0.0);
+    var value_1 = vec4<f32>(0.0);
+#ifdef TWO_TILES
+    var value_2 = vec4<f32>(0.0);
+    var value_3 = vec4<f32>(0.0);
+#endif
+
+    find_pages(first_chunk, sequence, kv_head, n_tokens, thread);
+    for (var chunk = first_chunk; chunk < end_chunk; chunk++) {
+        let first_token = chunk * CHUNK;
+        let chunk_tokens = min(n_tokens - first_token, CHUNK);
+        let pages = chunk % 2u * 4u;
+        workgroupBarrier();
+        multiply_keys(args.k_start + pages_at[pages + subgroup / 2u] + subgroup % 2u * (HEAD_DIM / 16u) * MATRIX);
+        store_tile(16u * subgroup);
+        if chunk + 1u < end_chunk {
+            find_pages(chunk + 1u, sequence, kv_head, n_tokens, thread);
+        }
+        // What is behind a sequence may be NaN.
+        if chunk_tokens % 16u != 0u {
+            let last = chunk_tokens / 16u;
+            let at = args.v_start + pages_at[pages + last / 2u] + last % 2u * (HEAD_DIM / 16u) * MATRIX;
+            for (var i = thread; i < 4u * HEAD_DIM; i += THREADS) {
+                let tokens = vec4<u32>(16u * last + 4u * (i % 4u)) + vec4<u32>(0u, 1u, 2u, 3u);
+                v_staged[i] = select(vec4<f16>(), v_cache[at + i], tokens < vec4<u32>(chunk_tokens));
+            }
+        }
+        workgroupBarrier();
+        if has_run {
+            tops[run * QUERIES + query] = top_of(query, run, first_token);
+        }
+        workgroupBarrier();
+        let largest = largest_of(query);
+        if has_run {
+            totals[run * QUERIES + query] = weigh_run(query, run, first_token, largest);
+        }
+        workgroupBarrier();
+        if thread < QUERIES {
+            let total = total_of(query);
+#ifdef SPLIT
+            keep[query] = largest;
+            take[query] = total;
+#else
+            let sees = seen[query] > first_token;
+            let by = merge_one(largest_before, total_before, largest, total, sees);
+            largest_before = by.largest;
+            total_before = by.total;
+            keep[query] = select(1.0, by.keep, sees);
+            take[query] = select(0.0, by.take, sees);
+#endif
+        }
+        clear();
+        if chunk_tokens == CHUNK {
+            load_values(tile, pages);
+            multiply_values();
+        } else {
+            for (var i = 0u; i < chunk_tokens / 16u; i++) {
+                multiply_p(i, value_matrix(i, tile, pages));
+            }
+            if chunk_tokens % 16u != 0u {
+                multiply_p(chunk_tokens / 16u, load_v_staged(tile * MATRIX));
+            }
+        }
+        // Equal tiles have equal sums.
+        store_tile(16u * tile);
+        workgroupBarrier();
+#ifdef SPLIT
+        let line = HEAD_DIM / 4u + 1u;
+        let workgroups = args.n_kv_heads * blocks_of_head();
+        let place = (((first_row - args.first_row) * workgroups + group.y) * args.n_chunks + chunk) * args.block_heads * line;
+        for (var j = thread; j < args.block_heads * (HEAD_DIM / 4u); j += THREADS) {
+            let one = j / (HEAD_DIM / 4u);
+            parts[place + one * line + j % (HEAD_DIM / 4u)] = element_four(one, j % (HEAD_DIM / 4u));
+        }
+        if thread < args.block_heads {
+            parts[place + thread * line + HEAD_DIM / 4u] = vec4<f32>(keep[thread], take[thread], 0.0, 0.0);
+        }
+#else
+        value_0 = taken_in(value_0, thread, first_token);
+        value_1 = taken_in(value_1, thread + THREADS, first_token);
+#ifdef TWO_TILES
+        value_2 = taken_in(value_2, thread + 2u * THREADS, first_token);
+        value_3 = taken_in(value_3, thread + 3u * THREADS, first_token);
+#endif
+#endif
+    }
+
+#ifdef LAST_MERGES
+    let workgroup = (first_row - args.first_row) * args.n_kv_heads * blocks_of_head() + group.y;
+    if arrives_last(workgroup, (n_tokens + CHUNK - 1u) / CHUNK, thread) {
+        write_merged(first_row, group.y, thread, n_tokens);
+    }
+#endif
+#ifdef SPLIT
+#else
+    workgroupBarrier();
+    if thread < QUERIES {
+        keep[thread] = 1.0 / total_before;
+    }
+    workgroupBarrier();
+    put(thread, value_0, block);
+    put(thread + THREADS, value_1, block);
+#ifdef TWO_TILES
+    put(thread + 2u * THREADS, value_2, block);
+    put(thread + 3u * THREADS, value_3, block);
+#endif
+#endif
+}
+
+fn stage_q(i: u32, piece: vec4<f16>) {
+    if i < QUERIES * (HEAD_DIM / 4u) {
+        q_staged[i / (HEAD_DIM / 4u) * q_stride() + i % (HEAD_DIM / 4u)] = piece;
+    }
+}
+
+struct One { largest: f32, total: f32, keep: f32, take: f32 }
+fn merge_one(largest: f32, total: f32, chunk_largest: f32, chunk_total: f32, sees: bool) -> One {
+    let by = merge(
+        Sum(vec4<f32>(largest), vec4<f32>(total), vec4<f32>(0.0), vec4<f32>(0.0)),
+        vec4<f32>(chunk_largest), vec4<f32>(chunk_total), vec4<bool>(sees));
+    return One(by.largest.x, by.total.x, by.keep.x, by.take.x);
+}
+
+fn taken_in(value: vec4<f32>, piece: u32, first_token: u32) -> vec4<f32> {
+    let query = piece / (HEAD_DIM / 4u);
+    if query >= QUERIES {
+        return value;
+    }
+    let chunk = element_four(query, piece % (HEAD_DIM / 4u));
+    let next = fma(value, vec4<f32>(keep[query]), chunk * take[query]);
+    return select(value, next, seen[query] > first_token);
+}
+
+fn put(piece: u32, value: vec4<f32>, block: Block) {
+    let query = piece / (HEAD_DIM / 4u);
+    if query < QUERIES && is_query(query, block) && seen[min(query, QUERIES - 1u)] > 0u {
+        let place = args.out_start + place_of(query, block) + piece % (HEAD_DIM / 4u) * 4u;
+        let result = value * keep[query];
+        out[place] = result.x;
+        out[place + 1u] = result.y;
+        out[place + 2u] = result.z;
+        out[place + 3u] = result.w;
+    }
+}
+
+#ifdef SPLIT
+// Puts together the chunks of one row's heads that one workgroup of attention_tensor has computed.
+fn write_merged(row: u32, block_idx: u32, thread: u32, n_tokens: u32) {
+    let heads = heads_of(block_idx);
+    let block = Block(row, 1u, heads.first_head, heads.n_heads);
+    let workgroups = args.n_kv_heads * blocks_of_head();
+    let line = HEAD_DIM / 4u + 1u;
+    let first = ((row - args.first_row) * workgroups + block_idx) * args.n_chunks * args.block_heads * line;
+    let n = (n_tokens + CHUNK - 1u) / CHUNK;
+    for (var j = thread; j < heads.n_heads * (HEAD_DIM / 4u); j += MERGE_THREADS) {
+        let query = j / (HEAD_DIM / 4u);
+        let at = first + query * line;
+        let i = j % (HEAD_DIM / 4u);
+        var largest = LOWEST;
+        var total = 0.0;
+        var value = vec4<f32>(0.0);
+        // Four chunks are under way at once.
+        for (var chunk = 0u; chunk < n; chunk += 4u) {
+            let step = args.block_heads * line;
+            let a = at + chunk * step;
+            let b = at + min(chunk + 1u, n - 1u) * step;
+            let c = at + min(chunk + 2u, n - 1u) * step;
+            let d = at + min(chunk + 3u, n - 1u) * step;
+            let values = array<vec4<f32>, 4>(parts[a + i], parts[b + i], parts[c + i], parts[d + i]);
+            let last = line - 1u;
+            let sums_of = array<vec4<f32>, 4>(parts[a + last], parts[b + last], parts[c + last], parts[d + last]);
+            for (var c_of = 0u; c_of < min(n - chunk, 4u); c_of++) {
+                let by = merge_one(largest, total, sums_of[c_of].x, sums_of[c_of].y, true);
+                largest = by.largest;
+                total = by.total;
+                value = fma(value, vec4<f32>(by.keep), values[c_of] * by.take);
+            }
+        }
+        let place = args.out_start + place_of(query, block) + 4u * i;
+        let result = value * (1.0 / total);
+        out[place] = result.x;
+        out[place + 1u] = result.y;
+        out[place + 2u] = result.z;
+        out[place + 3u] = result.w;
+    }
+}
+
+#ifdef LAST_MERGES
+const MERGE_THREADS = THREADS;
+#else
+const MERGE_THREADS = CHUNK;
+@compute @workgroup_size(CHUNK)
+fn attention_tensor_merge(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(local_invocation_index) thread: u32,
+) {
+    let row = args.first_row + group.x;
+    let n_tokens = n_seen(row);
+    if sequence_of(row) >= args.rows.n_sequences || n_tokens == 0u {
+        return;
+    }
+    write_merged(row, group.y, thread, n_tokens);
+}
+#endif
+#endif
