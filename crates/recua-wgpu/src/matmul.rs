@@ -3,7 +3,7 @@
 //! Two families of kernels. `matmul.wgsl` runs on every adapter, in f32. `matmul_tensor.wgsl` needs cooperative matrices of 16 × 16 and
 //! multiplies in f16 with sums in f32. An adapter's features and a weight's type choose the family, never the number of rows, and in
 //! either family a row's sum over K has one order for each (type, K): see the kernels. So a row's bits do not depend on its batch.
-//! `matmul_tensor_many.wgsl` is of the second family too, for products that are large in both rows and weight rows.
+//! `matmul_tensor_some.wgsl` and `matmul_tensor_many.wgsl` are of the second family too, for more rows.
 
 use crate::adapter::COOPERATIVE_MATRIX;
 use crate::memory::{Binding, Memory};
@@ -23,6 +23,7 @@ macro_rules! sources {
 /// The WGSL files of this module, by name without the ending.
 pub(crate) const SOURCES: &[(&str, &str)] = sources! {
     "embed" "matmul" "matmul_activations" "matmul_bindings" "matmul_decode" "matmul_half" "matmul_matrices" "matmul_tensor" "matmul_tensor_many"
+    "matmul_tensor_some" "matmul_tensor_sum"
     "formats/bf16" "formats/f16" "formats/f32" "formats/iq4_nl" "formats/iq4_xs" "formats/mxfp4"
     "formats/q2_k" "formats/q3_k" "formats/q4_0" "formats/q4_1" "formats/q4_k" "formats/q5_0" "formats/q5_1" "formats/q5_k"
     "formats/q6_k" "formats/q8_0"
@@ -42,15 +43,29 @@ const ROW_BLOCKS: [(usize, &str); 5] =
 /// Rows of x up to which `matmul_tensor.wgsl` converts x itself, and the define that says so.
 const X_F32_BLOCKS: [(usize, &str); 2] = [(1, "X_ROWS_1"), (4, "X_ROWS_4")];
 
-/// Rows of x that a workgroup of `matmul_tensor.wgsl` takes beyond that, and the define that says so.
-const COLUMN_BLOCKS: [(usize, &str); 3] = [(16, "COLS_1"), (32, "COLS_2"), (64, "COLS_4")];
+/// Rows of x that `matmul_tensor.wgsl` takes at most.
+const FEW_ROWS: usize = 16;
+
+/// Rows of x that a workgroup of `matmul_tensor_some.wgsl` takes, and the define that says so; and its weight rows, half of them of gate
+/// and half of up in a GLU.
+const SOME_ROWS: [(usize, &str); 2] = [(32, "COLS_2"), (64, "COLS_4")];
+const SOME_N: usize = 256;
+
+/// Tiles of weight rows below which each of its workgroups takes but one of the ranges of K: fewer would not fill a large device.
+const SPLIT_BELOW: usize = 100;
+
+/// The ranges of K of the kernels of cooperative matrices.
+const SPLITS: usize = 8;
+
+/// Rows of x that a workgroup of `matmul_tensor_sum.wgsl` takes.
+const SUM_ROWS: usize = 4;
 
 /// Rows of x and weight rows of a workgroup of `matmul_tensor_many.wgsl`, which takes any number of rows.
 const MANY_ROWS: usize = 128;
 const MANY_N: usize = 128;
 
-/// Full workgroups of it that are worth it: more than half as many as a large device has cores. With fewer, the smaller ones of
-/// `matmul_tensor.wgsl` are done earlier.
+/// Full workgroups of it that are worth it: more than half as many as a large device has cores. With fewer, those of
+/// `matmul_tensor_some.wgsl` are done earlier.
 const MANY_ENOUGH: usize = 80;
 
 /// Whether rows of x are whole vectors of four.
@@ -247,7 +262,8 @@ pub(crate) struct Activations {
 impl Activations {
     /// Of more rows than those kernels convert themselves.
     fn new(recorder: &Recorder<'_>, packed: &Packed, rows: usize) -> Result<Activations> {
-        let block = COLUMN_BLOCKS.into_iter().find(|(n, _)| *n >= rows).map_or(MANY_ROWS, |(n, _)| n);
+        let blocks = [FEW_ROWS].into_iter().chain(SOME_ROWS.map(|(n, _)| n));
+        let block = blocks.into_iter().find(|n| *n >= rows).unwrap_or(MANY_ROWS);
         let (runs, rows) = (packed.parts * 4 + 1, rows.next_multiple_of(block));
         let memory = recorder.workspace("activations", rows * runs * 16 * 2)?;
         Ok(Activations { memory, runs, rows })
@@ -336,12 +352,10 @@ impl<'a> Call<'a> {
         }
         if let Some((_, define)) = X_F32_BLOCKS.into_iter().find(|(n, _)| *n >= rows) {
             let (x, x_at) = Binding::read(recorder.gpu, self.x)?;
-            let key = self.key("matmul_tensor").define("COLS_1").define(define);
+            let key = self.key("matmul_tensor").define(define);
             let key = key.define_if(are_vectors(k, x_at), "X_VECTORS");
             return self.dispatch(recorder, &key, x, x_at, [TILE, 1]);
         }
-        let last_block = COLUMN_BLOCKS[COLUMN_BLOCKS.len() - 1];
-        let block = COLUMN_BLOCKS.into_iter().find(|(n, _)| *n >= rows);
         let Activations { memory: activations, runs, rows: rows_padded } =
             Activations::new(recorder, self.packed, rows)?;
         if !std::mem::replace(is_converted, true) {
@@ -354,17 +368,53 @@ impl<'a> Call<'a> {
             )?;
         }
         let x = Binding::all(&activations, false);
+        if rows <= FEW_ROWS {
+            let key = self.key("matmul_tensor").define("X_HALF");
+            return self.dispatch(recorder, &key, x, 0, [TILE, 1]);
+        }
         let (many_n, many_enough) = many_n_and_enough();
         // With GLU a workgroup has half of gate's rows and half of up's.
         let n_each = if self.up.is_some() { many_n / 2 } else { many_n };
         let n: usize = self.parts.iter().map(|part| part.piece.n).sum();
-        if block.is_none() && rows * n >= many_enough * MANY_ROWS * n_each {
+        let last = SOME_ROWS[SOME_ROWS.len() - 1];
+        if rows > last.0 && rows * n >= many_enough * MANY_ROWS * n_each {
             let key = self.key("matmul_tensor_many").define("X_HALF");
             return self.dispatch(recorder, &key, x, 0, [n_each, rows.div_ceil(MANY_ROWS)]);
         }
-        let (columns, define) = block.unwrap_or(last_block);
-        let key = self.key("matmul_tensor").define(define).define("X_HALF");
-        self.dispatch(recorder, &key, x, 0, [TILE, rows.div_ceil(columns)])
+        let (block, define) = SOME_ROWS.into_iter().find(|(n, _)| *n >= rows).unwrap_or(last);
+        self.some(recorder, x, block, define)
+    }
+
+    /// Appends the dispatches of `matmul_tensor_some.wgsl`, whose workgroups take `block` rows of x.
+    fn some(
+        &self,
+        recorder: &mut Recorder<'_>,
+        x: Binding<'_>,
+        block: usize,
+        define: &'static str,
+    ) -> Result<()> {
+        let key = self.key("matmul_tensor_some").define("X_HALF").define(define);
+        let rows = self.x.n_rows();
+        let blocks = rows.div_ceil(block) as u32;
+        let n_each = if self.up.is_some() { SOME_N / 2 } else { SOME_N };
+        let (mut bindings, args, groups) = self.operands(recorder, x, 0, n_each)?;
+        if self.up.is_some() || groups >= SPLIT_BELOW {
+            return recorder.dispatch(&key, &bindings, bytemuck::bytes_of(&args), [groups as u32, 1, blocks]);
+        }
+        let sums = recorder.workspace("sums", blocks as usize * groups * SPLITS * block * SOME_N * 4)?;
+        // Where `out_a` is.
+        bindings[2] = Binding::all(&sums, true);
+        let key = key.define("SPLIT");
+        recorder.dispatch(
+            &key,
+            &bindings,
+            bytemuck::bytes_of(&args),
+            [groups as u32, SPLITS as u32, blocks],
+        )?;
+        let (bindings, args, groups) = self.operands(recorder, Binding::all(&sums, false), 0, n_each)?;
+        let key = self.key("matmul_tensor_sum").define(define);
+        let row_groups = rows.div_ceil(SUM_ROWS) as u32;
+        recorder.dispatch(&key, &bindings, bytemuck::bytes_of(&args), [groups as u32, row_groups, 1])
     }
 
     /// Appends a dispatch of workgroups of `n_each` weight rows each, `blocks` times.
@@ -376,6 +426,18 @@ impl<'a> Call<'a> {
         x_at: u32,
         [n_each, blocks]: [usize; 2],
     ) -> Result<()> {
+        let (bindings, args, groups) = self.operands(recorder, x, x_at, n_each)?;
+        recorder.dispatch(key, &bindings, bytemuck::bytes_of(&args), [groups as u32, blocks as u32, 1])
+    }
+
+    /// The bindings, the immediates, and how many workgroups of `n_each` weight rows each there are.
+    fn operands<'b>(
+        &'b self,
+        recorder: &Recorder<'b>,
+        x: Binding<'b>,
+        x_at: u32,
+        n_each: usize,
+    ) -> Result<(Vec<Binding<'b>>, Args, usize)> {
         let gpu = recorder.gpu;
         let (rows, k) = (self.x.n_rows(), self.x.n_cols());
         let size = |what, n| crate::ops::u32_of("matmul", what, n);
@@ -416,7 +478,7 @@ impl<'a> Call<'a> {
             args.add = add_at;
             bindings.push(add);
         }
-        recorder.dispatch(key, &bindings, bytemuck::bytes_of(&args), [groups as u32, blocks as u32, 1])
+        Ok((bindings, args, groups))
     }
 
     /// A kernel with the defines of its weights and of what happens to the product.

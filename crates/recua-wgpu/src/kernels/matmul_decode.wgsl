@@ -13,6 +13,11 @@ fn half_at(bits: u32) -> f32 {
     return unpack2x16float(bits & 0xffffu).x;
 }
 
+// The first or the last two of four words; an index that is known only at run time may cost a detour through memory.
+fn two_of(v: vec4<u32>, i: u32) -> vec2<u32> {
+    return select(v.zw, v.xy, i == 0u);
+}
+
 fn byte_at(word: u32, i: u32) -> u32 {
     return (word >> (8u * i)) & 255u;
 }

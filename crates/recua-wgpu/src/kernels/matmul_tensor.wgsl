@@ -1,7 +1,7 @@
-// As matmul.wgsl, for 1 to 64 rows, on cooperative matrices: 16x16x16, f16 times f16 into f32 (weights and x scaled: matmul_half.wgsl).
+// As matmul.wgsl, for 1 to 16 rows, on cooperative matrices: 16x16x16, f16 times f16 into f32 (weights and x scaled: matmul_half.wgsl).
 // Bindings: matmul_bindings.wgsl; with X_HALF x is the output of matmul_activations.wgsl, else X_ROWS rows of f32 at most.
-// A workgroup of 8 subgroups computes one tile of 32 weight rows for COLS * 16 rows of x; each subgroup has one of 8 ranges of K. A lane
-// decodes one weight row, a run of 16 columns at a time, into the subgroup's own workgroup memory, from where the matrices are loaded.
+// A workgroup of 8 subgroups computes one tile of 32 weight rows; each subgroup has one of 8 ranges of K. A lane decodes one weight row,
+// a run of 16 columns at a time, into the subgroup's own workgroup memory, from where the matrices are loaded.
 // Bound by workgroup memory, which each decoded weight enters and leaves, and by the latency of what depends on it. Four parts (of 64
 // columns) are in flight; a part's place is filled again as soon as it is used. The last group has a copy of the loop's body of its
 // own: a loop that asked for parts it does not use would have its loads moved behind the check for its end.
@@ -17,17 +17,6 @@ enable wgpu_cooperative_matrix;
 #import matmul_decode
 #import formats/*
 
-#ifdef COLS_1
-const COLS: u32 = 1u;
-#endif
-#ifdef COLS_2
-const COLS: u32 = 2u;
-#define COLS_2_OR_4
-#endif
-#ifdef COLS_4
-const COLS: u32 = 4u;
-#define COLS_2_OR_4
-#endif
 const SPLITS: u32 = 8u;
 // Units of a group, which is four parts.
 const GROUP_UNITS: u32 = 4u / PARTS;
@@ -79,27 +68,16 @@ struct Ahead {
     codes: array<array<Codes, 2>, DEPTH>,
 }
 
-// [rows of x / 16][weight rows / 16]
+// Of weight rows 0 to 15 and 16 to 31.
 struct Tile {
-    sums_00: Sums,
-    sums_01: Sums,
-#ifdef COLS_2_OR_4
-    sums_10: Sums,
-    sums_11: Sums,
-#endif
-#ifdef COLS_4
-    sums_20: Sums,
-    sums_21: Sums,
-    sums_30: Sums,
-    sums_31: Sums,
-#endif
+    sums_0: Sums,
+    sums_1: Sums,
 }
 
 // This subgroup's range, its workgroup's tile, and this lane's weight row.
 var<private> split: u32;
 var<private> lane: u32;
 var<private> tile: u32;
-var<private> x_tile: u32;
 // The range's groups, the end not included.
 var<private> begin: u32;
 var<private> end: u32;
@@ -193,40 +171,17 @@ fn stage_x_group() {
 }
 #endif
 
-// A run of the rows of x.
-struct Columns {
-    b_0: MatrixB,
-#ifdef COLS_2_OR_4
-    b_1: MatrixB,
-#endif
-#ifdef COLS_4
-    b_2: MatrixB,
-    b_3: MatrixB,
-#endif
-}
-
-// Run `i` of part `q` of group `t`.
-fn load_columns(t: u32, q: u32, i: u32) -> Columns {
+// Run `i` of part `q` of group `t` of the rows of x.
+fn load_columns(t: u32, q: u32, i: u32) -> MatrixB {
 #ifdef X_HALF
     let unit = t * GROUP_UNITS + q / PARTS;
     let runs = args.units * PARTS * 4u;
     // The run behind the last one of x is zero.
     let run = select(runs, unit * PARTS * 4u + column(q % PARTS, i) / 16u, t < end && unit < args.units);
-    let next = (runs + 1u) * 64u;
-    let at = x_tile * next + run * 64u;
+    return load_b(run * 64u);
 #else
-    let at = split * X_ROWS * X_STRIDE + 16u * q + 4u * i;
+    return load_b(split * X_ROWS * X_STRIDE + 16u * q + 4u * i);
 #endif
-    return Columns(
-        load_b(at),
-#ifdef COLS_2_OR_4
-        load_b(at + next),
-#endif
-#ifdef COLS_4
-        load_b(at + 2u * next),
-        load_b(at + 3u * next),
-#endif
-    );
 }
 
 // Stages a decoded run, which can be loaded then, as can what was staged of x.
@@ -240,21 +195,11 @@ fn stage(v: Values) {
 }
 
 // Multiplies the staged run with that of x; then another one can be staged.
-fn multiply(sums: ptr<private, Tile>, columns: Columns) {
+fn multiply(sums: ptr<private, Tile>, columns: MatrixB) {
     let a_0 = load_a(split * 32u * STRIDE);
     let a_1 = load_a((split * 32u + 16u) * STRIDE);
-    (*sums).sums_00 = multiply_add(a_0, columns.b_0, (*sums).sums_00);
-    (*sums).sums_01 = multiply_add(a_1, columns.b_0, (*sums).sums_01);
-#ifdef COLS_2_OR_4
-    (*sums).sums_10 = multiply_add(a_0, columns.b_1, (*sums).sums_10);
-    (*sums).sums_11 = multiply_add(a_1, columns.b_1, (*sums).sums_11);
-#endif
-#ifdef COLS_4
-    (*sums).sums_20 = multiply_add(a_0, columns.b_2, (*sums).sums_20);
-    (*sums).sums_21 = multiply_add(a_1, columns.b_2, (*sums).sums_21);
-    (*sums).sums_30 = multiply_add(a_0, columns.b_3, (*sums).sums_30);
-    (*sums).sums_31 = multiply_add(a_1, columns.b_3, (*sums).sums_31);
-#endif
+    (*sums).sums_0 = multiply_add(a_0, columns, (*sums).sums_0);
+    (*sums).sums_1 = multiply_add(a_1, columns, (*sums).sums_1);
     sync();
 }
 
@@ -370,13 +315,13 @@ fn add_ranges(sums: Sums, local: u32) -> f32 {
     return total;
 }
 
-// Writes this invocation's element of a matrix of 16x16.
-fn write_matrix(gate: Sums, up: Sums, local: u32, x_row: u32, i: u32) {
+// Writes this invocation's element of a matrix of 16x16; `i` is the first of its weight rows.
+fn write_matrix(gate: Sums, up: Sums, local: u32, i: u32) {
     var total = add_ranges(gate, local);
 #ifdef GLU
     total = silu(total) * add_ranges(up, local);
 #endif
-    write_out(x_row + (local >> 4u), tile * 32u + i + (local & 15u), total);
+    write_out(local >> 4u, tile * 32u + i + (local & 15u), total);
 }
 
 @compute @workgroup_size(256)
@@ -396,25 +341,13 @@ fn matmul_tensor(
     lane = invocation;
 #endif
     tile = choose_part(group.x);
-    x_tile = group.y * COLS;
     accumulate();
-    let x_row = 16u * x_tile;
     let gate = tile_0;
 #ifdef GLU
     let up = tile_1;
 #else
     let up = gate;
 #endif
-    write_matrix(gate.sums_00, up.sums_00, local, x_row, 0u);
-    write_matrix(gate.sums_01, up.sums_01, local, x_row, 16u);
-#ifdef COLS_2_OR_4
-    write_matrix(gate.sums_10, up.sums_10, local, x_row + 16u, 0u);
-    write_matrix(gate.sums_11, up.sums_11, local, x_row + 16u, 16u);
-#endif
-#ifdef COLS_4
-    write_matrix(gate.sums_20, up.sums_20, local, x_row + 32u, 0u);
-    write_matrix(gate.sums_21, up.sums_21, local, x_row + 32u, 16u);
-    write_matrix(gate.sums_30, up.sums_30, local, x_row + 48u, 0u);
-    write_matrix(gate.sums_31, up.sums_31, local, x_row + 48u, 16u);
-#endif
+    write_matrix(gate.sums_0, up.sums_0, local, 0u);
+    write_matrix(gate.sums_1, up.sums_1, local, 16u);
 }

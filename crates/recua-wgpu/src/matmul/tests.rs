@@ -409,16 +409,16 @@ fn the_kernels_of_cooperative_matrices_have_their_indexes_right() {
         return;
     }
     EMULATED.set(true);
-    for ty in [GgmlType::Q4_K, GgmlType::Q6_K, GgmlType::Q8_0, GgmlType::F16] {
+    for ty in [GgmlType::Q4_K, GgmlType::Q6_K, GgmlType::Q8_0, GgmlType::F16, GgmlType::Q2_K] {
         // More than one workgroup of many tiles, a last tile that is not whole, ranges that differ in length.
         let (n, k) = (133, if ty.block_values() == 256 { 768 } else { 672 });
         let raw = random_blocks(ty, n, k, 7);
         let weight = device().upload_weight(&raw, ty, n, k).unwrap();
-        let rows = 70;
+        let rows = 130;
         let x = random_values(rows * k, 3);
         let all = product(&weight, &x);
         check_products(&format!("{ty}, many rows"), &all, &x, &decoded(ty, &raw, n * k), k);
-        for batch in [1, 3, 7, 40] {
+        for batch in [1, 3, 7, 20, 40, 70] {
             let part = product(&weight, &x[2 * k..(2 + batch) * k]);
             assert_eq!(bits(&part), bits(&all[2 * n..(2 + batch) * n]), "{ty}, {batch} rows");
         }
@@ -426,6 +426,14 @@ fn the_kernels_of_cooperative_matrices_have_their_indexes_right() {
         assert_eq!(bits(&product(&weight, &x)), bits(&all), "{ty}, many rows by workgroups for few");
         MANY_ENOUGH.set(0);
     }
+    // So many weight rows that a workgroup takes all ranges of K.
+    let (n, k, rows) = (SPLIT_BELOW * SOME_N + 5, 64, 20);
+    let raw = random_blocks(GgmlType::Q8_0, n, k, 7);
+    let weight = device().upload_weight(&raw, GgmlType::Q8_0, n, k).unwrap();
+    let x = random_values(rows * k, 3);
+    let all = product(&weight, &x);
+    check_products("many weight rows", &all, &x, &decoded(GgmlType::Q8_0, &raw, n * k), k);
+    assert_eq!(bits(&product(&weight, &x[..2 * k])), bits(&all[..2 * n]));
     bias_and_residual_are_added();
     glu_of_one_and_of_two_formats();
     parts_are_products_of_their_own();
@@ -450,6 +458,14 @@ fn kernels() -> (Vec<KernelKey>, HashSet<KernelKey>) {
         key
     };
     let mut kernels: Vec<KernelKey> = found.iter().cloned().collect();
+    // A weight of many rows is not split over K.
+    let whole = |key: &&KernelKey| key.file == "matmul_tensor_some" && key.defines.contains(&"SPLIT");
+    for key in found.iter().filter(whole) {
+        let mut key = key.clone();
+        key.defines.retain(|define| *define != "SPLIT");
+        kernels.push(key);
+    }
+    let found: HashSet<_> = kernels.iter().cloned().collect();
     kernels.extend(found.iter().map(real).filter(|key| !found.contains(key)));
     (kernels, others)
 }

@@ -27,7 +27,7 @@ fn column(part: u32, i: u32) -> u32 {
 }
 
 fn values(head: Head, codes: Codes, part: u32, h: u32, j: u32) -> Values {
-    let bits = byte_at(head.scales[2u * (part >> 1u) + j], 2u * h + (part & 1u));
+    let bits = byte_at(two_of(head.scales, part >> 1u)[j], 2u * h + (part & 1u));
     let scale = half_at(head.d) * f32(bits & 15u);
     let min = half_at(head.d >> 16u) * f32(bits >> 4u);
     return affine((codes.v >> vec4<u32>(2u * h + 4u * j)) & vec4<u32>(0x03030303u), 0.0, scale, -min);

@@ -31,7 +31,7 @@ fn column(part: u32, i: u32) -> u32 {
 }
 
 fn values(head: Head, codes: Codes, part: u32, h: u32, j: u32) -> Values {
-    let word = head.scales[2u * (part >> 1u) + j];
+    let word = two_of(head.scales, part >> 1u)[j];
     let scale = half_at(head.d) * signed_byte(byte_at(word, 2u * h + (part & 1u)));
     let high = codes.high >> vec4<u32>(2u * h);
     let top = select(high << vec4<u32>(4u), high, j == 1u) & vec4<u32>(0x30303030u);

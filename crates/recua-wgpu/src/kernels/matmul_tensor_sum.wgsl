@@ -1,0 +1,37 @@
+// Adds the ranges of K into which matmul_tensor_some.wgsl has split a product, 0 to 7, and writes the product.
+// Bindings: matmul_bindings.wgsl, with what that kernel has written in place of x.
+// An invocation has four weight rows of a row of x.
+// Bound by memory.
+#define X_VECTORS
+#import matmul_bindings
+
+// Rows of x in a tile.
+#ifdef COLS_2
+const ROWS: u32 = 32u;
+#endif
+#ifdef COLS_4
+const ROWS: u32 = 64u;
+#endif
+const SPLITS: u32 = 8u;
+// Vectors of the 256 weight rows of a tile.
+const WIDTH: u32 = 64u;
+
+@compute @workgroup_size(256)
+fn matmul_tensor_sum(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let place = choose_part(group.x);
+    let row = group.y * (256u / WIDTH) + local / WIDTH;
+    let i = local % WIDTH;
+    let tile = row / ROWS * groups.x + group.x;
+    let at = (tile * SPLITS * ROWS + row % ROWS) * WIDTH + i;
+    var total = x[at];
+    for (var range = 1u; range < SPLITS; range++) {
+        total += x[at + range * ROWS * WIDTH];
+    }
+    for (var j = 0u; j < 4u; j++) {
+        write_out(row, place * 4u * WIDTH + 4u * i + j, total[j]);
+    }
+}
