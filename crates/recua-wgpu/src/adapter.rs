@@ -176,8 +176,7 @@ const BINDINGS: u32 = 12;
 const USED: wgpu::Features = wgpu::Features::SUBGROUP
     .union(wgpu::Features::SUBGROUP_BARRIER)
     .union(wgpu::Features::SHADER_F16)
-    .union(wgpu::Features::TIMESTAMP_QUERY)
-    .union(wgpu::Features::MEMORY_DECORATION_COHERENT);
+    .union(wgpu::Features::TIMESTAMP_QUERY);
 
 /// What the kernels with `tensor` in their names are written for.
 pub(crate) const COOPERATIVE_MATRIX: wgpu::Features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;

@@ -1,8 +1,8 @@
 // attention: out = softmax(scale * q . K^T) . V for every row over its own sequence, up to its own position.
 // q, out: [n_rows, n_heads * head_dim]; the cache's layout is rope_store's. SPLIT: parts [rows, workgroups of a row, n_chunks, 130] of
 // four queries: a chunk's weighted sum of V in the order of the threads, its largest scores and its sums of weights.
-// One workgroup computes up to four heads of one row that share a KV head, over one chunk of 128 tokens (SPLIT; the chunks are put
-// together by attention_merge or, with LAST_MERGES, by the last workgroup to be done) or over all. Its threads are TEAMS of 128, each of
+// One workgroup computes up to four heads of one row that share a KV head, over one chunk of 128 tokens (SPLIT; attention_merge
+// puts the chunks together) or over all. Its threads are TEAMS of 128, each of
 // which takes a chunk at a time. Bound by reading the cache, which is read once for all heads of a group of four; and, with few rows, by
 // the latency of a chunk's steps: hence teams.
 // Rows with a neighbour of the same sequence may be left to attention_rows: ROWS.
@@ -315,12 +315,6 @@ fn attention(
 #endif
     }
 
-#ifdef LAST_MERGES
-    let workgroup = group.x * args.n_kv_heads * blocks_of_head() * dim_parts() + group.y;
-    if arrives_last(workgroup, (n_tokens + CHUNK - 1u) / CHUNK, local) {
-        write_merged(group.x, group.y, thread);
-    }
-#endif
 #ifdef SPLIT
 #else
     let d = dim_part * 128u + element(thread);
@@ -359,8 +353,6 @@ fn write_merged(i: u32, block_idx: u32, thread: u32) {
     }
 }
 
-#ifdef LAST_MERGES
-#else
 // One workgroup puts together the chunks of what one workgroup of attention has computed.
 @compute @workgroup_size(CHUNK)
 fn attention_merge(
@@ -372,5 +364,4 @@ fn attention_merge(
         write_merged(group.x, group.y, thread);
     }
 }
-#endif
 #endif

@@ -25,13 +25,7 @@ alias Piece = u32;
 @group(0) @binding(6) var<storage, read> v_cache: array<Piece>;
 @group(0) @binding(7) var<storage, read_write> out: array<f32>;
 // Chunks that are put together in the end; see attention.
-#ifdef LAST_MERGES
-@coherent @group(0) @binding(8) var<storage, read_write> parts: array<vec4<f32>>;
-// For each workgroup of a row the number of its chunks that are there; zeros before and after.
-@group(0) @binding(9) var<storage, read_write> arrived: array<atomic<u32>>;
-#else
 @group(0) @binding(8) var<storage, read_write> parts: array<vec4<f32>>;
-#endif
 #ifdef WINDOWS
 // A cache that one binding cannot hold: k_cache and v_cache are its first window_pages pages, these the next ones.
 @group(0) @binding(9) var<storage, read> k_cache_1: array<Piece>;
@@ -42,23 +36,6 @@ alias Piece = u32;
 @group(0) @binding(14) var<storage, read> v_cache_3: array<Piece>;
 #endif
 
-#ifdef LAST_MERGES
-var<workgroup> is_last: u32;
-
-// Whether this is the last of the `n` workgroups that come here for `place`. What those before it have written is there for it.
-fn arrives_last(place: u32, n: u32, thread: u32) -> bool {
-    storageBarrier();
-    if thread == 0u {
-        is_last = u32(atomicAdd(&arrived[place], 1u) + 1u == n);
-        if is_last == 1u {
-            atomicStore(&arrived[place], 0u);
-        }
-    }
-    let result = workgroupUniformLoad(&is_last) == 1u;
-    storageBarrier();
-    return result;
-}
-#endif
 
 struct Args {
     rows: RowMap,

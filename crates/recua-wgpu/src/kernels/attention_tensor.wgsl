@@ -1,8 +1,8 @@
 // attention on cooperative matrices: 16x16x16, f16 times f16 into f32, with subgroups of 32. What attention computes, with q and the
 // weights rounded to f16. K and V lie in a page as matrices of 16x16 (rope_store says how), which are loaded from where they are.
 // One workgroup of eight subgroups computes QUERIES queries: heads that share a KV head, times up to block_rows neighbouring rows of
-// one sequence, over one chunk of 128 tokens (SPLIT; the chunks are put together by attention_tensor_merge or, with LAST_MERGES, by the
-// last workgroup to be done) or over all, one after the other.
+// one sequence, over one chunk of 128 tokens (SPLIT; attention_tensor_merge puts the chunks together) or
+// over all, one after the other.
 // For the scores a subgroup has 16 tokens; for the weighted sum of V 16 elements.
 // Bound by the latency of a chunk's steps, each of which waits for the one before.
 // An element of a product is a chain of 16 at a time, whatever the other rows and columns hold: bits do not depend on QUERIES.
@@ -491,12 +491,6 @@ fn attention_tensor(
 #endif
     }
 
-#ifdef LAST_MERGES
-    let workgroup = (first_row - args.first_row) * args.n_kv_heads * blocks_of_head() + group.y;
-    if arrives_last(workgroup, (n_tokens + CHUNK - 1u) / CHUNK, thread) {
-        write_merged(first_row, group.y, thread, n_tokens);
-    }
-#endif
 #ifdef SPLIT
 #else
     workgroupBarrier();
@@ -558,7 +552,7 @@ fn write_merged(row: u32, block_idx: u32, thread: u32, n_tokens: u32) {
     let line = HEAD_DIM / 4u + 1u;
     let first = ((row - args.first_row) * workgroups + block_idx) * args.n_chunks * args.block_heads * line;
     let n = (n_tokens + CHUNK - 1u) / CHUNK;
-    for (var j = thread; j < heads.n_heads * (HEAD_DIM / 4u); j += MERGE_THREADS) {
+    for (var j = thread; j < heads.n_heads * (HEAD_DIM / 4u); j += CHUNK) {
         let query = j / (HEAD_DIM / 4u);
         let at = first + query * line;
         let i = j % (HEAD_DIM / 4u);
@@ -591,10 +585,6 @@ fn write_merged(row: u32, block_idx: u32, thread: u32, n_tokens: u32) {
     }
 }
 
-#ifdef LAST_MERGES
-const MERGE_THREADS = THREADS;
-#else
-const MERGE_THREADS = CHUNK;
 @compute @workgroup_size(CHUNK)
 fn attention_tensor_merge(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -607,5 +597,4 @@ fn attention_tensor_merge(
     }
     write_merged(row, group.y, thread, n_tokens);
 }
-#endif
 #endif

@@ -1,11 +1,9 @@
 //! `attention`: over a cache of f16, cooperative matrices compute it where the adapter has them. Else rows alone go to one kernel, rows
 //! with neighbours of the same sequence (prompts) to another, which reads the cache once for more of them. Where there are too few
-//! rows to fill the device, chunks of each sequence run side by side, and the last of them to be done merges them, or a second dispatch
-//! where memory is not coherent. All ways for a cache have the same bits, so the number of rows may choose.
+//! rows to fill the device, chunks of each sequence run side by side, and a second dispatch merges them. All ways for a cache have the same bits, so the number of rows may choose.
 
 use super::rope_store::{head_max, is_emulated, is_tensor, is_wide};
 use super::{Rows, page_windows, u32_of};
-use crate::gpu::Gpu;
 use crate::memory::Binding;
 use crate::pipelines::KernelKey;
 use crate::record::Recorder;
@@ -33,14 +31,6 @@ const PARTS_BYTES: usize = 64 << 20;
 const WINDOWS_MAX: usize = 4;
 
 const NAME: &str = "attention";
-
-/// The workspace of the counts of chunks that are done.
-const COUNTS: &str = "the counts of attention";
-
-/// Whether a workgroup can see what others have written in the same dispatch.
-fn is_coherent(gpu: &Gpu) -> bool {
-    gpu.features.contains(wgpu::Features::MEMORY_DECORATION_COHERENT)
-}
 
 /// See [`Attention`].
 pub(crate) fn attention(op: &Attention, recorder: &mut Recorder<'_>) -> Result<()> {
@@ -89,9 +79,6 @@ pub(crate) fn attention(op: &Attention, recorder: &mut Recorder<'_>) -> Result<(
     let (k, v) = (first_window.k, first_window.v);
     let mut bindings = vec![recorder.status(), rows.positions, rows.sequences, rows.pages, q, k, v, out];
     bindings.push(Binding::all(&parts, true));
-    let last_merges = is_split && is_coherent(gpu) && windows.len() == 1;
-    // As `parts`: of no more rows than will ever be split.
-    let arrived = recorder.workspace(COUNTS, parts_rows.max(1) * blocks * 4)?;
     // Vectors or words.
     let start_of = |words: u32| if is_wide(&op.cache) { words / 4 } else { words };
     let (mut k_starts, mut v_starts) = ([0; 3], [0; 3]);
@@ -116,10 +103,7 @@ pub(crate) fn attention(op: &Attention, recorder: &mut Recorder<'_>) -> Result<(
             .define_if(windows.len() > 1, "WINDOWS")
             .unchecked()
     };
-    let mut alone = kernel(NAME)
-        .define_if(is_split, "SPLIT")
-        .define_if(last_merges, "LAST_MERGES")
-        .define_if(has_rows, "ROWS");
+    let mut alone = kernel(NAME).define_if(is_split, "SPLIT").define_if(has_rows, "ROWS");
     let fits = |teams| {
         let limits = &gpu.limits;
         let has_threads =
@@ -171,10 +155,8 @@ pub(crate) fn attention(op: &Attention, recorder: &mut Recorder<'_>) -> Result<(
             recorder.dispatch(kernel, bindings, cast_slice(&args(block_heads)?[..used]), groups)
         };
         let z = if is_split { n_chunks as u32 } else { 1 };
-        let with_counts = [&bindings[..], &[Binding::all(&arrived, true)]].concat();
-        let bindings_of_alone = if last_merges { &with_counts } else { &bindings };
-        dispatch(&alone, bindings_of_alone, block_heads, [n, blocks as u32, z])?;
-        if is_split && !last_merges {
+        dispatch(&alone, &bindings, block_heads, [n, blocks as u32, z])?;
+        if is_split {
             dispatch(&alone.clone().entry("attention_merge"), &bindings, block_heads, [n, blocks as u32, 1])?;
         }
         if has_rows {
@@ -225,17 +207,11 @@ fn tensor(op: &Attention, recorder: &mut Recorder<'_>) -> Result<()> {
         out,
         Binding::all(&parts, true),
     ];
-    let last_merges = is_split && is_coherent(gpu);
-    let arrived = recorder.workspace(COUNTS, parts_rows.max(1) * blocks * 4)?;
-    if last_merges {
-        bindings.push(Binding::all(&arrived, true));
-    }
     let kernel = KernelKey::new("attention_tensor")
         .constant("HEAD_DIM", head_dim as u32)
         .define_if(is_emulated(), "EMULATED")
         .define_if(has_two_tiles, "TWO_TILES")
         .define_if(is_split, "SPLIT")
-        .define_if(last_merges, "LAST_MERGES")
         .unchecked();
     let [positions_start, sequences_start, pages_start, n_sequences, pages_max] = rows.args;
     for first in (0..n_rows).step_by(window) {
@@ -265,7 +241,7 @@ fn tensor(op: &Attention, recorder: &mut Recorder<'_>) -> Result<()> {
         ];
         let z = if is_split { n_chunks as u32 } else { 1 };
         recorder.dispatch(&kernel, &bindings, cast_slice(&args), [n, blocks as u32, z])?;
-        if is_split && !last_merges {
+        if is_split {
             let merge = kernel.clone().entry("attention_tensor_merge");
             recorder.dispatch(&merge, &bindings, cast_slice(&args), [n, blocks as u32, 1])?;
         }

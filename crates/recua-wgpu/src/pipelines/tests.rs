@@ -50,10 +50,8 @@ pub(crate) const ALL_LANGUAGES: &[Language] = &[Language::SpirV, Language::Msl, 
 
 /// What kernels may use, cooperative matrices with `has_matrices`.
 fn capabilities(has_matrices: bool) -> Capabilities {
-    let mut capabilities = Capabilities::IMMEDIATES
-        | Capabilities::SHADER_FLOAT16_IN_FLOAT32
-        | Capabilities::SHADER_FLOAT16
-        | Capabilities::MEMORY_DECORATION_COHERENT;
+    let mut capabilities =
+        Capabilities::IMMEDIATES | Capabilities::SHADER_FLOAT16_IN_FLOAT32 | Capabilities::SHADER_FLOAT16;
     if has_matrices {
         capabilities |=
             Capabilities::SUBGROUP | Capabilities::SUBGROUP_BARRIER | Capabilities::COOPERATIVE_MATRIX;
@@ -134,8 +132,6 @@ fn other_kernels() -> Vec<KernelKey> {
     for head_dim in [16, 32, 64, 80, 128] {
         let tensor = new("attention_tensor").constant("HEAD_DIM", head_dim).define("EMULATED");
         kernels.extend(permutations(&tensor, &["SPLIT", "TWO_TILES"]));
-        let last_merges = tensor.clone().define("SPLIT").define("LAST_MERGES");
-        kernels.extend(permutations(&last_merges, &["TWO_TILES"]));
         let merge = tensor.define("SPLIT").entry("attention_tensor_merge");
         kernels.extend(permutations(&merge, &["TWO_TILES"]));
     }
@@ -150,8 +146,6 @@ fn other_kernels() -> Vec<KernelKey> {
             let with_teams = attention.clone().define(teams);
             kernels.extend(permutations(&with_teams, &["CACHE_F16", "WINDOWS", "WIDE", "ROWS"]));
         }
-        let last_merges = attention.clone().define("SPLIT").define("LAST_MERGES");
-        kernels.extend(permutations(&last_merges, &["CACHE_F16", "WIDE", "ROWS"]));
         let merge = attention.define("SPLIT").entry("attention_merge");
         kernels.extend(permutations(&merge, &["CACHE_F16", "WINDOWS", "WIDE", "ROWS"]));
         let rows = new("attention_rows").constant("HEAD_MAX", head_max);
