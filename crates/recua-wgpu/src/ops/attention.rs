@@ -196,7 +196,7 @@ fn tensor(op: &Attention, recorder: &mut Recorder<'_>) -> Result<()> {
     let (out, out_start) = Binding::write(gpu, &op.out)?;
     let windows = page_windows(gpu, &op.cache, false)?;
     let cache = &windows[0];
-    let mut bindings = vec![
+    let bindings = [
         recorder.status(),
         rows.positions,
         rows.sequences,
