@@ -22,7 +22,7 @@ macro_rules! sources {
 
 /// The WGSL files of this module, by name without the ending.
 pub(crate) const SOURCES: &[(&str, &str)] = sources! {
-    "embed" "matmul" "matmul_activations" "matmul_bindings" "matmul_decode" "matmul_half" "matmul_matrices" "matmul_tensor" "matmul_tensor_many"
+    "embed" "matmul" "matmul_activations" "matmul_bindings" "matmul_decode" "matmul_half" "matmul_k_scales" "matmul_matrices" "matmul_tensor" "matmul_tensor_many"
     "matmul_tensor_some" "matmul_tensor_sum"
     "formats/bf16" "formats/f16" "formats/f32" "formats/iq4_nl" "formats/iq4_xs" "formats/mxfp4"
     "formats/q2_k" "formats/q3_k" "formats/q4_0" "formats/q4_1" "formats/q4_k" "formats/q5_0" "formats/q5_1" "formats/q5_k"
@@ -45,6 +45,9 @@ const X_F32_BLOCKS: [(usize, &str); 2] = [(1, "X_ROWS_1"), (4, "X_ROWS_4")];
 
 /// Rows of x that `matmul_tensor.wgsl` takes at most.
 const FEW_ROWS: usize = 16;
+
+/// Tiles from which a workgroup of `matmul_tensor.wgsl` has two of them: enough are left to fill a large device.
+const MANY_TILES: usize = 512;
 
 /// Rows of x that a workgroup of `matmul_tensor_some.wgsl` takes, and the define that says so; and its weight rows, half of them of gate
 /// and half of up in a GLU.
@@ -352,9 +355,9 @@ impl<'a> Call<'a> {
         }
         if let Some((_, define)) = X_F32_BLOCKS.into_iter().find(|(n, _)| *n >= rows) {
             let (x, x_at) = Binding::read(recorder.gpu, self.x)?;
-            let key = self.key("matmul_tensor").define(define);
-            let key = key.define_if(are_vectors(k, x_at), "X_VECTORS");
-            return self.dispatch(recorder, &key, x, x_at, [TILE, 1]);
+            let (few, few_n) = self.few();
+            let key = few.define(define).define_if(are_vectors(k, x_at), "X_VECTORS");
+            return self.dispatch(recorder, &key, x, x_at, [few_n, 1]);
         }
         let Activations { memory: activations, runs, rows: rows_padded } =
             Activations::new(recorder, self.packed, rows)?;
@@ -369,8 +372,8 @@ impl<'a> Call<'a> {
         }
         let x = Binding::all(&activations, false);
         if rows <= FEW_ROWS {
-            let key = self.key("matmul_tensor").define("X_HALF");
-            return self.dispatch(recorder, &key, x, 0, [TILE, 1]);
+            let (few, few_n) = self.few();
+            return self.dispatch(recorder, &few.define("X_HALF"), x, 0, [few_n, 1]);
         }
         let (many_n, many_enough) = many_n_and_enough();
         // With GLU a workgroup has half of gate's rows and half of up's.
@@ -415,6 +418,17 @@ impl<'a> Call<'a> {
         let key = self.key("matmul_tensor_sum").define(define);
         let row_groups = rows.div_ceil(SUM_ROWS) as u32;
         recorder.dispatch(&key, &bindings, bytemuck::bytes_of(&args), [groups as u32, row_groups, 1])
+    }
+
+    /// `matmul_tensor.wgsl`, and how many weight rows each of its workgroups has.
+    fn few(&self) -> (KernelKey, usize) {
+        let key = self.key("matmul_tensor");
+        let tiles: usize = self.parts.iter().map(|part| part.piece.n.div_ceil(TILE)).sum();
+        match self.up {
+            Some(_) => (key.define("TILES_2"), TILE),
+            None if tiles >= MANY_TILES => (key.define("TILES_2"), 2 * TILE),
+            None => (key, TILE),
+        }
     }
 
     /// Appends a dispatch of workgroups of `n_each` weight rows each, `blocks` times.

@@ -5,7 +5,7 @@
 //   codes(unit, row, part, h)  what it needs for runs h and h + 2 of a part's four (h is 0 or 1), 16 columns each;
 //   column(part, i)        the first column of run `i`, counted from the unit's start;
 //   values(head, codes, part, h, j)  the 16 values of run h + 2 j.
-// The kernel gives `vector_at(i)` (16 bytes) and `word_at(i)` (4 bytes). HALF: values are f16, eight times as large (matmul_tensor.wgsl says
+// The kernel gives `vector_at(i)` (16 bytes) and `word_at(i)` (4 bytes). HALF: values are f16, eight times as large (matmul_half.wgsl says
 // why), in the order 0 2 1 3 of every four; else f32 in order.
 
 // Only the first component: a software driver gets the second one wrong.
@@ -38,19 +38,47 @@ fn pair(bits: u32) -> vec2<f16> {
 #endif
 }
 
-// scale * (code - offset) + min for 16 codes, a byte each. 0x6400 is 1024 in f16, whose last bit counts ones.
-fn affine(codes: vec4<u32>, offset: f32, scale: f32, min: f32) -> Values {
-    let bias = vec2<f16>(f16(1024.0 + offset));
-    let s = vec2<f16>(f16(scale * 8.0));
-    let m = vec2<f16>(f16(min * 8.0));
-    let even = (codes & vec4<u32>(0x00ff00ffu)) | vec4<u32>(0x64006400u);
-    let odd = ((codes >> vec4<u32>(8u)) & vec4<u32>(0x00ff00ffu)) | vec4<u32>(0x64006400u);
+// A scale and what is added to the scaled codes.
+alias Factors = vec2<f16>;
+
+fn factors(scale: f32, min: f32) -> Factors {
+    return Factors(vec2<f32>(scale, min) * 8.0);
+}
+
+// Bits as the last ones of numbers of f16: 0x6400 is 1024, whose last bit counts ones. No compiler knows the constant: so it lies in a
+// register, and one instruction masks bits and sets these.
+fn numbers(bits: vec4<u32>, mask: u32) -> vec4<u32> {
+    return (bits & vec4<u32>(mask)) | vec4<u32>(0x64006400u | (args.k >> 31u));
+}
+
+// scale * (step * number + start) + min for 16 numbers, in pairs.
+fn scaled(even: vec4<u32>, odd: vec4<u32>, step: f32, start: f32, by: Factors) -> Values {
+    let a = vec2<f16>(f16(step));
+    let b = vec2<f16>(f16(start));
+    let s = vec2<f16>(by.x);
+    let m = vec2<f16>(by.y);
     return Values(
-        vec4<f16>(fma(pair(even.x) - bias, s, m), fma(pair(odd.x) - bias, s, m)),
-        vec4<f16>(fma(pair(even.y) - bias, s, m), fma(pair(odd.y) - bias, s, m)),
-        vec4<f16>(fma(pair(even.z) - bias, s, m), fma(pair(odd.z) - bias, s, m)),
-        vec4<f16>(fma(pair(even.w) - bias, s, m), fma(pair(odd.w) - bias, s, m)),
+        vec4<f16>(fma(fma(pair(even.x), a, b), s, m), fma(fma(pair(odd.x), a, b), s, m)),
+        vec4<f16>(fma(fma(pair(even.y), a, b), s, m), fma(fma(pair(odd.y), a, b), s, m)),
+        vec4<f16>(fma(fma(pair(even.z), a, b), s, m), fma(fma(pair(odd.z), a, b), s, m)),
+        vec4<f16>(fma(fma(pair(even.w), a, b), s, m), fma(fma(pair(odd.w), a, b), s, m)),
     );
+}
+
+// scale * (code - offset) + min for 16 codes, a byte each.
+fn affine_by(codes: vec4<u32>, offset: f32, by: Factors) -> Values {
+    let even = numbers(codes, 0x00ff00ffu);
+    let odd = numbers(codes >> vec4<u32>(8u), 0x00ff00ffu);
+    return scaled(even, odd, 1.0, -1024.0 - offset, by);
+}
+
+// The same for nibble `i` of every byte. A high one is taken where it is, as sixteen times its number.
+fn affine_nibbles(v: vec4<u32>, i: u32, offset: f32, by: Factors) -> Values {
+    let odd = v >> vec4<u32>(8u);
+    if i == 0u {
+        return scaled(numbers(v, 0x000f000fu), numbers(odd, 0x000f000fu), 1.0, -1024.0 - offset, by);
+    }
+    return scaled(numbers(v, 0x00f000f0u), numbers(odd, 0x00f000f0u), 0.0625, -64.0 - offset, by);
 }
 
 // Four neighbouring values.
@@ -60,18 +88,30 @@ fn plain(v: vec4<f32>) -> vec4<f16> {
 #else
 alias Values = array<vec4<f32>, 4>;
 
-fn affine4(codes: u32, offset: f32, scale: f32, min: f32) -> vec4<f32> {
-    return fma(vec4<f32>(unpack4xU8(codes)) - vec4<f32>(offset), vec4<f32>(scale), vec4<f32>(min));
+// A scale and what is added to the scaled codes.
+alias Factors = vec2<f32>;
+
+fn factors(scale: f32, min: f32) -> Factors {
+    return Factors(scale, min);
+}
+
+fn affine4(codes: u32, offset: f32, by: Factors) -> vec4<f32> {
+    return fma(vec4<f32>(unpack4xU8(codes)) - vec4<f32>(offset), vec4<f32>(by.x), vec4<f32>(by.y));
 }
 
 // scale * (code - offset) + min for 16 codes, a byte each.
-fn affine(codes: vec4<u32>, offset: f32, scale: f32, min: f32) -> Values {
+fn affine_by(codes: vec4<u32>, offset: f32, by: Factors) -> Values {
     return Values(
-        affine4(codes.x, offset, scale, min),
-        affine4(codes.y, offset, scale, min),
-        affine4(codes.z, offset, scale, min),
-        affine4(codes.w, offset, scale, min),
+        affine4(codes.x, offset, by),
+        affine4(codes.y, offset, by),
+        affine4(codes.z, offset, by),
+        affine4(codes.w, offset, by),
     );
+}
+
+// The same for nibble `i` of every byte.
+fn affine_nibbles(v: vec4<u32>, i: u32, offset: f32, by: Factors) -> Values {
+    return affine_by(nibbles(v, i), offset, by);
 }
 
 // Four neighbouring values.
@@ -79,6 +119,10 @@ fn plain(v: vec4<f32>) -> vec4<f32> {
     return v;
 }
 #endif
+
+fn affine(codes: vec4<u32>, offset: f32, scale: f32, min: f32) -> Values {
+    return affine_by(codes, offset, factors(scale, min));
+}
 
 // Nibble `i` of every byte, as bytes.
 fn nibbles(v: vec4<u32>, i: u32) -> vec4<u32> {

@@ -30,10 +30,32 @@ fn column(part: u32, i: u32) -> u32 {
     return 128u * (part >> 1u) + 16u * (part & 1u) + 32u * i;
 }
 
-fn values(head: Head, codes: Codes, part: u32, h: u32, j: u32) -> Values {
+fn scale(head: Head, part: u32, h: u32, j: u32) -> Factors {
     let word = two_of(head.scales, part >> 1u)[j];
-    let scale = half_at(head.d) * signed_byte(byte_at(word, 2u * h + (part & 1u)));
+    return factors(half_at(head.d) * signed_byte(byte_at(word, 2u * h + (part & 1u))), 0.0);
+}
+
+#ifdef HALF
+fn values(head: Head, codes: Codes, part: u32, h: u32, j: u32) -> Values {
+    // The bit pairs of every other byte, where they belong above the nibbles as those are.
+    let even_high = codes.high << vec4<u32>(4u - 2u * h);
+    let odd_high = codes.high >> vec4<u32>(4u + 2u * h);
+    let odd_low = codes.low >> vec4<u32>(8u);
+    let by = scale(head, part, h, j);
+    if j == 0u {
+        let even = numbers(codes.low, 0x000f000fu) | (even_high & vec4<u32>(0x00300030u));
+        let odd = numbers(odd_low, 0x000f000fu) | (odd_high & vec4<u32>(0x00300030u));
+        return scaled(even, odd, 1.0, -1056.0, by);
+    }
+    // Sixteen times the code.
+    let even = numbers(codes.low, 0x00f000f0u) | (even_high & vec4<u32>(0x03000300u));
+    let odd = numbers(odd_low, 0x00f000f0u) | (odd_high & vec4<u32>(0x03000300u));
+    return scaled(even, odd, 0.0625, -96.0, by);
+}
+#else
+fn values(head: Head, codes: Codes, part: u32, h: u32, j: u32) -> Values {
     let high = codes.high >> vec4<u32>(2u * h);
     let top = select(high << vec4<u32>(4u), high, j == 1u) & vec4<u32>(0x30303030u);
-    return affine(nibbles(codes.low, j) | top, 32.0, scale, 0.0);
+    return affine_by(nibbles(codes.low, j) | top, 32.0, scale(head, part, h, j));
 }
+#endif
