@@ -380,12 +380,26 @@ impl<'a> Call<'a> {
         let n_each = if self.up.is_some() { many_n / 2 } else { many_n };
         let n: usize = self.parts.iter().map(|part| part.piece.n).sum();
         let last = SOME_ROWS[SOME_ROWS.len() - 1];
-        if rows > last.0 && rows * n >= many_enough * MANY_ROWS * n_each {
+        let worth_it = many_enough * MANY_ROWS * n_each;
+        if rows > last.0 && rows * n >= worth_it {
+            // As much as fewer rows will ever take, so that the largest pass allocates for all.
+            self.sums(recorder, (worth_it.saturating_sub(1) / n).clamp(last.0, rows))?;
             let key = self.key("matmul_tensor_many").define("X_HALF");
             return self.dispatch(recorder, &key, x, 0, [n_each, rows.div_ceil(MANY_ROWS)]);
         }
         let (block, define) = SOME_ROWS.into_iter().find(|(n, _)| *n >= rows).unwrap_or(last);
         self.some(recorder, x, block, define)
+    }
+
+    /// Where the ranges of K of `matmul_tensor_some.wgsl` leave their sums of `rows` rows, if they are workgroups of their own.
+    fn sums(&self, recorder: &Recorder<'_>, rows: usize) -> Result<Option<Arc<Memory>>> {
+        let groups: usize = self.parts.iter().map(|part| part.piece.n.div_ceil(SOME_N)).sum();
+        if self.up.is_some() || groups >= SPLIT_BELOW {
+            return Ok(None);
+        }
+        let last = SOME_ROWS[SOME_ROWS.len() - 1];
+        let (block, _) = SOME_ROWS.into_iter().find(|(n, _)| *n >= rows).unwrap_or(last);
+        recorder.workspace("sums", rows.next_multiple_of(block) * groups * SPLITS * SOME_N * 4).map(Some)
     }
 
     /// Appends the dispatches of `matmul_tensor_some.wgsl`, whose workgroups take `block` rows of x.
@@ -401,10 +415,9 @@ impl<'a> Call<'a> {
         let blocks = rows.div_ceil(block) as u32;
         let n_each = if self.up.is_some() { SOME_N / 2 } else { SOME_N };
         let (mut bindings, args, groups) = self.operands(recorder, x, 0, n_each)?;
-        if self.up.is_some() || groups >= SPLIT_BELOW {
+        let Some(sums) = self.sums(recorder, rows)? else {
             return recorder.dispatch(&key, &bindings, bytemuck::bytes_of(&args), [groups as u32, 1, blocks]);
-        }
-        let sums = recorder.workspace("sums", blocks as usize * groups * SPLITS * block * SOME_N * 4)?;
+        };
         // Where `out_a` is.
         bindings[2] = Binding::all(&sums, true);
         let key = key.define("SPLIT");
