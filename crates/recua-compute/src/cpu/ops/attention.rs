@@ -53,13 +53,13 @@ impl Spans {
     ) -> Result<()> {
         let mut most = 0;
         for op in ops {
-            if let Op::Attention(op) = op
-                && shares_sequences(op, n_threads)
-            {
+            if let Op::Attention(op) = op {
+                // As many rows as ever share, so that the largest pass makes room for all.
+                let rows = op.q.n_rows().min(rows_that_share(op, n_threads));
                 let spans = op.rows.pages.n_cols().div_ceil(SPAN);
                 let n_heads = op.q.n_cols() / op.cache.k.n_cols();
                 let state = State::len(n_heads, padded(op.cache.k.n_cols()));
-                most = most.max(op.q.n_rows() * spans * state * size_of::<f32>());
+                most = most.max(rows * spans * state * size_of::<f32>());
             }
         }
         if most > self.0.as_ref().map_or(0, Memory::len) {
@@ -84,9 +84,9 @@ impl Spans {
     }
 }
 
-/// Whether several threads may work on one sequence: where its heads do not keep all of them busy.
-fn shares_sequences(op: &Attention, n_threads: usize) -> bool {
-    n_threads > 1 && op.q.n_rows() * op.cache.n_kv_heads() < 2 * n_threads
+/// Up to how many rows several threads may work on one sequence: as long as heads and rows do not keep all of them busy.
+fn rows_that_share(op: &Attention, n_threads: usize) -> usize {
+    if n_threads == 1 { 0 } else { (2 * n_threads - 1) / op.cache.n_kv_heads() }
 }
 
 /// See [`Attention`].
@@ -94,7 +94,7 @@ pub(crate) fn attention(op: &Attention, worker: &Worker<'_>, isa: Isa, spans: &S
     // SAFETY: the op writes `out` alone, which overlaps neither q nor the cache (`Op::check`), and the row map has another type.
     let (rows, q) = unsafe { (Rows::new(&op.rows), slice::<f32>(&op.q)) };
     let most_pages = rows.positions.iter().max().map_or(0, |&position| position as usize / PAGE_TOKENS + 1);
-    let shares = shares_sequences(op, worker.n_threads()) && most_pages > SPAN;
+    let shares = op.q.n_rows() <= rows_that_share(op, worker.n_threads()) && most_pages > SPAN;
     SCRATCH.with_borrow_mut(|scratch| {
         let (n_kv_heads, head_dim) = (op.cache.n_kv_heads(), op.cache.k.n_cols());
         let group = op.q.n_cols() / head_dim / n_kv_heads;
