@@ -50,12 +50,12 @@ fn accumulate(tile: u32, lane: u32, split: u32, row: u32, sums: ptr<function, ar
         let unit = p / PARTS;
         let part = p % PARTS;
         let first_vector = (tile * args.units + unit) * UNIT_VECTORS;
-        for (var h = 0u; h < 2u; h++) {
-            let unit_head = head(first_vector, lane, h);
-            let part_codes = codes(first_vector, lane, part, h);
-            for (var j = 0u; j < 2u; j++) {
+        let heads = array<Head, 2>(head(first_vector, lane, 0u), head(first_vector, lane, 1u));
+        let part_codes = array<Codes, 2>(codes(first_vector, lane, part, 0u), codes(first_vector, lane, part, 1u));
+        for (var j = 0u; j < 2u; j++) {
+            for (var h = 0u; h < 2u; h++) {
                 let first = unit * PARTS * 64u + column(part, h + 2u * j);
-                let v = values(unit_head, part_codes, part, h, j);
+                let v = values(heads[h], part_codes[h], part, h, j);
                 for (var c = 0u; c < 4u; c++) {
                     let at = first + 4u * c;
                     if at < args.k {
