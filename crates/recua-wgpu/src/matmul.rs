@@ -23,7 +23,7 @@ macro_rules! sources {
 /// The WGSL files of this module, by name without the ending.
 pub(crate) const SOURCES: &[(&str, &str)] = sources! {
     "embed" "matmul" "matmul_activations" "matmul_bindings" "matmul_decode" "matmul_half" "matmul_k_scales" "matmul_matrices" "matmul_tensor" "matmul_tensor_many"
-    "matmul_tensor_some" "matmul_tensor_sum"
+    "matmul_tensor_some" "matmul_tensor_sum" "matmul_tile"
     "formats/bf16" "formats/f16" "formats/f32" "formats/iq4_nl" "formats/iq4_xs" "formats/mxfp4"
     "formats/q2_k" "formats/q3_k" "formats/q4_0" "formats/q4_1" "formats/q4_k" "formats/q5_0" "formats/q5_1" "formats/q5_k"
     "formats/q6_k" "formats/q8_0"
@@ -36,9 +36,12 @@ pub(crate) fn format(ty: GgmlType) -> Option<(&'static str, &'static str)> {
     SOURCES.iter().copied().find(|(name, _)| is_its(name))
 }
 
-/// Rows of x that a workgroup multiplies with each weight it decodes, and the define that says so.
-const ROW_BLOCKS: [(usize, &str); 5] =
-    [(1, "ROWS_1"), (2, "ROWS_2"), (4, "ROWS_4"), (8, "ROWS_8"), (16, "ROWS_16")];
+/// Rows of x that a workgroup of `matmul.wgsl` multiplies with each weight it decodes, and the define that says so.
+const ROW_BLOCKS: [(usize, &str); 4] = [(1, "ROWS_1"), (2, "ROWS_2"), (4, "ROWS_4"), (8, "ROWS_8")];
+
+/// The same of `matmul_tile.wgsl`, which takes any number of rows; and its weight rows.
+const TILE_BLOCKS: [(usize, &str); 3] = [(16, "X_EACH_1"), (32, "X_EACH_2"), (64, "X_EACH_4")];
+const TILE_N: usize = 64;
 
 /// Rows of x up to which `matmul_tensor.wgsl` converts x itself, and the define that says so.
 const X_F32_BLOCKS: [(usize, &str); 2] = [(1, "X_ROWS_1"), (4, "X_ROWS_4")];
@@ -348,10 +351,16 @@ impl<'a> Call<'a> {
         // The family depends on the weight alone; what follows, on the number of rows too, but every choice gives the same bits.
         if !is_tensor(recorder, self.packed) {
             let (x, x_at) = Binding::read(recorder.gpu, self.x)?;
-            let (block, define) =
-                ROW_BLOCKS.into_iter().find(|(n, _)| *n >= rows).unwrap_or(ROW_BLOCKS[ROW_BLOCKS.len() - 1]);
-            let key = self.key("matmul").define(define).define_if(are_vectors(k, x_at), "X_VECTORS");
-            return self.dispatch(recorder, &key, x, x_at, [TILE, rows.div_ceil(block)]);
+            let (file, n_each, (block, define)) = match ROW_BLOCKS.into_iter().find(|(n, _)| *n >= rows) {
+                Some(block) => ("matmul", TILE, block),
+                None => {
+                    let last = TILE_BLOCKS[TILE_BLOCKS.len() - 1];
+                    let block = TILE_BLOCKS.into_iter().find(|(n, _)| *n >= rows).unwrap_or(last);
+                    ("matmul_tile", if self.up.is_some() { TILE_N / 2 } else { TILE_N }, block)
+                }
+            };
+            let key = self.key(file).define(define).define_if(are_vectors(k, x_at), "X_VECTORS");
+            return self.dispatch(recorder, &key, x, x_at, [n_each, rows.div_ceil(block)]);
         }
         if let Some((_, define)) = X_F32_BLOCKS.into_iter().find(|(n, _)| *n >= rows) {
             let (x, x_at) = Binding::read(recorder.gpu, self.x)?;

@@ -1,4 +1,4 @@
-// out[r][i] = Σ_k x[r][k] w[i][k] (+ bias[i]) (+ add[r][i]); with GLU silu(x · gate) (x · up). In f32, on any adapter.
+// out[r][i] = Σ_k x[r][k] w[i][k] (+ bias[i]) (+ add[r][i]); with GLU silu(x · gate) (x · up). In f32, on any adapter, 1 to 8 rows.
 // Bindings: matmul_bindings.wgsl. A workgroup computes one tile of 32 weight rows for ROWS rows of x. Invocation (split, lane) has weight
 // row `lane` and one of 8 ranges of K: it decodes each weight once for all ROWS, in registers, and needs no other invocation.
 // Bound by instructions: about 3 to decode a weight and 1.25 a product; the bytes are read once, 16 to an invocation, next to each other.
@@ -18,9 +18,6 @@ const ROWS: u32 = 4u;
 #endif
 #ifdef ROWS_8
 const ROWS: u32 = 8u;
-#endif
-#ifdef ROWS_16
-const ROWS: u32 = 16u;
 #endif
 const SPLITS: u32 = 8u;
 // Rows that are summed up at a time.
