@@ -22,8 +22,8 @@ macro_rules! sources {
 
 /// The WGSL files of this module, by name without the ending.
 pub(crate) const SOURCES: &[(&str, &str)] = sources! {
-    "embed" "matmul" "matmul_activations" "matmul_bindings" "matmul_decode" "matmul_half" "matmul_k_scales" "matmul_matrices" "matmul_tensor" "matmul_tensor_many"
-    "matmul_tensor_some" "matmul_tensor_sum" "matmul_tile"
+    "embed" "matmul" "matmul_activations" "matmul_bindings" "matmul_decode" "matmul_half" "matmul_k_scales" "matmul_matrices" "matmul_sum" "matmul_tensor" "matmul_tensor_many"
+    "matmul_tensor_some" "matmul_tile"
     "formats/bf16" "formats/f16" "formats/f32" "formats/iq4_nl" "formats/iq4_xs" "formats/mxfp4"
     "formats/q2_k" "formats/q3_k" "formats/q4_0" "formats/q4_1" "formats/q4_k" "formats/q5_0" "formats/q5_1" "formats/q5_k"
     "formats/q6_k" "formats/q8_0"
@@ -39,9 +39,13 @@ pub(crate) fn format(ty: GgmlType) -> Option<(&'static str, &'static str)> {
 /// Rows of x that a workgroup of `matmul.wgsl` multiplies with each weight it decodes, and the define that says so.
 const ROW_BLOCKS: [(usize, &str); 4] = [(1, "ROWS_1"), (2, "ROWS_2"), (4, "ROWS_4"), (8, "ROWS_8")];
 
-/// The same of `matmul_tile.wgsl`, which takes any number of rows; and its weight rows.
-const TILE_BLOCKS: [(usize, &str); 3] = [(16, "X_EACH_1"), (32, "X_EACH_2"), (64, "X_EACH_4")];
-const TILE_N: usize = 64;
+/// Rows of x of a workgroup of `matmul_tile.wgsl`, which takes any number of them, the define that says so, and its weight rows, half of
+/// them of gate and half of up in a GLU.
+const TILE_BLOCKS: [(usize, &str, usize); 3] =
+    [(16, "X_ROWS_16", 64), (32, "X_ROWS_32", 64), (64, "X_ROWS_64", 128)];
+
+/// Workgroups of its largest kind that are worth it: with fewer, twice to four times as many of the next kind are done earlier.
+const TILES_ENOUGH: usize = 160;
 
 /// Rows of x up to which `matmul_tensor.wgsl` converts x itself, and the define that says so.
 const X_F32_BLOCKS: [(usize, &str); 2] = [(1, "X_ROWS_1"), (4, "X_ROWS_4")];
@@ -54,17 +58,18 @@ const MANY_TILES: usize = 512;
 
 /// Rows of x that a workgroup of `matmul_tensor_some.wgsl` takes, and the define that says so; and its weight rows, half of them of gate
 /// and half of up in a GLU.
-const SOME_ROWS: [(usize, &str); 2] = [(32, "COLS_2"), (64, "COLS_4")];
+const SOME_ROWS: [(usize, &str); 2] = [(32, "X_ROWS_32"), (64, "X_ROWS_64")];
 const SOME_N: usize = 256;
 
-/// Tiles of weight rows below which each of its workgroups takes but one of the ranges of K: fewer would not fill a large device.
+/// Workgroups below which each takes but one of the ranges of K: fewer would not fill a large device.
 const SPLIT_BELOW: usize = 100;
 
-/// The ranges of K of the kernels of cooperative matrices.
+/// The ranges of K.
 const SPLITS: usize = 8;
 
-/// Rows of x that a workgroup of `matmul_tensor_sum.wgsl` takes.
+/// Rows of x and weight rows that a workgroup of `matmul_sum.wgsl` takes.
 const SUM_ROWS: usize = 4;
+const SUM_N: usize = 256;
 
 /// Rows of x and weight rows of a workgroup of `matmul_tensor_many.wgsl`, which takes any number of rows.
 const MANY_ROWS: usize = 128;
@@ -247,6 +252,14 @@ fn is_emulated() -> bool {
     false
 }
 
+/// See [`TILES_ENOUGH`]. A test says how many are enough.
+fn tiles_enough() -> usize {
+    #[cfg(test)]
+    return tests::TILES_ENOUGH.get();
+    #[cfg(not(test))]
+    TILES_ENOUGH
+}
+
 /// See [`MANY_N`] and [`MANY_ENOUGH`]. Emulated, a workgroup is narrower, and a test says how many are enough.
 fn many_n_and_enough() -> (usize, usize) {
     #[cfg(test)]
@@ -350,17 +363,7 @@ impl<'a> Call<'a> {
         let (rows, k) = (self.x.n_rows(), self.x.n_cols());
         // The family depends on the weight alone; what follows, on the number of rows too, but every choice gives the same bits.
         if !is_tensor(recorder, self.packed) {
-            let (x, x_at) = Binding::read(recorder.gpu, self.x)?;
-            let (file, n_each, (block, define)) = match ROW_BLOCKS.into_iter().find(|(n, _)| *n >= rows) {
-                Some(block) => ("matmul", TILE, block),
-                None => {
-                    let last = TILE_BLOCKS[TILE_BLOCKS.len() - 1];
-                    let block = TILE_BLOCKS.into_iter().find(|(n, _)| *n >= rows).unwrap_or(last);
-                    ("matmul_tile", if self.up.is_some() { TILE_N / 2 } else { TILE_N }, block)
-                }
-            };
-            let key = self.key(file).define(define).define_if(are_vectors(k, x_at), "X_VECTORS");
-            return self.dispatch(recorder, &key, x, x_at, [n_each, rows.div_ceil(block)]);
+            return self.portable(recorder);
         }
         if let Some((_, define)) = X_F32_BLOCKS.into_iter().find(|(n, _)| *n >= rows) {
             let (x, x_at) = Binding::read(recorder.gpu, self.x)?;
@@ -392,7 +395,7 @@ impl<'a> Call<'a> {
         let worth_it = many_enough * MANY_ROWS * n_each;
         if rows > last.0 && rows * n >= worth_it {
             // As much as fewer rows will ever take, so that the largest pass allocates for all.
-            self.sums(recorder, (worth_it.saturating_sub(1) / n).clamp(last.0, rows))?;
+            self.sums(recorder, (worth_it.saturating_sub(1) / n).clamp(last.0, rows), SOME_N, last.0)?;
             let key = self.key("matmul_tensor_many").define("X_HALF");
             return self.dispatch(recorder, &key, x, 0, [n_each, rows.div_ceil(MANY_ROWS)]);
         }
@@ -400,15 +403,80 @@ impl<'a> Call<'a> {
         self.some(recorder, x, block, define)
     }
 
-    /// Where the ranges of K of `matmul_tensor_some.wgsl` leave their sums of `rows` rows, if they are workgroups of their own.
-    fn sums(&self, recorder: &Recorder<'_>, rows: usize) -> Result<Option<Arc<Memory>>> {
-        let groups: usize = self.parts.iter().map(|part| part.piece.n.div_ceil(SOME_N)).sum();
-        if self.up.is_some() || groups >= SPLIT_BELOW {
+    /// Appends the dispatches of the kernels that run on every adapter.
+    fn portable(&self, recorder: &mut Recorder<'_>) -> Result<()> {
+        let (rows, k) = (self.x.n_rows(), self.x.n_cols());
+        let (x, x_at) = Binding::read(recorder.gpu, self.x)?;
+        let key = |file, define| self.key(file).define(define).define_if(are_vectors(k, x_at), "X_VECTORS");
+        if let Some((block, define)) = ROW_BLOCKS.into_iter().find(|(n, _)| *n >= rows) {
+            let key = key("matmul", define);
+            return self.dispatch(recorder, &key, x, x_at, [TILE, rows.div_ceil(block)]);
+        }
+        let [small, middle, large] = TILE_BLOCKS;
+        let n_each = |(_, _, n): (usize, &str, usize)| if self.up.is_some() { n / 2 } else { n };
+        let sums = self.sums(recorder, rows.min(middle.0), n_each(middle), middle.0)?;
+        let block = match rows {
+            few if few <= small.0 => small,
+            many if many > middle.0
+                && self.groups(n_each(large)) * many.div_ceil(large.0) >= tiles_enough() =>
+            {
+                large
+            }
+            _ => middle,
+        };
+        let key = key("matmul_tile", block.1);
+        match sums.filter(|_| rows <= middle.0) {
+            Some(sums) => self.split(recorder, key, (x, x_at), sums, (block.0, block.1), SUM_N / block.2),
+            None => self.dispatch(recorder, &key, x, x_at, [n_each(block), rows.div_ceil(block.0)]),
+        }
+    }
+
+    /// Workgroups of `n_each` weight rows.
+    fn groups(&self, n_each: usize) -> usize {
+        self.parts.iter().map(|part| part.piece.n.div_ceil(n_each)).sum()
+    }
+
+    /// Where the ranges of K leave their sums of `rows` rows, if they are workgroups of their own; one has `n_each` weight rows and
+    /// `block` rows of x at most.
+    fn sums(
+        &self,
+        recorder: &Recorder<'_>,
+        rows: usize,
+        n_each: usize,
+        block: usize,
+    ) -> Result<Option<Arc<Memory>>> {
+        if self.up.is_some() || self.groups(n_each) >= SPLIT_BELOW {
             return Ok(None);
         }
-        let last = SOME_ROWS[SOME_ROWS.len() - 1];
-        let (block, _) = SOME_ROWS.into_iter().find(|(n, _)| *n >= rows).unwrap_or(last);
-        recorder.workspace("sums", rows.next_multiple_of(block) * groups * SPLITS * SOME_N * 4).map(Some)
+        let rows = rows.next_multiple_of(block);
+        recorder.workspace("sums", rows * self.groups(SUM_N) * SPLITS * SUM_N * 4).map(Some)
+    }
+
+    /// Appends the dispatches of a kernel whose workgroups take one range of K, `block` rows of x and one of `shares` of [`SUM_N`]
+    /// weight rows.
+    fn split(
+        &self,
+        recorder: &mut Recorder<'_>,
+        key: KernelKey,
+        (x, x_at): (Binding<'_>, u32),
+        sums: Arc<Memory>,
+        (block, define): (usize, &'static str),
+        shares: usize,
+    ) -> Result<()> {
+        let rows = self.x.n_rows();
+        let (mut bindings, args, groups) = self.operands(recorder, x, x_at, SUM_N)?;
+        // Where `out_a` is.
+        bindings[2] = Binding::all(&sums, true);
+        recorder.dispatch(
+            &key.define("SPLIT"),
+            &bindings,
+            bytemuck::bytes_of(&args),
+            [(groups * shares) as u32, SPLITS as u32, rows.div_ceil(block) as u32],
+        )?;
+        let (bindings, args, groups) = self.operands(recorder, Binding::all(&sums, false), 0, SUM_N)?;
+        let key = self.key("matmul_sum").define(define);
+        let row_groups = rows.div_ceil(SUM_ROWS) as u32;
+        recorder.dispatch(&key, &bindings, bytemuck::bytes_of(&args), [groups as u32, row_groups, 1])
     }
 
     /// Appends the dispatches of `matmul_tensor_some.wgsl`, whose workgroups take `block` rows of x.
@@ -421,25 +489,13 @@ impl<'a> Call<'a> {
     ) -> Result<()> {
         let key = self.key("matmul_tensor_some").define("X_HALF").define(define);
         let rows = self.x.n_rows();
-        let blocks = rows.div_ceil(block) as u32;
+        if let Some(sums) = self.sums(recorder, rows, SOME_N, block)? {
+            return self.split(recorder, key, (x, 0), sums, (block, define), 1);
+        }
         let n_each = if self.up.is_some() { SOME_N / 2 } else { SOME_N };
-        let (mut bindings, args, groups) = self.operands(recorder, x, 0, n_each)?;
-        let Some(sums) = self.sums(recorder, rows)? else {
-            return recorder.dispatch(&key, &bindings, bytemuck::bytes_of(&args), [groups as u32, 1, blocks]);
-        };
-        // Where `out_a` is.
-        bindings[2] = Binding::all(&sums, true);
-        let key = key.define("SPLIT");
-        recorder.dispatch(
-            &key,
-            &bindings,
-            bytemuck::bytes_of(&args),
-            [groups as u32, SPLITS as u32, blocks],
-        )?;
-        let (bindings, args, groups) = self.operands(recorder, Binding::all(&sums, false), 0, n_each)?;
-        let key = self.key("matmul_tensor_sum").define(define);
-        let row_groups = rows.div_ceil(SUM_ROWS) as u32;
-        recorder.dispatch(&key, &bindings, bytemuck::bytes_of(&args), [groups as u32, row_groups, 1])
+        let (bindings, args, groups) = self.operands(recorder, x, 0, n_each)?;
+        let blocks = rows.div_ceil(block) as u32;
+        recorder.dispatch(&key, &bindings, bytemuck::bytes_of(&args), [groups as u32, 1, blocks])
     }
 
     /// `matmul_tensor.wgsl`, and how many weight rows each of its workgroups has.
