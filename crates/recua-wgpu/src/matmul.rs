@@ -1,9 +1,9 @@
 //! The products and `embed`: which kernels they take, over which pieces of weights and rows.
 //!
-//! Two families of kernels. `matmul.wgsl` (few rows) and `matmul_tile.wgsl` run on every adapter, in f32. `matmul_tensor.wgsl` needs cooperative matrices of 16 × 16 and
-//! multiplies in f16 with sums in f32. An adapter's features and a weight's type choose the family, never the number of rows, and in
-//! either family a row's sum over K has one order for each (type, K): see the kernels. So a row's bits do not depend on its batch.
-//! `matmul_tensor_some.wgsl` and `matmul_tensor_many.wgsl` are of the second family too, for more rows.
+//! Two families of kernels. `matmul.wgsl` (few rows) and `matmul_tile.wgsl` run on every adapter, in f32. `matmul_tensor.wgsl` (few rows),
+//! `matmul_tensor_some.wgsl` and `matmul_tensor_many.wgsl` need cooperative matrices of 16 × 16 and multiply in f16 with sums in f32. An
+//! adapter's features and a weight's type choose the family, never the number of rows, and in either family a row's sum over K has one
+//! order for each (type, K): see the kernels. So a row's bits do not depend on its batch.
 
 use crate::adapter::COOPERATIVE_MATRIX;
 use crate::memory::{Binding, Memory};
