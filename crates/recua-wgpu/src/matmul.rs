@@ -47,6 +47,9 @@ const TILE_BLOCKS: [(usize, &str, usize); 3] =
 /// Workgroups of its largest kind that are worth it: with fewer, twice to four times as many of the next kind are done earlier.
 const TILES_ENOUGH: usize = 160;
 
+/// Workgroups of the smaller kinds below which each takes but one of the ranges of K: fewer would not fill a large device.
+const TILE_SPLIT_BELOW: usize = 256;
+
 /// Rows of x up to which `matmul_tensor.wgsl` converts x itself, and the define that says so.
 const X_F32_BLOCKS: [(usize, &str); 2] = [(1, "X_ROWS_1"), (4, "X_ROWS_4")];
 
@@ -61,8 +64,8 @@ const MANY_TILES: usize = 512;
 const SOME_ROWS: [(usize, &str); 2] = [(32, "X_ROWS_32"), (64, "X_ROWS_64")];
 const SOME_N: usize = 256;
 
-/// Workgroups below which each takes but one of the ranges of K: fewer would not fill a large device.
-const SPLIT_BELOW: usize = 100;
+/// Tiles of weight rows below which each of its workgroups takes but one of the ranges of K: fewer would not fill a large device.
+const SOME_SPLIT_BELOW: usize = 100;
 
 /// The ranges of K.
 const SPLITS: usize = 8;
@@ -395,7 +398,7 @@ impl<'a> Call<'a> {
         let worth_it = many_enough * MANY_ROWS * n_each;
         if rows > last.0 && rows * n >= worth_it {
             // As much as fewer rows will ever take, so that the largest pass allocates for all.
-            self.sums(recorder, (worth_it.saturating_sub(1) / n).clamp(last.0, rows), SOME_N, last.0)?;
+            self.some_sums(recorder, (worth_it.saturating_sub(1) / n).clamp(last.0, rows), last.0)?;
             let key = self.key("matmul_tensor_many").define("X_HALF");
             return self.dispatch(recorder, &key, x, 0, [n_each, rows.div_ceil(MANY_ROWS)]);
         }
@@ -414,7 +417,13 @@ impl<'a> Call<'a> {
         }
         let [small, middle, large] = TILE_BLOCKS;
         let n_each = |(_, _, n): (usize, &str, usize)| if self.up.is_some() { n / 2 } else { n };
-        let sums = self.sums(recorder, rows.min(middle.0), n_each(middle), middle.0)?;
+        // As much as fewer rows will ever take, so that the largest pass allocates for all.
+        let split_rows = (TILE_SPLIT_BELOW - 1) / self.groups(n_each(middle)) * middle.0;
+        let sums = match split_rows {
+            0 => None,
+            _ if self.up.is_some() => None,
+            most => Some(self.sums(recorder, rows.next_multiple_of(middle.0).min(most))?),
+        };
         let block = match rows {
             few if few <= small.0 => small,
             many if many > middle.0
@@ -425,7 +434,7 @@ impl<'a> Call<'a> {
             _ => middle,
         };
         let key = key("matmul_tile", block.1);
-        match sums.filter(|_| rows <= middle.0) {
+        match sums.filter(|_| rows <= split_rows && block.2 == middle.2) {
             Some(sums) => self.split(recorder, key, (x, x_at), sums, (block.0, block.1), SUM_N / block.2),
             None => self.dispatch(recorder, &key, x, x_at, [n_each(block), rows.div_ceil(block.0)]),
         }
@@ -436,20 +445,17 @@ impl<'a> Call<'a> {
         self.parts.iter().map(|part| part.piece.n.div_ceil(n_each)).sum()
     }
 
-    /// Where the ranges of K leave their sums of `rows` rows, if they are workgroups of their own; one has `n_each` weight rows and
-    /// `block` rows of x at most.
-    fn sums(
-        &self,
-        recorder: &Recorder<'_>,
-        rows: usize,
-        n_each: usize,
-        block: usize,
-    ) -> Result<Option<Arc<Memory>>> {
-        if self.up.is_some() || self.groups(n_each) >= SPLIT_BELOW {
+    /// Where ranges of K that are workgroups of their own leave their sums of `rows` rows.
+    fn sums(&self, recorder: &Recorder<'_>, rows: usize) -> Result<Arc<Memory>> {
+        recorder.workspace("sums", rows * self.groups(SUM_N) * SPLITS * SUM_N * 4)
+    }
+
+    /// The same for `matmul_tensor_some.wgsl`, if they are.
+    fn some_sums(&self, recorder: &Recorder<'_>, rows: usize, block: usize) -> Result<Option<Arc<Memory>>> {
+        if self.up.is_some() || self.groups(SOME_N) >= SOME_SPLIT_BELOW {
             return Ok(None);
         }
-        let rows = rows.next_multiple_of(block);
-        recorder.workspace("sums", rows * self.groups(SUM_N) * SPLITS * SUM_N * 4).map(Some)
+        self.sums(recorder, rows.next_multiple_of(block)).map(Some)
     }
 
     /// Appends the dispatches of a kernel whose workgroups take one range of K, `block` rows of x and one of `shares` of [`SUM_N`]
@@ -489,7 +495,7 @@ impl<'a> Call<'a> {
     ) -> Result<()> {
         let key = self.key("matmul_tensor_some").define("X_HALF").define(define);
         let rows = self.x.n_rows();
-        if let Some(sums) = self.sums(recorder, rows, SOME_N, block)? {
+        if let Some(sums) = self.some_sums(recorder, rows, block)? {
             return self.split(recorder, key, (x, 0), sums, (block, define), 1);
         }
         let n_each = if self.up.is_some() { SOME_N / 2 } else { SOME_N };

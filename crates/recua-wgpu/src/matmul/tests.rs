@@ -168,7 +168,7 @@ fn every_tiled_kernel_gives_the_same_bits() {
         let large = product(&weight, &x);
         check_products(&format!("{ty}"), &large, &x, &decoded(ty, &raw, n * k), k);
         TILES_ENOUGH.set(usize::MAX);
-        assert_eq!(bits(&product(&weight, &x)), bits(&large), "{ty}, small tiles");
+        assert_eq!(bits(&product(&weight, &x)), bits(&large), "{ty}, smaller tiles, split");
         TILES_ENOUGH.set(super::TILES_ENOUGH);
         for batch in [1, 8, 9, 16, 17, 32] {
             let part = product(&weight, &x[2 * k..(2 + batch) * k]);
@@ -176,7 +176,7 @@ fn every_tiled_kernel_gives_the_same_bits() {
         }
     }
     // So many weight rows that a workgroup takes all ranges of K.
-    let (n, k, rows) = (SPLIT_BELOW * 64 + 5, 64, 20);
+    let (n, k, rows) = (TILE_SPLIT_BELOW * 64 + 5, 64, 20);
     let raw = random_blocks(GgmlType::Q8_0, n, k, 7);
     let weight = device().upload_weight(&raw, GgmlType::Q8_0, n, k).unwrap();
     let x = random_values(rows * k, 3);
@@ -462,7 +462,7 @@ fn the_kernels_of_cooperative_matrices_have_their_indexes_right() {
         MANY_ENOUGH.set(0);
     }
     // So many weight rows that a workgroup takes all ranges of K.
-    let (n, k, rows) = (SPLIT_BELOW * SOME_N + 5, 64, 20);
+    let (n, k, rows) = (SOME_SPLIT_BELOW * SOME_N + 5, 64, 20);
     let raw = random_blocks(GgmlType::Q8_0, n, k, 7);
     let weight = device().upload_weight(&raw, GgmlType::Q8_0, n, k).unwrap();
     let x = random_values(rows * k, 3);
