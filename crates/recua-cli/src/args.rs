@@ -51,8 +51,8 @@ pub(crate) struct DeviceArgs {
     /// auto, cpu, wgpu, or wgpu:NAME for a GPU adapter whose name contains NAME
     ///
     /// auto is a GPU if there is a real one, else the CPU. wgpu also takes an adapter that computes on the CPU. The
-    /// environment variable RECUA_WGPU_ADAPTER=NAME chooses the adapter for both of them. `recua doctor` lists the
-    /// adapters and says which is chosen and why.
+    /// environment variable RECUA_WGPU_ADAPTER=NAME chooses the adapter for both of them, RECUA_WGPU_MATRICES=off has
+    /// cooperative matrices left alone. `recua doctor` lists the adapters and says which is chosen and why.
     #[arg(long, default_value = "auto", value_name = "NAME", help_heading = "Device")]
     pub(crate) device: String,
     /// Threads of the CPU device [default: one a core]

@@ -5,6 +5,10 @@ use recua_compute::{Error, Result};
 /// The environment variable that names the adapter: a part of its name, in any case.
 pub const ADAPTER_VARIABLE: &str = "RECUA_WGPU_ADAPTER";
 
+/// The environment variable that, set to `off`, has cooperative matrices left alone: for a driver that gets them wrong, and to find out
+/// what they are worth.
+pub const MATRICES_VARIABLE: &str = "RECUA_WGPU_MATRICES";
+
 /// How the device is opened.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -12,7 +16,7 @@ pub struct Options {
     pub adapter: Option<String>,
     /// Whether an adapter that computes on the CPU will do, named or not.
     pub allow_software: bool,
-    /// Whether cooperative matrices are left alone even where the adapter has them. To find out what they are worth.
+    /// Whether cooperative matrices are left alone even where the adapter has them; so does the variable [`MATRICES_VARIABLE`].
     pub portable: bool,
 }
 
@@ -37,7 +41,7 @@ pub struct AdapterReport {
 
 /// Every adapter, the best first, judged with these options.
 pub fn adapters(options: &Options) -> Vec<AdapterReport> {
-    let candidates = candidates(&instance());
+    let candidates = candidates(&instance(), options);
     let wanted = wanted(options);
     let chosen = choose(&candidates, options, wanted.as_ref());
     let report = |(i, candidate): (usize, &Candidate)| AdapterReport {
@@ -72,15 +76,14 @@ pub(crate) struct Opened {
 
 /// Opens the adapter that the options choose.
 pub(crate) fn open(options: &Options) -> Result<Opened> {
-    let candidates = candidates(&instance());
+    let candidates = candidates(&instance(), options);
     let wanted = wanted(options);
     let Some(chosen) = choose(&candidates, options, wanted.as_ref()) else {
         let problem = why_none(&candidates, options, wanted.as_ref());
         return Err(Error::DeviceNotFound { device: "wgpu".into(), problem });
     };
     let candidate = &candidates[chosen];
-    let mut features = candidate.features();
-    features.set(COOPERATIVE_MATRIX, !options.portable && features.contains(COOPERATIVE_MATRIX));
+    let features = candidate.features();
     let experimental_features = if features.contains(COOPERATIVE_MATRIX) {
         // SAFETY: wgpu's own checks of cooperative matrices may have holes, so a wrong kernel could do more than fail. Only the
         // kernels of products and of attention use them, each of which keeps its indexes in range; tests read them as every other
@@ -160,6 +163,7 @@ struct Candidate {
     info: wgpu::AdapterInfo,
     available: wgpu::Features,
     limits: wgpu::Limits,
+    may_use_matrices: bool,
 }
 
 /// What kernels need on every adapter: sizes and offsets arrive as immediates.
@@ -191,7 +195,7 @@ impl Candidate {
         features
     }
 
-    /// Whether it has cooperative matrices as the kernels need them: 16x16x16 of f16 with sums of f32, subgroups of 32 and no other
+    /// Whether it has cooperative matrices as the kernels need them, and they may be used: 16x16x16 of f16 with sums of f32, subgroups of 32 and no other
     /// size, and room for what they stage. Not on Metal, whose matrices are 8x8 and cannot be added.
     fn has_cooperative_matrices(&self) -> bool {
         let needed = COOPERATIVE_MATRIX
@@ -203,7 +207,8 @@ impl Candidate {
                 && p.ab_type == wgpu::CooperativeScalarType::F16
                 && p.cr_type == wgpu::CooperativeScalarType::F32
         };
-        self.info.backend == wgpu::Backend::Vulkan
+        self.may_use_matrices
+            && self.info.backend == wgpu::Backend::Vulkan
             && self.available.contains(needed)
             && (self.info.subgroup_min_size, self.info.subgroup_max_size) == (32, 32)
             && self.limits.max_compute_workgroup_storage_size >= 48 << 10
@@ -258,7 +263,8 @@ impl Candidate {
     }
 }
 
-fn candidates(instance: &wgpu::Instance) -> Vec<Candidate> {
+fn candidates(instance: &wgpu::Instance, options: &Options) -> Vec<Candidate> {
+    let is_off = options.portable || std::env::var(MATRICES_VARIABLE).is_ok_and(|value| value == "off");
     let adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
     let mut candidates: Vec<Candidate> = adapters
         .into_iter()
@@ -267,6 +273,7 @@ fn candidates(instance: &wgpu::Instance) -> Vec<Candidate> {
             available: adapter.features(),
             limits: adapter.limits(),
             adapter,
+            may_use_matrices: !is_off,
         })
         .collect();
     // Stable, so that among equals the backend that wgpu lists first stays first.

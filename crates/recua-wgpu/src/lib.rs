@@ -25,7 +25,7 @@ mod transfer;
 mod user_kernel;
 mod weight;
 
-pub use adapter::{ADAPTER_VARIABLE, AdapterReport, Options, adapters};
+pub use adapter::{ADAPTER_VARIABLE, AdapterReport, MATRICES_VARIABLE, Options, adapters};
 
 use recua_compute::{Device, Result};
 

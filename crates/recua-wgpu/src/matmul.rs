@@ -1,9 +1,9 @@
 //! The products and `embed`: which kernels they take, over which pieces of weights and rows.
 //!
-//! Two families of kernels. `matmul.wgsl` runs on every adapter, in f32. `matmul_tensor.wgsl` needs cooperative matrices of 16 × 16 and
-//! multiplies in f16 with sums in f32. An adapter's features and a weight's type choose the family, never the number of rows, and in
-//! either family a row's sum over K has one order for each (type, K): see the kernels. So a row's bits do not depend on its batch.
-//! `matmul_tensor_some.wgsl` and `matmul_tensor_many.wgsl` are of the second family too, for more rows.
+//! Two families of kernels. `matmul.wgsl` (few rows) and `matmul_tile.wgsl` run on every adapter, in f32. `matmul_tensor.wgsl` (few rows),
+//! `matmul_tensor_some.wgsl` and `matmul_tensor_many.wgsl` need cooperative matrices of 16 × 16 and multiply in f16 with sums in f32. An
+//! adapter's features and a weight's type choose the family, never the number of rows, and in either family a row's sum over K has one
+//! order for each (type, K): see the kernels. So a row's bits do not depend on its batch.
 
 use crate::adapter::COOPERATIVE_MATRIX;
 use crate::memory::{Binding, Memory};
@@ -22,8 +22,8 @@ macro_rules! sources {
 
 /// The WGSL files of this module, by name without the ending.
 pub(crate) const SOURCES: &[(&str, &str)] = sources! {
-    "embed" "matmul" "matmul_activations" "matmul_bindings" "matmul_decode" "matmul_half" "matmul_k_scales" "matmul_matrices" "matmul_tensor" "matmul_tensor_many"
-    "matmul_tensor_some" "matmul_tensor_sum"
+    "embed" "matmul" "matmul_activations" "matmul_bindings" "matmul_decode" "matmul_half" "matmul_k_scales" "matmul_matrices" "matmul_sum" "matmul_tensor" "matmul_tensor_many"
+    "matmul_tensor_some" "matmul_tile"
     "formats/bf16" "formats/f16" "formats/f32" "formats/iq4_nl" "formats/iq4_xs" "formats/mxfp4"
     "formats/q2_k" "formats/q3_k" "formats/q4_0" "formats/q4_1" "formats/q4_k" "formats/q5_0" "formats/q5_1" "formats/q5_k"
     "formats/q6_k" "formats/q8_0"
@@ -36,9 +36,19 @@ pub(crate) fn format(ty: GgmlType) -> Option<(&'static str, &'static str)> {
     SOURCES.iter().copied().find(|(name, _)| is_its(name))
 }
 
-/// Rows of x that a workgroup multiplies with each weight it decodes, and the define that says so.
-const ROW_BLOCKS: [(usize, &str); 5] =
-    [(1, "ROWS_1"), (2, "ROWS_2"), (4, "ROWS_4"), (8, "ROWS_8"), (16, "ROWS_16")];
+/// Rows of x that a workgroup of `matmul.wgsl` multiplies with each weight it decodes, and the define that says so.
+const ROW_BLOCKS: [(usize, &str); 4] = [(1, "ROWS_1"), (2, "ROWS_2"), (4, "ROWS_4"), (8, "ROWS_8")];
+
+/// Rows of x of a workgroup of `matmul_tile.wgsl`, which takes any number of them, the define that says so, and its weight rows, half of
+/// them of gate and half of up in a GLU.
+const TILE_BLOCKS: [(usize, &str, usize); 3] =
+    [(16, "X_ROWS_16", 64), (32, "X_ROWS_32", 64), (64, "X_ROWS_64", 128)];
+
+/// Workgroups of its largest kind that are worth it: with fewer, twice to four times as many of the next kind are done earlier.
+const TILES_ENOUGH: usize = 160;
+
+/// Workgroups of the smaller kinds below which each takes but one of the ranges of K: fewer would not fill a large device.
+const TILE_SPLIT_BELOW: usize = 256;
 
 /// Rows of x up to which `matmul_tensor.wgsl` converts x itself, and the define that says so.
 const X_F32_BLOCKS: [(usize, &str); 2] = [(1, "X_ROWS_1"), (4, "X_ROWS_4")];
@@ -51,17 +61,18 @@ const MANY_TILES: usize = 512;
 
 /// Rows of x that a workgroup of `matmul_tensor_some.wgsl` takes, and the define that says so; and its weight rows, half of them of gate
 /// and half of up in a GLU.
-const SOME_ROWS: [(usize, &str); 2] = [(32, "COLS_2"), (64, "COLS_4")];
+const SOME_ROWS: [(usize, &str); 2] = [(32, "X_ROWS_32"), (64, "X_ROWS_64")];
 const SOME_N: usize = 256;
 
 /// Tiles of weight rows below which each of its workgroups takes but one of the ranges of K: fewer would not fill a large device.
-const SPLIT_BELOW: usize = 100;
+const SOME_SPLIT_BELOW: usize = 100;
 
-/// The ranges of K of the kernels of cooperative matrices.
+/// The ranges of K.
 const SPLITS: usize = 8;
 
-/// Rows of x that a workgroup of `matmul_tensor_sum.wgsl` takes.
+/// Rows of x and weight rows that a workgroup of `matmul_sum.wgsl` takes.
 const SUM_ROWS: usize = 4;
+const SUM_N: usize = 256;
 
 /// Rows of x and weight rows of a workgroup of `matmul_tensor_many.wgsl`, which takes any number of rows.
 const MANY_ROWS: usize = 128;
@@ -244,6 +255,14 @@ fn is_emulated() -> bool {
     false
 }
 
+/// See [`TILES_ENOUGH`]. A test says how many are enough.
+fn tiles_enough() -> usize {
+    #[cfg(test)]
+    return tests::TILES_ENOUGH.get();
+    #[cfg(not(test))]
+    TILES_ENOUGH
+}
+
 /// See [`MANY_N`] and [`MANY_ENOUGH`]. Emulated, a workgroup is narrower, and a test says how many are enough.
 fn many_n_and_enough() -> (usize, usize) {
     #[cfg(test)]
@@ -347,11 +366,7 @@ impl<'a> Call<'a> {
         let (rows, k) = (self.x.n_rows(), self.x.n_cols());
         // The family depends on the weight alone; what follows, on the number of rows too, but every choice gives the same bits.
         if !is_tensor(recorder, self.packed) {
-            let (x, x_at) = Binding::read(recorder.gpu, self.x)?;
-            let (block, define) =
-                ROW_BLOCKS.into_iter().find(|(n, _)| *n >= rows).unwrap_or(ROW_BLOCKS[ROW_BLOCKS.len() - 1]);
-            let key = self.key("matmul").define(define).define_if(are_vectors(k, x_at), "X_VECTORS");
-            return self.dispatch(recorder, &key, x, x_at, [TILE, rows.div_ceil(block)]);
+            return self.portable(recorder);
         }
         if let Some((_, define)) = X_F32_BLOCKS.into_iter().find(|(n, _)| *n >= rows) {
             let (x, x_at) = Binding::read(recorder.gpu, self.x)?;
@@ -383,7 +398,7 @@ impl<'a> Call<'a> {
         let worth_it = many_enough * MANY_ROWS * n_each;
         if rows > last.0 && rows * n >= worth_it {
             // As much as fewer rows will ever take, so that the largest pass allocates for all.
-            self.sums(recorder, (worth_it.saturating_sub(1) / n).clamp(last.0, rows))?;
+            self.some_sums(recorder, (worth_it.saturating_sub(1) / n).clamp(last.0, rows), last.0)?;
             let key = self.key("matmul_tensor_many").define("X_HALF");
             return self.dispatch(recorder, &key, x, 0, [n_each, rows.div_ceil(MANY_ROWS)]);
         }
@@ -391,15 +406,83 @@ impl<'a> Call<'a> {
         self.some(recorder, x, block, define)
     }
 
-    /// Where the ranges of K of `matmul_tensor_some.wgsl` leave their sums of `rows` rows, if they are workgroups of their own.
-    fn sums(&self, recorder: &Recorder<'_>, rows: usize) -> Result<Option<Arc<Memory>>> {
-        let groups: usize = self.parts.iter().map(|part| part.piece.n.div_ceil(SOME_N)).sum();
-        if self.up.is_some() || groups >= SPLIT_BELOW {
+    /// Appends the dispatches of the kernels that run on every adapter.
+    fn portable(&self, recorder: &mut Recorder<'_>) -> Result<()> {
+        let (rows, k) = (self.x.n_rows(), self.x.n_cols());
+        let (x, x_at) = Binding::read(recorder.gpu, self.x)?;
+        let key = |file, define| self.key(file).define(define).define_if(are_vectors(k, x_at), "X_VECTORS");
+        if let Some((block, define)) = ROW_BLOCKS.into_iter().find(|(n, _)| *n >= rows) {
+            let key = key("matmul", define);
+            return self.dispatch(recorder, &key, x, x_at, [TILE, rows.div_ceil(block)]);
+        }
+        let [small, middle, large] = TILE_BLOCKS;
+        let n_each = |(_, _, n): (usize, &str, usize)| if self.up.is_some() { n / 2 } else { n };
+        // As much as fewer rows will ever take, so that the largest pass allocates for all.
+        let split_rows = (TILE_SPLIT_BELOW - 1) / self.groups(n_each(middle)) * middle.0;
+        let sums = match split_rows {
+            0 => None,
+            _ if self.up.is_some() => None,
+            most => Some(self.sums(recorder, rows.next_multiple_of(middle.0).min(most))?),
+        };
+        let block = match rows {
+            few if few <= small.0 => small,
+            many if many > middle.0
+                && self.groups(n_each(large)) * many.div_ceil(large.0) >= tiles_enough() =>
+            {
+                large
+            }
+            _ => middle,
+        };
+        let key = key("matmul_tile", block.1);
+        match sums.filter(|_| rows <= split_rows && block.2 == middle.2) {
+            Some(sums) => self.split(recorder, key, (x, x_at), sums, (block.0, block.1), SUM_N / block.2),
+            None => self.dispatch(recorder, &key, x, x_at, [n_each(block), rows.div_ceil(block.0)]),
+        }
+    }
+
+    /// Workgroups of `n_each` weight rows.
+    fn groups(&self, n_each: usize) -> usize {
+        self.parts.iter().map(|part| part.piece.n.div_ceil(n_each)).sum()
+    }
+
+    /// Where ranges of K that are workgroups of their own leave their sums of `rows` rows.
+    fn sums(&self, recorder: &Recorder<'_>, rows: usize) -> Result<Arc<Memory>> {
+        recorder.workspace("sums", rows * self.groups(SUM_N) * SPLITS * SUM_N * 4)
+    }
+
+    /// The same for `matmul_tensor_some.wgsl`, if they are.
+    fn some_sums(&self, recorder: &Recorder<'_>, rows: usize, block: usize) -> Result<Option<Arc<Memory>>> {
+        if self.up.is_some() || self.groups(SOME_N) >= SOME_SPLIT_BELOW {
             return Ok(None);
         }
-        let last = SOME_ROWS[SOME_ROWS.len() - 1];
-        let (block, _) = SOME_ROWS.into_iter().find(|(n, _)| *n >= rows).unwrap_or(last);
-        recorder.workspace("sums", rows.next_multiple_of(block) * groups * SPLITS * SOME_N * 4).map(Some)
+        self.sums(recorder, rows.next_multiple_of(block)).map(Some)
+    }
+
+    /// Appends the dispatches of a kernel whose workgroups take one range of K, `block` rows of x and one of `shares` of [`SUM_N`]
+    /// weight rows.
+    fn split(
+        &self,
+        recorder: &mut Recorder<'_>,
+        key: KernelKey,
+        (x, x_at): (Binding<'_>, u32),
+        sums: Arc<Memory>,
+        (block, define): (usize, &'static str),
+        shares: usize,
+    ) -> Result<()> {
+        let rows = self.x.n_rows();
+        let (mut bindings, args, groups) = self.operands(recorder, x, x_at, SUM_N)?;
+        // Where `out_a` is.
+        bindings[2] = Binding::all(&sums, true);
+        recorder.dispatch(
+            &key.define("SPLIT"),
+            &bindings,
+            bytemuck::bytes_of(&args),
+            [(groups * shares) as u32, SPLITS as u32, rows.div_ceil(block) as u32],
+        )?;
+        let (bindings, args, groups) = self.operands(recorder, Binding::all(&sums, false), 0, SUM_N)?;
+        let key = self.key("matmul_sum").define(define);
+        let row_groups = rows.div_ceil(SUM_ROWS) as u32;
+        recorder.dispatch(&key, &bindings, bytemuck::bytes_of(&args), [groups as u32, row_groups, 1])
     }
 
     /// Appends the dispatches of `matmul_tensor_some.wgsl`, whose workgroups take `block` rows of x.
@@ -412,25 +495,13 @@ impl<'a> Call<'a> {
     ) -> Result<()> {
         let key = self.key("matmul_tensor_some").define("X_HALF").define(define);
         let rows = self.x.n_rows();
-        let blocks = rows.div_ceil(block) as u32;
+        if let Some(sums) = self.some_sums(recorder, rows, block)? {
+            return self.split(recorder, key, (x, 0), sums, (block, define), 1);
+        }
         let n_each = if self.up.is_some() { SOME_N / 2 } else { SOME_N };
-        let (mut bindings, args, groups) = self.operands(recorder, x, 0, n_each)?;
-        let Some(sums) = self.sums(recorder, rows)? else {
-            return recorder.dispatch(&key, &bindings, bytemuck::bytes_of(&args), [groups as u32, 1, blocks]);
-        };
-        // Where `out_a` is.
-        bindings[2] = Binding::all(&sums, true);
-        let key = key.define("SPLIT");
-        recorder.dispatch(
-            &key,
-            &bindings,
-            bytemuck::bytes_of(&args),
-            [groups as u32, SPLITS as u32, blocks],
-        )?;
-        let (bindings, args, groups) = self.operands(recorder, Binding::all(&sums, false), 0, n_each)?;
-        let key = self.key("matmul_tensor_sum").define(define);
-        let row_groups = rows.div_ceil(SUM_ROWS) as u32;
-        recorder.dispatch(&key, &bindings, bytemuck::bytes_of(&args), [groups as u32, row_groups, 1])
+        let (bindings, args, groups) = self.operands(recorder, x, 0, n_each)?;
+        let blocks = rows.div_ceil(block) as u32;
+        recorder.dispatch(&key, &bindings, bytemuck::bytes_of(&args), [groups as u32, 1, blocks])
     }
 
     /// `matmul_tensor.wgsl`, and how many weight rows each of its workgroups has.

@@ -4,7 +4,7 @@
 // columns at a time, into the subgroup's own workgroup memory; the workgroup shares x, of which a part is multiplied while the next is
 // staged. Parts of the weight move through registers as a queue: compilers ask for what a loop needs at its end, just before its use, and
 // so what is asked for is needed one pass of the loop later.
-// SPLIT: a workgroup has one of the 8 ranges of K, for weights of few rows; matmul_tensor_sum.wgsl adds what it writes to out_a, which
+// SPLIT: a workgroup has one of the 8 ranges of K, for weights of few rows; matmul_sum.wgsl adds what it writes to out_a, which
 // is [tile of COLS * 16 rows of x][tile of 256 weight rows][range][row of x][weight row].
 // Bound by workgroup memory and by latencies.
 // The bits of matmul_tensor.wgsl: one range of K after the other, each in its own sums, which are then added to the totals.
@@ -20,10 +20,10 @@ enable wgpu_cooperative_matrix;
 #import matmul_decode
 #import formats/*
 
-#ifdef COLS_2
+#ifdef X_ROWS_32
 const COLS: u32 = 2u;
 #endif
-#ifdef COLS_4
+#ifdef X_ROWS_64
 const COLS: u32 = 4u;
 #endif
 const SUBGROUPS: u32 = 8u;
@@ -65,7 +65,7 @@ struct Tile {
     sums_01: Sums,
     sums_10: Sums,
     sums_11: Sums,
-#ifdef COLS_4
+#ifdef X_ROWS_64
     sums_20: Sums,
     sums_21: Sums,
     sums_30: Sums,
@@ -159,7 +159,7 @@ fn step_run(p: u32, which: u32, i: u32) {
     let b_1 = load_b(at + 16u * X_STRIDE);
     sums.sums_10 = multiply_add(a_0, b_1, sums.sums_10);
     sums.sums_11 = multiply_add(a_1, b_1, sums.sums_11);
-#ifdef COLS_4
+#ifdef X_ROWS_64
     let b_2 = load_b(at + 32u * X_STRIDE);
     sums.sums_20 = multiply_add(a_0, b_2, sums.sums_20);
     sums.sums_21 = multiply_add(a_1, b_2, sums.sums_21);
@@ -232,7 +232,7 @@ fn accumulate(first: u32, end: u32, local: u32) {
         totals.sums_01 = add_sums(totals.sums_01, sums.sums_01);
         totals.sums_10 = add_sums(totals.sums_10, sums.sums_10);
         totals.sums_11 = add_sums(totals.sums_11, sums.sums_11);
-#ifdef COLS_4
+#ifdef X_ROWS_64
         totals.sums_20 = add_sums(totals.sums_20, sums.sums_20);
         totals.sums_21 = add_sums(totals.sums_21, sums.sums_21);
         totals.sums_30 = add_sums(totals.sums_30, sums.sums_30);
@@ -311,7 +311,7 @@ fn matmul_tensor_some(
     write_matrix(sums.sums_01, at + 16u);
     write_matrix(sums.sums_10, at + 16u * ROWS);
     write_matrix(sums.sums_11, at + 16u * ROWS + 16u);
-#ifdef COLS_4
+#ifdef X_ROWS_64
     write_matrix(sums.sums_20, at + 32u * ROWS);
     write_matrix(sums.sums_21, at + 32u * ROWS + 16u);
     write_matrix(sums.sums_30, at + 48u * ROWS);
@@ -326,7 +326,7 @@ fn matmul_tensor_some(
     write_matrix(totals.sums_01, x_row, i + 16u);
     write_matrix(totals.sums_10, x_row + 16u, i);
     write_matrix(totals.sums_11, x_row + 16u, i + 16u);
-#ifdef COLS_4
+#ifdef X_ROWS_64
     write_matrix(totals.sums_20, x_row + 32u, i);
     write_matrix(totals.sums_21, x_row + 32u, i + 16u);
     write_matrix(totals.sums_30, x_row + 48u, i);

@@ -16,6 +16,8 @@ thread_local! {
     pub(crate) static EMULATED: Cell<bool> = const { Cell::new(false) };
     /// From how many full workgroups on the kernel for many rows is taken then.
     pub(super) static MANY_ENOUGH: Cell<usize> = const { Cell::new(0) };
+    /// The same of the tiled kernel that every adapter runs.
+    pub(super) static TILES_ENOUGH: Cell<usize> = const { Cell::new(super::TILES_ENOUGH) };
 }
 
 /// The device of these tests, if there is an adapter.
@@ -149,6 +151,39 @@ fn every_format_is_the_decoded_product_with_the_same_bits_for_any_rows() {
                 );
             }
         }
+    }
+}
+
+#[test]
+fn every_tiled_kernel_gives_the_same_bits() {
+    if opened().is_none() {
+        return;
+    }
+    for (ty, n, k) in [(GgmlType::Q4_K, 133, 2304), (GgmlType::Q8_0, 133, 672), (GgmlType::F16, 133, 101)] {
+        let raw = random_blocks(ty, n, k, 7);
+        let weight = device().upload_weight(&raw, ty, n, k).unwrap();
+        let rows = 70;
+        let x = random_values(rows * k, 3);
+        TILES_ENOUGH.set(0);
+        let large = product(&weight, &x);
+        check_products(&format!("{ty}"), &large, &x, &decoded(ty, &raw, n * k), k);
+        TILES_ENOUGH.set(usize::MAX);
+        assert_eq!(bits(&product(&weight, &x)), bits(&large), "{ty}, smaller tiles, split");
+        TILES_ENOUGH.set(super::TILES_ENOUGH);
+        for batch in [1, 8, 9, 16, 17, 32] {
+            let part = product(&weight, &x[2 * k..(2 + batch) * k]);
+            assert_eq!(bits(&part), bits(&large[2 * n..(2 + batch) * n]), "{ty}, {batch} rows");
+        }
+    }
+    // So many weight rows that a workgroup takes all ranges of K.
+    let (n, k, rows) = (TILE_SPLIT_BELOW * 64 + 5, 64, 20);
+    let raw = random_blocks(GgmlType::Q8_0, n, k, 7);
+    let weight = device().upload_weight(&raw, GgmlType::Q8_0, n, k).unwrap();
+    let x = random_values(rows * k, 3);
+    let all = product(&weight, &x);
+    check_products("many weight rows", &all, &x, &decoded(GgmlType::Q8_0, &raw, n * k), k);
+    for batch in [2, 9] {
+        assert_eq!(bits(&product(&weight, &x[..batch * k])), bits(&all[..batch * n]));
     }
 }
 
@@ -427,7 +462,7 @@ fn the_kernels_of_cooperative_matrices_have_their_indexes_right() {
         MANY_ENOUGH.set(0);
     }
     // So many weight rows that a workgroup takes all ranges of K.
-    let (n, k, rows) = (SPLIT_BELOW * SOME_N + 5, 64, 20);
+    let (n, k, rows) = (SOME_SPLIT_BELOW * SOME_N + 5, 64, 20);
     let raw = random_blocks(GgmlType::Q8_0, n, k, 7);
     let weight = device().upload_weight(&raw, GgmlType::Q8_0, n, k).unwrap();
     let x = random_values(rows * k, 3);
@@ -446,6 +481,7 @@ fn kernels() -> (Vec<KernelKey>, HashSet<KernelKey>) {
         return Default::default();
     }
     let mut found = HashSet::new();
+    TILES_ENOUGH.set(0);
     for is_emulated in [true, false] {
         EMULATED.set(is_emulated);
         found.extend(kernels_of(|| decodable().for_each(every_product)));
@@ -459,7 +495,9 @@ fn kernels() -> (Vec<KernelKey>, HashSet<KernelKey>) {
     };
     let mut kernels: Vec<KernelKey> = found.iter().cloned().collect();
     // A weight of many rows is not split over K.
-    let whole = |key: &&KernelKey| key.file == "matmul_tensor_some" && key.defines.contains(&"SPLIT");
+    let whole = |key: &&KernelKey| {
+        ["matmul_tensor_some", "matmul_tile"].contains(&key.file) && key.defines.contains(&"SPLIT")
+    };
     for key in found.iter().filter(whole) {
         let mut key = key.clone();
         key.defines.retain(|define| *define != "SPLIT");

@@ -28,7 +28,7 @@ pub(crate) fn kernels_of(f: impl FnOnce()) -> HashSet<KernelKey> {
 fn sorted(kernel: &KernelKey) -> KernelKey {
     let mut kernel = kernel.clone();
     kernel.defines.sort_unstable();
-    if kernel.file == "matmul" {
+    if ["matmul", "matmul_tile"].contains(&kernel.file) {
         // It has no matrices to emulate, but is recorded among those that have.
         kernel.defines.retain(|define| *define != "EMULATED");
     }

@@ -1,15 +1,18 @@
-// Adds the ranges of K into which matmul_tensor_some.wgsl has split a product, 0 to 7, and writes the product.
-// Bindings: matmul_bindings.wgsl, with what that kernel has written in place of x.
+// Adds the ranges of K into which another kernel has split a product, 0 to 7, and writes the product.
+// Bindings: matmul_bindings.wgsl; x: [tile of ROWS rows of x][tile of 256 weight rows][range][row of x][weight row].
 // An invocation has four weight rows of a row of x.
 // Bound by memory.
 #define X_VECTORS
 #import matmul_bindings
 
 // Rows of x in a tile.
-#ifdef COLS_2
+#ifdef X_ROWS_16
+const ROWS: u32 = 16u;
+#endif
+#ifdef X_ROWS_32
 const ROWS: u32 = 32u;
 #endif
-#ifdef COLS_4
+#ifdef X_ROWS_64
 const ROWS: u32 = 64u;
 #endif
 const SPLITS: u32 = 8u;
@@ -17,7 +20,7 @@ const SPLITS: u32 = 8u;
 const WIDTH: u32 = 64u;
 
 @compute @workgroup_size(256)
-fn matmul_tensor_sum(
+fn matmul_sum(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
