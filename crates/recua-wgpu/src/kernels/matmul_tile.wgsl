@@ -18,10 +18,15 @@ const X_EACH: u32 = 2u;
 const W_EACH: u32 = 4u;
 const X_EACH: u32 = 4u;
 #define TWO_RUNS
+#define FOUR_ROWS
+#define TWO_COPIES
 #endif
 #ifdef X_ROWS_64
 const W_EACH: u32 = 8u;
 const X_EACH: u32 = 8u;
+#define FOUR_ROWS
+#define EIGHT_ROWS
+#define TWO_COPIES
 #endif
 const THREADS: u32 = 128u;
 const W_ROWS: u32 = 16u * W_EACH;
@@ -36,7 +41,6 @@ const STEPS: u32 = 2u;
 const VECTORS: u32 = 4u;
 const STEPS: u32 = 4u;
 #endif
-const COPIES: u32 = X_ROWS * VECTORS / THREADS;
 
 // [row][four columns]; see `place`.
 var<workgroup> staged: array<vec4<f32>, W_ROWS * VECTORS>;
@@ -54,7 +58,10 @@ var<private> row_codes: Codes;
 var<private> row_head: array<Head, 2>;
 var<private> row_codes: array<Codes, 2>;
 #endif
-var<private> x_ahead: array<vec4<f32>, COPIES>;
+var<private> x_ahead: vec4<f32>;
+#ifdef TWO_COPIES
+var<private> second_x_ahead: vec4<f32>;
+#endif
 // The workgroup's first row of x.
 var<private> first_row: u32;
 
@@ -96,14 +103,18 @@ fn x_four(row: u32, column: u32) -> vec4<f32> {
     return v;
 }
 
-// Asks for the columns of step `s` of part `p`.
+// Four of the columns of step `s` of part `p`.
+fn copy_of(p: u32, s: u32, i: u32) -> vec4<f32> {
+    let c = i % VECTORS;
+    let run = s * (VECTORS / 4u) + (c >> 2u);
+    return x_four(i / VECTORS, p / PARTS * PARTS * 64u + column(p % PARTS, run) + 4u * (c & 3u));
+}
+
 fn ask_x(p: u32, s: u32, local: u32) {
-    for (var i = 0u; i < COPIES; i++) {
-        let v = local + THREADS * i;
-        let c = v % VECTORS;
-        let run = s * (VECTORS / 4u) + (c >> 2u);
-        x_ahead[i] = x_four(v / VECTORS, p / PARTS * PARTS * 64u + column(p % PARTS, run) + 4u * (c & 3u));
-    }
+    x_ahead = copy_of(p, s, local);
+#ifdef TWO_COPIES
+    second_x_ahead = copy_of(p, s, local + THREADS);
+#endif
 }
 
 // Stages step `s` of part `p`.
@@ -123,28 +134,122 @@ fn stage(p: u32, s: u32, local: u32) {
     staged[place(row, first + 1u)] = v[1];
     staged[place(row, first + 2u)] = v[2];
     staged[place(row, first + 3u)] = v[3];
-    for (var i = 0u; i < COPIES; i++) {
-        let v = local + THREADS * i;
-        staged_x[place(v / VECTORS, v % VECTORS)] = x_ahead[i];
-    }
+    staged_x[place(local / VECTORS, local % VECTORS)] = x_ahead;
+#ifdef TWO_COPIES
+    let second = local + THREADS;
+    staged_x[place(second / VECTORS, second % VECTORS)] = second_x_ahead;
+#endif
 }
 
-// [row of x][weight row]
-var<private> sums: array<f32, X_EACH * W_EACH>;
+// Everything below is written out, without loops over arrays: not every compiler would unroll them, and these belong into registers.
+
+// Four columns, each of four weight rows, 16 apart.
+struct Columns {
+    x: vec4<f32>,
+    y: vec4<f32>,
+    z: vec4<f32>,
+    w: vec4<f32>,
+}
+
+fn columns(at: u32) -> Columns {
+    let a = staged[at];
+    let b = staged[at + 16u * VECTORS];
+    let c = staged[at + 32u * VECTORS];
+    let d = staged[at + 48u * VECTORS];
+    return Columns(
+        vec4<f32>(a.x, b.x, c.x, d.x),
+        vec4<f32>(a.y, b.y, c.y, d.y),
+        vec4<f32>(a.z, b.z, c.z, d.z),
+        vec4<f32>(a.w, b.w, c.w, d.w),
+    );
+}
+
+fn multiply_add(w: Columns, v: vec4<f32>, sums: vec4<f32>) -> vec4<f32> {
+    let two = fma(w.y, vec4<f32>(v.y), fma(w.x, vec4<f32>(v.x), sums));
+    return fma(w.w, vec4<f32>(v.w), fma(w.z, vec4<f32>(v.z), two));
+}
+
+// Rows of x, 8 apart, by weight rows, 16 apart: the first four of those.
+struct Rows {
+    r_0: vec4<f32>,
+    r_1: vec4<f32>,
+#ifdef FOUR_ROWS
+    r_2: vec4<f32>,
+    r_3: vec4<f32>,
+#endif
+#ifdef EIGHT_ROWS
+    r_4: vec4<f32>,
+    r_5: vec4<f32>,
+    r_6: vec4<f32>,
+    r_7: vec4<f32>,
+#endif
+}
+
+var<private> sums: Rows;
+#ifdef X_ROWS_64
+// The last four weight rows.
+var<private> last_sums: Rows;
+#endif
+
+fn x_rows(at: u32) -> Rows {
+    return Rows(
+        staged_x[at],
+        staged_x[at + 8u * VECTORS],
+#ifdef FOUR_ROWS
+        staged_x[at + 16u * VECTORS],
+        staged_x[at + 24u * VECTORS],
+#endif
+#ifdef EIGHT_ROWS
+        staged_x[at + 32u * VECTORS],
+        staged_x[at + 40u * VECTORS],
+        staged_x[at + 48u * VECTORS],
+        staged_x[at + 56u * VECTORS],
+#endif
+    );
+}
+
+fn multiply_add_rows(w: Columns, v: Rows, sums: Rows) -> Rows {
+    return Rows(
+        multiply_add(w, v.r_0, sums.r_0),
+        multiply_add(w, v.r_1, sums.r_1),
+#ifdef FOUR_ROWS
+        multiply_add(w, v.r_2, sums.r_2),
+        multiply_add(w, v.r_3, sums.r_3),
+#endif
+#ifdef EIGHT_ROWS
+        multiply_add(w, v.r_4, sums.r_4),
+        multiply_add(w, v.r_5, sums.r_5),
+        multiply_add(w, v.r_6, sums.r_6),
+        multiply_add(w, v.r_7, sums.r_7),
+#endif
+    );
+}
+
+fn add_rows(a: Rows, b: Rows) -> Rows {
+    return Rows(
+        a.r_0 + b.r_0,
+        a.r_1 + b.r_1,
+#ifdef FOUR_ROWS
+        a.r_2 + b.r_2,
+        a.r_3 + b.r_3,
+#endif
+#ifdef EIGHT_ROWS
+        a.r_4 + b.r_4,
+        a.r_5 + b.r_5,
+        a.r_6 + b.r_6,
+        a.r_7 + b.r_7,
+#endif
+    );
+}
 
 fn multiply(w_row: u32, x_row: u32) {
     for (var c = 0u; c < VECTORS; c++) {
-        var w: array<vec4<f32>, W_EACH>;
-        for (var i = 0u; i < W_EACH; i++) {
-            w[i] = staged[place(w_row, c) + 16u * VECTORS * i];
-        }
-        for (var r = 0u; r < X_EACH; r++) {
-            let v = staged_x[place(x_row, c) + 8u * VECTORS * r];
-            for (var i = 0u; i < W_EACH; i++) {
-                let at = r * W_EACH + i;
-                sums[at] = fma(w[i].w, v.w, fma(w[i].z, v.z, fma(w[i].y, v.y, fma(w[i].x, v.x, sums[at]))));
-            }
-        }
+        let at = place(w_row, c);
+        let v = x_rows(place(x_row, c));
+        sums = multiply_add_rows(columns(at), v, sums);
+#ifdef X_ROWS_64
+        last_sums = multiply_add_rows(columns(at + 64u * VECTORS), v, last_sums);
+#endif
     }
 }
 
@@ -163,6 +268,84 @@ fn step(p: u32, s: u32, last: u32, local: u32) {
     multiply(local & 15u, local >> 4u);
 }
 
+// Sums a range of K.
+fn multiply_range(split: u32, parts: u32, local: u32) {
+    sums = Rows();
+#ifdef X_ROWS_64
+    last_sums = Rows();
+#endif
+    let end = (split + 1u) * parts / SPLITS;
+    for (var p = split * parts / SPLITS; p < end; p++) {
+        step(p, 0u, parts - 1u, local);
+        step(p, 1u, parts - 1u, local);
+#ifdef TWO_RUNS
+#else
+        step(p, 2u, parts - 1u, local);
+        step(p, 3u, parts - 1u, local);
+#endif
+    }
+}
+
+// Writes a row of x's products with four weight rows, which begin at `i`, and with GLU those of gate and of up.
+fn write_four(row: u32, i: u32, v: vec4<f32>) {
+#ifdef SPLIT
+    out_a[i] = v.x;
+    out_a[i + 16u] = v.y;
+    out_a[i + 32u] = v.z;
+    out_a[i + 48u] = v.w;
+#else
+    write_out(row, i, v.x);
+    write_out(row, i + 16u, v.y);
+#ifdef GLU
+#ifdef X_ROWS_64
+    write_out(row, i + 32u, v.z);
+    write_out(row, i + 48u, v.w);
+#endif
+#else
+    write_out(row, i + 32u, v.z);
+    write_out(row, i + 48u, v.w);
+#endif
+#endif
+}
+
+#ifdef GLU
+fn silu_four(v: vec4<f32>) -> vec4<f32> {
+    return vec4<f32>(silu(v.x), silu(v.y), silu(v.z), silu(v.w));
+}
+#endif
+
+// Writes a row of x's products with all weight rows; `last` are those with the last four.
+fn write_row(row: u32, i: u32, first: vec4<f32>, last: vec4<f32>) {
+#ifdef GLU
+#ifdef X_ROWS_64
+    write_four(row, i, silu_four(first) * last);
+#else
+    write_four(row, i, silu_four(first) * first.zwzw);
+#endif
+#else
+    write_four(row, i, first);
+#ifdef X_ROWS_64
+    write_four(row, i + 64u, last);
+#endif
+#endif
+}
+
+// Writes all rows from `row` on. SPLIT: `i` is where the first is written, and `step` how far apart they are.
+fn write_rows(row: u32, i: u32, step: u32, first: Rows, last: Rows) {
+    write_row(row, i, first.r_0, last.r_0);
+    write_row(row + 8u, i + step, first.r_1, last.r_1);
+#ifdef FOUR_ROWS
+    write_row(row + 16u, i + 2u * step, first.r_2, last.r_2);
+    write_row(row + 24u, i + 3u * step, first.r_3, last.r_3);
+#endif
+#ifdef EIGHT_ROWS
+    write_row(row + 32u, i + 4u * step, first.r_4, last.r_4);
+    write_row(row + 40u, i + 5u * step, first.r_5, last.r_5);
+    write_row(row + 48u, i + 6u * step, first.r_6, last.r_6);
+    write_row(row + 56u, i + 7u * step, first.r_7, last.r_7);
+#endif
+}
+
 @compute @workgroup_size(THREADS)
 fn matmul_tile(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -174,12 +357,10 @@ fn matmul_tile(
     let place_in_part = choose_part(group.x / 4u) * 4u + group.x % 4u;
     first_row = group.z * X_ROWS;
     let first_split = group.y;
-    let last_split = group.y;
 #else
     let place_in_part = choose_part(group.x);
     first_row = group.y * X_ROWS;
     let first_split = 0u;
-    let last_split = SPLITS - 1u;
 #endif
     let part_idx = weight_idx;
     // A part's last workgroup may have fewer tiles: it repeats the last one, and nobody writes the repetition.
@@ -199,53 +380,37 @@ fn matmul_tile(
     let first_part = first_split * parts / SPLITS;
     ask_weight(first_part);
     ask_x(first_part, 0u, local);
+    let w_row = local & 15u;
+    let x_row = local >> 4u;
 #ifdef SPLIT
+    multiply_range(first_split, parts, local);
+    weight_idx = part_idx;
+    let tile_idx = group.z * (groups.x / 4u) + group.x / 4u;
+    let at = ((tile_idx * SPLITS + group.y) * X_ROWS + x_row) * 256u + group.x % 4u * W_ROWS + w_row;
+    write_rows(0u, at, 8u * 256u, sums, sums);
 #else
-    var totals: array<f32, X_EACH * W_EACH>;
+    multiply_range(0u, parts, local);
+    var totals = sums;
+#ifdef X_ROWS_64
+    var last_totals = last_sums;
 #endif
-    for (var split = first_split; split <= last_split; split++) {
-        for (var i = 0u; i < X_EACH * W_EACH; i++) {
-            sums[i] = 0.0;
-        }
-        let end = (split + 1u) * parts / SPLITS;
-        for (var p = split * parts / SPLITS; p < end; p++) {
-            step(p, 0u, parts - 1u, local);
-            step(p, 1u, parts - 1u, local);
-#ifdef TWO_RUNS
-#else
-            step(p, 2u, parts - 1u, local);
-            step(p, 3u, parts - 1u, local);
-#endif
-        }
-#ifdef SPLIT
-#else
-        for (var i = 0u; i < X_EACH * W_EACH; i++) {
-            totals[i] = select(totals[i] + sums[i], sums[i], split == 0u);
-        }
+    for (var split = 1u; split < SPLITS; split++) {
+        multiply_range(split, parts, local);
+        totals = add_rows(totals, sums);
+#ifdef X_ROWS_64
+        last_totals = add_rows(last_totals, last_sums);
 #endif
     }
     weight_idx = part_idx;
-    let w_row = local & 15u;
-    for (var r = 0u; r < X_EACH; r++) {
-        let x_row = (local >> 4u) + 8u * r;
-#ifdef SPLIT
-        let tile_idx = group.z * (groups.x / 4u) + group.x / 4u;
-        let at = ((tile_idx * SPLITS + group.y) * X_ROWS + x_row) * 256u + group.x % 4u * W_ROWS + w_row;
-        for (var i = 0u; i < W_EACH; i++) {
-            out_a[at + 16u * i] = sums[r * W_EACH + i];
-        }
-#else
 #ifdef GLU
-        for (var i = 0u; i < W_EACH / 2u; i++) {
-            let at = r * W_EACH + i;
-            let product = silu(totals[at]) * totals[at + W_EACH / 2u];
-            write_out(first_row + x_row, place_in_part * (W_ROWS / 2u) + w_row + 16u * i, product);
-        }
+    let i = place_in_part * (W_ROWS / 2u) + w_row;
 #else
-        for (var i = 0u; i < W_EACH; i++) {
-            write_out(first_row + x_row, place_in_part * W_ROWS + w_row + 16u * i, totals[r * W_EACH + i]);
-        }
+    let i = place_in_part * W_ROWS + w_row;
+#endif
+#ifdef X_ROWS_64
+    write_rows(first_row + x_row, i, 0u, totals, last_totals);
+#else
+    write_rows(first_row + x_row, i, 0u, totals, totals);
 #endif
 #endif
-    }
 }
