@@ -2,6 +2,7 @@
 
 use crate::adapter::Opened;
 use crate::gpu::{Gpu, lock};
+use crate::parts::{Parts, Source};
 use crate::record::{Recorder, Recording};
 use crate::submission::Encoded;
 use crate::user_kernel::UserKernel;
@@ -12,17 +13,29 @@ use recua_compute::{
 };
 use std::any::Any;
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 
 /// The device.
 pub(crate) struct Wgpu {
+    /// Goes before the device does, with its threads.
+    parts: OnceLock<Parts>,
     gpu: Arc<Gpu>,
 }
 
 impl Wgpu {
     pub(crate) fn new(opened: Opened) -> Result<Wgpu> {
-        Ok(Wgpu { gpu: Arc::new(Gpu::new(opened)?) })
+        Ok(Wgpu { parts: OnceLock::new(), gpu: Arc::new(Gpu::new(opened)?) })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn set_parts(&self, parts: Parts) {
+        assert!(self.parts.set(parts).is_ok());
+    }
+
+    #[cfg(test)]
+    pub(crate) fn gpu(&self) -> &Arc<Gpu> {
+        &self.gpu
     }
 
     /// The recording of a plan: kept, or made and kept.
@@ -31,23 +44,10 @@ impl Wgpu {
         if let Some(recording) = lock(recordings).get(plan.id()) {
             return Ok(recording);
         }
-        let mut recording = Recording::default();
-        loop {
-            let generation = self.gpu.workspace_generation();
-            let mut recorder = Recorder::new(&self.gpu, &mut recording);
-            let next = plan.ops().iter().skip(1).map(Some).chain([None]);
-            plan.ops().iter().zip(next).try_for_each(|(op, next)| recorder.op(op, next))?;
-            if self.gpu.workspace_generation() == generation {
-                break;
-            }
-            // A workspace grew, and the steps recorded before name the old one.
-            recording = Recording::default();
-        }
-        recording.memories.sort_unstable();
-        recording.memories.dedup();
-        let recording = Arc::new(recording);
+        let ops = plan.ops();
+        let recording = Arc::new(Recording::join(vec![self.gpu.record(ops, 0..ops.len())?]));
         // What is pushed out is freed after the lock is.
-        let _old = lock(recordings).insert(plan.id(), recording.clone());
+        let _old = lock(recordings).insert(plan.id(), recording.clone(), false);
         Ok(recording)
     }
 }
@@ -108,11 +108,39 @@ impl Backend for Wgpu {
         self.recording(plan).map(drop)
     }
 
+    fn tune(&self, plan: &Plan) -> Result<()> {
+        if self.parts.get().is_none() {
+            // Another thread may have been first.
+            let _ = self.parts.set(Parts::tuned(&self.gpu, plan)?);
+        }
+        Ok(())
+    }
+
     fn run(&self, plan: &Plan) -> Result<Submission> {
-        let recording = self.recording(plan)?;
-        let [ahead, _oldest] = lock(&self.gpu.ledger.recordings).take_ahead(plan.id());
-        let encoded = ahead.map_or_else(|| self.gpu.encode(&recording), Ok)?;
-        Ok(Submission::new(self.gpu.start(vec![encoded])?))
+        let (gpu, id) = (&self.gpu, plan.id());
+        let recordings = &gpu.ledger.recordings;
+        let kept = lock(recordings).get(id);
+        let source = match kept {
+            Some(recording) => {
+                let [ahead, _oldest] = lock(recordings).take_ahead(id);
+                if let Some(encoded) = ahead {
+                    return Ok(Submission::new(gpu.start(vec![encoded])?));
+                }
+                Source::Kept(recording)
+            }
+            None => Source::New(plan.clone()),
+        };
+        let whole = Parts::on_this_thread(usize::MAX);
+        let Parts { workers, n_steps } = self.parts.get().unwrap_or(&whole);
+        let (in_flight, recording) = gpu.run_in_parts(workers, *n_steps, source)?;
+        if let Some(recording) = recording {
+            let _old = lock(recordings).insert(id, Arc::new(recording), true);
+        }
+        Ok(Submission::new(in_flight))
+    }
+
+    fn encoding_threads(&self) -> Option<usize> {
+        self.parts.get().map(|parts| parts.workers.len() + 1)
     }
 
     fn measure_read_bandwidth(&self) -> Result<f64> {
@@ -184,9 +212,9 @@ impl Recordings {
     }
 
     /// Keeps a recording and hands back what has not been used for longest, if there is too much.
-    fn insert(&mut self, id: u64, recording: Arc<Recording>) -> Option<Kept> {
+    fn insert(&mut self, id: u64, recording: Arc<Recording>, has_run: bool) -> Option<Kept> {
         self.clock += 1;
-        self.kept.insert(id, Kept { recording, used: self.clock, has_run: false, ahead: None });
+        self.kept.insert(id, Kept { recording, used: self.clock, has_run, ahead: None });
         if self.kept.len() <= KEPT_MAX {
             return None;
         }
