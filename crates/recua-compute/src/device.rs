@@ -58,6 +58,14 @@ pub trait Backend: Send + Sync + 'static {
     fn run(&self, plan: &Plan) -> Result<Submission>;
     /// Bytes per second of pure reading, measured now.
     fn measure_read_bandwidth(&self) -> Result<f64>;
+    /// Finds out how to run plans that are new; see [`Device::tune`].
+    fn tune(&self, _plan: &Plan) -> Result<()> {
+        Ok(())
+    }
+    /// See [`Device::encoding_threads`].
+    fn encoding_threads(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// A device. Cloning is cheap and means the same device; all methods take `&self` and may be called from any thread.
@@ -174,6 +182,14 @@ impl Device {
         self.backend.prepare(plan)
     }
 
+    /// Runs `plan` some dozen times, for less than a second, to find out how plans that come for the
+    /// first time are encoded fastest on this host: in which parts, and on how many threads. For whoever owns all that the plan
+    /// writes and has filled what it reads. Does nothing the second time, and on a device that encodes nothing.
+    pub fn tune(&self, plan: &Plan) -> Result<()> {
+        self.check_plan(plan)?;
+        self.backend.tune(plan)
+    }
+
     /// Runs a recorded plan.
     pub fn run(&self, plan: &Plan) -> Result<Submission> {
         self.check_plan(plan)?;
@@ -207,6 +223,12 @@ impl Device {
     /// Bytes per second of pure reading, measured now (takes a second or two): the peak that decoding is compared with.
     pub fn measure_read_bandwidth(&self) -> Result<f64> {
         self.backend.measure_read_bandwidth()
+    }
+
+    /// Threads that encode a plan that comes for the first time, as [`Device::tune`] found out; `None` before that, and on a device that
+    /// encodes nothing.
+    pub fn encoding_threads(&self) -> Option<usize> {
+        self.backend.encoding_threads()
     }
 
     /// Tells whether the device is still open.

@@ -104,6 +104,10 @@ impl LlamaModel {
             config,
         };
         model.device_bytes += prepare(&model.device, &model.pass(), &model.config)?;
+        // The input is zeros, which is token 0 at position 0 of slot 0: what that leaves in the cache is nobody's, and is written before
+        // it is read.
+        let shape = Shape { n_rows: 1, n_logits_rows: 1, likeliest: true, top: false };
+        model.device.tune(&record(&model.device, &model.pass(), shape)?)?;
         Ok(model)
     }
 }
@@ -439,7 +443,6 @@ impl LlamaModel {
         };
         if self.plans.get(shape).is_none() {
             let plan = record(&self.device, &self.pass(), shape)?;
-            self.device.prepare(&plan)?;
             self.plans.insert(shape, plan);
         }
         self.device.write(&self.workspace.input, input)?;

@@ -25,6 +25,8 @@ pub(crate) struct Gpu {
     /// Where kernels report indexes that are out of range.
     pub(crate) status: Memory,
     pub(crate) receipts: Receipts,
+    /// Held while commands are submitted that must not have others between them.
+    pub(crate) order: Mutex<()>,
     /// Scratch that ops share; each entry only grows.
     workspaces: Mutex<HashMap<&'static str, Arc<Memory>>>,
     /// Counts the growths of workspaces.
@@ -68,6 +70,7 @@ impl Gpu {
             info,
             pipelines: Pipelines::default(),
             receipts: Receipts::default(),
+            order: Mutex::default(),
             workspaces: Mutex::default(),
             generation: AtomicU64::new(0),
             transfers: Transfers::default(),

@@ -3,7 +3,7 @@
 //!
 //! An op becomes a few dispatches of WGSL kernels (`kernels/`). `record` turns ops into a recording, which is data: pipelines,
 //! bind groups, immediates. `run` replays recordings, one compute pass a list of commands, and keeps those of recent plans, so that
-//! a plan that comes again creates nothing. `submission` waits, and brings back the device's time and what kernels reported.
+//! a plan that comes again creates nothing; `parts` runs what has no commands yet. `submission` waits, and brings back the device's time and what kernels reported.
 //!
 //! This crate has never heard of a token, a model or a request.
 #![warn(missing_docs)]
@@ -15,6 +15,7 @@ mod kernels;
 mod matmul;
 mod memory;
 mod ops;
+mod parts;
 mod pipelines;
 mod preprocess;
 mod record;

@@ -6,6 +6,7 @@ use crate::memory::{Binding, Memory};
 use crate::pipelines::{Access, KernelKey, Pipeline};
 use crate::{matmul, ops};
 use recua_compute::{Buffer, Error, Op, Result};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Dispatches in order.
@@ -26,6 +27,42 @@ pub(crate) struct Step {
     pub(crate) groups: [u32; 3],
 }
 
+impl Recording {
+    /// One behind the other.
+    pub(crate) fn join(list: Vec<Recording>) -> Recording {
+        let mut all = Recording::default();
+        for Recording { steps, uses_status, memories } in list {
+            all.steps.extend(steps);
+            all.uses_status |= uses_status;
+            all.memories.extend(memories);
+        }
+        all.memories.sort_unstable();
+        all.memories.dedup();
+        all
+    }
+}
+
+impl Gpu {
+    /// The recording of `ops[range]`.
+    pub(crate) fn record(&self, ops: &[Op], range: Range<usize>) -> Result<Recording> {
+        loop {
+            let generation = self.workspace_generation();
+            let mut recording = Recording::default();
+            let mut recorder = Recorder::new(self, &mut recording);
+            range.clone().try_for_each(|i| recorder.op(&ops[i], ops.get(i + 1)))?;
+            // If a workspace grew, the steps recorded before name the old one.
+            if self.workspace_generation() == generation {
+                return Ok(recording);
+            }
+        }
+    }
+}
+
+/// Whether [`Recorder::op`] may do a part of the next op's work along with this one's.
+pub(crate) fn works_ahead(op: &Op) -> bool {
+    matches!(op, Op::RmsNorm(_))
+}
+
 /// Appends ops to a recording.
 pub(crate) struct Recorder<'a> {
     pub(crate) gpu: &'a Gpu,
@@ -39,7 +76,7 @@ impl<'a> Recorder<'a> {
         Recorder { gpu, recording, converted: None }
     }
 
-    /// Appends an op. It may do a part of the next one's work along with its own.
+    /// Appends an op. It may do a part of the next one's work along with its own: [`works_ahead`] says which ops do.
     pub(crate) fn op(&mut self, op: &Op, next: Option<&Op>) -> Result<()> {
         match op {
             Op::Embed(op) => matmul::embed(op, self),

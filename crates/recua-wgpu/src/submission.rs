@@ -5,7 +5,7 @@ use crate::record::{Recording, Step};
 use crate::status::{self, Report};
 use recua_compute::{Pending, Result, Storage};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 /// Bytes of two timestamps.
@@ -19,7 +19,9 @@ pub(crate) struct Encoded {
     pub(crate) named: Vec<Arc<dyn Storage>>,
 }
 
-/// What a list of commands leaves behind for the host: the status of its kernels and its two timestamps.
+/// What a list of commands, or several of one plan, leave behind for the host: the status of their kernels, and when the first began and
+/// the last ended. A clone is the same one.
+#[derive(Clone)]
 pub(crate) struct Receipt {
     staging: wgpu::Buffer,
     times: Option<(wgpu::QuerySet, wgpu::Buffer)>,
@@ -41,46 +43,60 @@ const FREE_MAX: usize = 64;
 const UNREAD_MAX: usize = 64;
 
 impl Gpu {
-    /// Replays recordings into one command buffer: one compute pass.
+    /// Replays a recording into one list of commands: one compute pass.
     pub(crate) fn encode(&self, recording: &Recording) -> Result<Encoded> {
-        let has_times = self.features.contains(wgpu::Features::TIMESTAMP_QUERY);
-        let has_receipt = (has_times || recording.uses_status) && !recording.steps.is_empty();
-        let mut receipt = if has_receipt { Some(self.receipt(has_times)) } else { None };
+        let receipt = self.receipt_of(recording);
+        let commands = self.encode_steps(&recording.steps, true, true, receipt.as_ref())?;
+        Ok(Encoded { commands, receipt, named: Vec::new() })
+    }
+
+    /// Replays steps into a list of commands of their own. The list with the first of a receipt's steps and that with the last, which
+    /// runs later, see to what the receipt brings back.
+    pub(crate) fn encode_steps(
+        &self,
+        steps: &[Step],
+        is_first: bool,
+        is_last: bool,
+        receipt: Option<&Receipt>,
+    ) -> Result<wgpu::CommandBuffer> {
         let commands = self.scoped(|| {
             let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-            if recording.steps.is_empty() {
+            if steps.is_empty() && receipt.is_none() {
                 return encoder.finish();
             }
-            if recording.uses_status {
-                encoder.clear_buffer(self.status.buffer(), 0, None);
+            let (status, has_status) = (self.status.buffer(), receipt.is_some_and(|r| r.has_status));
+            if has_status && is_first {
+                encoder.clear_buffer(status, 0, None);
             }
-            let times = receipt.as_ref().and_then(|receipt| receipt.times.as_ref());
+            let times = receipt.and_then(|receipt| receipt.times.as_ref()).filter(|_| is_first || is_last);
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
                 label: None,
                 timestamp_writes: times.map(|(query_set, _)| wgpu::ComputePassTimestampWrites {
                     query_set,
-                    beginning_of_pass_write_index: Some(0),
-                    end_of_pass_write_index: Some(1),
+                    beginning_of_pass_write_index: is_first.then_some(0),
+                    end_of_pass_write_index: is_last.then_some(1),
                 }),
             });
-            replay(&mut pass, &recording.steps);
+            replay(&mut pass, steps);
             drop(pass);
-            if let Some(receipt) = &mut receipt {
-                receipt.has_status = recording.uses_status;
+            if let Some(receipt) = receipt.filter(|_| is_last) {
                 if let Some((query_set, resolved)) = &receipt.times {
                     encoder.resolve_query_set(query_set, 0..2, resolved, 0);
                     let at = status::BYTES as u64;
                     encoder.copy_buffer_to_buffer(resolved, 0, &receipt.staging, at, Some(TIMES_BYTES));
                 }
-                if receipt.has_status {
-                    let status = self.status.buffer();
+                if has_status {
                     encoder.copy_buffer_to_buffer(status, 0, &receipt.staging, 0, Some(status::BYTES as u64));
                 }
             }
             encoder.finish()
         });
-        let commands = commands.map_err(|e| self.error("a list of commands", 0, e))?;
-        Ok(Encoded { commands, receipt, named: Vec::new() })
+        commands.map_err(|e| self.error("a list of commands", 0, e))
+    }
+
+    /// A receipt for a recording, if there is anything to bring back.
+    pub(crate) fn receipt_of(&self, recording: &Recording) -> Option<Receipt> {
+        if recording.steps.is_empty() { None } else { self.receipt(recording.uses_status) }
     }
 
     fn query_set(&self, count: u32) -> wgpu::QuerySet {
@@ -88,9 +104,14 @@ impl Gpu {
         self.device.create_query_set(&descriptor)
     }
 
-    fn receipt(&self, has_times: bool) -> Receipt {
+    /// A receipt that brings back the times, where the device has them, and the status if `has_status`.
+    pub(crate) fn receipt(&self, has_status: bool) -> Option<Receipt> {
+        let has_times = self.features.contains(wgpu::Features::TIMESTAMP_QUERY);
+        if !has_times && !has_status {
+            return None;
+        }
         if let Some(receipt) = lock(&self.receipts.free).pop() {
-            return receipt;
+            return Some(Receipt { has_status, ..receipt });
         }
         let buffer = |size, usage| {
             let descriptor = wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false };
@@ -98,15 +119,24 @@ impl Gpu {
         };
         let read = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
         let resolve = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
-        Receipt {
+        Some(Receipt {
             staging: buffer(status::BYTES as u64 + TIMES_BYTES, read),
             times: has_times.then(|| (self.query_set(2), buffer(TIMES_BYTES, resolve))),
-            has_status: false,
-        }
+            has_status,
+        })
     }
 
     /// Starts lists of commands in order.
     pub(crate) fn start(self: &Arc<Self>, list: Vec<Encoded>) -> Result<InFlight> {
+        self.start_in_order(list, &lock(&self.order))
+    }
+
+    /// As [`Gpu::start`], for whoever holds [`Gpu::order`].
+    pub(crate) fn start_in_order(
+        self: &Arc<Self>,
+        list: Vec<Encoded>,
+        _order: &MutexGuard<'_, ()>,
+    ) -> Result<InFlight> {
         self.check()?;
         let (mut commands, mut receipts, mut named) = (Vec::new(), Vec::new(), Vec::new());
         for encoded in list {

@@ -103,11 +103,15 @@ fn measure(
 ) -> Result<Experiment> {
     let mut ways = vec![Way::Serial];
     ways.extend(args.workers.iter().flat_map(|n| [Way::Split(n + 1), Way::Parallel(*n)]));
-    if let List::Ops(_) = work.list {
+    let mut encoding_threads = None;
+    if let List::Ops(plan) = &work.list {
         ways.push(Way::Plan);
+        device.tune(plan).or_other()?;
+        encoding_threads = device.encoding_threads();
+        ways.extend(encoding_threads.map(|_| Way::NewPlan));
     }
     let about = work.about.clone();
     note!("{}: {} variants, {} trials", about.name, ways.len(), args.trials);
     let Outcome { times, differing } = trial::run(device, workers, work, &ways, args.trials)?;
-    Ok(Experiment::new(about, &ways, &times, &differing))
+    Ok(Experiment::new(about, encoding_threads, &ways, &times, &differing))
 }

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::Instant;
 
-use recua::compute::{Buffer, Matmul, Op, Plan, Record, Weight};
+use recua::compute::{Buffer, DType, Matmul, Op, Plan, Record, TOP_K_MAX, Weight};
 use recua::{Batch, LlamaConfig, LlamaModel, Logits};
 use serde::Serialize;
 
@@ -82,7 +82,8 @@ fn measure(model: &mut LlamaModel, n_rows: usize, depth: usize, peak_bytes_per_s
     model.set_batch_size(n_rows).map_err(failure)?;
     // A real step, so that every index that the ops read is there and in range.
     fill(model, n_rows, depth)?;
-    let plan = model.plan(n_rows, n_rows).map_err(failure)?;
+    let mut plan = model.plan(n_rows, n_rows).map_err(failure)?;
+    choose(model, &mut plan, n_rows)?;
     // The ops that do the same work, each with its place in the plan.
     let mut groups: Vec<(Row, Vec<usize>)> = Vec::new();
     for (i, op) in plan.ops().iter().enumerate() {
@@ -122,6 +123,17 @@ fn measure(model: &mut LlamaModel, n_rows: usize, depth: usize, peak_bytes_per_s
         row
     });
     Ok(finished.collect())
+}
+
+/// Appends what a step ends in whose requests are greedy, and one whose requests draw from the likeliest few.
+fn choose(model: &LlamaModel, plan: &mut Plan, n_rows: usize) -> Result {
+    let Some(Op::Matmul(Matmul { parts, .. })) = plan.ops().last() else {
+        return Err(Failure::other("a step does not end in logits"));
+    };
+    let logits = parts[0].out.clone();
+    let u32s = |shape: &[usize]| model.device().alloc(DType::U32, shape).map_err(Failure::other);
+    plan.argmax(&logits, &u32s(&[n_rows])?).map_err(Failure::other)?;
+    plan.top_k(&logits, &u32s(&[n_rows, TOP_K_MAX, 2])?).map_err(Failure::other)
 }
 
 /// Runs a prompt of `depth` tokens and one token more in every slot.

@@ -77,7 +77,8 @@ fn ops_add_up_to_a_step() {
         let of_step: Vec<_> = ops.iter().filter(|op| op["rows"] == n_rows).collect();
         let total: f64 = of_step.iter().map(|op| op["step_fraction"].as_f64().unwrap()).sum();
         assert!((total - 1.0).abs() < 1e-6, "{total}");
-        for name in ["embed Q4_K", "rms_norm", "matmul Q6_K", "matmul_glu", "rope_store", "attention"] {
+        let names = ["embed Q4_K", "rms_norm", "matmul Q6_K", "matmul_glu", "rope_store", "attention"];
+        for name in names.into_iter().chain(["argmax", "top_k"]) {
             assert!(of_step.iter().any(|op| op["op"].as_str().unwrap().starts_with(name)), "{name}");
         }
         assert!(of_step.iter().all(|op| op["us"].as_f64() > Some(0.0) && op["bytes"].as_u64() > Some(0)));

@@ -32,6 +32,7 @@ fn json_has_every_field() {
     for experiment in experiments.as_array().unwrap() {
         assert_eq!(experiment["outputs_equal"], true, "{experiment}");
         assert_eq!(experiment["differing"], serde_json::json!([]));
+        assert!(experiment["encoding_threads"].is_null(), "the CPU encodes nothing");
         assert!(experiment["weight_bytes"].as_u64() > Some(100_000));
         assert!(experiment["description"].as_str().unwrap().contains("Q4_K"));
         let has_plan = experiment["name"] == "step tiny";

@@ -68,6 +68,26 @@ fn bench_says_which_adapter_ran_and_the_batch_changes_no_logits() {
 }
 
 #[test]
+fn bench_encoding_runs_a_step_as_a_new_plan_and_says_on_how_many_threads() {
+    if !has_adapter() {
+        return;
+    }
+    let args = ["bench", "encoding", "--ops", "0", "--real-step", "tiny", "--workers", "1", "--trials", "2"];
+    let json = on_gpu(&[&args[..], &["--format", "json"]].concat()).json();
+    let step = &json["experiments"][0];
+    assert_eq!(step["outputs_equal"], true, "{step}");
+    assert!(step["encoding_threads"].as_u64() > Some(0));
+    let names = |list: &str, field: &str| -> Vec<String> {
+        let list = step[list].as_array().unwrap().iter();
+        list.map(|entry| entry[field].as_str().unwrap().to_owned()).collect()
+    };
+    let variants = ["serial", "serial in 2", "parallel 2", "kept plan", "new plan"];
+    assert_eq!(names("variants", "name"), variants);
+    assert!(names("pairs", "against").iter().any(|against| against == "new plan"));
+    assert!(on_gpu(&args).text().contains("a step like none before on "));
+}
+
+#[test]
 fn the_logits_are_nearly_those_of_the_cpu() {
     if !has_adapter() {
         return;

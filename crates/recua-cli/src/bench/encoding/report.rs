@@ -26,6 +26,8 @@ pub(super) struct Report {
 pub(super) struct Experiment {
     #[serde(flatten)]
     about: About,
+    /// Threads that a model's step is encoded on if it is like none before, as the device has measured; null where it need not.
+    encoding_threads: Option<usize>,
     /// Whether all variants computed the same bits.
     pub(super) outputs_equal: bool,
     /// Those that did not compute what the first one did.
@@ -41,7 +43,7 @@ struct Variant {
     /// Null where the device decides.
     encoders: Option<usize>,
     workers: usize,
-    /// Null for a kept plan, which is encoded and submitted in one.
+    /// Null for a plan, which is encoded and submitted in one.
     encode_us: Option<Estimate>,
     submit_us: Estimate,
     wait_us: Estimate,
@@ -70,15 +72,21 @@ impl Report {
 }
 
 impl Experiment {
-    pub(super) fn new(about: About, ways: &[Way], times: &[Vec<Times>], differing: &[Way]) -> Self {
+    pub(super) fn new(
+        about: About,
+        encoding_threads: Option<usize>,
+        ways: &[Way],
+        times: &[Vec<Times>],
+        differing: &[Way],
+    ) -> Self {
         let variants = ways.iter().zip(times).map(|(way, times)| Variant::new(*way, times)).collect();
         let at = |way: Way| ways.iter().position(|w| *w == way);
         let mut pairs = Vec::new();
         for (new, way) in ways.iter().enumerate() {
             let others = match *way {
                 // Against one encoder, against as many encoders, and against what a model does.
-                Way::Parallel(n) => vec![Way::Serial, Way::Split(n + 1), Way::Plan],
-                Way::Split(_) | Way::Plan => vec![Way::Serial],
+                Way::Parallel(n) => vec![Way::Serial, Way::Split(n + 1), Way::Plan, Way::NewPlan],
+                Way::Split(_) | Way::Plan | Way::NewPlan => vec![Way::Serial],
                 Way::Serial => Vec::new(),
             };
             let others = others.into_iter().filter_map(at);
@@ -86,6 +94,7 @@ impl Experiment {
         }
         Self {
             about,
+            encoding_threads,
             outputs_equal: differing.is_empty(),
             differing: differing.iter().map(|way| way.name()).collect(),
             variants,
@@ -184,6 +193,13 @@ pub(super) fn write(out: &mut impl Write, report: &Report, style: Style) -> Resu
         table.write(out, style)?;
         let equal = if experiment.outputs_equal { "equal, bit for bit" } else { "DIFFERENT" };
         writeln!(out, "\nThe outputs of all variants are {equal}.")?;
+        if let Some(n) = experiment.encoding_threads {
+            let s = if n == 1 { "" } else { "s" };
+            writeln!(
+                out,
+                "A model encodes a step like none before on {n} thread{s} here, and others while it waits."
+            )?;
+        }
     }
     Ok(())
 }

@@ -23,8 +23,10 @@ pub(super) enum Way {
     Split(usize),
     /// The main thread and this many workers at the same time, an encoder each.
     Parallel(usize),
-    /// The recorded plan, which the device may have kept in its own form: what a model does.
+    /// The recorded plan, which the device may have kept in its own form: what a model does in a step like one before.
     Plan,
+    /// The same plan as one that the device has not seen: what a model does in a step like none before.
+    NewPlan,
 }
 
 impl Way {
@@ -34,6 +36,7 @@ impl Way {
             Self::Split(n) => format!("serial in {n}"),
             Self::Parallel(n) => format!("parallel {}", n + 1),
             Self::Plan => "kept plan".into(),
+            Self::NewPlan => "new plan".into(),
         }
     }
 
@@ -42,7 +45,7 @@ impl Way {
             Self::Serial => Some(1),
             Self::Split(n) => Some(n),
             Self::Parallel(n) => Some(n + 1),
-            Self::Plan => None,
+            Self::Plan | Self::NewPlan => None,
         }
     }
 
@@ -145,10 +148,18 @@ fn is_same(a: &[Vec<f32>], b: &[Vec<f32>]) -> bool {
 impl Bench<'_> {
     /// One trial of one way.
     fn once(&self, way: Way) -> Result<Times> {
+        let new_plan = match &*self.list {
+            List::Ops(plan) if way == Way::NewPlan => Some(plan.part(0, plan.ops().len())),
+            _ => None,
+        };
         let start = Instant::now();
         let (encoded, submission) = match (way, &*self.list) {
-            (Way::Plan, List::Ops(plan)) => (None, self.device.run(plan).or_other()?),
-            (Way::Plan, List::Products(_)) => return Err(Failure::other("products are not a plan")),
+            (Way::Plan | Way::NewPlan, List::Ops(plan)) => {
+                (None, self.device.run(new_plan.as_ref().unwrap_or(plan)).or_other()?)
+            }
+            (Way::Plan | Way::NewPlan, List::Products(_)) => {
+                return Err(Failure::other("products are not a plan"));
+            }
             (Way::Serial, _) => self.submit(start, self.split(1)?)?,
             (Way::Split(n), _) => self.submit(start, self.split(n)?)?,
             (Way::Parallel(n), _) => self.submit(start, self.parallel(n)?)?,
@@ -247,10 +258,10 @@ mod tests {
             plan.matmul(&x, [if keeps_sum { part.with_add(&sum) } else { part }]).unwrap();
             plan.copy(&sum, &y).unwrap();
             let work = Work::step(About::default(), plan, vec![y.clone()]);
-            let ways = [Way::Serial, Way::Split(2), Way::Parallel(1), Way::Plan];
+            let ways = [Way::Serial, Way::Split(2), Way::Parallel(1), Way::Plan, Way::NewPlan];
             run(&device, &spawn(1).unwrap(), work, &ways, 2).unwrap()
         };
-        assert_eq!(outcome(true).differing, [Way::Split(2), Way::Parallel(1), Way::Plan]);
+        assert_eq!(outcome(true).differing, [Way::Split(2), Way::Parallel(1), Way::Plan, Way::NewPlan]);
         let outcome = outcome(false);
         assert!(outcome.differing.is_empty());
         assert!(outcome.times.iter().all(|times| times.len() == 2));
