@@ -1,6 +1,6 @@
 //! Checks the products on this machine's GPU, then times them.
 //!
-//! `cargo run --release -p recua-wgpu --example matmul_bench [check] [time] [portable] [software] [ty=Q4_K,Q6_K] [rows=1,4,16] [n=4096]`
+//! `cargo run --release -p recua-wgpu --example matmul_bench [check] [time] [portable] [software] [ty=Q4_K,Q6_K] [rows=1,4,16] [n=4096] [mib=600]`
 //!
 //! The check compares every type with the decoded weights in f64 and with the portable kernels, and each row's bits across row
 //! counts. The timing runs through enough different weights that the second-level cache does not hold them.
@@ -164,7 +164,9 @@ fn time(device: &Device, types: &[GgmlType], rows: &[usize], ns: &[usize], bytes
     for &ty in types {
         for (n, k, is_glu) in SHAPES.into_iter().filter(|(n, ..)| ns.is_empty() || ns.contains(n)) {
             let mut random = Random(1);
-            let raw = random.blocks(ty, n, k);
+            // Random bytes take long to make.
+            let mut raw = random.blocks(ty, n.min(512), k).repeat(n.div_ceil(512));
+            raw.truncate(n * ty.row_bytes(k).expect("whole blocks"));
             let n_weights = (bytes / raw.len()).clamp(2, 64);
             let weights = (0..n_weights).map(|_| device.upload_weight(&raw, ty, n, k));
             let weights = weights.collect::<Result<Vec<_>>>()?;
@@ -226,7 +228,8 @@ fn main() -> Result<()> {
         let numbers = |name| list(name).map(|all| all.iter().filter_map(|n| n.parse().ok()).collect());
         let rows: Vec<usize> = numbers("rows").unwrap_or_else(|| vec![1, 4, 16, 64, 512, 2048]);
         let ns: Vec<usize> = numbers("n").unwrap_or_default();
-        time(&device, &types(&[GgmlType::Q4_K, GgmlType::Q6_K, GgmlType::Q8_0]), &rows, &ns, 600 << 20)?;
+        let mib = numbers("mib").and_then(|mib: Vec<usize>| mib.first().copied()).unwrap_or(600);
+        time(&device, &types(&[GgmlType::Q4_K, GgmlType::Q6_K, GgmlType::Q8_0]), &rows, &ns, mib << 20)?;
     }
     Ok(())
 }
