@@ -37,8 +37,7 @@ pub(crate) fn format(ty: GgmlType) -> Option<(&'static str, &'static str)> {
 }
 
 /// Rows of x that a workgroup multiplies with each weight it decodes, and the define that says so.
-const ROW_BLOCKS: [(usize, &str); 5] =
-    [(1, "ROWS_1"), (2, "ROWS_2"), (4, "ROWS_4"), (8, "ROWS_8"), (16, "ROWS_16")];
+const ROW_BLOCKS: [(usize, &str); 4] = [(1, "ROWS_1"), (2, "ROWS_2"), (4, "ROWS_4"), (8, "ROWS_8")];
 
 /// Rows of x up to which `matmul_tensor.wgsl` converts x itself, and the define that says so.
 const X_F32_BLOCKS: [(usize, &str); 2] = [(1, "X_ROWS_1"), (4, "X_ROWS_4")];
