@@ -1,7 +1,9 @@
 // out[r][i] = Σ_k x[r][k] w[i][k] (+ bias[i]) (+ add[r][i]); with GLU silu(x · gate) (x · up). In f32, on any adapter, 1 to 8 rows.
-// Bindings: matmul_bindings.wgsl. A workgroup computes one tile of 32 weight rows for ROWS rows of x. Invocation (split, lane) has weight
-// row `lane` and one of 8 ranges of K: it decodes each weight once for all ROWS, in registers, and needs no other invocation.
-// Bound by instructions: about 3 to decode a weight and 1.25 a product; the bytes are read once, 16 to an invocation, next to each other.
+// Bindings: matmul_bindings.wgsl. A workgroup computes one tile of 32 weight rows, with GLU one of gate and one of up, for ROWS rows of x.
+// An invocation has one weight row and one of 8 ranges of K, with GLU two that follow each other: it decodes each weight once for all
+// ROWS, in registers. x comes through workgroup memory, where it is zero behind K.
+// Bound by the latency of the weights on large devices, on small ones by reading them or by instructions: about 2.5 to decode a weight
+// and 1.25 a product. AHEAD parts (of 64 columns) are in flight; a part's place is filled again as soon as it is used.
 // Same bits whatever ROWS: K is summed in each range by one chain of fma, then the ranges are added, 0 to 7.
 #import matmul_bindings
 #import matmul_decode
@@ -9,108 +11,259 @@
 
 #ifdef ROWS_1
 const ROWS: u32 = 1u;
+const AHEAD: u32 = 4u;
+const X_PARTS: u32 = 4u;
 #endif
 #ifdef ROWS_2
 const ROWS: u32 = 2u;
+const AHEAD: u32 = 4u;
+const X_PARTS: u32 = 4u;
 #endif
 #ifdef ROWS_4
 const ROWS: u32 = 4u;
+const AHEAD: u32 = 2u;
+const X_PARTS: u32 = 2u;
 #endif
 #ifdef ROWS_8
 const ROWS: u32 = 8u;
+const AHEAD: u32 = 1u;
+const X_PARTS: u32 = 1u;
+#define EARLY
 #endif
 const SPLITS: u32 = 8u;
-// Rows that are summed up at a time.
-const STEP: u32 = min(ROWS, 4u);
-const STEPS: u32 = ROWS / STEP;
-
-var<workgroup> partial: array<f32, 1024>;
-
-// Four values of x from `column` on, zero behind the last one. Rows behind the last one repeat it: nobody writes their products.
-fn x_at(row: u32, column: u32) -> vec4<f32> {
-    let at = args.x + min(row, args.rows - 1u) * args.k + column;
-    var v = vec4<f32>(0.0);
-    if column < args.k {
-#ifdef X_VECTORS
-        v = x[at >> 2u];
+#ifdef GLU
+const TILES: u32 = 2u;
 #else
-        for (var i = 0u; i < 4u; i++) {
-            if column + i < args.k {
-                v[i] = x[at + i];
+const TILES: u32 = 1u;
+#endif
+// Groups of 32 invocations, of each tile.
+const GROUPS: u32 = SPLITS / TILES;
+// Vectors of x that are staged at a time, of a row and of all.
+const X_ROW: u32 = GROUPS * X_PARTS * 16u;
+const X_ALL: u32 = ROWS * X_ROW;
+
+// [row][group][part][16 vectors], in the order of the runs; then [four rows][tile][range][weight row].
+var<workgroup> staged: array<vec4<f32>, max(X_ALL, TILES * 256u)>;
+
+struct Ahead {
+    heads: array<Head, 2>,
+    codes: array<Codes, 2>,
+}
+
+// What is counted below is written out, so that every index is known when it is compiled: compilers leave large loops as they are, and
+// what they index lies in memory then.
+
+// The parts that are asked for, AHEAD of them, and this invocation's vectors of x.
+var<private> ahead: array<Ahead, 4>;
+var<private> x_ahead: array<vec4<f32>, 4>;
+// Of ROWS rows.
+var<private> sums: array<f32, 8>;
+#ifdef GLU
+// Of the first of two ranges.
+var<private> first_sums: array<f32, 8>;
+// The first part of the second.
+var<private> middle: u32;
+#endif
+
+// This invocation's tile, weight row and parts, the end not included; the first row of x.
+var<private> tile: u32;
+var<private> lane: u32;
+var<private> begin: u32;
+var<private> end: u32;
+var<private> first_row: u32;
+
+fn range_begin(range: u32) -> u32 {
+    return range * args.units * PARTS / SPLITS;
+}
+
+// Asks for part `p`; behind the last one for that again: it is at hand, and a condition would delay what is asked for.
+fn ask(a: u32, p: u32) {
+    if a < AHEAD {
+        let last = min(p, max(end, 1u) - 1u);
+        let first_vector = (tile * args.units + last / PARTS) * UNIT_VECTORS;
+        let part = last % PARTS;
+        ahead[a].heads = array<Head, 2>(head(first_vector, lane, 0u), head(first_vector, lane, 1u));
+        ahead[a].codes = array<Codes, 2>(codes(first_vector, lane, part, 0u), codes(first_vector, lane, part, 1u));
+    }
+}
+
+// Asks for vector `i` of x of each group's parts from `t` on, counted from its range's start. Rows behind the last one repeat it: nobody
+// writes their products.
+fn ask_x(i: u32, t: u32, local: u32) {
+    if 256u * i < X_ALL {
+        let e = local + 256u * i;
+        let row = args.x + min(first_row + e / X_ROW, args.rows - 1u) * args.k;
+        let range = e % X_ROW / (X_PARTS * 16u) * TILES;
+        let p = range_begin(range) + t + e / 16u % X_PARTS;
+        let part_column = p / PARTS * PARTS * 64u + column(p % PARTS, e / 4u % 4u) + 4u * (e % 4u);
+        let column = select(args.k, part_column, p < range_begin(range + TILES));
+        var v = vec4<f32>(0.0);
+#ifdef X_VECTORS
+        if column < args.k {
+            v = x[(row + column) >> 2u];
+        }
+#else
+        for (var j = 0u; j < 4u; j++) {
+            if column + j < args.k {
+                v[j] = x[row + column + j];
             }
         }
 #endif
+        x_ahead[i] = v;
     }
-    return v;
 }
 
-fn accumulate(tile: u32, lane: u32, split: u32, row: u32, sums: ptr<function, array<f32, ROWS>>) {
-    let parts = args.units * PARTS;
-    let end = (split + 1u) * parts / SPLITS;
-    for (var p = split * parts / SPLITS; p < end; p++) {
-        let unit = p / PARTS;
+fn stage_x(i: u32, local: u32) {
+    if 256u * i < X_ALL {
+        staged[local + 256u * i] = x_ahead[i];
+    }
+}
+
+fn multiply_row(r: u32, v: Values, at: u32) {
+    if r < ROWS {
+        let a = staged[at + r * X_ROW];
+        let b = staged[at + r * X_ROW + 1u];
+        let c = staged[at + r * X_ROW + 2u];
+        let d = staged[at + r * X_ROW + 3u];
+        var sum = sums[r];
+        sum = fma(v[0].w, a.w, fma(v[0].z, a.z, fma(v[0].y, a.y, fma(v[0].x, a.x, sum))));
+        sum = fma(v[1].w, b.w, fma(v[1].z, b.z, fma(v[1].y, b.y, fma(v[1].x, b.x, sum))));
+        sum = fma(v[2].w, c.w, fma(v[2].z, c.z, fma(v[2].y, c.y, fma(v[2].x, c.x, sum))));
+        sum = fma(v[3].w, d.w, fma(v[3].z, d.z, fma(v[3].y, d.y, fma(v[3].x, d.x, sum))));
+        sums[r] = sum;
+    }
+}
+
+// Multiplies run h + 2 j of a part whose x is staged from `x_at` on.
+fn multiply_run(now: Ahead, part: u32, x_at: u32, h: u32, j: u32) {
+    let v = values(now.heads[h], now.codes[h], part, h, j);
+    let at = x_at + 4u * h + 8u * j;
+    multiply_row(0u, v, at);
+    multiply_row(1u, v, at);
+    multiply_row(2u, v, at);
+    multiply_row(3u, v, at);
+    multiply_row(4u, v, at);
+    multiply_row(5u, v, at);
+    multiply_row(6u, v, at);
+    multiply_row(7u, v, at);
+}
+
+// The part `t` from the start of the range, which is at place `a`.
+fn step_part(a: u32, t: u32, local: u32) {
+    if a >= AHEAD {
+        return;
+    }
+    if a % X_PARTS == 0u {
+        workgroupBarrier();
+        stage_x(0u, local);
+        stage_x(1u, local);
+        stage_x(2u, local);
+        stage_x(3u, local);
+        workgroupBarrier();
+        ask_x(0u, t + X_PARTS, local);
+        ask_x(1u, t + X_PARTS, local);
+        ask_x(2u, t + X_PARTS, local);
+        ask_x(3u, t + X_PARTS, local);
+    }
+    let p = begin + t;
+    let now = ahead[a];
+#ifdef EARLY
+    ask(a, p + AHEAD);
+#endif
+    if p < end {
+#ifdef GLU
+        if p == middle {
+            first_sums = sums;
+            sums = array<f32, 8>();
+        }
+#endif
+        let x_at = (((local >> 5u) % GROUPS) * X_PARTS + a % X_PARTS) * 16u;
         let part = p % PARTS;
-        let first_vector = (tile * args.units + unit) * UNIT_VECTORS;
-        let heads = array<Head, 2>(head(first_vector, lane, 0u), head(first_vector, lane, 1u));
-        let part_codes = array<Codes, 2>(codes(first_vector, lane, part, 0u), codes(first_vector, lane, part, 1u));
-        for (var j = 0u; j < 2u; j++) {
-            for (var h = 0u; h < 2u; h++) {
-                let first = unit * PARTS * 64u + column(part, h + 2u * j);
-                let v = values(heads[h], part_codes[h], part, h, j);
-                for (var c = 0u; c < 4u; c++) {
-                    let at = first + 4u * c;
-                    for (var r = 0u; r < ROWS; r++) {
-                        let four = x_at(row + r, at);
-                        let two = fma(v[c].y, four.y, fma(v[c].x, four.x, (*sums)[r]));
-                        (*sums)[r] = fma(v[c].w, four.w, fma(v[c].z, four.z, two));
-                    }
-                }
-            }
-        }
+        multiply_run(now, part, x_at, 0u, 0u);
+        multiply_run(now, part, x_at, 1u, 0u);
+        multiply_run(now, part, x_at, 0u, 1u);
+        multiply_run(now, part, x_at, 1u, 1u);
     }
+#ifdef EARLY
+#else
+    ask(a, p + AHEAD);
+#endif
 }
 
-// The sums of the ranges for STEP rows from `r` on; invocation (q, lane) gets that of row r + q.
-fn add_ranges(local: u32, r: u32, sums: ptr<function, array<f32, ROWS>>) -> f32 {
-    for (var q = 0u; q < STEP; q++) {
-        partial[q * 256u + local] = (*sums)[r + q];
+// The sum of all ranges for row `q` of the four that are staged.
+fn total(tile_idx: u32, q: u32) -> f32 {
+    let at = tile_idx * 256u + lane;
+    var total = staged[at][q];
+    for (var split = 1u; split < SPLITS; split++) {
+        total += staged[at + split * 32u][q];
     }
-    workgroupBarrier();
-    var total = 0.0;
-    if local < 32u * STEP {
-        let at = (local >> 5u) * 256u + (local & 31u);
-        total = partial[at];
-        for (var split = 1u; split < SPLITS; split++) {
-            total += partial[at + split * 32u];
-        }
-    }
-    workgroupBarrier();
     return total;
+}
+
+// Adds the ranges for four rows from `r` on, and writes them.
+fn write_rows(r: u32, local: u32, at: u32) {
+    if r >= ROWS {
+        return;
+    }
+    workgroupBarrier();
+#ifdef GLU
+    staged[at] = vec4<f32>(first_sums[r], first_sums[r + 1u], first_sums[r + 2u], first_sums[r + 3u]);
+    staged[at + 32u] = vec4<f32>(sums[r], sums[r + 1u], sums[r + 2u], sums[r + 3u]);
+#else
+    staged[at] = vec4<f32>(sums[r], sums[r + 1u], sums[r + 2u], sums[r + 3u]);
+#endif
+    workgroupBarrier();
+    let q = local >> 5u;
+    if q < min(ROWS, 4u) {
+#ifdef GLU
+        let product = silu(total(0u, q)) * total(1u, q);
+#else
+        let product = total(0u, q);
+#endif
+        write_out(first_row + r + q, tile * 32u + lane, product);
+    }
 }
 
 @compute @workgroup_size(256)
 fn matmul(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let tile = choose_part(group.x);
-    let lane = local & 31u;
-    let row = group.y * ROWS;
-    var sums: array<f32, ROWS>;
-    accumulate(tile, lane, local >> 5u, row, &sums);
+    tile = choose_part(group.x);
+    lane = local & 31u;
+    first_row = group.y * ROWS;
+    let range = (local >> 5u) % GROUPS * TILES;
+    begin = range_begin(range);
+    end = range_begin(range + TILES);
 #ifdef GLU
-    var gates: array<f32, STEPS>;
-    for (var s = 0u; s < STEPS; s++) {
-        gates[s] = add_ranges(local, s * STEP, &sums);
-    }
-    sums = array<f32, ROWS>();
-    weight_idx = 1u;
-    accumulate(tile, lane, local >> 5u, row, &sums);
+    weight_idx = (local >> 5u) / GROUPS;
+    middle = range_begin(range + 1u);
+    first_sums = array<f32, 8>();
 #endif
-    for (var s = 0u; s < STEPS; s++) {
-        var total = add_ranges(local, s * STEP, &sums);
+    sums = array<f32, 8>();
+    ask_x(0u, 0u, local);
+    ask_x(1u, 0u, local);
+    ask_x(2u, 0u, local);
+    ask_x(3u, 0u, local);
+    ask(0u, begin);
+    ask(1u, begin + 1u);
+    ask(2u, begin + 2u);
+    ask(3u, begin + 3u);
+    // As many for all.
+    let parts = (args.units * PARTS * TILES + SPLITS - 1u) / SPLITS;
+    for (var t = 0u; t < parts; t += AHEAD) {
+        step_part(0u, t, local);
+        step_part(1u, t + 1u, local);
+        step_part(2u, t + 2u, local);
+        step_part(3u, t + 3u, local);
+    }
 #ifdef GLU
-        total = silu(gates[s]) * total;
-#endif
-        if local < 32u * STEP {
-            write_out(row + s * STEP + (local >> 5u), tile * 32u + lane, total);
-        }
+    if middle == end {
+        first_sums = sums;
+        sums = array<f32, 8>();
     }
+    let at = weight_idx * 256u + range * 32u + lane;
+    weight_idx = 0u;
+#else
+    let at = local;
+#endif
+    write_rows(0u, local, at);
+    write_rows(4u, local, at);
 }
