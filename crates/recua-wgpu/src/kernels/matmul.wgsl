@@ -2,8 +2,9 @@
 // Bindings: matmul_bindings.wgsl. A workgroup computes one tile of 32 weight rows, with GLU one of gate and one of up, for ROWS rows of x.
 // An invocation has one weight row and one of 8 ranges of K, with GLU two that follow each other: it decodes each weight once for all
 // ROWS, in registers. x comes through workgroup memory, where it is zero behind K.
-// Bound by the latency of the weights on large devices, on small ones by reading them or by instructions: about 2.5 to decode a weight
-// and 1.25 a product. AHEAD parts (of 64 columns) are in flight; a part's place is filled again as soon as it is used.
+// By the count, small devices are bound by reading the weights or by instructions: about 2.5 to decode a weight and 1.25 a product. A large
+// one reads a quarter of what it could for one row of x. AHEAD parts (of 64 columns) are asked for before their use; a part's place is
+// filled again as soon as it is used.
 // Same bits whatever ROWS: K is summed in each range by one chain of fma, then the ranges are added, 0 to 7.
 #import matmul_bindings
 #import matmul_decode
@@ -167,6 +168,7 @@ fn step_part(a: u32, t: u32, local: u32) {
     }
     let p = begin + t;
     let now = ahead[a];
+    // A single part ahead is asked for before the one at hand is multiplied.
 #ifdef EARLY
     ask(a, p + AHEAD);
 #endif
