@@ -3,7 +3,8 @@
 //!
 //! An op becomes a few dispatches of WGSL kernels (`kernels/`). `record` turns ops into a recording, which is data: pipelines,
 //! bind groups, immediates. `run` replays recordings, one compute pass a list of commands, and keeps those of recent plans, so that
-//! a plan that comes again creates nothing; `parts` runs what has no commands yet. `submission` waits, and brings back the device's time and what kernels reported.
+//! a plan that comes again creates nothing; `parts` runs what has no commands yet. `submission` waits, and brings back the device's time
+//! and what kernels reported.
 //!
 //! This crate has never heard of a token, a model or a request.
 #![warn(missing_docs)]

@@ -417,13 +417,14 @@ impl<'a> Call<'a> {
         }
         let [small, middle, large] = TILE_BLOCKS;
         let n_each = |(_, _, n): (usize, &str, usize)| if self.up.is_some() { n / 2 } else { n };
-        // As much as fewer rows will ever take, so that the largest pass allocates for all.
-        let split_rows = (TILE_SPLIT_BELOW - 1) / self.groups(n_each(middle)) * middle.0;
-        let sums = match split_rows {
-            0 => None,
-            _ if self.up.is_some() => None,
-            most => Some(self.sums(recorder, rows.next_multiple_of(middle.0).min(most))?),
+        // A GLU is not split: silu comes behind its sums, and its weights have many rows.
+        let split_rows = match self.up {
+            Some(_) => 0,
+            None => (TILE_SPLIT_BELOW - 1) / self.groups(n_each(middle)) * middle.0,
         };
+        // As much as fewer rows will ever take, so that the largest pass allocates for all.
+        let sums_rows = rows.next_multiple_of(middle.0).min(split_rows);
+        let sums = if sums_rows > 0 { Some(self.sums(recorder, sums_rows)?) } else { None };
         let block = match rows {
             few if few <= small.0 => small,
             many if many > middle.0

@@ -3,7 +3,8 @@
 // (two for fewer weight rows) is staged in workgroup memory at a time: an invocation decodes a run of one weight row and copies its
 // share of x. Then it multiplies W_EACH weight rows, 16 apart, with X_EACH rows of x, 8 apart; what is staged next was asked for before.
 // SPLIT: a workgroup has one of the 8 ranges of K, for weights of few rows; matmul_sum.wgsl adds what it writes to out_a.
-// Bound by fma where rows are many: 64 of them for 4 loads from workgroup memory. 12 KB of it: small adapters have 16.
+// By the count bound by fma where rows are many: 64 of them for 4 loads of a vector from workgroup memory; half of a large device's rate
+// was measured. 12 KB of that memory: small adapters have 16.
 // The bits of matmul.wgsl: in each of 8 ranges of K one chain of fma in the order of runs and columns, then the ranges 0 to 7.
 #import matmul_bindings
 #import matmul_decode
