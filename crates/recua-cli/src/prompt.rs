@@ -1,6 +1,7 @@
 //! From what a user says to tokens, and from flags to sampling parameters. `run` and `chat` share it.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::time::SystemTime;
 
 use recua::SamplingParams;
 use recua::chat::{ChatError, ChatTemplate, Message};
@@ -48,7 +49,7 @@ impl Form {
     /// The tokens of a conversation whose next turn is the model's.
     pub(crate) fn encode(&self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<Vec<u32>> {
         match self {
-            Form::Chat(template) => template.encode(tokenizer, messages).or_user(),
+            Form::Chat(template) => template.encode(tokenizer, messages, SystemTime::now()).or_user(),
             Form::Raw { special } => {
                 let text: Vec<_> = messages.iter().map(|m| m.content.as_str()).collect();
                 tokenizer.encode(&text.join("\n"), tokenizer.adds_bos(), *special).or_user()

@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use recua_compute::{PAGE_TOKENS, TOP_K_MAX};
+use recua_text::stop::{Passed, StopMatcher};
+use recua_text::tokenizer::{Decoder, Tokenizer};
 
 use crate::request::{Event, FinishReason, Request, RequestError, RequestId, Usage};
 use crate::sampler::{Draw, LogitsError, Needed, Sampler, SamplingParams};
 use crate::scheduler::{Scheduler, SchedulerConfig, Share};
-use crate::stop::{Passed, StopMatcher};
-use crate::tokenizer::{Decoder, Tokenizer};
 use crate::{Batch, Error, LlamaModel, Logits, Outputs};
 
 /// Runs requests, as many at once as the model's cache has slots.

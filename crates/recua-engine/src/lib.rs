@@ -1,4 +1,4 @@
-//! The part of recua that knows tokens, chats, models and requests, and no device in particular.
+//! The part of recua that knows tokens, models and requests, and no device in particular.
 //!
 //! [`LlamaModel`] runs batches of sequences on the device it is handed; its cache is [`KvCache`]. What it does not know: HTTP, wire
 //! formats, async, GPU interfaces.
@@ -14,13 +14,10 @@ mod pages;
 mod tensor;
 mod weights;
 
-pub mod chat;
 pub mod engine;
 pub mod request;
 pub mod sampler;
 pub mod scheduler;
-pub mod stop;
-pub mod tokenizer;
 
 pub use batch::{Batch, Logits};
 pub use config::{Architecture, KvType, LlamaConfig, MAX_SEQ_LEN_DEFAULT, ModelParams, Rope, RopeScaling};
