@@ -1,4 +1,4 @@
-//! What one rendering may cost. Every step of the evaluation, and every byte it copies, builds or searches, is paid for
+//! The budget of one rendering. Every step of the evaluation, and every byte it copies, builds or searches, is paid for
 //! *before* it happens, and nothing is ever paid back. So the bytes paid bound the memory that can be live at any
 //! time, and both together bound the time.
 
@@ -12,7 +12,7 @@ const STEPS_PER_MAPPING: u64 = 2_000;
 const BYTES_BASE: u64 = 16 << 20;
 /// Further bytes for each byte of the template and the variables.
 const BYTES_PER_INPUT_BYTE: u64 = 32;
-/// What a value, a variable or an entry of a list costs, beside its text.
+/// The price of a value, a variable or an entry of a list, without its text.
 pub(crate) const VALUE_BYTES: usize = 64;
 /// How deep statements and expressions may be nested, in the source and while they run, macros included.
 pub(crate) const DEPTH_MAX: u32 = 250;

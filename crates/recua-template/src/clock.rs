@@ -90,7 +90,7 @@ fn unknown(prefix: &str, field: Option<char>) -> Error {
 
 /// From 1.
 fn day_of_year(year: u64, month: u64, day: u64) -> u64 {
-    let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let is_leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let before = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334][month as usize - 1];
     before + u64::from(is_leap && month > 2) + day
 }

@@ -48,7 +48,7 @@ struct Eval<'t> {
     frames: Vec<Frame<'t>>,
     // A macro sees its own frames, from here up, and frame 0.
     base: usize,
-    // What has been written: the template's output, or that of the block being captured.
+    // The output of the template so far, or of the block being captured.
     out: String,
     // Every namespace there is.
     namespaces: Vec<Rc<Namespace<'t>>>,

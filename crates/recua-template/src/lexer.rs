@@ -146,7 +146,7 @@ impl<'s> Lexer<'s> {
         }
     }
 
-    /// Emits the text before a tag, less what the tag strips of it.
+    /// Emits the text before a tag, without the white space that the tag strips.
     fn push_text(&mut self, text: &'s str, sign: Option<char>, is_block: bool) {
         let kept = match sign {
             Some('-') => text.trim_end_matches(is_space),
@@ -162,7 +162,7 @@ impl<'s> Lexer<'s> {
         }
     }
 
-    /// Passes the end of a tag, a sign in front of it, and what it strips. Says whether it was there.
+    /// Consumes the end of a tag, with the sign before it and the white space it strips. Returns whether it was there.
     fn close(&mut self, end: &str) -> bool {
         let rest = self.rest();
         let after = if let Some(after) = rest.strip_prefix('-').and_then(|rest| rest.strip_prefix(end)) {
@@ -195,7 +195,7 @@ impl<'s> Lexer<'s> {
         Ok(())
     }
 
-    /// `{% raw %}` of the given length, what follows as it stands, and `{% endraw %}`.
+    /// `{% raw %}` of the given length, the text after it as it stands, and `{% endraw %}`.
     fn raw(&mut self, len: usize) -> Result<(), Error> {
         let body = &self.rest()[len..];
         let ends = |&(i, _): &(usize, &str)| raw_tag(&body[i..], "endraw").is_some();
@@ -344,7 +344,7 @@ impl<'s> Lexer<'s> {
     }
 }
 
-/// The length of `{% raw %}` or `{% endraw %}` at the start of a text, with what a `-` at its end strips.
+/// The length of `{% raw %}` or `{% endraw %}` at the start of a text, including the white space that a `-` at its end strips.
 fn raw_tag(text: &str, name: &str) -> Option<usize> {
     let inner = text.strip_prefix("{%")?;
     let inner = inner.strip_prefix(['-', '+']).unwrap_or(inner);
@@ -429,12 +429,11 @@ fn hex_char(kind: char, n: usize, rest: &mut &str) -> Result<char, String> {
     };
     let code = number(rest).ok_or_else(wrong)?;
     *rest = &rest[n..];
-    if let (0xD800..=0xDBFF, Some(low)) = (code, rest.strip_prefix("\\u").filter(|_| n == 4).and_then(number))
-    {
-        if (0xDC00..=0xDFFF).contains(&low) {
-            *rest = &rest[2 + n..];
-            return char::from_u32(0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00)).ok_or_else(wrong);
-        }
+    // Both halves together name a character beyond U+FFFF.
+    let low = rest.strip_prefix("\\u").filter(|_| n == 4).and_then(number);
+    if let (0xD800..=0xDBFF, Some(low @ 0xDC00..=0xDFFF)) = (code, low) {
+        *rest = &rest[2 + n..];
+        return char::from_u32(0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00)).ok_or_else(wrong);
     }
     char::from_u32(code).ok_or_else(wrong)
 }

@@ -141,7 +141,7 @@ impl std::fmt::Debug for Template {
     }
 }
 
-/// What the budget of a rendering depends on.
+/// The sizes that decide the budget of a rendering.
 struct Sizes {
     bytes: usize,
     n_mappings: usize,

@@ -1,8 +1,9 @@
-//! Tokens to a tree: the statements. `expr` has the cursor and the expressions.
+//! Tokens to a tree: the statements. `expr` has the expressions, `cursor` the place in the tokens.
 
+mod cursor;
 mod expr;
 
-use expr::Parser;
+use cursor::Parser;
 
 use crate::budget::DEPTH_MAX;
 use crate::error::Error;

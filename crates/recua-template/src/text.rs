@@ -1,4 +1,4 @@
-//! What Python does with strings, and how it prints strings and floats.
+//! Python's string operations, and how Python prints strings and floats.
 
 use std::fmt::Write as _;
 

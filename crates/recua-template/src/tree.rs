@@ -1,4 +1,4 @@
-//! The syntax tree: what the parser makes and the evaluator walks. It owns all it holds.
+//! The syntax tree that the parser builds and the evaluator walks. It owns its text.
 
 /// A place in the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +76,7 @@ impl Uses {
     }
 }
 
-/// What can be assigned to.
+/// The left side of an assignment.
 pub(crate) enum Target {
     Name(Name),
     /// A variable of a namespace, `ns.x`.

@@ -1,4 +1,4 @@
-//! The values of a template: Python's, as far as chat templates need them.
+//! The values of a template: those of Python that chat templates need.
 //!
 //! Lists and maps never change once made, and their depth is bounded, so neither comparing, printing nor dropping a
 //! value recurses far. A namespace does change, so a cycle can run through one; the evaluator empties all of them when
@@ -38,7 +38,7 @@ pub(crate) enum Value<'t> {
     Loop(Rc<Loop<'t>>),
 }
 
-/// What every template may call.
+/// The functions that every template may call.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Function {
     RaiseException,
@@ -89,7 +89,7 @@ pub(crate) struct Loop<'t> {
     /// From 1, counting the calls of a recursive loop.
     pub(crate) depth: usize,
     pub(crate) stmt: &'t For,
-    /// What `loop.changed` was last given; shared by all rounds.
+    /// The last arguments of `loop.changed`; shared by all rounds.
     pub(crate) last: Rc<RefCell<Option<Value<'t>>>>,
 }
 
@@ -232,7 +232,7 @@ impl<'t> Value<'t> {
         }
     }
 
-    /// What a loop over the value sees.
+    /// The items that a loop over the value sees.
     pub(crate) fn items(&self, budget: &mut Budget) -> Result<Rc<List<'t>>, Error> {
         let items = match self {
             Value::List(list) => return Ok(Rc::clone(list)),
@@ -439,7 +439,7 @@ impl<'t> Value<'t> {
     }
 }
 
-/// What it costs to compare a key of a length with `n` others.
+/// The bytes to pay for comparing a key of `len` bytes with `n` others.
 fn search_bytes(n: usize, len: usize) -> usize {
     n.saturating_mul(1 + len)
 }

@@ -1,9 +1,9 @@
-//! Conversations to prompts, by the template in a file or, if it has none, that of its family.
+//! Turns conversations into prompts, by the template in the file or, if there is none, by that of its family.
 //!
 //! A template is a program from an untrusted file; `recua-template` runs it within bounds of time and memory.
 //!
-//! The texts of messages are untrusted too, in another way: written into the prompt, `<|im_end|>` must stay ten
-//! characters and not end the turn. [`ChatTemplate::encode`] sees to that, and `guard` says how.
+//! The texts of messages are untrusted in another way: `<|im_end|>` in a message must remain ten characters and not end the turn.
+//! [`ChatTemplate::encode`] sees to that; `guard` says how.
 
 mod fallback;
 mod guard;
@@ -19,9 +19,9 @@ use guard::Guard;
 /// One turn of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// Who speaks: `system`, `user`, `assistant` or what else the template knows.
+    /// The speaker: `system`, `user`, `assistant`, or another role that the template knows.
     pub role: String,
-    /// What is said.
+    /// The text.
     pub content: String,
 }
 
@@ -39,18 +39,18 @@ pub enum ChatError {
     /// The file's metadata could not be read.
     #[error(transparent)]
     Metadata(#[from] recua_gguf::Error),
-    /// Nothing tells how this model is spoken to; a raw prompt works.
+    /// The file has no chat template and its family is not known; a raw prompt works.
     #[error(
         "the file has no tokenizer.chat_template and its family (architecture \"{architecture}\") has none that is known; give a raw prompt"
     )]
     NoTemplate {
-        /// What `general.architecture` says.
+        /// The file's `general.architecture`.
         architecture: String,
     },
     /// The template refuses these messages, in its own words.
     #[error("the chat template refuses the messages: {0}")]
     Refused(String),
-    /// The template wanted more than it may have.
+    /// The template exceeded its limit of steps, memory or nesting.
     #[error("the chat template exceeds its limit of {0}")]
     Limit(&'static str),
     /// The template is wrong, or needs something that is not supported.
@@ -84,7 +84,7 @@ impl From<recua_template::Error> for ChatError {
     }
 }
 
-/// How a model is spoken to.
+/// A chat template with the vocabulary's special tokens: turns messages into the model's prompt.
 pub struct ChatTemplate {
     source: String,
     template: Template,

@@ -1,8 +1,8 @@
-//! Stop strings in streamed text: where the first one ends the answer, and what must be held back until it is clear
-//! that none begins there.
+//! Stop strings in streamed text: finds where the first one ends the answer, and holds back text that may turn out to be
+//! the beginning of one.
 //!
-//! Every stop string is followed by its own Knuth-Morris-Pratt automaton, so a text costs the same for each byte
-//! whatever the strings, and how it was cut into pieces does not matter.
+//! Each stop string has its own Knuth-Morris-Pratt automaton. So every byte of a text costs the same whatever the strings are,
+//! and how the text was cut into pieces does not matter.
 
 /// The most stop strings of one request.
 pub const STOPS_MAX: usize = 64;
@@ -13,7 +13,7 @@ pub const STOP_BYTES_MAX: usize = 4096;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StopError {
-    /// A string without bytes, which would end every answer before it begins.
+    /// An empty string, which would end every answer before it begins.
     #[error("stop string {0} is empty; leave it out")]
     Empty(usize),
     /// A string too long.
@@ -37,17 +37,18 @@ pub struct StopMatcher {
     held: String,
 }
 
-/// What became of a piece of text.
+/// The result of passing a piece of text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Passed {
-    /// The text that can be shown now: no part of it can belong to a stop string.
+    /// The text that can be shown now: nothing in it can belong to a stop string.
     pub text: String,
-    /// Whether a stop string is complete. The text ends before it; what the piece had behind it is dropped.
+    /// Whether a stop string is complete. The text ends before it, and the rest of the piece after it is dropped.
     pub stopped: bool,
 }
 
 impl StopMatcher {
-    /// A matcher for these strings. The one that is complete first counts, and if several are at once, the longest.
+    /// A matcher for these strings. The first to be complete counts; if several become complete with the same byte, the longest
+    /// does.
     ///
     /// # Errors
     ///
@@ -68,7 +69,7 @@ impl StopMatcher {
         Ok(StopMatcher { automata, held: String::new() })
     }
 
-    /// Takes the next piece of the text. Behind a stop string a new text begins.
+    /// Takes the next piece of the text. After a stop string a new text begins.
     pub fn push(&mut self, piece: &str) -> Passed {
         let mut text = std::mem::take(&mut self.held);
         let n_seen = text.len();
@@ -81,14 +82,14 @@ impl StopMatcher {
                 return Passed { text, stopped: true };
             }
         }
-        // What an automaton has matched of its string is the end of the text. It begins with the first byte of a
-        // character, because the string does.
+        // The bytes that an automaton has matched are the end of the text. They begin with the first byte of a character,
+        // because the stop string does.
         let n_held = self.automata.iter().map(|automaton| automaton.n_matched).max().unwrap_or(0);
         self.held = text.split_off(text.len() - n_held);
         Passed { text, stopped: false }
     }
 
-    /// Gives what is held back, for a text that ended without a stop string, and starts anew.
+    /// Returns the text held back, once the answer has ended without a stop string, and starts anew.
     pub fn finish(&mut self) -> String {
         self.start_anew();
         std::mem::take(&mut self.held)
@@ -188,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_left_behind_a_stop_string() {
+    fn nothing_remains_after_a_stop_string() {
         let mut matcher = StopMatcher::new(&["bc", "abcd"]).unwrap();
         for _ in 0..2 {
             assert_eq!(matcher.push("xabc"), Passed { text: "xa".into(), stopped: true });

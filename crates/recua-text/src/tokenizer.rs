@@ -1,13 +1,13 @@
 //! Text to tokens and back, by the vocabulary inside a GGUF file: SentencePiece as Llama uses it (`llama`) and
 //! byte-level BPE (`gpt2`) with the pre-tokenizer that `tokenizer.ggml.pre` names.
 //!
-//! A text is cut at special tokens first: control tokens if the caller asks for them, then user-defined tokens,
-//! which always count. What lies between goes to the vocabulary's own kind. Vocabulary and text are both untrusted:
-//! the time is n log n in the text's length, the memory a fixed number of bytes for each of its own, and whatever
+//! A text is first cut at special tokens: control tokens if the caller asks for them, then user-defined tokens, which always
+//! count. The stretches between them are encoded by the vocabulary's own method. Vocabulary and text are both untrusted:
+//! encoding takes n log n time in the text's length and a fixed number of bytes of memory for each byte of text, and text that
 //! cannot be encoded is an error.
 //!
-//! The merging, the splitting and the search for special tokens are written here; `bpe` and `spm` say what the
-//! `tokenizers` crate lacks for a text that nobody vouches for.
+//! Merging, splitting and the search for special tokens are our own; `bpe` and `spm` say why the `tokenizers` crate does not do
+//! for untrusted text.
 
 mod bpe;
 mod decoder;
@@ -51,7 +51,7 @@ pub struct Tokenizer {
     ends: BTreeSet<u32>,
     adds_bos: bool,
     adds_eos: bool,
-    // Phi-3 swallows the white space behind a special token.
+    // Phi-3 drops the white space after a special token.
     strips_right: bool,
 }
 
@@ -60,7 +60,7 @@ enum Model {
     Bpe(Bpe),
 }
 
-/// What the metadata says of BOS, EOS and the like.
+/// Reads the ids of BOS, EOS and the like from the metadata.
 struct Ids<'a> {
     meta: &'a Metadata,
     n_tokens: usize,
@@ -142,7 +142,7 @@ impl Tokenizer {
         let with_text = |text: &str| {
             vocab.ids().find(|&id| vocab.kind(id) == TokenType::Control && vocab.piece(id) == text.as_bytes())
         };
-        // Where these two end a turn, <|end|> only ends one of its several parts.
+        // In vocabularies that end a turn with these two, <|end|> only ends one message within it.
         let end_is_no_end = with_text("<|return|>").is_some() && with_text("<|call|>").is_some();
         let ends = vocab
             .ids()
@@ -187,8 +187,8 @@ impl Tokenizer {
         Ok(out)
     }
 
-    /// Encodes a text whose control tokens count, except where `is_foreign` says of a stretch of it that it came
-    /// from somebody who may not write any. The tokens are appended to `out`.
+    /// Encodes a text in which control tokens count, except in the byte ranges for which `is_foreign` returns true: text from
+    /// somebody who may not write any. The tokens are appended to `out`.
     ///
     /// # Errors
     ///
@@ -213,13 +213,13 @@ impl Tokenizer {
         let mut at = 0;
         let control = special.then(|| self.control.find(text, 0..text.len()));
         for (found, token) in control.into_iter().flatten() {
-            // White space behind the last token may reach into this one.
+            // White space dropped after the last token may reach into this one.
             if found.start < at || is_foreign(&found) {
                 continue;
             }
             self.encode_between(text, at..found.start, &is_foreign, &mut plain, out)?;
             plain.token(token, out);
-            at = self.behind(text, found.end);
+            at = self.past_special(text, found.end);
         }
         self.encode_between(text, at..text.len(), &is_foreign, &mut plain, out)
     }
@@ -241,13 +241,13 @@ impl Tokenizer {
             }
             plain.text(&text[at..found.start], out)?;
             plain.token(token, out);
-            at = self.behind(text, found.end).min(end);
+            at = self.past_special(text, found.end).min(end);
         }
         plain.text(&text[at.min(end)..end], out)
     }
 
-    /// Where the text goes on behind a special token that ended at `end`.
-    fn behind(&self, text: &str, end: usize) -> usize {
+    /// Where the text goes on after a special token that ended at `end`.
+    fn past_special(&self, text: &str, end: usize) -> usize {
         if !self.strips_right {
             return end;
         }
@@ -255,7 +255,7 @@ impl Tokenizer {
         end + rest.len() - rest.trim_start_matches(|ch: char| ch.is_ascii_whitespace()).len()
     }
 
-    /// Whether a token is, or looks like, the mark of a turn: nothing that the text of a message may contain.
+    /// Whether a token is, or looks like, the mark of a turn, which the text of a message must not contain.
     pub(crate) fn looks_like_control(&self, token: u32) -> bool {
         match self.vocab.kind(token) {
             TokenType::Control | TokenType::Unknown => true,
@@ -264,19 +264,18 @@ impl Tokenizer {
         }
     }
 
-    /// Whether the file wants a BOS in front of a text: `tokenizer.ggml.add_bos_token`, or the custom of its kind.
+    /// Whether the file wants a BOS before a text: `tokenizer.ggml.add_bos_token`, or else what is usual for its kind.
     pub fn adds_bos(&self) -> bool {
         self.adds_bos
     }
 
-    /// Whether the file wants an EOS behind a text. [`Tokenizer::encode`] never adds one: whoever generates wants the
-    /// text to go on.
+    /// Whether the file wants an EOS after a text. [`Tokenizer::encode`] never adds one, because a prompt is meant to go on.
     pub fn adds_eos(&self) -> bool {
         self.adds_eos
     }
 
-    /// The text of some tokens: [`Tokenizer::token_bytes`] one after the other, with U+FFFD for what is not UTF-8.
-    /// Like the tokens themselves it may begin with a space that the encoded text did not have.
+    /// The text of some tokens: their [`Tokenizer::token_bytes`] joined, with U+FFFD in place of bytes that are not UTF-8. It may
+    /// begin with a space that the encoded text did not have, because the tokens do.
     pub fn decode(&self, tokens: &[u32]) -> String {
         let mut decoder = self.decoder();
         let mut text: String = tokens.iter().map(|&token| decoder.push(self, token)).collect();
@@ -284,13 +283,13 @@ impl Tokenizer {
         text
     }
 
-    /// The bytes a token adds to a text: none for control tokens, possibly half a character. `None` if there is no
-    /// such token.
+    /// The bytes that a token adds to a text: none for control tokens; they may be half a character. `None` if there is no such
+    /// token.
     pub fn token_bytes(&self, token: u32) -> Option<Cow<'_, [u8]>> {
         ((token as usize) < self.vocab.len()).then(|| Cow::Borrowed(self.vocab.text(token)))
     }
 
-    /// A token as the file writes it, control tokens too. `None` if there is no such token.
+    /// A token as it is written in the file, including control tokens. `None` if there is no such token.
     pub fn token_piece(&self, token: u32) -> Option<&[u8]> {
         ((token as usize) < self.vocab.len()).then(|| self.vocab.piece(token))
     }
@@ -343,7 +342,7 @@ impl Tokenizer {
         Decoder::default()
     }
 
-    /// The pieces of all tokens that a message may not write, for [`crate::chat`].
+    /// The pieces of all tokens that a message must not write, for [`crate::chat`].
     pub(crate) fn control_pieces(&self) -> impl Iterator<Item = &[u8]> {
         self.vocab.ids().filter(|&id| self.looks_like_control(id)).map(|id| self.vocab.piece(id))
     }
@@ -364,7 +363,7 @@ impl std::fmt::Debug for Tokenizer {
 struct Plain<'a> {
     tokenizer: &'a Tokenizer,
     merger: Merger,
-    // SentencePiece begins every text with a space, and everything behind a special token is a text.
+    // SentencePiece puts a space before every text, and a new text begins after each special token.
     after_special: bool,
 }
 

@@ -1,24 +1,13 @@
-//! The cursor over the tokens, and the expressions.
+//! The expressions.
 //!
-//! Whatever recurses here is bounded by [`DEPTH_MAX`], and so is the depth of the tree it builds, also where a loop
-//! builds it (`a + b + c …`), so that neither parsing, evaluating nor dropping a tree can overflow a stack.
+//! Every recursion here is bounded by [`DEPTH_MAX`], and so is the depth of the tree, even where a loop builds it (`a + b + c …`).
+//! So neither parsing, evaluating nor dropping a tree can overflow the stack.
 
+use super::cursor::{Parser, too_deep};
 use crate::budget::DEPTH_MAX;
 use crate::error::Error;
-use crate::lexer::{Placed, Token};
-use crate::tree::{
-    Apply, Arg, BinaryOp, Call, CompareOp, Conditional, Expr, ExprKind, Position, Slice, Uses,
-};
-
-pub(super) struct Parser<'s> {
-    tokens: Vec<Placed<'s>>,
-    next: usize,
-    depth: u32,
-    /// Whether `break` has a loop to leave.
-    pub(super) in_loop: bool,
-    /// The special variables that have been named so far in this macro.
-    pub(super) uses: Uses,
-}
+use crate::lexer::Token;
+use crate::tree::{Apply, Arg, BinaryOp, Call, CompareOp, Conditional, Expr, ExprKind, Position, Slice};
 
 /// How tightly operators bind, loosest first. Unary ones bind tightest.
 const OR: u8 = 0;
@@ -49,62 +38,7 @@ impl Operator {
     }
 }
 
-impl<'s> Parser<'s> {
-    pub(super) fn new(tokens: Vec<Placed<'s>>) -> Parser<'s> {
-        Parser { tokens, next: 0, depth: 0, in_loop: false, uses: Uses::default() }
-    }
-
-    pub(super) fn peek(&self) -> &Token<'s> {
-        self.peek_at(0)
-    }
-
-    fn peek_at(&self, n: usize) -> &Token<'s> {
-        self.tokens.get(self.next + n).map_or(&Token::End, |(token, _)| token)
-    }
-
-    /// Where the next token stands.
-    pub(super) fn at(&self) -> Position {
-        let last = self.tokens.len().saturating_sub(1);
-        self.tokens.get(self.next.min(last)).map_or(Position { line: 1, column: 1 }, |(_, at)| *at)
-    }
-
-    pub(super) fn take(&mut self) -> Token<'s> {
-        let token = self.tokens.get_mut(self.next).map(|(token, _)| std::mem::replace(token, Token::End));
-        self.next += 1;
-        token.unwrap_or(Token::End)
-    }
-
-    pub(super) fn skip(&mut self, wanted: &Token<'_>) -> bool {
-        let found = self.peek() == wanted;
-        self.next += usize::from(found);
-        found
-    }
-
-    pub(super) fn expect(&mut self, wanted: &Token<'_>) -> Result<(), Error> {
-        if self.skip(wanted) { Ok(()) } else { Err(self.unexpected(&wanted.to_string())) }
-    }
-
-    pub(super) fn name(&mut self, wanted: &str) -> Result<&'s str, Error> {
-        let Token::Name(name) = *self.peek() else {
-            return Err(self.unexpected(wanted));
-        };
-        self.next += 1;
-        Ok(name)
-    }
-
-    pub(super) fn unexpected(&self, wanted: &str) -> Error {
-        Error::new(format!("expected {wanted}, found {}", self.peek())).at(self.at())
-    }
-
-    pub(super) fn enter(&mut self) -> Result<(), Error> {
-        self.depth += 1;
-        if self.depth > DEPTH_MAX { Err(too_deep(self.at())) } else { Ok(()) }
-    }
-
-    pub(super) fn leave(&mut self) {
-        self.depth -= 1;
-    }
-
+impl Parser<'_> {
     /// One expression, or several with commas between them: a tuple. `conditional` allows `a if b else c`.
     pub(super) fn tuple(&mut self, conditional: bool) -> Result<Expr, Error> {
         let at = self.at();
@@ -364,7 +298,7 @@ impl<'s> Parser<'s> {
         }
     }
 
-    /// What stands between brackets after a value.
+    /// The index or slice between brackets after a value.
     fn subscript(&mut self, value: Expr, at: Position) -> Result<Expr, Error> {
         let start = if *self.peek() == Token::Op(":") { None } else { Some(self.expression()?) };
         match start {
@@ -487,10 +421,6 @@ impl<'s> Parser<'s> {
 /// A node of the tree above children of at most the given depth.
 fn node(at: Position, below: u32, kind: ExprKind) -> Result<Expr, Error> {
     if below >= DEPTH_MAX { Err(too_deep(at)) } else { Ok(Expr { kind, at, depth: below + 1 }) }
-}
-
-fn too_deep(at: Position) -> Error {
-    Error::new(format!("this is nested deeper than the {DEPTH_MAX} levels that are accepted")).at(at)
 }
 
 fn below(items: &[Expr]) -> u32 {

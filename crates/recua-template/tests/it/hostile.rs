@@ -6,7 +6,7 @@ use recua_template::Error;
 
 use crate::{LLAMA_3_1, QWEN_3, render};
 
-/// The most memory the whole run of hostile templates may ever hold.
+/// The most memory that the process may hold while it runs all the hostile templates.
 const PEAK_KIB: u64 = 160 << 10;
 
 fn doubling(step: &str) -> String {
@@ -137,8 +137,8 @@ fn hostile() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// All of them, one after the other. `RECUA_HOSTILE_PEAK` asks for the memory to be checked, which takes a process of
-/// one's own: [`memory_is_bounded`] starts it.
+/// All of them, one after the other. With `RECUA_HOSTILE_PEAK` set the peak memory is checked too; that needs a process of its own,
+/// which [`memory_is_bounded`] starts.
 #[test]
 fn templates_are_refused_quickly() {
     for (name, source) in hostile() {
@@ -176,7 +176,7 @@ fn memory_is_bounded() {
     assert!(output.status.success() && text.contains("peak "), "{text}");
 }
 
-/// What is as deep as is allowed needs little stack, whether it is parsed, run or dropped.
+/// The deepest templates that are allowed need little stack, whether they are parsed, run or dropped.
 #[test]
 fn a_small_stack_is_enough() {
     let nested = |open: &str, inner: &str, close: &str, n: usize| open.repeat(n) + inner + &close.repeat(n);
@@ -204,7 +204,7 @@ fn a_small_stack_is_enough() {
             let _ = render(template);
         }
     };
-    // What a thread of the standard library has. Built with optimisation, a fifth of it is used.
+    // The default of the standard library. With optimisation, a fifth of it is used.
     std::thread::Builder::new().stack_size(2 << 20).spawn(run).unwrap().join().unwrap();
 }
 
@@ -217,7 +217,7 @@ fn namespaces_are_freed() {
     }
 }
 
-/// Real templates with pieces of them cut out, doubled and swapped: any outcome will do, but no panic.
+/// Real templates with pieces cut out, doubled and swapped: any outcome is fine, but no panic.
 #[test]
 fn mangled_templates_do_not_panic() {
     let mut state = 1u64;

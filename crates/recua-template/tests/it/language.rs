@@ -46,7 +46,7 @@ fn loops_macros_and_blocks() {
         "{% set x %} a {% endset %}[{{ x | trim }}]{% filter upper %}b{% endfilter %}{% with y = 1 %}{{ y }}{% endwith %}",
         "[a]B1",
     );
-    // What a loop sets, it forgets; a namespace remembers.
+    // A variable set in a loop ends with the round; a namespace keeps it.
     renders(
         "{% set n = 0 %}{% set ns = namespace(n=0) %}{% for m in messages %}{% set n = n + 1 %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ n }}{{ ns.n }}",
         "04",

@@ -68,7 +68,7 @@ const LLAMA_2: &str = "\
 {%- else -%}{{- ' ' + message.content | trim + ' ' + eos_token -}}{%- endif -%}
 {%- endfor -%}";
 
-/// Special tokens that only one format uses, the most telling first.
+/// Templates by special tokens that only one format uses, the most telling first.
 const BY_TOKENS: &[(&[&str], &str)] = &[
     (&["<|start_header_id|>", "<|eot_id|>"], LLAMA_3),
     (&["<|im_start|>", "<|im_end|>"], CHATML),
@@ -79,7 +79,7 @@ const BY_TOKENS: &[(&[&str], &str)] = &[
     (&["[INST]", "[/INST]"], MISTRAL),
 ];
 
-/// What the name or the architecture of a file says, where its tokens say nothing.
+/// Templates by the name or the architecture of a file, for vocabularies without such tokens.
 const BY_NAME: &[(&str, &str)] = &[
     ("zephyr", ZEPHYR),
     ("tinyllama", ZEPHYR),

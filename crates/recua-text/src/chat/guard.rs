@@ -1,15 +1,16 @@
 //! Keeps the texts of messages from writing control tokens.
 //!
-//! Where a message's text ends up in the prompt cannot be told from the prompt: templates trim, split and repeat it.
-//! So the text itself is marked. Every control token has a character that is neither letter, digit nor white space,
-//! the `<` of `<|im_end|>` say. In the texts given to the template each such character is replaced by a stand-in, a
-//! private-use character that occurs nowhere else; the template may do with it what it likes, one character for one.
-//! In the output the stand-ins turn back into what they were, and no control token is recognised that contains one.
-//! A control token pieced together from several messages, or by cutting something out of one, contains them as well.
+//! The prompt does not show where a message's text ended up, because templates trim, split and repeat texts. So the text itself
+//! is marked. Every control token has a character that is neither letter, digit nor white space, such as the `<` of
+//! `<|im_end|>`. Before the template sees a text, each such character is replaced by a stand-in, a private-use character that
+//! occurs nowhere else; it remains one character, whatever the template does with it. In the output each stand-in turns back into
+//! the original, and a stretch that contained one is never taken for a control token. A control token pieced together from several
+//! messages, or by cutting something out of one, contains stand-ins as well.
 //!
-//! Limits. A template that looks for such a character in a message does not find it, except within a literal of its
-//! own such as `'</think>'`: what a literal spells in a text stays as it is, unless it could be a part of a control
-//! token. And a control token of letters, digits and white space alone is not recognised anywhere in a chat.
+//! Limits. A template that searches a message for such a character does not find it, and a filter that would rewrite it (`escape`,
+//! `urlencode`) leaves it as it is. The exception is text that equals a string literal of the template, such as `'</think>'`: it stays
+//! visible, unless it could be part of a control token. And a control token of letters, digits and white space alone is not recognised anywhere
+//! in a chat.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
@@ -19,19 +20,19 @@ use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use super::{ChatError, Message};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
-/// Literals of a template that are let through, and their longest. The rest are not.
+/// How many literals of a template stay visible, and how long they may be. Others do not.
 const LITERALS_MAX: usize = 64;
 const LITERAL_BYTES: std::ops::RangeInclusive<usize> = 3..=64;
 
 pub(super) struct Guard {
     // The characters to hide.
     hidden: BTreeSet<char>,
-    // The literals to leave alone.
+    // The literals that stay visible.
     literals: Option<AhoCorasick>,
 }
 
 impl Guard {
-    /// `literals` are the strings the template spells out.
+    /// `literals` are the strings that the template spells out.
     pub(super) fn new<'a>(
         tokenizer: &Tokenizer,
         literals: impl Iterator<Item = &'a str>,
@@ -82,7 +83,7 @@ fn marking_char(piece: &str) -> Option<char> {
     piece.chars().find(|ch| !ch.is_alphanumeric() && !ch.is_whitespace())
 }
 
-/// Whether a text that spells `literal` could be on the way to spelling `piece`.
+/// Whether a text that contains `literal` could be part of one that spells `piece`.
 fn could_be_part(literal: &str, piece: &str) -> bool {
     piece.contains(literal)
         || literal.contains(piece)
@@ -91,7 +92,7 @@ fn could_be_part(literal: &str, piece: &str) -> bool {
         })
 }
 
-/// Whether any character of a text marks anything; letters at a token's end may be anyone's.
+/// Whether a text has a marking character. Letters alone, as at the end of a token, may be anybody's.
 fn marked(text: &str) -> bool {
     marking_char(text).is_some()
 }
@@ -122,7 +123,7 @@ impl Masks<'_> {
         hidden
     }
 
-    /// Takes the stand-ins out of what was rendered, and remembers where they were.
+    /// Turns the stand-ins in the rendered text back, and remembers where they were.
     pub(super) fn reveal(&self, text: &str) -> (String, Foreign) {
         let originals: HashMap<char, char> =
             self.stand_ins.iter().map(|(&ch, &stand_in)| (stand_in, ch)).collect();
@@ -148,7 +149,7 @@ pub(super) struct Foreign {
 }
 
 impl Foreign {
-    /// Whether a stretch of the text is none of the template's control tokens.
+    /// Whether a stretch of the text cannot be a control token that the template wrote.
     pub(super) fn touches(&self, text: &str, range: &Range<usize>) -> bool {
         let next = self.places.partition_point(|&place| place < range.start);
         self.places.get(next).is_some_and(|&place| place < range.end)

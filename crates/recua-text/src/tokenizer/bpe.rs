@@ -1,9 +1,9 @@
 //! Byte-level BPE: words from the pre-tokenizer, joined by the rank of the merge rules. The vocabulary writes each
 //! byte as a printable character; here everything is raw bytes, and a symbol is an id.
 //!
-//! Written here and not taken from `tokenizers`: its splitting runs on a backtracking matcher that gives up on a long
-//! run of spaces (1 MiB of them overflow its stack) and then drops the split without an error, so that a hostile text
-//! would be encoded differently from how it should, at the cost of the whole text as one word.
+//! The `tokenizers` crate does not do for untrusted text. It splits with a backtracking matcher that gives up on a long run of
+//! spaces (1 MiB of them overflow its stack) and then skips the split without an error: a hostile text would be encoded wrongly,
+//! and as slowly as one huge word.
 
 use std::collections::HashMap;
 
@@ -14,13 +14,13 @@ use super::vocab::{TokenType, Vocab};
 
 pub(super) struct Bpe {
     pre: Pre,
-    // The token of a whole text; only where the pre-tokenizer says that whole words go before merges.
+    // Tokens by their whole text; filled only if the pre-tokenizer says that whole words take precedence over merges.
     words: HashMap<Box<[u8]>, u32>,
     // (left, right) to (rank, joined).
     merges: HashMap<(u32, u32), (u32, u32)>,
     bytes: [u32; 256],
     n_tokens: u32,
-    // Symbols that merges mention and the vocabulary lacks: ids from `n_tokens` up.
+    // The number of symbols that merges mention and the vocabulary lacks; their ids begin at `n_tokens`.
     n_extra: u32,
 }
 
@@ -37,7 +37,7 @@ impl Bpe {
         }
         let mut symbols: HashMap<Box<[u8]>, u32> = HashMap::with_capacity(vocab.len());
         for token in 0..n_tokens {
-            // A control token is no text: no merge may end in one.
+            // A control token is not text, so no merge may produce one.
             if !matches!(vocab.kind(token), TokenType::Control | TokenType::Unknown)
                 && let Some(raw) = super::vocab::raw_bytes(vocab.piece(token))
             {
@@ -118,7 +118,7 @@ impl Bpe {
     }
 }
 
-/// The two sides of a merge rule, in raw bytes. A side may hold a space of its own only at its start.
+/// The two sides of a merge rule, in raw bytes. A side may contain a space only at its start.
 fn split_merge(merge: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
     let space = 1 + merge.get(1..)?.iter().position(|&byte| byte == b' ')?;
     let (left, right) = (&merge[..space], &merge[space + 1..]);

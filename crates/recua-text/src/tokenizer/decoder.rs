@@ -1,17 +1,17 @@
-//! Decoding token by token: a character may be spread over several tokens, and half of one is never shown.
+//! Decoding token by token: a character may be spread over several tokens, and half a character is never shown.
 
 use super::Tokenizer;
 
 /// Turns tokens into text as they come.
 #[derive(Clone, Debug, Default)]
 pub struct Decoder {
-    // The beginning of a character whose end has not come yet; at most three bytes.
+    // The first bytes of a character that is not complete yet; at most three.
     pending: Vec<u8>,
 }
 
 impl Decoder {
-    /// Takes a token and gives the text that is now complete; it may be empty. Bytes that can never become a
-    /// character turn into U+FFFD. A token outside the vocabulary adds nothing.
+    /// Takes a token and returns the text that is complete now, which may be empty. Bytes that can never become a character turn
+    /// into U+FFFD. A token outside the vocabulary adds nothing.
     pub fn push(&mut self, tokenizer: &Tokenizer, token: u32) -> String {
         if let Some(bytes) = tokenizer.token_bytes(token) {
             self.pending.extend_from_slice(&bytes);
@@ -35,7 +35,7 @@ impl Decoder {
         text
     }
 
-    /// Gives what is held back, as U+FFFD, and starts anew.
+    /// Returns what is held back, as U+FFFD, and starts anew.
     pub fn finish(&mut self) -> String {
         let text = String::from_utf8_lossy(&self.pending).into_owned();
         self.pending.clear();

@@ -1,7 +1,7 @@
-//! The tokens that end a generation: those the metadata names, and those known by their text, because many files
-//! name only one of the several that their chat format uses.
+//! The tokens that end a generation: those that the metadata names, and those known by their text, because many files name only
+//! one of the several that their chat format uses.
 
-/// Ends a turn or a text whatever the file says of its type.
+/// Texts that end a turn or a document, whatever type the file gives them.
 const ALWAYS: &[&str] = &[
     "<|eot_id|>",
     "<|eom_id|>",
@@ -20,10 +20,10 @@ const ALWAYS: &[&str] = &[
     "<｜end▁of▁sentence｜>",
 ];
 
-/// Ends a text only if the file marks it as special: some vocabularies hold these as ordinary text (HTML).
+/// Texts that end a document only if the file marks them as special: some vocabularies contain them as ordinary text (HTML).
 const IF_SPECIAL: &[&str] = &["</s>", "<eos>", "[EOS]", "[EOT]"];
 
-/// Texts that mark the end of a turn, in the order in which they are looked for when the file names none.
+/// Texts that mark the end of a turn, in the order in which they are searched for if the file names none.
 pub(super) const END_OF_TURN: &[&str] = &[
     "<|eot_id|>",
     "<|im_end|>",
@@ -37,7 +37,7 @@ pub(super) const END_OF_TURN: &[&str] = &[
     "<｜end▁of▁sentence｜>",
 ];
 
-/// Whether a piece is structure even where the file calls it text.
+/// Whether a piece is a control token even if the file calls it text.
 pub(super) fn is_always_control(piece: &[u8]) -> bool {
     ALWAYS.iter().any(|end| end.as_bytes() == piece)
 }

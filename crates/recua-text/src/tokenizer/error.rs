@@ -1,4 +1,4 @@
-//! What can be wrong with a vocabulary or a text.
+//! The errors of vocabularies and of texts that cannot be encoded.
 
 /// Why a vocabulary was refused, or a text could not be encoded.
 #[derive(Debug, thiserror::Error)]
@@ -7,12 +7,12 @@ pub enum TokenizerError {
     /// The file's metadata could not be read.
     #[error(transparent)]
     Metadata(#[from] recua_gguf::Error),
-    /// A key without which there is no tokenizer.
+    /// A required key is missing.
     #[error("the file has no {key}, which a \"{model}\" vocabulary needs")]
     Missing {
         /// The absent metadata key.
         key: &'static str,
-        /// What `tokenizer.ggml.model` says.
+        /// The file's `tokenizer.ggml.model`.
         model: String,
     },
     /// A tokenizer of another kind.
@@ -20,15 +20,15 @@ pub enum TokenizerError {
         "tokenizer.ggml.model \"{0}\" is not supported; known are \"llama\" (SentencePiece) and \"gpt2\" (byte-level BPE)"
     )]
     UnknownModel(String),
-    /// A pre-tokenizer nobody taught us: guessing would change the text the model sees.
+    /// An unknown pre-tokenizer. Guessing another would change the tokens that the model sees.
     #[error("tokenizer.ggml.pre \"{name}\" is not known; known are {known}")]
     UnknownPre {
-        /// What the file says.
+        /// The name in the file.
         name: String,
         /// Every name that works.
         known: String,
     },
-    /// Arrays that must have one entry a token do not.
+    /// An array that must have one entry for each token has another length.
     #[error("{key} has {got} entries for {n_tokens} tokens")]
     LengthMismatch {
         /// The key of the array.
@@ -56,7 +56,7 @@ pub enum TokenizerError {
         /// Its type.
         value: i32,
     },
-    /// A token so long that looking for it would cost every text dearly.
+    /// A token so long that searching for it would slow down every text.
     #[error("token {token} has {len} bytes; at most {max} are accepted", max = super::TOKEN_BYTES_MAX)]
     TokenTooLong {
         /// The token.
@@ -64,13 +64,13 @@ pub enum TokenizerError {
         /// Its length in bytes.
         len: usize,
     },
-    /// A merge rule that is not two pieces with a space between.
+    /// A merge rule that is not two pieces with a space between them.
     #[error("tokenizer.ggml.merges entry {index} is not two pieces with a space between them")]
     Merge {
         /// Its index.
         index: usize,
     },
-    /// More tokens or merges than ids.
+    /// More tokens or merges than there are ids.
     #[error("the vocabulary has {0} tokens and merges; at most 2^31 are accepted")]
     TooMany(usize),
     /// The special tokens could not be indexed.

@@ -1,6 +1,6 @@
-//! Greedy merging of neighbours, which SentencePiece's BPE and byte-level BPE share: of all adjacent pairs that the
-//! vocabulary can join, the best is joined, the leftmost of equals, until none is left. O(n log n) in the number of
-//! symbols, whatever the vocabulary.
+//! Greedy merging of neighbours, shared by SentencePiece's BPE and byte-level BPE: of all adjacent pairs that the vocabulary can
+//! join, the best is joined, ties go to the leftmost, until no pair can be joined. O(n log n) in the number of symbols,
+//! whatever the vocabulary.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -21,7 +21,7 @@ pub(super) struct Symbol {
     next: u32,
 }
 
-/// A pair that could be joined. Ordered by key, then by place; `len` tells whether it still is what it was.
+/// A pair that could be joined. Ordered by key, then by place; `len` tells whether both symbols are still the same.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Pair {
     key: u32,
@@ -30,7 +30,7 @@ struct Pair {
     id: u32,
 }
 
-/// Working memory, kept between words so that a long text does not allocate once a word.
+/// Working memory, kept between words so that a long text does not allocate for each word.
 #[derive(Default)]
 pub(super) struct Merger {
     symbols: Vec<Symbol>,
@@ -54,8 +54,8 @@ impl Merger {
         self.symbols.push(Symbol { start, len, id, prev, next: NONE });
     }
 
-    /// Joins pairs until `join` accepts none: it gives the key (the lowest goes first) and the id of the joined
-    /// symbol. What is left is in [`Merger::symbols`].
+    /// Joins pairs until `join` accepts none. `join` returns the key of a pair (the lowest key is joined first) and the id of
+    /// the joined symbol. [`Merger::symbols`] has the result.
     pub(super) fn run(&mut self, join: impl Fn(&Symbol, &Symbol) -> Option<(u32, u32)>) {
         for right in 1..self.symbols.len() as u32 {
             self.offer(right - 1, right, &join);
@@ -85,7 +85,7 @@ impl Merger {
         }
     }
 
-    /// The symbols that are left, in order.
+    /// The remaining symbols, in order.
     pub(super) fn symbols(&self) -> impl Iterator<Item = &Symbol> {
         self.symbols.iter().filter(|symbol| symbol.len > 0)
     }

@@ -1,9 +1,9 @@
 //! Pre-tokenizers: how byte-level BPE cuts a text into words before it merges, by the name in `tokenizer.ggml.pre`.
 //!
-//! Each is a list of steps, and each step cuts what the last one left: what its pattern matches, and what lies
-//! between. The patterns are those the models were trained with, less the look-ahead `\s+(?!\S)`, which means "a run
-//! of white space, less its last character if text follows". The matcher here takes linear time and knows no
-//! look-ahead, so a run of white space that nothing else wants is matched whole and its last character given back.
+//! Each pre-tokenizer is a list of steps, and each step cuts the words of the step before it into the matches of its pattern and
+//! the text between them. The patterns are those that the models were trained with, without the look-ahead `\s+(?!\S)`, which
+//! means "a run of white space, less its last character if text follows". The matcher used here takes linear time and has no
+//! look-ahead, so a run of white space that nothing else matches is matched whole, and then its last character is given back.
 
 use regex_automata::Input;
 use regex_automata::meta::Regex;
@@ -51,9 +51,9 @@ const DEEPSEEK_CJK: &str = r"[\u{4E00}-\u{9FA5}\u{800}-\u{4E00}\u{AC00}-\u{D7FF}
 
 /// One step of a pre-tokenizer.
 enum Step {
-    /// Matches of a pattern, and what lies between.
+    /// The matches of a pattern, and the text between them.
     Pattern(&'static str),
-    /// The same, and runs of white space give back their last character.
+    /// The same, but a run of white space gives back its last character.
     Words(&'static str),
 }
 
@@ -126,7 +126,7 @@ const KNOWN: &[Entry] = &[
 /// A pre-tokenizer, ready to split.
 pub(super) struct Pre {
     steps: Vec<Regex>,
-    /// A word that is a token is not built by merges, even if they would end elsewhere.
+    /// A word that is a token is taken as that token, even if merges would give others.
     pub(super) whole_words_first: bool,
     /// Whether models of this kind expect a BOS when the file does not say.
     pub(super) adds_bos: bool,
@@ -152,7 +152,7 @@ impl Pre {
         })
     }
 
-    /// Hands over the words of a text in order; together they are the text.
+    /// Passes the words of a text to `emit` in order; joined, they are the text.
     pub(super) fn split<E>(&self, text: &str, emit: &mut impl FnMut(&str) -> Result<(), E>) -> Result<(), E> {
         split(&self.steps, text, emit)
     }

@@ -1,4 +1,4 @@
-//! Finds special tokens in a text: one pass, the leftmost and of those the longest, however many there are.
+//! Finds special tokens in a text, in one pass however many there are: the leftmost match, and of those the longest.
 
 use std::ops::Range;
 
@@ -22,7 +22,7 @@ impl Special {
         }
         let automaton = AhoCorasick::builder()
             .match_kind(MatchKind::LeftmostLongest)
-            // A DFA takes hundreds of bytes for each byte of a token: more than a file should be able to demand.
+            // A DFA would take hundreds of bytes for each byte of a token, more than a file should be able to demand.
             .kind(Some(AhoCorasickKind::ContiguousNFA))
             .dense_depth(1)
             .build(tokens.iter().map(|&token| vocab.piece(token)))

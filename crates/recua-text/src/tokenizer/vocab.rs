@@ -1,20 +1,20 @@
-//! The vocabulary: what every token is, how it is written in the file and which text it stands for.
+//! The vocabulary: the type of every token, how it is written in the file, and the text it stands for.
 
 use super::error::TokenizerError;
 
 /// How SentencePiece writes a space, U+2581.
 pub(super) const SPACE: &str = "\u{2581}";
 
-/// What `tokenizer.ggml.token_type` says of a token.
+/// The type of a token, from `tokenizer.ggml.token_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenType {
-    /// Not said.
+    /// The file does not say.
     Undefined,
     /// Text.
     Normal,
-    /// Stands for what the vocabulary lacks.
+    /// Stands for text that the vocabulary lacks.
     Unknown,
-    /// Structure: turns, beginnings, ends. Never the outcome of plain text.
+    /// Structure: turns, beginnings, ends. Plain text never encodes to it.
     Control,
     /// Text that is always one token.
     UserDefined,
@@ -94,7 +94,7 @@ impl Vocab {
             if piece.len() > super::TOKEN_BYTES_MAX {
                 return Err(TokenizerError::TokenTooLong { token, len: piece.len() });
             }
-            // Some converters forgot to mark the tokens that end a turn. A text must not be able to write them.
+            // Some converters do not mark the tokens that end a turn; a text must not be able to write them.
             if kind != TokenType::Control && super::ends::is_always_control(piece) {
                 kind = TokenType::Control;
             }

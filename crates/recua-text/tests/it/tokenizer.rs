@@ -166,7 +166,7 @@ fn spm_joins_by_score_then_place() {
     assert_eq!(tokenizer.encode("", true, false).unwrap(), [1]);
     assert_eq!(tokenizer.encode("", false, false).unwrap(), [0u32; 0]);
     assert!(tokenizer.adds_bos());
-    // What the vocabulary lacks is spelled in bytes.
+    // Characters that the vocabulary lacks are spelled in bytes.
     assert_eq!(tokenizer.encode("é", false, false).unwrap(), [259, 3 + 0xC3, 3 + 0xA9]);
     assert_eq!(tokenizer.decode(&[265, 3 + 0xC3, 3 + 0xA9, 1, 263]), " aéba");
 }
@@ -212,7 +212,7 @@ fn spm_without_bytes_uses_unknown_or_fails() {
 }
 
 #[test]
-fn phi3_swallows_white_space_behind_special_tokens() {
+fn phi3_drops_white_space_after_special_tokens() {
     let file = gguf(|header| {
         set_spm(header, &[("▁", -9.0, NORMAL), ("a", -8.0, NORMAL), ("<|user|>", 0.0, CONTROL)]);
         header.set("general.name", "Phi-3 mini").unwrap();
@@ -267,7 +267,7 @@ fn decoding_never_shows_half_a_character() {
         assert_eq!(shown, text[..complete]);
     }
     assert_eq!(decoder.finish(), "");
-    // What can no longer become a character is shown at once; what still can is held back.
+    // Bytes that can no longer become a character are shown at once; those that still can are held back.
     for (bytes, pushed, finished) in [
         (&[0xF0, 0x9F, 0xA6][..], "", "\u{FFFD}"),
         (&[0xC3, 0x41], "\u{FFFD}A", ""),

@@ -1,4 +1,4 @@
-//! What each pre-tokenizer makes of texts on which they differ.
+//! Texts that the pre-tokenizers split differently.
 
 use super::*;
 
