@@ -1,4 +1,4 @@
-//! `recua bench`: how fast and how large a model is on this machine, always beside what the machine could do.
+//! `recua bench`: a model's speed and memory on this machine, always compared with what the machine can do.
 
 mod cell;
 mod encoding;
@@ -37,7 +37,7 @@ fn matrix(args: BenchArgs) -> Result {
     let device = model::open_device(&args.device)?;
     note!("{}", model::device_line(&device));
     let peak_bytes_per_s = device.measure_read_bandwidth().map_err(Failure::other)?;
-    note!("{:.1} GB/s of pure reading, measured now", peak_bytes_per_s / 1e9);
+    note!("{:.1} GB/s read bandwidth, measured now", peak_bytes_per_s / 1e9);
     let mut reports = Vec::new();
     for file in &files {
         reports.push(measure(file, &args, device.clone(), peak_bytes_per_s, positions)?);
@@ -55,8 +55,8 @@ fn check_context(file: &ModelFile, asked: Option<usize>, positions: usize) -> Re
     let context = file.context(asked, positions)?;
     if positions > context {
         return Err(Failure::user(format!(
-            "{}: the longest prompt and what follows take {positions} positions, and the context holds {context}; \
-             lower --prompt-len or --gen",
+            "{}: the longest prompt and the steps after it need {positions} positions, but the context \
+             holds {context}; lower --prompt-len or --gen",
             file.name
         )));
     }
@@ -97,7 +97,7 @@ fn measure(
         }
     }
     if args.targets {
-        // The fresh processes should not have to share the memory with this model.
+        // Frees the model's memory for the fresh processes.
         drop(model);
         let measured = memory::in_fresh_processes(&file.name, &args.batch, context, &args.device)?;
         report.targets = Some(targets::judge(&report.rows, &measured));
@@ -105,7 +105,7 @@ fn measure(
     Ok(report)
 }
 
-/// What the file says it is, if it says so.
+/// The file type that the metadata names, if any.
 fn file_type(file: &ModelFile) -> Option<&'static str> {
     let id = file.gguf.metadata().u32("general.file_type").ok()??;
     FileType::from_id(id).map(FileType::name)

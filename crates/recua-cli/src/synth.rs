@@ -1,4 +1,4 @@
-//! `recua synth`: a model of random weights in a real shape.
+//! `recua synth`: a model with random weights in the shape of a real one.
 
 use recua::gguf::{FileType, Shape, synth};
 
