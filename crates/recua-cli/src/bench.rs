@@ -11,7 +11,6 @@ mod targets;
 use std::io::Write;
 use std::time::Instant;
 
-use recua::gguf::FileType;
 use recua::{Device, LlamaConfig};
 
 use crate::args::{BenchArgs, BenchWhat};
@@ -39,12 +38,27 @@ fn matrix(args: BenchArgs) -> Result {
     let peak_bytes_per_s = device.measure_read_bandwidth().map_err(Failure::other)?;
     note!("{:.1} GB/s read bandwidth, measured now", peak_bytes_per_s / 1e9);
     let mut reports = Vec::new();
+    let mut failure = None;
     for file in &files {
-        reports.push(measure(file, &args, device.clone(), peak_bytes_per_s, positions)?);
+        let mut report = Report::new(file, &device, peak_bytes_per_s);
+        let measured = measure(file, &args, device.clone(), positions, &mut report);
+        if !report.rows.is_empty() {
+            reports.push(report);
+        }
+        if let Err(e) = measured {
+            failure = Some(e);
+            break;
+        }
     }
-    let mut out = output::stdout();
-    report::write(&mut out, &reports, args.format)?;
-    out.flush()?;
+    // A cell that fails, perhaps for lack of memory, does not cost the rows that were measured before it.
+    if !reports.is_empty() {
+        let mut out = output::stdout();
+        report::write(&mut out, &reports, args.format)?;
+        out.flush()?;
+    }
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
     let failed =
         reports.iter().flat_map(|r| &r.targets).flatten().any(|t| t.verdict == targets::Verdict::Fail);
     if failed { Err(Failure::Verdict) } else { Ok(()) }
@@ -63,24 +77,15 @@ fn check_context(file: &ModelFile, asked: Option<usize>, positions: usize) -> Re
     Ok(context)
 }
 
-/// All cells of one model.
+/// Measures all cells of one model. If one fails, `report` keeps the rows before it.
 fn measure(
     file: &ModelFile,
     args: &BenchArgs,
     device: Device,
-    peak_bytes_per_s: f64,
     positions: usize,
-) -> Result<Report> {
+    report: &mut Report,
+) -> Result {
     let context = check_context(file, args.size.ctx_size, positions)?;
-    let mut report = Report {
-        device: model::device_line(&device),
-        model: file.name.clone(),
-        file_type: file_type(file),
-        peak_bytes_per_s,
-        load_s: 0.0,
-        rows: Vec::new(),
-        targets: None,
-    };
     let first = args.batch.first().copied().unwrap_or(1);
     let config = LlamaConfig { batch_size: first, max_seq_len: context, ..LlamaConfig::default() };
     let start = Instant::now();
@@ -91,7 +96,7 @@ fn measure(
     for batch in &args.batch {
         model.set_batch_size(*batch).map_err(|e| model::failure(e, &file.name))?;
         for prompt_len in &args.prompt_len {
-            let row = cell::measure(&mut model, *batch, *prompt_len, args.gen_len, peak_bytes_per_s)?;
+            let row = cell::measure(&mut model, *batch, *prompt_len, args.gen_len, report.peak_bytes_per_s)?;
             note!("batch {batch}, prompt {prompt_len}: {:.2} ms a step", row.step_ms);
             report.rows.push(row);
         }
@@ -102,11 +107,5 @@ fn measure(
         let measured = memory::in_fresh_processes(&file.name, &args.batch, context, &args.device)?;
         report.targets = Some(targets::judge(&report.rows, &measured));
     }
-    Ok(report)
-}
-
-/// The file type that the metadata names, if any.
-fn file_type(file: &ModelFile) -> Option<&'static str> {
-    let id = file.gguf.metadata().u32("general.file_type").ok()??;
-    FileType::from_id(id).map(FileType::name)
+    Ok(())
 }

@@ -2,12 +2,15 @@
 
 use std::io::Write;
 
+use recua::Device;
+use recua::gguf::FileType;
 use serde::Serialize;
 
 use super::cell::Row;
 use super::targets::Target;
 use crate::args::TableFormat;
 use crate::failure::Result;
+use crate::model::{self, ModelFile};
 use crate::output::{bytes, printable, write_json};
 use crate::table::{Style, Table};
 
@@ -24,6 +27,27 @@ pub(super) struct Report {
     pub(super) rows: Vec<Row>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) targets: Option<Vec<Target>>,
+}
+
+impl Report {
+    /// A report without rows.
+    pub(super) fn new(file: &ModelFile, device: &Device, peak_bytes_per_s: f64) -> Self {
+        Self {
+            device: model::device_line(device),
+            model: file.name.clone(),
+            file_type: file_type(file),
+            peak_bytes_per_s,
+            load_s: 0.0,
+            rows: Vec::new(),
+            targets: None,
+        }
+    }
+}
+
+/// The file type that the metadata names, if any.
+fn file_type(file: &ModelFile) -> Option<&'static str> {
+    let id = file.gguf.metadata().u32("general.file_type").ok()??;
+    FileType::from_id(id).map(FileType::name)
 }
 
 /// Writes the reports of all models: as JSON one object a line, otherwise one table.
