@@ -103,8 +103,9 @@ impl Proof {
         let mut outcome = self.outcome("alone, a second time", 1);
         for i in 0..N_SEQUENCES {
             subject.clear(0)?;
-            let logits = subject.forward(&[Piece { slot: 0, start: 0, tokens: &self.sequences[i] }])?;
-            self.compare(&mut outcome, i, 0, &logits[0]);
+            let piece = Piece { slot: 0, start: 0, tokens: &self.sequences[i] };
+            let logits = subject.forward(&[piece])?;
+            self.compare(&mut outcome, i, piece, &logits[0]);
         }
         subject.clear(0)?;
         Ok(outcome)
@@ -139,8 +140,8 @@ impl Proof {
                 .map(|(slot, i)| Piece { slot, start: 0, tokens: &self.sequences[*i] })
                 .collect();
             let logits = subject.forward(&pieces)?;
-            for (i, rows) in group.iter().zip(&logits) {
-                self.compare(&mut outcome, *i, 0, rows);
+            for ((i, piece), rows) in group.iter().zip(pieces).zip(&logits) {
+                self.compare(&mut outcome, *i, piece, rows);
             }
         }
         clear_all(subject, n)?;
@@ -164,7 +165,7 @@ impl Proof {
                 })
                 .collect();
             let logits = subject.forward(&pieces)?;
-            self.compare(&mut outcome, i, 0, &logits[SLOT]);
+            self.compare(&mut outcome, i, pieces[SLOT], &logits[SLOT]);
         }
         clear_all(subject, N)?;
         Ok(outcome)
@@ -202,7 +203,7 @@ impl Proof {
         }
         let logits = subject.forward(&pieces)?;
         for (piece, rows) in pieces.iter().zip(&logits) {
-            self.compare(outcome, piece.slot, piece.start, rows);
+            self.compare(outcome, piece.slot, *piece, rows);
             done[piece.slot] += piece.tokens.len();
         }
         Ok(true)
@@ -220,8 +221,9 @@ impl Proof {
         for i in 0..N_SEQUENCES {
             let slot = (i + 1) % N_SEQUENCES;
             subject.clear(slot)?;
-            let logits = subject.forward(&[Piece { slot, start: 0, tokens: &self.sequences[i] }])?;
-            self.compare(&mut outcome, i, 0, &logits[0]);
+            let piece = Piece { slot, start: 0, tokens: &self.sequences[i] };
+            let logits = subject.forward(&[piece])?;
+            self.compare(&mut outcome, i, piece, &logits[0]);
         }
         clear_all(subject, N_SEQUENCES)?;
         Ok(outcome)
@@ -244,7 +246,7 @@ impl Proof {
                 .collect();
             let logits = subject.forward(&pieces)?;
             for (piece, rows) in pieces.iter().zip(&logits) {
-                self.compare(&mut outcome, piece.slot, piece.start, rows);
+                self.compare(&mut outcome, piece.slot, *piece, rows);
             }
             subject.set_batch_size(N_SEQUENCES)?;
             subject.set_batch_size(N)?;
@@ -257,21 +259,23 @@ impl Proof {
         Outcome { case: case.to_owned(), n_sequences, n_rows: 0, difference: None }
     }
 
-    /// Compares `rows`, the logits of sequence `i` from position `start` on, with those of the sequence alone. A
-    /// missing row is a difference too.
-    fn compare(&self, outcome: &mut Outcome, i: usize, start: usize, rows: &[f32]) {
+    /// Compares `rows`, the logits of `piece` of sequence `i`, with those of the sequence alone. A row that is
+    /// missing or too many is a difference too; the missing value counts as NaN.
+    fn compare(&self, outcome: &mut Outcome, i: usize, piece: Piece<'_>, rows: &[f32]) {
         outcome.n_rows += rows.len() / self.n_vocab;
         if outcome.difference.is_some() {
             return;
         }
-        let alone = &self.alone[i][start * self.n_vocab..];
-        let at = rows.iter().zip(alone).position(|(a, b)| a.to_bits() != b.to_bits());
+        let alone = &self.alone[i][piece.start * self.n_vocab..][..piece.tokens.len() * self.n_vocab];
+        let value = |values: &[f32], at: usize| values.get(at).copied();
+        let bits = |values: &[f32], at: usize| value(values, at).map(f32::to_bits);
+        let at = (0..rows.len().max(alone.len())).find(|at| bits(rows, *at) != bits(alone, *at));
         outcome.difference = at.map(|at| Difference {
             sequence: i,
-            position: start + at / self.n_vocab,
+            position: piece.start + at / self.n_vocab,
             token: at % self.n_vocab,
-            alone: alone[at],
-            batched: rows[at],
+            alone: value(alone, at).unwrap_or(f32::NAN),
+            batched: value(rows, at).unwrap_or(f32::NAN),
         });
     }
 }
