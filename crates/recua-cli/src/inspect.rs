@@ -132,9 +132,9 @@ fn write_types(out: &mut impl Write, gguf: &Gguf) -> Result {
 #[derive(Default)]
 struct Sum {
     n_tensors: usize,
-    // u128: a hostile directory's sizes each fit the file, but nothing bounds tensors without data.
-    n_elements: u128,
-    n_bytes: u128,
+    // No sum overflows: every tensor's data lies in a file and overlaps no other.
+    n_elements: u64,
+    n_bytes: u64,
 }
 
 fn by_type(gguf: &Gguf) -> BTreeMap<GgmlType, Sum> {
@@ -142,12 +142,12 @@ fn by_type(gguf: &Gguf) -> BTreeMap<GgmlType, Sum> {
     for tensor in gguf.tensors() {
         let sum = sums.entry(tensor.ty).or_default();
         sum.n_tensors += 1;
-        sum.n_elements += tensor.n_elements() as u128;
-        sum.n_bytes += tensor.n_bytes() as u128;
+        sum.n_elements += tensor.n_elements() as u64;
+        sum.n_bytes += tensor.n_bytes() as u64;
     }
     sums
 }
 
-fn parameters(gguf: &Gguf) -> u128 {
+fn parameters(gguf: &Gguf) -> u64 {
     by_type(gguf).values().map(|sum| sum.n_elements).sum()
 }

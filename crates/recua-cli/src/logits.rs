@@ -20,9 +20,10 @@ pub(crate) fn run(args: LogitsArgs) -> Result {
     let longest = args.tokens.iter().map(|list| list.0.len()).max().unwrap_or(0);
     let context = file.context(args.size.ctx_size, longest)?;
     if let Some(i) = args.tokens.iter().position(|list| list.0.len() > context) {
-        let (n, n_tokens) = (i + 1, args.tokens[i].0.len());
+        let (n, n_tokens, own) = (i + 1, args.tokens[i].0.len(), file.params.context_length);
         return Err(Failure::user(format!(
-            "sequence {n} has {n_tokens} tokens; the context holds {context}"
+            "sequence {n} has {n_tokens} tokens, but the context holds {context}; shorten it, or raise --ctx-size \
+             up to the model's {own}"
         )));
     }
     crate::quantize::check_output(&args.out)?;

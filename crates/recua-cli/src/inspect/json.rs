@@ -30,19 +30,18 @@ struct TypeSum {
 
 impl<'a> File<'a> {
     pub(super) fn of(gguf: &'a Gguf, model: &'a str) -> Self {
-        let number = |n: u128| u64::try_from(n).unwrap_or(u64::MAX);
         let types = by_type(gguf).into_iter().map(|(ty, sum)| TypeSum {
             ty: ty.name(),
             tensors: sum.n_tensors,
-            parameters: number(sum.n_elements),
-            bytes: number(sum.n_bytes),
+            parameters: sum.n_elements,
+            bytes: sum.n_bytes,
         });
         Self {
             model,
             version: gguf.version(),
             files: gguf.n_files(),
             file_bytes: gguf.file_bytes(),
-            parameters: number(super::parameters(gguf)),
+            parameters: super::parameters(gguf),
             metadata: Keys(gguf),
             tensors: Tensors(gguf.tensors()),
             types: types.collect(),

@@ -111,6 +111,10 @@ fn numbers_out_of_range() {
     refused(&["run", &model, "--raw", "a", "--stop", ""], &["stop"]);
     refused(&["run", &model], &["no prompt"]);
     refused(&["logits", &model, "--tokens", "1,512", "-o", "x.f32"], &["512", "position 1", "sequence 1"]);
+    refused(
+        &["logits", &model, "--tokens", "1,2,3", "-o", "x.f32", "-c", "2"],
+        &["sequence 1", "3 tokens", "2048"],
+    );
     refused(&["bench", &model, "--prompt-len", "4000"], &["2048", "--prompt-len"]);
     assert_eq!(recua(&["run", &model, "a", "--max-tokens", "0"]).code, 2);
     assert_eq!(recua(&["logits", &model, "--tokens", "1,x", "-o", "x.f32"]).code, 2);
