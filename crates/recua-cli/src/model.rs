@@ -54,7 +54,7 @@ pub(crate) fn check(gguf: &Gguf, model: &str) -> Result<ModelParams> {
     ModelParams::from_gguf(gguf).map_err(|e| failure(e, model))
 }
 
-/// Opens the device that was asked for.
+/// Opens the device that the arguments name.
 pub(crate) fn open_device(args: &DeviceArgs) -> Result<Device> {
     let kind = args.device.split(':').next().unwrap_or_default();
     if !recua::DEVICE_NAMES.contains(&kind) && ["wgpu", "cuda"].contains(&kind) {

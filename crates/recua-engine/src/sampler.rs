@@ -169,10 +169,10 @@ impl Sampler {
     ///
     /// If no logit is left to choose.
     pub fn sample(&mut self, logits: &mut [f32], draw: &Draw<'_>) -> Result<u32, LogitsError> {
-        self.penalise(logits, draw);
+        self.penalize(logits, draw);
         let params = draw.params;
         if params.is_greedy() {
-            return filter::likeliest(logits).ok_or(LogitsError { n_vocab: logits.len() });
+            return filter::argmax(logits).ok_or(LogitsError { n_vocab: logits.len() });
         }
         self.candidates.read(logits, params.top_k);
         self.choose(draw).ok_or(LogitsError { n_vocab: logits.len() })
@@ -193,7 +193,7 @@ impl Sampler {
         candidates.draw(params.temperature, point)
     }
 
-    fn penalise(&mut self, logits: &mut [f32], draw: &Draw<'_>) {
+    fn penalize(&mut self, logits: &mut [f32], draw: &Draw<'_>) {
         let &Draw { params, tokens, n_prompt, .. } = draw;
         if params.repeat_penalty != 1.0 {
             let recent = &tokens[tokens.len().saturating_sub(params.repeat_last_n)..];
