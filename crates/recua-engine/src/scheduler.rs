@@ -25,7 +25,7 @@ struct Lengths {
     n_max: usize,
 }
 
-/// How many tokens of it went through the model, or are on their way there, the [`Sequences`] know.
+/// A sequence that has a slot. How many of its tokens went through the model, or are on their way, the [`Sequences`] know.
 #[derive(Clone, Copy, Debug)]
 struct Running {
     lengths: Lengths,
@@ -85,11 +85,8 @@ impl Scheduler {
             sequences.clear_batch(slot).expect("it is one of its slots");
         }
         let n_pages = sequences.free_pages();
-        let shared_out = (sequences.batch_size(), n_pages, step_rows_max);
-        assert!(
-            shared_out.0 > 0 && n_pages > 0 && step_rows_max > 0,
-            "nothing to share: {shared_out:?} slots, pages and rows"
-        );
+        let room = [sequences.batch_size(), n_pages, step_rows_max];
+        assert!(!room.contains(&0), "nothing to share: {room:?} slots, pages and rows");
         let (waiting, running) = (VecDeque::new(), Vec::new());
         Scheduler { sequences, n_pages, step_rows_max, waiting, running, n_turns: 0 }
     }
@@ -117,9 +114,9 @@ impl Scheduler {
         self.admit();
         let mut schedule = Schedule::default();
         let mut budget = self.step_rows_max;
-        let pending = |(idx, running): (usize, &Running)| (idx, self.n_pending(running));
-        let waits = |(_, n_pending): &(usize, usize)| *n_pending == 0;
-        let pending = self.running.iter().enumerate().map(pending).filter(|running| !waits(running));
+        // Index and rows to go of each who has any.
+        let pending = self.running.iter().map(|running| self.n_pending(running)).enumerate();
+        let pending = pending.filter(|(_, n_pending)| *n_pending > 0);
         let (mut short, long): (Vec<_>, Vec<_>) = pending.partition(|(_, n_pending)| *n_pending == 1);
         // If the budget is too small for all, whoever waited longest goes first.
         short.sort_by_key(|(idx, _)| self.running[*idx].last_turn);

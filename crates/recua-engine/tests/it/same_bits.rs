@@ -228,7 +228,7 @@ fn with_shared_pages() {
     let found = model.forward_batch_with_positions(&batch, &[64, 63, 32]).unwrap();
     assert!(bits(found[0].data()) == expected[0][64 * vocab..], "the owner");
     assert!(bits(found[1].data()) == expected[1][63 * vocab..], "recomputed in a copy");
-    assert!(bits(found[2].data()) == expected[1][32 * vocab..], "one page adopted");
+    assert!(bits(found[2].data()) == expected[1][32 * vocab..], "one page shared");
     assert_ne!(model.kv_cache().slot_pages(1).unwrap()[1], pages[1]);
     model.kv_cache().check().unwrap();
 
@@ -246,7 +246,7 @@ fn with_shared_pages() {
     let mut batch = Batch::new();
     batch.push_sequence(3, 64, &whole[0][64..], Logits::All);
     let logits = model.step(&batch).unwrap();
-    assert!(bits(&logits) == expected[0][64 * vocab..], "adopted after everything");
+    assert!(bits(&logits) == expected[0][64 * vocab..], "shared after everything");
 }
 
 /// Nor does it depend on the number of threads.
