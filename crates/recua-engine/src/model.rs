@@ -5,6 +5,7 @@
 
 mod llama;
 mod memory;
+mod programs;
 mod rope;
 mod workspace;
 
@@ -18,9 +19,10 @@ use crate::kv_cache::{KvCache, KvShape, Run};
 use crate::tensor::Tensor;
 use crate::weights::{self, Weights};
 use llama::{Heads, Pass, Shape};
-use recua_compute::{Buffer, Device, Plan, Submission, TOP_K_MAX, cpu};
+use programs::Programs;
+use recua_compute::{Buffer, Device, Input, Plan, Submission, TOP_K_MAX, cpu};
 use recua_gguf::Gguf;
-use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::fmt;
 use std::path::Path;
 use std::time::Duration;
@@ -37,9 +39,9 @@ pub struct LlamaModel {
     kv_cache: KvCache,
     workspace: Workspace,
     head: Head,
-    // Taken by the device for its own use when it prepared the largest pass.
+    // Taken by the device for its own use when it compiled the largest pass.
     device_bytes: u64,
-    plans: Plans,
+    programs: Programs,
     // Of all passes so far, where the device tells.
     device_time: Option<Duration>,
 }
@@ -97,17 +99,15 @@ impl LlamaModel {
             workspace,
             head: Head::new(&device, &params, &config)?,
             device_bytes,
-            plans: Plans::default(),
+            programs: Programs::default(),
             device_time: None,
             device,
             params,
             config,
         };
-        model.device_bytes += prepare(&model.device, &model.pass(), &model.config)?;
-        // The input is zeros, which is token 0 at position 0 of slot 0: what that leaves in the cache is nobody's, and is written before
-        // it is read.
-        let shape = Shape { n_rows: 1, n_logits_rows: 1, likeliest: true, top: false };
-        model.device.tune(&record(&model.device, &model.pass(), shape)?)?;
+        let (programs, device_bytes) = prepare(&model.device, &model.pass(), &model.config)?;
+        model.programs = programs;
+        model.device_bytes += device_bytes;
         Ok(model)
     }
 }
@@ -391,7 +391,7 @@ impl LlamaModel {
         Ok(runs)
     }
 
-    /// The passes of a batch that has been checked. All are under way before the last is waited for.
+    /// The passes of a batch that has been checked. Some are under way before the first is waited for.
     fn run_batch(&mut self, batch: &Batch, runs: &[Run], out: Out<'_>) -> Result<()> {
         if let Some(copies) = self.kv_cache.reserve(&self.device, runs)? {
             self.device.run(&copies)?.wait()?;
@@ -400,7 +400,7 @@ impl LlamaModel {
         let (rows_max, logits_max) = (self.config.step_tokens_max, self.config.logits_rows());
         let mut wanted = &batch.logits_rows[..];
         let mut out = out;
-        let mut submissions = Vec::new();
+        let mut launched = VecDeque::new();
         for first in (0..batch.n_rows()).step_by(rows_max) {
             let end = batch.n_rows().min(first + rows_max);
             let rows = [&batch.tokens, &batch.positions, &batch.slots].map(|all| &all[first..end]);
@@ -418,50 +418,62 @@ impl LlamaModel {
                 input.extend(lot.iter().map(|row| row - first as u32));
                 let lot_out;
                 (lot_out, out) = out.split_at(lot.len(), self.params.vocab);
-                submissions.push(self.run_pass(n_rows, &input, lot_out)?);
+                launched.push_back(self.run_pass(n_rows, &input, lot_out)?);
+                if launched.len() > LAUNCHED_MAX
+                    && let Some(pass) = launched.pop_front()
+                {
+                    self.collect(pass)?;
+                }
                 // The rows are through; what is left of their logits takes the head alone.
                 n_rows = 0;
                 input.clear();
             }
         }
-        for submission in submissions {
-            submission.wait()?;
-            if let Some(time) = submission.gpu_time() {
-                *self.device_time.get_or_insert_default() += time;
-            }
+        launched.into_iter().try_for_each(|pass| self.collect(pass))
+    }
+
+    /// Waits for a pass and takes what is wanted of it.
+    fn collect(&mut self, pass: Launched<'_>) -> Result<()> {
+        let Launched { submission, out: Out { likeliest, top, logits } } = pass;
+        submission.wait()?;
+        let mut next = 0..;
+        for words in [likeliest, top].into_iter().filter(|words| !words.is_empty()) {
+            submission.take(next.next().unwrap_or_default(), words)?;
+        }
+        if !logits.is_empty() {
+            submission.take(next.next().unwrap_or_default(), logits)?;
+        }
+        if let Some(time) = submission.gpu_time() {
+            *self.device_time.get_or_insert_default() += time;
         }
         Ok(())
     }
 
-    /// Starts one pass of `n_rows` rows and brings back what is wanted of it. `input` is as [`workspace::Input`] says.
-    fn run_pass(&mut self, n_rows: usize, input: &[u32], out: Out<'_>) -> Result<Submission> {
+    /// Launches one pass of `n_rows` rows. `input` is as [`workspace::Input`] says.
+    fn run_pass<'a>(&mut self, n_rows: usize, input: &[u32], out: Out<'a>) -> Result<Launched<'a>> {
         let shape = Shape {
             n_rows,
             n_logits_rows: input.len() - 3 * n_rows,
             likeliest: !out.likeliest.is_empty(),
             top: !out.top.is_empty(),
         };
-        if self.plans.get(shape).is_none() {
-            let plan = record(&self.device, &self.pass(), shape)?;
-            self.plans.insert(shape, plan);
-        }
-        self.device.write(&self.workspace.input, input)?;
-        let plan = self.plans.get(shape).expect("recorded just now");
-        let submission = self.device.run(plan)?;
-        if !out.likeliest.is_empty() {
-            self.device.read(&self.head.likeliest, out.likeliest)?;
-        }
         let (n_likeliest, n_top) = (out.likeliest.len(), out.top.len() / TOP_WORDS);
-        if !out.top.is_empty() {
-            let top = self.head.top.view(n_likeliest * TOP_WORDS, &[out.top.len()])?;
-            self.device.read(&top, out.top)?;
+        let mut outputs = Vec::with_capacity(3);
+        if shape.likeliest {
+            outputs.push(self.head.likeliest.view(0, &[n_likeliest])?);
+        }
+        if shape.top {
+            outputs.push(self.head.top.view(n_likeliest * TOP_WORDS, &[out.top.len()])?);
         }
         if !out.logits.is_empty() {
             let first = (n_likeliest + n_top) * self.params.vocab;
-            let logits = self.head.logits.view(first, &[out.logits.len()])?;
-            self.device.read(&logits, out.logits)?;
+            outputs.push(self.head.logits.view(first, &[out.logits.len()])?);
         }
-        Ok(submission)
+        let LlamaModel { device, params, weights, rope_table, kv_cache, workspace, head, .. } = self;
+        let pass = Pass { params, weights, rope_table, kv_cache, workspace, head };
+        let program = self.programs.get(shape, || Ok(device.compile(&record(device, &pass, shape)?)?))?;
+        let submission = program.launch(&[Input::new(&workspace.input, input)?], &outputs)?;
+        Ok(Launched { submission, out })
     }
 
     /// Makes room for another number of sequences. Weights stay, and so do live sequences, to the bit.
@@ -485,10 +497,11 @@ impl LlamaModel {
             Some(Head::new(&self.device, &self.params, &config)?)
         };
         let pass = Pass { kv_cache: &kv_cache, head: head.as_ref().unwrap_or(&self.head), ..self.pass() };
-        self.device_bytes += prepare(&self.device, &pass, &config)?;
+        let (programs, device_bytes) = prepare(&self.device, &pass, &config)?;
         self.device.run(&copies)?.wait()?;
-        // Recorded plans hold the old buffers.
-        self.plans = Plans::default();
+        self.device_bytes += device_bytes;
+        // The old ones hold the old buffers.
+        self.programs = programs;
         self.kv_cache = kv_cache;
         if let Some(head) = head {
             self.head = head;
@@ -518,6 +531,15 @@ pub struct Outputs {
 
 /// Words of a row's likeliest few.
 const TOP_WORDS: usize = TOP_K_MAX * 2;
+
+/// Passes under way at a time, each of which may hold its outputs on the host.
+const LAUNCHED_MAX: usize = 4;
+
+/// A pass under way, and where its outputs go.
+struct Launched<'a> {
+    submission: Submission,
+    out: Out<'a>,
+}
 
 /// The parts of [`Outputs`] that a pass fills.
 struct Out<'a> {
@@ -562,46 +584,21 @@ fn prepare_attention(
     for cache in kv_cache.layers().iter().take(1) {
         llama::attend(&mut plan, &heads, cache, 1, None)?;
     }
-    device.prepare(&plan)?;
+    device.compile(&plan)?;
     Ok(device.allocated_bytes().saturating_sub(before))
 }
 
-/// Lets the device allocate what the largest and the smallest pass need beside their buffers, and returns how many bytes that took.
-fn prepare(device: &Device, pass: &Pass<'_>, config: &LlamaConfig) -> Result<u64> {
+/// Compiles the largest and the smallest pass, so that the device allocates now what it needs beside their buffers, and returns how
+/// many bytes that took.
+fn prepare(device: &Device, pass: &Pass<'_>, config: &LlamaConfig) -> Result<(Programs, u64)> {
     let before = device.allocated_bytes();
+    let mut programs = Programs::default();
     for (n_rows, n_logits_rows) in [(config.step_tokens_max, config.logits_rows()), (1, 1)] {
-        let plan = record(device, pass, Shape { n_rows, n_logits_rows, likeliest: true, top: true })?;
-        device
-            .prepare(&plan)
-            .map_err(|source| Error::Allocation { what: "the device's workspace".into(), source })?;
+        let shape = Shape { n_rows, n_logits_rows, likeliest: true, top: true };
+        programs.get(shape, || {
+            let program = device.compile(&record(device, pass, shape)?);
+            program.map_err(|source| Error::Allocation { what: "the device's workspace".into(), source })
+        })?;
     }
-    Ok(device.allocated_bytes().saturating_sub(before))
-}
-
-/// Recorded plans. The one used longest ago makes room for a new one.
-#[derive(Default)]
-struct Plans {
-    plans: HashMap<Shape, (u64, Plan)>,
-    clock: u64,
-}
-
-impl Plans {
-    /// A server's steps have a few dozen shapes at a time; a large model's plan takes some hundred kilobytes.
-    const N_MAX: usize = 64;
-
-    fn get(&mut self, key: Shape) -> Option<&Plan> {
-        self.clock += 1;
-        let (used, plan) = self.plans.get_mut(&key)?;
-        *used = self.clock;
-        Some(plan)
-    }
-
-    fn insert(&mut self, key: Shape, plan: Plan) {
-        if self.plans.len() >= Self::N_MAX
-            && let Some(oldest) = self.plans.iter().min_by_key(|(_, (used, _))| *used).map(|(key, _)| *key)
-        {
-            self.plans.remove(&oldest);
-        }
-        self.plans.insert(key, (self.clock, plan));
-    }
+    Ok((programs, device.allocated_bytes().saturating_sub(before)))
 }

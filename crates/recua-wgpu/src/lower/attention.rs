@@ -3,10 +3,10 @@
 //! rows to fill the device, chunks of each sequence run side by side, and a second dispatch merges them. All ways for a cache have the same bits, so the number of rows may choose.
 
 use super::rope_store::{head_max, is_tensor, is_wide};
-use super::{Rows, page_windows, u32_of};
-use crate::memory::Binding;
+use super::rows::{Rows, page_windows};
+use crate::launch::Recorder;
+use crate::memory::{Binding, u32_of};
 use crate::pipelines::KernelKey;
-use crate::record::Recorder;
 use bytemuck::cast_slice;
 use recua_compute::{Attention, DType, Error, PAGE_TOKENS, Result};
 

@@ -1,11 +1,11 @@
 //! `rope_store`: one dispatch, or one a window of a cache that no binding can hold.
 
 use super::attention::attention_bytes;
-use super::{Rows, grid, page_windows, u32_of};
+use super::rows::{Rows, grid, page_windows};
 use crate::gpu::Gpu;
-use crate::memory::Binding;
+use crate::launch::Recorder;
+use crate::memory::{Binding, u32_of};
 use crate::pipelines::KernelKey;
-use crate::record::Recorder;
 use bytemuck::bytes_of;
 use recua_compute::{DType, Error, KvLayer, PAGE_TOKENS, Result, RopeStore, RopeStyle};
 
