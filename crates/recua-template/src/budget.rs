@@ -1,4 +1,5 @@
-//! The budget of one rendering. Every step of the evaluation, and every byte it copies, builds or searches, is paid for
+//! The budget of one rendering. Every step of the evaluation, and every byte it copies, builds or searches, is paid
+//! for
 //! *before* it happens, and nothing is ever paid back. So the bytes paid bound the memory that can be live at any
 //! time, and both together bound the time.
 

@@ -10,8 +10,8 @@ pub(crate) fn is_space(ch: char) -> bool {
     ch.is_whitespace() || matches!(ch, '\u{1C}'..='\u{1F}')
 }
 
-/// Characters of the two planes for private use. No filter rewrites them, so a caller may let them stand for others and
-/// exchange them in the output.
+/// Characters of the two planes for private use. No filter rewrites them, so a caller may let them stand for others
+/// and exchange them in the output.
 pub(crate) fn is_private(ch: char) -> bool {
     ch >= '\u{F0000}'
 }
@@ -147,8 +147,8 @@ pub(crate) fn url_encoded(text: &str, budget: &mut Budget) -> Result<String, Err
     Ok(out)
 }
 
-/// Appends a string with quotes around it, as Python's `repr` does. Of the characters that do not print, only those up
-/// to U+00AD are escaped.
+/// Appends a string with quotes around it, as Python's `repr` does. Of the characters that do not print, only those
+/// up to U+00AD are escaped.
 pub(crate) fn push_quoted(out: &mut String, text: &str, budget: &mut Budget) -> Result<(), Error> {
     // An escape takes four bytes.
     budget.bytes(text.len().saturating_mul(4))?;

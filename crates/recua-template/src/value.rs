@@ -1,8 +1,8 @@
 //! The values of a template: those of Python that chat templates need.
 //!
 //! Lists and maps never change once made, and their depth is bounded, so neither comparing, printing nor dropping a
-//! value recurses far. A namespace does change, so a cycle can run through one; the evaluator empties all of them when
-//! a rendering ends.
+//! value recurses far. A namespace does change, so a cycle can run through one; the evaluator empties all of them
+//! when a rendering ends.
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};

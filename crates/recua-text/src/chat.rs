@@ -2,8 +2,8 @@
 //!
 //! A template is a program from an untrusted file; `recua-template` runs it within bounds of time and memory.
 //!
-//! The texts of messages are untrusted in another way: `<|im_end|>` in a message must remain ten characters and not end the turn.
-//! [`ChatTemplate::encode`] sees to that; `guard` says how.
+//! The texts of messages are untrusted in another way: `<|im_end|>` in a message must remain ten characters and not
+//! end the turn. [`ChatTemplate::encode`] sees to that; `guard` says how.
 
 mod fallback;
 mod guard;
@@ -130,9 +130,9 @@ impl ChatTemplate {
         })
     }
 
-    /// The prompt for a conversation as text. `add_generation_prompt` opens the assistant's turn; `now` is the time that
-    /// the template may write into the prompt. Do not encode this with control tokens switched on if anybody else wrote
-    /// the messages: use [`ChatTemplate::encode`].
+    /// The prompt for a conversation as text. `add_generation_prompt` opens the assistant's turn; `now` is the time
+    /// that the template may write into the prompt. Do not encode this with control tokens switched on if anybody
+    /// else wrote the messages: use [`ChatTemplate::encode`].
     ///
     /// # Errors
     ///

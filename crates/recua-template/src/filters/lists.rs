@@ -191,7 +191,8 @@ fn keys_of<'t>(
     Value::list(keys)?.items(budget)
 }
 
-/// The order of keys, equal ones as they stand. As in Jinja, the case of strings does not count unless told otherwise.
+/// The order of keys, equal ones as they stand. As in Jinja, the case of strings does not count unless told
+/// otherwise.
 fn sorted(
     keys: &List<'_>,
     case_sensitive: bool,

@@ -137,8 +137,8 @@ fn hostile() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// All of them, one after the other. With `RECUA_HOSTILE_PEAK` set the peak memory is checked too; that needs a process of its own,
-/// which [`memory_is_bounded`] starts.
+/// All of them, one after the other. With `RECUA_HOSTILE_PEAK` set the peak memory is checked too; that needs a
+/// process of its own, which [`memory_is_bounded`] starts.
 #[test]
 fn templates_are_refused_quickly() {
     for (name, source) in hostile() {
