@@ -116,8 +116,8 @@ impl Template {
 
     /// Renders the template with variables by name. `strftime_now` writes `now`, in UTC.
     ///
-    /// It may take a million steps, with 2,000 more for each mapping among the variables, and handle 16 MiB, with 32
-    /// bytes more for each byte of the template and of the variables.
+    /// It may take a million steps and handle 16 MiB; 2,000 steps more for each mapping among the variables, and 16
+    /// steps and 32 bytes more for each byte of the template and of the variables.
     ///
     /// # Errors
     ///

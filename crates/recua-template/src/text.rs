@@ -1,9 +1,41 @@
 //! Python's string operations, and how Python prints strings and floats.
 
 use std::fmt::Write as _;
+use std::ops::Deref;
+use std::rc::Rc;
 
 use crate::budget::Budget;
 use crate::error::Error;
+
+/// A string of a template: a literal of its source, which costs nothing to take, or one that was made.
+#[derive(Clone)]
+pub(crate) enum Text<'t> {
+    Literal(&'t str),
+    Made(Rc<str>),
+}
+
+impl Deref for Text<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        match self {
+            Text::Literal(text) => text,
+            Text::Made(text) => text,
+        }
+    }
+}
+
+impl PartialEq for Text<'_> {
+    fn eq(&self, other: &Text<'_>) -> bool {
+        **self == **other
+    }
+}
+
+impl From<String> for Text<'_> {
+    fn from(text: String) -> Self {
+        Text::Made(text.into())
+    }
+}
 
 /// White space as Python's `str.isspace` sees it: Unicode's, and the four separators of ASCII.
 pub(crate) fn is_space(ch: char) -> bool {
