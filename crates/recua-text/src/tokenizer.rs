@@ -26,7 +26,7 @@ use std::ops::Range;
 use recua_gguf::Metadata;
 
 pub use decoder::Decoder;
-pub use error::TokenizerError;
+pub use error::{TOKEN_BYTES_MAX, TokenizerError};
 pub use vocab::TokenType;
 
 use bpe::Bpe;
@@ -35,9 +35,6 @@ use pre::Pre;
 use special::Special;
 use spm::Spm;
 use vocab::{Spelling, Vocab};
-
-/// The longest token a vocabulary may hold; the longest known has 512 bytes.
-pub const TOKEN_BYTES_MAX: usize = 4096;
 
 /// A vocabulary and its rules.
 pub struct Tokenizer {

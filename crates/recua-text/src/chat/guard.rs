@@ -18,7 +18,8 @@ use std::ops::Range;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 
-use super::{ChatError, Message};
+use super::error::ChatError;
+use super::message::Message;
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
 /// How many literals of a template stay visible, and how long they may be. Others do not.
