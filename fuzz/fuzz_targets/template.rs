@@ -1,7 +1,6 @@
-//! Parses arbitrary text as a chat template and renders what was accepted: no panic, no stack overflow, and no more time or
-//! memory than the budget allows. Run with
-//! `cargo +nightly fuzz run template -- -max_len=16384 -rss_limit_mb=512 -timeout=10`; the files of `testdata/templates`
-//! make a good corpus.
+//! Parses arbitrary text as a chat template and renders what was accepted: no panic, no stack overflow, and no more
+//! time or memory than the budget allows. Run with `cargo +nightly fuzz run template -- -max_len=16384
+//! -rss_limit_mb=512 -timeout=10`; the files of `testdata/templates` make a good corpus.
 #![no_main]
 
 use std::time::SystemTime;

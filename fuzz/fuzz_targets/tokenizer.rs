@@ -1,5 +1,5 @@
-//! Makes a vocabulary of arbitrary bytes, and encodes a text whose control tokens count in some places and not in others. No
-//! panic; every token exists; and where the vocabulary has all bytes, the tokens spell the text. Run with
+//! Makes a vocabulary of arbitrary bytes, and encodes a text whose control tokens count in some places and not in
+//! others. No panic; every token exists; and where the vocabulary has all bytes, the tokens spell the text. Run with
 //! `cargo +nightly fuzz run tokenizer -- -max_len=4096 -rss_limit_mb=512`.
 #![no_main]
 

@@ -1,4 +1,5 @@
-//! The budget of one rendering. Every step of the evaluation, and every byte it copies, builds or searches, is paid for
+//! The budget of one rendering. Every step of the evaluation, and every byte it copies, builds or searches, is paid
+//! for
 //! *before* it happens, and nothing is ever paid back. So the bytes paid bound the memory that can be live at any
 //! time, and both together bound the time.
 
@@ -8,6 +9,8 @@ use crate::error::Error;
 const STEPS_BASE: u64 = 1_000_000;
 /// Further steps for each mapping among the variables: a message, say.
 const STEPS_PER_MAPPING: u64 = 2_000;
+/// Further steps for each byte of the template and the variables.
+const STEPS_PER_INPUT_BYTE: u64 = 16;
 /// Bytes that any template may handle.
 const BYTES_BASE: u64 = 16 << 20;
 /// Further bytes for each byte of the template and the variables.
@@ -27,7 +30,9 @@ impl Budget {
     /// For a template and variables of so many bytes, with so many mappings among them.
     pub(crate) fn new(input_bytes: usize, n_mappings: usize) -> Budget {
         Budget {
-            steps: STEPS_BASE.saturating_add(STEPS_PER_MAPPING.saturating_mul(n_mappings as u64)),
+            steps: STEPS_BASE
+                .saturating_add(STEPS_PER_MAPPING.saturating_mul(n_mappings as u64))
+                .saturating_add(STEPS_PER_INPUT_BYTE.saturating_mul(input_bytes as u64)),
             bytes: BYTES_BASE.saturating_add(BYTES_PER_INPUT_BYTE.saturating_mul(input_bytes as u64)),
             depth: 0,
         }
@@ -42,6 +47,13 @@ impl Budget {
     /// Pays for bytes about to be handled.
     pub(crate) fn bytes(&mut self, n: usize) -> Result<(), Error> {
         self.bytes = self.bytes.checked_sub(n as u64).ok_or(Error::Limit("memory"))?;
+        Ok(())
+    }
+
+    /// Pays for comparing a name with `n` others: time only, at a step for the work of 64 bytes.
+    pub(crate) fn search(&mut self, n: usize, len: usize) -> Result<(), Error> {
+        let steps = n.saturating_mul(1 + len) as u64 / 64;
+        self.steps = self.steps.checked_sub(steps).ok_or(Error::Limit("steps"))?;
         Ok(())
     }
 

@@ -202,20 +202,27 @@ impl<'t> Eval<'t> {
             return self.in_frame(Vec::new(), |eval| eval.body(&stmt.otherwise)).map(drop);
         }
         let last = Rc::new(RefCell::new(None));
-        for index in 0..items.items.len() {
-            self.budget.step()?;
-            self.budget.values(2)?;
-            let this = Loop { items: Rc::clone(&items), index, depth, stmt, last: Rc::clone(&last) };
-            let item = items.items[index].clone();
-            let flow = self.in_frame(vec![("loop", Value::Loop(Rc::new(this)))], |eval| {
-                eval.assign(&stmt.target, item)?;
-                eval.body(&stmt.body)
-            })?;
-            if flow == Flow::Break {
-                break;
+        // All rounds use one frame, so its memory is paid for once.
+        self.in_frame(Vec::new(), |eval| {
+            for index in 0..items.items.len() {
+                eval.budget.step()?;
+                let this = Loop { items: Rc::clone(&items), index, depth, stmt, last: Rc::clone(&last) };
+                if eval.round(this)? == Flow::Break {
+                    break;
+                }
             }
+            Ok(())
+        })
+    }
+
+    fn round(&mut self, this: Loop<'t>) -> Result<Flow, Error> {
+        if let Some(frame) = self.frames.last_mut() {
+            frame.clear();
         }
-        Ok(())
+        let (stmt, item) = (this.stmt, this.items.items[this.index].clone());
+        self.bind("loop", Value::Loop(Rc::new(this)))?;
+        self.assign(&stmt.target, item)?;
+        self.body(&stmt.body)
     }
 
     /// The items for which the condition of a loop holds.
@@ -235,15 +242,19 @@ impl<'t> Eval<'t> {
     }
 
     fn bind(&mut self, name: &'t str, value: Value<'t>) -> Result<(), Error> {
-        self.budget.values(1)?;
         let Some(frame) = self.frames.last_mut() else {
             return Ok(());
         };
-        self.budget.bytes(frame.len().saturating_mul(1 + name.len()))?;
-        match frame.iter_mut().find(|(known, _)| *known == name) {
-            Some(variable) => variable.1 = value,
-            None => frame.push((name, value)),
+        self.budget.search(frame.len(), name.len())?;
+        if let Some(variable) = frame.iter_mut().find(|(known, _)| *known == name) {
+            variable.1 = value;
+            return Ok(());
         }
+        if frame.len() == frame.capacity() {
+            // The vector doubles; and each place may keep a `loop` alive that is not paid for otherwise.
+            self.budget.values(frame.len().max(4).saturating_mul(2))?;
+        }
+        frame.push((name, value));
         Ok(())
     }
 
@@ -251,7 +262,7 @@ impl<'t> Eval<'t> {
         let local = self.frames[self.base..].iter().rev();
         let global = self.frames[..self.base].first();
         for frame in local.chain(global) {
-            self.budget.bytes(1 + frame.len())?;
+            self.budget.search(frame.len(), name.len())?;
             if let Some((_, value)) = frame.iter().find(|(known, _)| *known == name) {
                 return Ok(value.clone());
             }

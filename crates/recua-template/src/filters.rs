@@ -213,7 +213,7 @@ fn round<'t>(value: &Value<'t>, args: &Args<'t>, budget: &mut Budget) -> Result<
 
 fn indent<'t>(text: &str, args: &Args<'t>, budget: &mut Budget) -> Result<Value<'t>, Error> {
     let by = match args.get(0, "width") {
-        Some(Value::Str(by)) => Rc::clone(by),
+        Some(Value::Str(by)) => by.clone(),
         width => {
             let width = width.map_or(Ok(4), Value::as_int)?;
             let width = usize::try_from(width).unwrap_or(0);
@@ -249,7 +249,7 @@ fn map<'t>(list: &List<'t>, args: &Args<'t>, budget: &mut Budget) -> Result<Valu
         }
         return Value::list(picked);
     }
-    let filter = Rc::clone(args.require(0, "filter")?.as_str()?);
+    let filter = args.require(0, "filter")?.as_str()?.clone();
     budget.values(args.positional.len().saturating_add(list.items.len()))?;
     let rest =
         Args { positional: args.positional.get(1..).unwrap_or_default().to_vec(), named: args.named.clone() };

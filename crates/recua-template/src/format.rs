@@ -1,4 +1,5 @@
-//! Python's two ways to fill values into a text: `'%s' % x`, which the filter `format` uses too, and `'{}'.format(x)`.
+//! Python's two ways to fill values into a text: `'%s' % x`, which the filter `format` uses too, and
+//! `'{}'.format(x)`.
 
 use crate::budget::Budget;
 use crate::error::Error;

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use crate::budget::Budget;
 use crate::clock;
 use crate::error::Error;
+use crate::text::Text;
 use crate::value::{Args, Function, Joiner, Namespace, Value};
 
 /// The names under which templates find the functions.
@@ -39,14 +40,18 @@ pub(crate) fn call<'t>(
             let variables = dict(args, budget)?;
             let entries = &variables.as_map()?.entries;
             budget.values(entries.len())?;
-            let named = entries.iter().map(|(key, value)| Ok((Rc::clone(key.as_str()?), value.clone())));
+            let named = entries.iter().map(|(key, value)| {
+                let name = key.as_str()?;
+                budget.bytes(name.len())?;
+                Ok(((&**name).into(), value.clone()))
+            });
             let variables = RefCell::new(named.collect::<Result<_, Error>>()?);
             Ok(Value::Namespace(Rc::new(Namespace { variables })))
         }
         Function::Joiner => {
             let separator = match args.get(0, "sep") {
                 Some(separator) => separator.to_text(budget)?,
-                None => ", ".into(),
+                None => Text::Literal(", "),
             };
             budget.values(1)?;
             Ok(Value::Joiner(Rc::new(Joiner { separator, is_used: Cell::new(false) })))

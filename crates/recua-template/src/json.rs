@@ -1,23 +1,22 @@
 //! The filter `tojson`, by the rules of Python's `json.dumps`, on whose output the models were trained.
 
 use std::fmt::Write as _;
-use std::rc::Rc;
 
 use crate::budget::Budget;
 use crate::error::Error;
-use crate::text::{is_private, push_float};
+use crate::text::{Text, is_private, push_float};
 use crate::value::{Args, Value};
 
 /// The parameters of `tojson`, in the order of transformers.
 const PARAMETERS: [&str; 4] = ["ensure_ascii", "indent", "separators", "sort_keys"];
 
-struct Style {
+struct Style<'t> {
     // Whether characters beyond ASCII are written as escapes.
     is_ascii: bool,
     // The white space of one level, if each entry has a line of its own.
-    indent: Option<Rc<str>>,
+    indent: Option<Text<'t>>,
     // Between two entries, and between a key and its value.
-    separators: [Rc<str>; 2],
+    separators: [Text<'t>; 2],
     is_sorted: bool,
 }
 
@@ -29,7 +28,7 @@ pub(crate) fn dump<'t>(value: &Value<'t>, args: &Args<'t>, budget: &mut Budget) 
     }
     let indent = match args.get(1, "indent") {
         None | Some(Value::None) => None,
-        Some(Value::Str(indent)) => Some(Rc::clone(indent)),
+        Some(Value::Str(indent)) => Some(indent.clone()),
         Some(n) => {
             let n = usize::try_from(n.as_int()?).unwrap_or(0);
             budget.bytes(n)?;
@@ -37,9 +36,11 @@ pub(crate) fn dump<'t>(value: &Value<'t>, args: &Args<'t>, budget: &mut Budget) 
         }
     };
     let separators = match args.get(2, "separators") {
-        None | Some(Value::None) => [if indent.is_some() { "," } else { ", " }.into(), ": ".into()],
+        None | Some(Value::None) => {
+            [Text::Literal(if indent.is_some() { "," } else { ", " }), Text::Literal(": ")]
+        }
         Some(separators) => match &separators.items(budget)?.items[..] {
-            [item, key] => [Rc::clone(item.as_str()?), Rc::clone(key.as_str()?)],
+            [item, key] => [item.as_str()?.clone(), key.as_str()?.clone()],
             _ => return Err(Error::new("tojson: separators are a pair of strings")),
         },
     };
@@ -54,7 +55,7 @@ pub(crate) fn dump<'t>(value: &Value<'t>, args: &Args<'t>, budget: &mut Budget) 
     Ok(out)
 }
 
-impl Style {
+impl Style<'_> {
     fn write(
         &self,
         out: &mut String,

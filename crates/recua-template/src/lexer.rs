@@ -1,6 +1,6 @@
-//! Source text to tokens, as Jinja does it with the options that chat templates are written for: `trim_blocks` takes the
-//! line feed after a tag, `lstrip_blocks` the white space before a tag that begins a line, and the source loses its last
-//! line feed. `-` in a tag strips the text beside it, `+` keeps it.
+//! Source text to tokens, as Jinja does it with the options that chat templates are written for: `trim_blocks` takes
+//! the line feed after a tag, `lstrip_blocks` the white space before a tag that begins a line, and the source loses
+//! its last line feed. `-` in a tag strips the text beside it, `+` keeps it.
 
 use std::fmt;
 
@@ -162,7 +162,8 @@ impl<'s> Lexer<'s> {
         }
     }
 
-    /// Consumes the end of a tag, with the sign before it and the white space it strips. Returns whether it was there.
+    /// Consumes the end of a tag, with the sign before it and the white space it strips. Returns whether it was
+    /// there.
     fn close(&mut self, end: &str) -> bool {
         let rest = self.rest();
         let after = if let Some(after) = rest.strip_prefix('-').and_then(|rest| rest.strip_prefix(end)) {
@@ -344,7 +345,8 @@ impl<'s> Lexer<'s> {
     }
 }
 
-/// The length of `{% raw %}` or `{% endraw %}` at the start of a text, including the white space that a `-` at its end strips.
+/// The length of `{% raw %}` or `{% endraw %}` at the start of a text, including the white space that a `-` at its
+/// end strips.
 fn raw_tag(text: &str, name: &str) -> Option<usize> {
     let inner = text.strip_prefix("{%")?;
     let inner = inner.strip_prefix(['-', '+']).unwrap_or(inner);

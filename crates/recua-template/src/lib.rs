@@ -2,14 +2,17 @@
 //!
 //! A chat template turns messages into the prompt that a model was trained on, and it comes with the model: from
 //! anybody. Jinja has no bounds: forty doublings of a string are forty short lines and a terabyte, and an allocation
-//! that fails aborts the process. Counting instructions does not help, because one instruction may allocate any amount.
-//! So this crate has an evaluator of its own, for the part of Jinja that chat templates use. Every step and every byte is
-//! paid for from one budget *before* it is made, whatever is nested is bounded, and what is not known is an error that
-//! says where and what would work. It needs no thread, no clock, no file, and no crate but `std`.
+//! that fails aborts the process. Counting instructions does not help, because one instruction may allocate any
+//! amount. So this crate has an evaluator of its own, for the part of Jinja that chat templates use. Every step and
+//! every byte is paid for from one budget *before* it is made, whatever is nested is bounded, and what is not known
+//! is an error that says where and what would work. It needs no thread, no clock, no file, and no crate but `std`.
 //!
 //! Output is byte for byte that of the Jinja environment of Hugging Face's transformers: `trim_blocks`,
 //! `lstrip_blocks`, `break` and `continue`, `{% generation %}`, `tojson` as Python's `json.dumps`, `raise_exception`,
-//! `strftime_now`. Values print as Python's do. There are no blocks, no includes, no custom filters.
+//! `strftime_now`. Values print as Python's do. Blocks, includes and filters of the caller's own are not supported, and
+//! neither are methods that change a list or a mapping, which transformers refuses too. Known differences: the filters
+//! that give a generator in Jinja give a list, so an empty one is false; nothing is escaped but by `escape`, whose
+//! result is an ordinary string; integers have 64 bits, and what exceeds them is an error.
 //!
 //! ```
 //! use std::time::SystemTime;
@@ -113,8 +116,8 @@ impl Template {
 
     /// Renders the template with variables by name. `strftime_now` writes `now`, in UTC.
     ///
-    /// It may take a million steps, with 2,000 more for each mapping among the variables, and handle 16 MiB, with 32 bytes
-    /// more for each byte of the template and of the variables.
+    /// It may take a million steps and handle 16 MiB; 2,000 steps more for each mapping among the variables, and 16
+    /// steps and 32 bytes more for each byte of the template and of the variables.
     ///
     /// # Errors
     ///

@@ -1,7 +1,5 @@
 //! The methods of Python's strings, dictionaries and lists that templates call.
 
-use std::rc::Rc;
-
 use crate::budget::Budget;
 use crate::error::Error;
 use crate::format::braces;
@@ -127,7 +125,7 @@ fn of_str<'t>(text: &str, name: &str, args: &Args<'t>, budget: &mut Budget) -> R
             Value::str(&replace(text, old, new, args.int(2, "count", -1)?, budget)?, budget)
         }
         "split" | "rsplit" => {
-            let separator = args.optional_str(0, "sep")?.map(Rc::clone);
+            let separator = args.optional_str(0, "sep")?.cloned();
             split(text, separator.as_deref(), args.int(1, "maxsplit", -1)?, name == "rsplit", budget)
         }
         "splitlines" => {

@@ -251,11 +251,13 @@ pub(crate) fn slice<'t>(
     }
     let len = value.len(budget)?;
     let indices = slice_indices(bounds[0], bounds[1], step, len);
+    budget.step()?;
     match value {
         Value::Undefined => Ok(Value::Undefined),
         Value::List(list) => {
-            budget.values(len)?;
-            let items = indices.map(|i| list.items[i].clone()).collect();
+            let indices: Vec<usize> = indices.collect();
+            budget.values(indices.len())?;
+            let items = indices.into_iter().map(|i| list.items[i].clone()).collect();
             if list.is_tuple { Value::tuple(items) } else { Value::list(items) }
         }
         Value::Str(text) => {

@@ -1,17 +1,49 @@
 //! Python's string operations, and how Python prints strings and floats.
 
 use std::fmt::Write as _;
+use std::ops::Deref;
+use std::rc::Rc;
 
 use crate::budget::Budget;
 use crate::error::Error;
+
+/// A string of a template: a literal of its source, which costs nothing to take, or one that was made.
+#[derive(Clone)]
+pub(crate) enum Text<'t> {
+    Literal(&'t str),
+    Made(Rc<str>),
+}
+
+impl Deref for Text<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        match self {
+            Text::Literal(text) => text,
+            Text::Made(text) => text,
+        }
+    }
+}
+
+impl PartialEq for Text<'_> {
+    fn eq(&self, other: &Text<'_>) -> bool {
+        **self == **other
+    }
+}
+
+impl From<String> for Text<'_> {
+    fn from(text: String) -> Self {
+        Text::Made(text.into())
+    }
+}
 
 /// White space as Python's `str.isspace` sees it: Unicode's, and the four separators of ASCII.
 pub(crate) fn is_space(ch: char) -> bool {
     ch.is_whitespace() || matches!(ch, '\u{1C}'..='\u{1F}')
 }
 
-/// Characters of the two planes for private use. No filter rewrites them, so a caller may let them stand for others and
-/// exchange them in the output.
+/// Characters of the two planes for private use. No filter rewrites them, so a caller may let them stand for others
+/// and exchange them in the output.
 pub(crate) fn is_private(ch: char) -> bool {
     ch >= '\u{F0000}'
 }
@@ -147,8 +179,8 @@ pub(crate) fn url_encoded(text: &str, budget: &mut Budget) -> Result<String, Err
     Ok(out)
 }
 
-/// Appends a string with quotes around it, as Python's `repr` does. Of the characters that do not print, only those up
-/// to U+00AD are escaped.
+/// Appends a string with quotes around it, as Python's `repr` does. Of the characters that do not print, only those
+/// up to U+00AD are escaped.
 pub(crate) fn push_quoted(out: &mut String, text: &str, budget: &mut Budget) -> Result<(), Error> {
     // An escape takes four bytes.
     budget.bytes(text.len().saturating_mul(4))?;

@@ -1,8 +1,8 @@
 //! The values of a template: those of Python that chat templates need.
 //!
 //! Lists and maps never change once made, and their depth is bounded, so neither comparing, printing nor dropping a
-//! value recurses far. A namespace does change, so a cycle can run through one; the evaluator empties all of them when
-//! a rendering ends.
+//! value recurses far. A namespace does change, so a cycle can run through one; the evaluator empties all of them
+//! when a rendering ends.
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use crate::budget::Budget;
 use crate::error::Error;
-use crate::text::{push_float, push_quoted};
+use crate::text::{Text, push_float, push_quoted};
 use crate::tree::{For, Macro};
 
 /// How deep lists and maps may be nested.
@@ -27,14 +27,14 @@ pub(crate) enum Value<'t> {
     Bool(bool),
     Int(i64),
     Float(f64),
-    Str(Rc<str>),
+    Str(Text<'t>),
     List(Rc<List<'t>>),
     Map(Rc<Map<'t>>),
     Namespace(Rc<Namespace<'t>>),
     Macro(&'t Macro),
     Caller(Caller<'t>),
     Function(Function),
-    Joiner(Rc<Joiner>),
+    Joiner(Rc<Joiner<'t>>),
     Loop(Rc<Loop<'t>>),
 }
 
@@ -77,8 +77,8 @@ pub(crate) struct Caller<'t> {
 }
 
 /// A separator that is empty the first time.
-pub(crate) struct Joiner {
-    pub(crate) separator: Rc<str>,
+pub(crate) struct Joiner<'t> {
+    pub(crate) separator: Text<'t>,
     pub(crate) is_used: Cell<bool>,
 }
 
@@ -124,7 +124,7 @@ impl<'t> Args<'t> {
     }
 
     /// The argument as a string, unless it is absent or `none`.
-    pub(crate) fn optional_str(&self, i: usize, name: &str) -> Result<Option<&Rc<str>>, Error> {
+    pub(crate) fn optional_str(&self, i: usize, name: &str) -> Result<Option<&Text<'t>>, Error> {
         match self.get(i, name) {
             None | Some(Value::None) => Ok(None),
             Some(value) => value.as_str().map(Some),
@@ -136,7 +136,7 @@ impl<'t> Value<'t> {
     pub(crate) fn str(text: &str, budget: &mut Budget) -> Result<Value<'t>, Error> {
         budget.bytes(text.len())?;
         budget.values(1)?;
-        Ok(Value::Str(text.into()))
+        Ok(Value::Str(Text::Made(text.into())))
     }
 
     /// A length as a value; no length comes near 2^63.
@@ -201,7 +201,7 @@ impl<'t> Value<'t> {
         }
     }
 
-    pub(crate) fn as_str(&self) -> Result<&Rc<str>, Error> {
+    pub(crate) fn as_str(&self) -> Result<&Text<'t>, Error> {
         match self {
             Value::Str(text) => Ok(text),
             other => Err(Error::new(format!("expected a string, found {}", other.kind()))),
@@ -244,7 +244,8 @@ impl<'t> Value<'t> {
             Value::Str(text) => {
                 budget.values(text.len())?;
                 let mut buffer = [0; 4];
-                text.chars().map(|ch| Value::Str((&*ch.encode_utf8(&mut buffer)).into())).collect()
+                let mut ch = |ch: char| Value::Str(Text::Made((&*ch.encode_utf8(&mut buffer)).into()));
+                text.chars().map(&mut ch).collect()
             }
             other => return Err(Error::new(format!("{} cannot be looped over", other.kind()))),
         };
@@ -355,9 +356,9 @@ impl<'t> Value<'t> {
     }
 
     /// The text the value prints as, like Python's `str`.
-    pub(crate) fn to_text(&self, budget: &mut Budget) -> Result<Rc<str>, Error> {
+    pub(crate) fn to_text(&self, budget: &mut Budget) -> Result<Text<'t>, Error> {
         if let Value::Str(text) = self {
-            return Ok(Rc::clone(text));
+            return Ok(text.clone());
         }
         let mut out = String::new();
         self.print(&mut out, false, budget)?;

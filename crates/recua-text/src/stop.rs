@@ -1,8 +1,8 @@
-//! Stop strings in streamed text: finds where the first one ends the answer, and holds back text that may turn out to be
-//! the beginning of one.
+//! Stop strings in streamed text: finds where the first one ends the answer, and holds back text that may turn out to
+//! be the beginning of one.
 //!
-//! Each stop string has its own Knuth-Morris-Pratt automaton. So every byte of a text costs the same whatever the strings are,
-//! and how the text was cut into pieces does not matter.
+//! Each stop string has its own Knuth-Morris-Pratt automaton. So every byte of a text costs the same whatever the
+//! strings are, and how the text was cut into pieces does not matter.
 
 /// The most stop strings of one request.
 pub const STOPS_MAX: usize = 64;
@@ -47,8 +47,8 @@ pub struct Passed {
 }
 
 impl StopMatcher {
-    /// A matcher for these strings. The first to be complete counts; if several become complete with the same byte, the longest
-    /// does.
+    /// A matcher for these strings. The first to be complete counts; if several become complete with the same byte,
+    /// the longest does.
     ///
     /// # Errors
     ///
@@ -82,8 +82,8 @@ impl StopMatcher {
                 return Passed { text, stopped: true };
             }
         }
-        // The bytes that an automaton has matched are the end of the text. They begin with the first byte of a character,
-        // because the stop string does.
+        // The bytes that an automaton has matched are the end of the text. They begin with the first byte of a
+        // character, because the stop string does.
         let n_held = self.automata.iter().map(|automaton| automaton.n_matched).max().unwrap_or(0);
         self.held = text.split_off(text.len() - n_held);
         Passed { text, stopped: false }

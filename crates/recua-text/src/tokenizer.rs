@@ -1,13 +1,13 @@
 //! Text to tokens and back, by the vocabulary inside a GGUF file: SentencePiece as Llama uses it (`llama`) and
 //! byte-level BPE (`gpt2`) with the pre-tokenizer that `tokenizer.ggml.pre` names.
 //!
-//! A text is first cut at special tokens: control tokens if the caller asks for them, then user-defined tokens, which always
-//! count. The stretches between them are encoded by the vocabulary's own method. Vocabulary and text are both untrusted:
-//! encoding takes n log n time in the text's length and a fixed number of bytes of memory for each byte of text, and text that
-//! cannot be encoded is an error.
+//! A text is first cut at special tokens: control tokens if the caller asks for them, then user-defined tokens, which
+//! always count. The stretches between them are encoded by the vocabulary's own method. Vocabulary and text are both
+//! untrusted: encoding takes n log n time in the text's length and a fixed number of bytes of memory for each byte of
+//! text, and text that cannot be encoded is an error.
 //!
-//! Merging, splitting and the search for special tokens are our own; `bpe` and `spm` say why the `tokenizers` crate does not do
-//! for untrusted text.
+//! Merging, splitting and the search for special tokens are our own; `bpe` and `spm` say why the `tokenizers` crate
+//! does not do for untrusted text.
 
 mod bpe;
 mod decoder;
@@ -26,7 +26,7 @@ use std::ops::Range;
 use recua_gguf::Metadata;
 
 pub use decoder::Decoder;
-pub use error::TokenizerError;
+pub use error::{TOKEN_BYTES_MAX, TokenizerError};
 pub use vocab::TokenType;
 
 use bpe::Bpe;
@@ -35,9 +35,6 @@ use pre::Pre;
 use special::Special;
 use spm::Spm;
 use vocab::{Spelling, Vocab};
-
-/// The longest token a vocabulary may hold; the longest known has 512 bytes.
-pub const TOKEN_BYTES_MAX: usize = 4096;
 
 /// A vocabulary and its rules.
 pub struct Tokenizer {
@@ -187,8 +184,8 @@ impl Tokenizer {
         Ok(out)
     }
 
-    /// Encodes a text in which control tokens count, except in the byte ranges for which `is_foreign` returns true: text from
-    /// somebody who may not write any. The tokens are appended to `out`.
+    /// Encodes a text in which control tokens count, except in the byte ranges for which `is_foreign` returns true:
+    /// text from somebody who may not write any. The tokens are appended to `out`.
     ///
     /// # Errors
     ///
@@ -264,18 +261,20 @@ impl Tokenizer {
         }
     }
 
-    /// Whether the file wants a BOS before a text: `tokenizer.ggml.add_bos_token`, or else what is usual for its kind.
+    /// Whether the file wants a BOS before a text: `tokenizer.ggml.add_bos_token`, or else what is usual for its
+    /// kind.
     pub fn adds_bos(&self) -> bool {
         self.adds_bos
     }
 
-    /// Whether the file wants an EOS after a text. [`Tokenizer::encode`] never adds one, because a prompt is meant to go on.
+    /// Whether the file wants an EOS after a text. [`Tokenizer::encode`] never adds one, because a prompt is meant to
+    /// go on.
     pub fn adds_eos(&self) -> bool {
         self.adds_eos
     }
 
-    /// The text of some tokens: their [`Tokenizer::token_bytes`] joined, with U+FFFD in place of bytes that are not UTF-8. It may
-    /// begin with a space that the encoded text did not have, because the tokens do.
+    /// The text of some tokens: their [`Tokenizer::token_bytes`] joined, with U+FFFD in place of bytes that are not
+    /// UTF-8. It may begin with a space that the encoded text did not have, because the tokens do.
     pub fn decode(&self, tokens: &[u32]) -> String {
         let mut decoder = self.decoder();
         let mut text: String = tokens.iter().map(|&token| decoder.push(self, token)).collect();
@@ -283,8 +282,8 @@ impl Tokenizer {
         text
     }
 
-    /// The bytes that a token adds to a text: none for control tokens; they may be half a character. `None` if there is no such
-    /// token.
+    /// The bytes that a token adds to a text: none for control tokens; they may be half a character. `None` if there
+    /// is no such token.
     pub fn token_bytes(&self, token: u32) -> Option<Cow<'_, [u8]>> {
         ((token as usize) < self.vocab.len()).then(|| Cow::Borrowed(self.vocab.text(token)))
     }

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use super::Eval;
 use crate::budget::VALUE_BYTES;
 use crate::error::Error;
+use crate::text::Text;
 use crate::tree::{Apply, Arg, BinaryOp, Call, CompareOp, Conditional, Expr, ExprKind, Macro, Slice};
 use crate::value::{Args, Caller, Value};
 use crate::{functions, methods, ops, predicates};
@@ -24,7 +25,7 @@ impl<'t> Eval<'t> {
             ExprKind::Bool(value) => Ok(Value::Bool(*value)),
             ExprKind::Int(value) => Ok(Value::Int(*value)),
             ExprKind::Float(value) => Ok(Value::Float(*value)),
-            ExprKind::Str(text) => Value::str(text, &mut self.budget),
+            ExprKind::Str(text) => Ok(Value::Str(Text::Literal(text))),
             ExprKind::Name(name) => self.lookup(name),
             ExprKind::List(items) => Value::list(self.exprs(items)?),
             ExprKind::Tuple(items) => Value::tuple(self.exprs(items)?),

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use crate::budget::Budget;
 use crate::error::Error;
 use crate::methods::{items, join};
+use crate::text::Text;
 use crate::tree::BinaryOp;
 use crate::value::{Args, List, Value};
 use crate::{ops, predicates};
@@ -29,7 +30,7 @@ pub(super) fn apply<'t>(
         "join" => {
             let separator = match args.get(0, "d") {
                 Some(separator) => separator.to_text(budget)?,
-                None => "".into(),
+                None => Text::Literal(""),
             };
             match args.get(1, "attribute") {
                 Some(attribute) => {
@@ -106,10 +107,10 @@ pub(super) fn dictsort<'t>(
 }
 
 /// The names and indexes of a path such as `function.name`.
-pub(super) fn path(attribute: &Value<'_>) -> Result<Rc<str>, Error> {
+pub(super) fn path<'t>(attribute: &Value<'t>) -> Result<Text<'t>, Error> {
     match attribute {
         Value::Int(index) => Ok(index.to_string().into()),
-        other => other.as_str().map(Rc::clone),
+        other => other.as_str().cloned(),
     }
 }
 
@@ -146,7 +147,7 @@ fn select<'t>(name: &str, list: &List<'t>, args: &Args<'t>, budget: &mut Budget)
     let test = match rest {
         [test, after @ ..] => {
             rest = after;
-            Some(Rc::clone(test.as_str()?))
+            Some(test.as_str()?.clone())
         }
         [] => None,
     };
@@ -191,7 +192,8 @@ fn keys_of<'t>(
     Value::list(keys)?.items(budget)
 }
 
-/// The order of keys, equal ones as they stand. As in Jinja, the case of strings does not count unless told otherwise.
+/// The order of keys, equal ones as they stand. As in Jinja, the case of strings does not count unless told
+/// otherwise.
 fn sorted(
     keys: &List<'_>,
     case_sensitive: bool,

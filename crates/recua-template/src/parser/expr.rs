@@ -1,7 +1,7 @@
 //! The expressions.
 //!
-//! Every recursion here is bounded by [`DEPTH_MAX`], and so is the depth of the tree, even where a loop builds it (`a + b + c …`).
-//! So neither parsing, evaluating nor dropping a tree can overflow the stack.
+//! Every recursion here is bounded by [`DEPTH_MAX`], and so is the depth of the tree, even where a loop builds it (`a
+//! + b + c …`). So neither parsing, evaluating nor dropping a tree can overflow the stack.
 
 use super::cursor::{Parser, too_deep};
 use crate::budget::DEPTH_MAX;

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use recua_template::Error;
+use recua_template::{Error, Input, Template};
 
-use crate::{LLAMA_3_1, QWEN_3, render};
+use crate::{LLAMA_3_1, NOW, QWEN_3, render};
 
 /// The most memory that the process may hold while it runs all the hostile templates.
 const PEAK_KIB: u64 = 160 << 10;
@@ -51,7 +51,7 @@ fn hostile() -> Vec<(&'static str, String)> {
         ("quiet loops", "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}".into()),
         ("raw output", format!("{{% for a in range(100000) %}}{}{{% endfor %}}", "x".repeat(60_000))),
         ("captured raw", format!("{{% set y %}}{{% for a in range(100000) %}}{}{{% endfor %}}{{% endset %}}", "x".repeat(60_000))),
-        ("literals", format!("{{% for a in range(100000) %}}{{% set x = '{}' %}}{{% endfor %}}", "x".repeat(60_000))),
+        ("literals", format!("{{% for a in range(100000) %}}{{% set x = '{}' ~ '' %}}{{% endfor %}}", "x".repeat(60_000))),
         ("slices", format!("{{% set x = '{}' %}}{{% for a in range(100000) %}}{{% set y = x[1:] %}}{{% endfor %}}", "x".repeat(60_000))),
         ("searches", format!("{{% set x = '{}' %}}{{% for a in range(100000) %}}{{% if 'xy' in x %}}{{% endif %}}{{% endfor %}}", "x".repeat(60_000))),
         ("comparisons", format!("{{% set x = '{}' %}}{{% set y = x ~ '' %}}{{% for a in range(100000) %}}{{% if x == y %}}{{% endif %}}{{% endfor %}}", "x".repeat(60_000))),
@@ -137,8 +137,8 @@ fn hostile() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// All of them, one after the other. With `RECUA_HOSTILE_PEAK` set the peak memory is checked too; that needs a process of its own,
-/// which [`memory_is_bounded`] starts.
+/// All of them, one after the other. With `RECUA_HOSTILE_PEAK` set the peak memory is checked too; that needs a
+/// process of its own, which [`memory_is_bounded`] starts.
 #[test]
 fn templates_are_refused_quickly() {
     for (name, source) in hostile() {
@@ -206,6 +206,27 @@ fn a_small_stack_is_enough() {
     };
     // The default of the standard library. With optimisation, a fifth of it is used.
     std::thread::Builder::new().stack_size(2 << 20).spawn(run).unwrap().join().unwrap();
+}
+
+/// Long chats through templates that look at every pair of messages, or at every character, as some in use do.
+#[test]
+fn long_chats_fit() {
+    let render = |template: &str, n: usize, bytes: usize| {
+        let text = "x".repeat(bytes);
+        let message = || Input::Map(vec![("role", Input::Str("user")), ("content", Input::Str(&text))]);
+        let messages = Input::List((0..n).map(|_| message()).collect());
+        Template::parse(template).unwrap().render(&[("messages", messages)], NOW).map(|text| text.len())
+    };
+    let pairs = "{% for m in messages %}{% set ns = namespace(last=true) %}{% for k in messages[loop.index:] %}\
+        {% if k.role == 'assistant' %}{% set ns.last = false %}{% endif %}{% endfor %}{{ m.content if ns.last }}{% endfor %}";
+    assert_eq!(render(pairs, 500, 150), Ok(75_000));
+    let characters = "{% for m in messages %}{% for part in m.content %}\
+        {% if part['type'] == 'image' or part is mapping %}!{% endif %}{% endfor %}{{ m.content }}{% endfor %}";
+    assert_eq!(render(characters, 1, 200_000), Ok(200_000));
+    // A literal is not copied when it is only passed on.
+    let literals =
+        format!("{{% for a in range(50000) %}}{{% set x = '{}' %}}{{% endfor %}}", "x".repeat(60_000));
+    assert_eq!(render(&literals, 1, 1), Ok(0));
 }
 
 /// A cycle through a namespace is freed when the rendering ends, and so is a chain of many.

@@ -2,7 +2,7 @@
 
 use recua_gguf::Metadata;
 
-use super::ChatError;
+use super::error::ChatError;
 use crate::tokenizer::Tokenizer;
 
 const LLAMA_3: &str = "\

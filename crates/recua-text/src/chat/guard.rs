@@ -1,23 +1,25 @@
 //! Keeps the texts of messages from writing control tokens.
 //!
-//! The prompt does not show where a message's text ended up, because templates trim, split and repeat texts. So the text itself
-//! is marked. Every control token has a character that is neither letter, digit nor white space, such as the `<` of
-//! `<|im_end|>`. Before the template sees a text, each such character is replaced by a stand-in, a private-use character that
-//! occurs nowhere else; it remains one character, whatever the template does with it. In the output each stand-in turns back into
-//! the original, and a stretch that contained one is never taken for a control token. A control token pieced together from several
-//! messages, or by cutting something out of one, contains stand-ins as well.
+//! The prompt does not show where a message's text ended up, because templates trim, split and repeat texts. So the
+//! text itself is marked. Every control token has a character that is neither letter, digit nor white space, such as
+//! the `<` of `<|im_end|>`. Before the template sees a text, each such character is replaced by a stand-in, a
+//! private-use character that occurs nowhere else; it remains one character, whatever the template does with it. In
+//! the output each stand-in turns back into the original, and a stretch that contained one is never taken for a
+//! control token. A control token pieced together from several messages, or by cutting something out of one, contains
+//! stand-ins as well.
 //!
-//! Limits. A template that searches a message for such a character does not find it, and a filter that would rewrite it (`escape`,
-//! `urlencode`) leaves it as it is. The exception is text that equals a string literal of the template, such as `'</think>'`: it stays
-//! visible, unless it could be part of a control token. And a control token of letters, digits and white space alone is not recognised anywhere
-//! in a chat.
+//! Limits. A template that searches a message for such a character does not find it, and a filter that would rewrite
+//! it (`escape`, `urlencode`) leaves it as it is. The exception is text that equals a string literal of the template,
+//! such as `'</think>'`: it stays visible, unless it could be part of a control token. And a control token of
+//! letters, digits and white space alone is not recognised anywhere in a chat.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 
-use super::{ChatError, Message};
+use super::error::ChatError;
+use super::message::Message;
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
 /// How many literals of a template stay visible, and how long they may be. Others do not.

@@ -1,9 +1,9 @@
 //! Byte-level BPE: words from the pre-tokenizer, joined by the rank of the merge rules. The vocabulary writes each
 //! byte as a printable character; here everything is raw bytes, and a symbol is an id.
 //!
-//! The `tokenizers` crate does not do for untrusted text. It splits with a backtracking matcher that gives up on a long run of
-//! spaces (1 MiB of them overflow its stack) and then skips the split without an error: a hostile text would be encoded wrongly,
-//! and as slowly as one huge word.
+//! The `tokenizers` crate does not do for untrusted text. It splits with a backtracking matcher that gives up on a
+//! long run of spaces (1 MiB of them overflow its stack) and then skips the split without an error: a hostile text
+//! would be encoded wrongly, and as slowly as one huge word.
 
 use std::collections::HashMap;
 

@@ -10,8 +10,8 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Takes a token and returns the text that is complete now, which may be empty. Bytes that can never become a character turn
-    /// into U+FFFD. A token outside the vocabulary adds nothing.
+    /// Takes a token and returns the text that is complete now, which may be empty. Bytes that can never become a
+    /// character turn into U+FFFD. A token outside the vocabulary adds nothing.
     pub fn push(&mut self, tokenizer: &Tokenizer, token: u32) -> String {
         if let Some(bytes) = tokenizer.token_bytes(token) {
             self.pending.extend_from_slice(&bytes);

@@ -1,5 +1,5 @@
-//! The tokens that end a generation: those that the metadata names, and those known by their text, because many files name only
-//! one of the several that their chat format uses.
+//! The tokens that end a generation: those that the metadata names, and those known by their text, because many files
+//! name only one of the several that their chat format uses.
 
 /// Texts that end a turn or a document, whatever type the file gives them.
 const ALWAYS: &[&str] = &[
@@ -20,7 +20,8 @@ const ALWAYS: &[&str] = &[
     "<｜end▁of▁sentence｜>",
 ];
 
-/// Texts that end a document only if the file marks them as special: some vocabularies contain them as ordinary text (HTML).
+/// Texts that end a document only if the file marks them as special: some vocabularies contain them as ordinary text
+/// (HTML).
 const IF_SPECIAL: &[&str] = &["</s>", "<eos>", "[EOS]", "[EOT]"];
 
 /// Texts that mark the end of a turn, in the order in which they are searched for if the file names none.

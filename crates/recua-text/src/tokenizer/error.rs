@@ -1,5 +1,8 @@
 //! The errors of vocabularies and of texts that cannot be encoded.
 
+/// The longest token that a vocabulary may have, in bytes; the longest known has 512.
+pub const TOKEN_BYTES_MAX: usize = 4096;
+
 /// Why a vocabulary was refused, or a text could not be encoded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -57,7 +60,7 @@ pub enum TokenizerError {
         value: i32,
     },
     /// A token so long that searching for it would slow down every text.
-    #[error("token {token} has {len} bytes; at most {max} are accepted", max = super::TOKEN_BYTES_MAX)]
+    #[error("token {token} has {len} bytes; at most {max} are accepted", max = TOKEN_BYTES_MAX)]
     TokenTooLong {
         /// The token.
         token: usize,

@@ -1,6 +1,6 @@
-//! Greedy merging of neighbours, shared by SentencePiece's BPE and byte-level BPE: of all adjacent pairs that the vocabulary can
-//! join, the best is joined, ties go to the leftmost, until no pair can be joined. O(n log n) in the number of symbols,
-//! whatever the vocabulary.
+//! Greedy merging of neighbours, shared by SentencePiece's BPE and byte-level BPE: of all adjacent pairs that the
+//! vocabulary can join, the best is joined, ties go to the leftmost, until no pair can be joined. O(n log n) in the
+//! number of symbols, whatever the vocabulary.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -54,8 +54,8 @@ impl Merger {
         self.symbols.push(Symbol { start, len, id, prev, next: NONE });
     }
 
-    /// Joins pairs until `join` accepts none. `join` returns the key of a pair (the lowest key is joined first) and the id of
-    /// the joined symbol. [`Merger::symbols`] has the result.
+    /// Joins pairs until `join` accepts none. `join` returns the key of a pair (the lowest key is joined first) and
+    /// the id of the joined symbol. [`Merger::symbols`] has the result.
     pub(super) fn run(&mut self, join: impl Fn(&Symbol, &Symbol) -> Option<(u32, u32)>) {
         for right in 1..self.symbols.len() as u32 {
             self.offer(right - 1, right, &join);

@@ -1,9 +1,10 @@
 //! Pre-tokenizers: how byte-level BPE cuts a text into words before it merges, by the name in `tokenizer.ggml.pre`.
 //!
-//! Each pre-tokenizer is a list of steps, and each step cuts the words of the step before it into the matches of its pattern and
-//! the text between them. The patterns are those that the models were trained with, without the look-ahead `\s+(?!\S)`, which
-//! means "a run of white space, less its last character if text follows". The matcher used here takes linear time and has no
-//! look-ahead, so a run of white space that nothing else matches is matched whole, and then its last character is given back.
+//! Each pre-tokenizer is a list of steps, and each step cuts the words of the step before it into the matches of its
+//! pattern and the text between them. The patterns are those that the models were trained with, without the
+//! look-ahead `\s+(?!\S)`, which means "a run of white space, less its last character if text follows". The matcher
+//! used here takes linear time and has no look-ahead, so a run of white space that nothing else matches is matched
+//! whole, and then its last character is given back.
 
 use regex_automata::Input;
 use regex_automata::meta::Regex;

@@ -1,6 +1,7 @@
-//! SentencePiece as Llama uses it: characters are joined in the order of the joined pieces' scores, and characters that the
-//! vocabulary lacks are spelled in bytes. The `tokenizers` crate does not do: its merges are an ordered list, which cannot
-//! express "of equal scores, the leftmost first", and it joins only pieces that are tokens themselves.
+//! SentencePiece as Llama uses it: characters are joined in the order of the joined pieces' scores, and characters
+//! that the vocabulary lacks are spelled in bytes. The `tokenizers` crate does not do: its merges are an ordered
+//! list, which cannot express "of equal scores, the leftmost first", and it joins only pieces that are tokens
+//! themselves.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,8 +14,8 @@ const SPACE_CHAR: char = '\u{2581}';
 pub(super) struct Spm {
     // Piece to (token, key): the lowest key is joined first.
     pieces: HashMap<Box<[u8]>, (u32, u32)>,
-    // Characters that come before a space in some piece. After any other character no piece reaches across a space, so the text
-    // can be cut there; that keeps the queue of pairs as short as a word.
+    // Characters that come before a space in some piece. After any other character no piece reaches across a space,
+    // so the text can be cut there; that keeps the queue of pairs as short as a word.
     before_space: HashSet<char>,
     bytes: [u32; 256],
     unknown: Option<u32>,

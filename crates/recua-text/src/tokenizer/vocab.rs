@@ -1,6 +1,6 @@
 //! The vocabulary: the type of every token, how it is written in the file, and the text it stands for.
 
-use super::error::TokenizerError;
+use super::error::{TOKEN_BYTES_MAX, TokenizerError};
 
 /// How SentencePiece writes a space, U+2581.
 pub(super) const SPACE: &str = "\u{2581}";
@@ -91,7 +91,7 @@ impl Vocab {
         for (token, piece) in pieces.enumerate() {
             let value = types.map_or(Some(1), |types| types.get(token).copied()).unwrap_or(1);
             let mut kind = TokenType::new(value).ok_or(TokenizerError::TokenType { token, value })?;
-            if piece.len() > super::TOKEN_BYTES_MAX {
+            if piece.len() > TOKEN_BYTES_MAX {
                 return Err(TokenizerError::TokenTooLong { token, len: piece.len() });
             }
             // Some converters do not mark the tokens that end a turn; a text must not be able to write them.
