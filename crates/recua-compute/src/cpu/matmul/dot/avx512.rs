@@ -4,6 +4,13 @@ use super::*;
 use crate::cpu::isa::HasAvx512;
 use std::arch::x86_64::*;
 
+/// The lowest `bits` bits of each byte.
+#[inline(always)]
+fn mask(_: HasAvx512, bits: u32) -> __m512i {
+    // SAFETY: the first argument proves that the processor has the instruction.
+    unsafe { _mm512_set1_epi8(((1u32 << bits) - 1) as i8) }
+}
+
 impl Registers for HasAvx512 {
     type Ints = __m512i;
     type Floats = __m512;
@@ -58,7 +65,6 @@ impl Registers for HasAvx512 {
         let mut codes = self.load(low, 0);
         // SAFETY: `self` proves that the processor has the instructions; the table has 16 bytes.
         unsafe {
-            let mask = |bits: u32| _mm512_set1_epi8(((1u32 << bits) - 1) as i8);
             if low_bits < 8 {
                 codes = _mm512_srlv_epi32(codes, _mm512_set1_epi32(low_up));
             }
@@ -68,10 +74,10 @@ impl Registers for HasAvx512 {
                 let up = _mm512_set1_epi32(low_bits as i32 - high_up);
                 let high = _mm512_rolv_epi32(self.load(high, 0), up);
                 // Low bits where the mask is set, high ones elsewhere.
-                codes = _mm512_ternarylogic_epi32::<0xca>(mask(low_bits), codes, high);
+                codes = _mm512_ternarylogic_epi32::<0xca>(mask(self, low_bits), codes, high);
             }
             if low_bits + high_bits < 8 {
-                codes = _mm512_and_si512(codes, mask(low_bits + high_bits));
+                codes = _mm512_and_si512(codes, mask(self, low_bits + high_bits));
             }
             if let Some(table) = planes.table {
                 let table = _mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast()));

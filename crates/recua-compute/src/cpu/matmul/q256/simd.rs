@@ -120,13 +120,12 @@ fn chunk(bytes: &[u8], i: usize) -> &[u8; 2 * TILE] {
 #[inline(always)]
 fn six<D: Dot>(dot: D, packed: &[u8], p: usize, half: usize) -> <D::Set as Registers>::Bytes {
     let set = dot.set();
-    let bytes = |i: usize| set.bytes(chunk(packed, i), half);
     if p < 6 {
-        return set.bits::<0>(bytes(p), 63);
+        return set.bits::<0>(set.bytes(chunk(packed, p), half), 63);
     }
-    let first = set.bits::<6>(bytes(p - 6), 3);
-    let second = set.bits::<4>(bytes(p - 4), 3 << 2);
-    let third = set.bits::<2>(bytes(p - 2), 3 << 4);
+    let first = set.bits::<6>(set.bytes(chunk(packed, p - 6), half), 3);
+    let second = set.bits::<4>(set.bytes(chunk(packed, p - 4), half), 3 << 2);
+    let third = set.bits::<2>(set.bytes(chunk(packed, p - 2), half), 3 << 4);
     set.or_bytes(set.or_bytes(first, second), third)
 }
 
@@ -302,41 +301,44 @@ fn some_rows<F: Format, D: Dot, S: Source<F>, const T: usize, const H: usize, co
                 *dot = set.mul(*dot, away);
             }
         }
-        for p in 0..n_groups::<F>() / 2 {
-            let mut pairs = [[set.ints(0); H]; T];
-            for t in 0..T {
-                for h in 0..H {
-                    pairs[t][h] = blocks[t].scales(dot, p, first_half + h);
+        let mut pairs = [[set.ints(0); H]; T];
+        for g in 0..n_groups::<F>() {
+            // Where registers are few, scales are loaded again for the second group of a pair.
+            if g % 2 == 0 || !D::Set::MANY {
+                for t in 0..T {
+                    for h in 0..H {
+                        pairs[t][h] = blocks[t].scales(dot, g / 2, first_half + h);
+                    }
                 }
             }
-            for g in [2 * p, 2 * p + 1] {
-                if first_half == 0 {
-                    blocks.iter().for_each(|block| block.prefetch(g));
+            if first_half == 0 {
+                for block in blocks {
+                    block.prefetch(g);
                 }
-                for first in (0..F::GROUP / 4).step_by(run) {
-                    let mut sums: Dots<D, T, H, R> = [[[set.ints(0); R]; H]; T];
-                    for i in first..first + run {
-                        let mut codes = [[set.ints(0); H]; T];
+            }
+            for first in (0..F::GROUP / 4).step_by(run) {
+                let mut sums: Dots<D, T, H, R> = [[[set.ints(0); R]; H]; T];
+                for i in first..first + run {
+                    let mut codes = [[set.ints(0); H]; T];
+                    for t in 0..T {
+                        for h in 0..H {
+                            codes[t][h] = blocks[t].codes(dot, g, i, first_half + h);
+                        }
+                    }
+                    for r in 0..R {
+                        let x = quad(&records[r].codes, g * F::GROUP / 4 + i);
                         for t in 0..T {
                             for h in 0..H {
-                                codes[t][h] = blocks[t].codes(dot, g, i, first_half + h);
-                            }
-                        }
-                        for r in 0..R {
-                            let x = quad(&records[r].codes, g * F::GROUP / 4 + i);
-                            for t in 0..T {
-                                for h in 0..H {
-                                    sums[t][h][r] = dot.multiply(sums[t][h][r], codes[t][h], x, F::CODE_MAX);
-                                }
+                                sums[t][h][r] = dot.multiply(sums[t][h][r], codes[t][h], x, F::CODE_MAX);
                             }
                         }
                     }
-                    for t in 0..T {
-                        for h in 0..H {
-                            let scale = dot.scale(pairs[t][h], g % 2 == 1);
-                            for r in 0..R {
-                                dots[t][h][r] = dot.end_scaled(dots[t][h][r], sums[t][h][r], scale);
-                            }
+                }
+                for t in 0..T {
+                    for h in 0..H {
+                        let scale = dot.scale(pairs[t][h], g % 2 == 1);
+                        for r in 0..R {
+                            dots[t][h][r] = dot.end_scaled(dots[t][h][r], sums[t][h][r], scale);
                         }
                     }
                 }
@@ -346,7 +348,7 @@ fn some_rows<F: Format, D: Dot, S: Source<F>, const T: usize, const H: usize, co
     }
 }
 
-/// Adds integer sums to the float sums.
+/// Adds the integer sums, and those of the minima, to the float sums.
 #[inline(always)]
 pub(super) fn finish<F: Format, D: Dot, S: Source<F>, const T: usize, const H: usize, const R: usize>(
     dot: D,
