@@ -5,7 +5,7 @@
 //! A device's test is `check_all(&device).assert()`.
 
 mod attention;
-mod data;
+pub mod data;
 mod index_errors;
 mod pool;
 mod products;
