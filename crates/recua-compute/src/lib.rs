@@ -5,6 +5,7 @@
 //!
 //! This crate has never heard of a token, a model or a request. [`cpu::open`] opens the CPU device; the GPU devices live in crates
 //! of their own and implement [`Backend`].
+#![warn(missing_docs)]
 
 mod buffer;
 mod buffer_pool;

@@ -2,6 +2,9 @@
 //!
 //! Written for clarity; every faster decoder in the house is tested against this one. Blocks of 32 values are
 //! here, those of 256 in [`k`]. A format is one function of one block.
+//!
+//! The layouts are those of ggml: the structs `block_q4_0`, `block_q2_K` and so on of `ggml/src/ggml-common.h` in llama.cpp, and the functions
+//! `dequantize_row_*` of `ggml/src/ggml-quants.c`; `testdata/blocks` has blocks and their values as the Python package `gguf` computes them.
 
 mod k;
 

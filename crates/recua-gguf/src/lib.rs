@@ -5,6 +5,7 @@
 //! [`decode`] and [`encode`] are the scalar definition of each block format; faster code elsewhere is
 //! tested against them. This crate must not know of devices, models or tokens.
 #![deny(unsafe_code)]
+#![warn(missing_docs, clippy::missing_errors_doc)]
 
 mod bytes;
 mod cursor;
