@@ -1,9 +1,9 @@
-"""Held-out accuracy per task, of a GGUF file through recua or of a PyTorch checkpoint.
+"""Held-out accuracy per task of a GGUF file, run by recua, or of a PyTorch checkpoint.
 
     python evaluate.py F16.gguf Q8_0.gguf Q5_K_M.gguf Q4_K_M.gguf   # through `recua run`, as a Markdown table
     python evaluate.py --checkpoint models/demo                     # PyTorch: F32, and rounded as F16 and Q8_0
 
-An answer is right if it equals the expected text, leading and trailing white space aside.
+An answer is right if it equals the expected text, ignoring leading and trailing white space.
 """
 import argparse
 import collections
@@ -38,7 +38,7 @@ def through_recua(recua, model, items, wrong=None):
 
 
 def in_pytorch(model, encoder, items, wrong=None):
-    """Greedy accuracy without a loop: right if every token of the answer is the likeliest after those before it."""
+    """Greedy accuracy without a loop: an answer is right if each of its tokens is the argmax after those before it."""
     import torch
     dev = model.token_embd.device
     right, n = collections.Counter(), collections.Counter()
@@ -96,7 +96,7 @@ def main():
         items = [json.loads(l) for l in open(HELDOUT)]
     columns = {Path(m).stem: through_recua(a.recua, m, items, a.wrong) for m in a.models}
     if a.checkpoint:
-        from model import Model, quantised
+        from model import Model, quantized
         from tokenizer import Encoder
         m, e = Model.load(a.checkpoint), Encoder()
         columns["F32"] = in_pytorch(m, e, items, a.wrong)
@@ -105,7 +105,7 @@ def main():
         import torch
         with torch.no_grad():
             for p in (p for p in m.parameters() if p.ndim == 2):
-                p.copy_(quantised(p, 6 if p is m.token_embd else 4))
+                p.copy_(quantized(p, 6 if p is m.token_embd else 4))
         columns["plain 4-bit"] = in_pytorch(m, e, items)
     table(columns)
 

@@ -62,9 +62,9 @@ impl Random {
         (0..n).map(|_| self.f32()).collect()
     }
 
-    /// Close to normal, of mean 0 and standard deviation 1: the sum of four uniform numbers.
+    /// An almost normal number of mean 0 and standard deviation 1: the scaled sum of four uniform ones.
     pub fn normal(&mut self) -> f32 {
-        // A uniform 16-bit number has mean 32767.5 and variance 65536^2 / 12; four have four times as much.
+        // A uniform 16-bit number has mean 32767.5 and variance 65536^2 / 12; the sum of four has four times both.
         const MEAN: f32 = 4.0 * 32_767.5;
         const STD: f32 = 37_837.2;
         let r = self.bits();

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use recua_compute::{PAGE_TOKENS, TOP_K_MAX, cpu};
 use recua_engine::sampler::philox::uniform;
-use recua_engine::tokenizer::Tokenizer;
 use recua_engine::{
     Engine, Event, FinishReason, LlamaConfig, LlamaModel, Request, RequestError, RequestId, SamplingParams,
     StepStats, Usage,
 };
 use recua_gguf::Gguf;
+use recua_text::tokenizer::Tokenizer;
 
 use crate::faulty;
 
@@ -118,7 +118,7 @@ impl Answers {
         assert!(stats.rows <= engine.model().config().step_tokens_max);
         assert!(stats.prompt_rows <= stats.rows && stats.sequences <= stats.rows);
         self.file(events);
-        engine.model().kv_cache().check().unwrap();
+        engine.sequences().check().unwrap();
         stats
     }
 
@@ -126,8 +126,8 @@ impl Answers {
         while !engine.is_idle() {
             assert!(self.step(engine).rows > 0, "stuck");
         }
-        let kv_cache = engine.model().kv_cache();
-        assert_eq!(kv_cache.free_pages(), kv_cache.n_pages(), "an idle engine holds pages");
+        let sequences = engine.sequences();
+        assert_eq!(sequences.free_pages(), sequences.n_pages(), "an idle engine holds pages");
     }
 }
 

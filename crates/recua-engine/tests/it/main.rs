@@ -1,7 +1,7 @@
 //! The integration tests of recua-engine, one binary.
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
-mod chat;
+mod cache;
 mod engine;
 mod faulty;
 mod files;
@@ -12,4 +12,3 @@ mod same_bits;
 mod sampler;
 mod scheduler;
 mod support;
-mod tokenizer;

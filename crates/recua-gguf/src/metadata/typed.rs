@@ -44,7 +44,7 @@ impl Metadata {
         self.scalar(key, "an integer from -2^31 to 2^31-1", |v| v.as_integer()?.try_into().ok())
     }
 
-    /// A float, an `f64` rounded.
+    /// A float; an `f64` is rounded.
     ///
     /// # Errors
     /// If the value is of another type.

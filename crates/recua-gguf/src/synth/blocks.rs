@@ -1,5 +1,5 @@
-//! Random blocks of every type that a file type can ask for. Block `i` of tensor `t` depends on (seed, t, i)
-//! alone, so any thread may draw any part.
+//! Random blocks of every type that a mix can contain. Block `i` of tensor `t` depends on (seed, t, i) alone,
+//! so any thread may generate any of them.
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -7,7 +7,7 @@ use half::{bf16, f16};
 use crate::format::GgmlType;
 use crate::random::{Random, mix};
 
-/// Values drawn together where a block is a single number.
+/// Values generated together for a type without blocks.
 const FLOAT_UNIT: usize = 256;
 
 /// The random content of one tensor.
@@ -23,7 +23,7 @@ impl Source {
         Self { ty, std, key: mix(mix(seed) ^ tensor) }
     }
 
-    /// Values in a unit of drawing: a block, or 256 numbers of a type without blocks.
+    /// Values generated together (a unit): a block, or 256 numbers of a type without blocks.
     pub(super) fn unit_values(&self) -> usize {
         if self.ty.is_quantized() { self.ty.block_values() } else { FLOAT_UNIT }
     }
@@ -54,7 +54,8 @@ impl Source {
                 _ => put(b, x.iter().map(|x| x.to_le_bytes())),
             };
         }
-        // Codes are uniform; the divisors below are their standard deviations times that of the scales.
+        // Codes are uniform. The divisors below are the codes' standard deviation times the mean of the integer
+        // scales.
         let d = std * (0.8 + (1.2 - 0.8) * random.unit());
         match self.ty {
             GgmlType::Q4_0 => {
@@ -87,12 +88,12 @@ impl Source {
                 b[192..208].iter_mut().for_each(|s| *s = 64 | *s & 63);
                 put_half(b, 208, d / (96.0 * 18.5));
             }
-            other => unreachable!("no file type asks for {other}"),
+            other => unreachable!("no mix contains {other}"),
         }
     }
 }
 
-/// Q4_K and Q5_K: scales from 32 to 63, and minimums that put the middle of the codes at zero.
+/// Q4_K and Q5_K: scales from 32 to 63, and minimums for which the middle of the codes decodes to zero.
 fn k_affine(random: &mut Random, b: &mut [u8], d: f32, min_per_scale: f32) {
     put_half(b, 0, d);
     put_half(b, 2, d * min_per_scale);
