@@ -13,7 +13,6 @@ mod model;
 mod output;
 mod prompt;
 mod quantize;
-mod random;
 mod run;
 mod source;
 mod synth;

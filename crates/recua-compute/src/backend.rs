@@ -29,6 +29,11 @@ pub struct DeviceInfo {
 }
 
 /// A device. It is one queue: submissions, launches, writes and reads take effect in the order of the calls, whatever thread makes them.
+///
+/// # Errors
+/// Arguments have been checked when a method is called; each fails where the device does: no memory ([`crate::Error::OutOfMemory`]), a shape
+/// or a type of weight it has no kernels for, a kernel that does not compile, a device that is lost.
+#[allow(clippy::missing_errors_doc, reason = "said once for all methods")]
 pub trait Backend: Send + Sync + 'static {
     /// The identity that the device's buffers carry: one of its own, or that of the device it wraps, which then makes all its memory.
     fn id(&self) -> DeviceId;
@@ -64,6 +69,10 @@ pub trait Backend: Send + Sync + 'static {
 }
 
 /// A plan made ready. Printed, it tells what a launch runs. Dropping it frees what it alone holds.
+///
+/// # Errors
+/// A launch fails where the device does; on a device that runs in the call, also with what the run found.
+#[allow(clippy::missing_errors_doc, reason = "said once for all methods")]
 pub trait Compiled: fmt::Display + Send + Sync {
     /// Queues: copy `inputs` to their buffers, run, copy `outputs` to the host. Returns at once where the device can; allocates no device
     /// memory. The sizes fit.
@@ -71,6 +80,10 @@ pub trait Compiled: fmt::Display + Send + Sync {
 }
 
 /// A device's own encoder inside a [`crate::CommandEncoder`].
+///
+/// # Errors
+/// As those of [`Backend`].
+#[allow(clippy::missing_errors_doc, reason = "said once for all methods")]
 pub trait Encode: Send {
     /// Appends an op that has been checked.
     fn op(&mut self, op: &Op) -> Result<()>;

@@ -147,7 +147,10 @@ impl Buffer {
         self.shape.last().copied().unwrap_or(1)
     }
 
-    /// The same bytes from `first` elements on, seen as `shape`. Fails outside this view.
+    /// The same bytes from `first` elements on, seen as `shape`.
+    ///
+    /// # Errors
+    /// If the view would end after this one.
     pub fn view(&self, first: usize, shape: &[usize]) -> Result<Buffer> {
         let fits = shape
             .iter()
@@ -170,6 +173,9 @@ impl Buffer {
     }
 
     /// The first `n` entries of the outermost dimension.
+    ///
+    /// # Errors
+    /// If there are fewer than `n`, or this is a scalar.
     pub fn rows(&self, n: usize) -> Result<Buffer> {
         let mut shape = self.shape.clone();
         match shape.first_mut() {

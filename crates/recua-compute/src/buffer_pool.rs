@@ -53,7 +53,10 @@ impl BufferPool {
     }
 
     /// Memory for `shape` elements, at least one, with any contents. Where the device has no more, what is free here is given back to
-    /// it first; fails if that is not enough.
+    /// it first.
+    ///
+    /// # Errors
+    /// As [`Device::alloc`].
     pub fn alloc(&self, dtype: DType, shape: &[usize]) -> Result<Buffer> {
         let n_bytes = needed_bytes(dtype, shape)?;
         let size = class_bytes(n_bytes)

@@ -5,7 +5,7 @@
 //! A device's test is `check_all(&device).assert()`.
 
 mod attention;
-mod data;
+pub mod data;
 mod index_errors;
 mod pool;
 mod products;
@@ -187,6 +187,9 @@ pub fn opened_or_skipped<T, E: fmt::Display>(kind: &str, opened: std::result::Re
 }
 
 /// Results of a fixed set of passes over every op and type, as bits: to compare devices that must agree.
+///
+/// # Errors
+/// If the device fails.
 pub fn bits(device: &Device) -> Result<Vec<(String, Vec<u32>)>> {
     let mut all = same_bits::product_bits(device)?;
     all.extend(attention::bits(device)?);

@@ -46,7 +46,10 @@ pub struct Options {
     pub isa: Option<Isa>,
 }
 
-/// Opens the CPU device. Fails if the instruction set asked for is not there or threads cannot be had.
+/// Opens the CPU device.
+///
+/// # Errors
+/// If the processor lacks the instruction set that is asked for, by `options` or by `RECUA_CPU_ISA`, or threads cannot be had.
 pub fn open(options: Options) -> Result<Device> {
     let isa = match options.isa {
         Some(isa) => isa,

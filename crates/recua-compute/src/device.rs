@@ -39,7 +39,10 @@ impl Device {
         self.backend.allocated_bytes()
     }
 
-    /// Zero-filled memory for `shape` elements, at least one.
+    /// A buffer of `shape`, filled with zeros.
+    ///
+    /// # Errors
+    /// If `shape` has no elements or more bytes than memory can have, or the device has no more ([`Error::OutOfMemory`]).
     pub fn alloc(&self, dtype: DType, shape: &[usize]) -> Result<Buffer> {
         let mut storage = self.backend.alloc(needed_bytes(dtype, shape)?)?;
         // An allocation has one type of element as long as it lives: that no op writes what it reads rests on it.
@@ -50,6 +53,9 @@ impl Device {
     }
 
     /// A buffer of `shape` that holds `values`.
+    ///
+    /// # Errors
+    /// As [`Device::alloc`]; if `values` are not exactly as many bytes as `shape` takes.
     pub fn upload<T: Pod>(&self, values: &[T], dtype: DType, shape: &[usize]) -> Result<Buffer> {
         let buffer = self.alloc(dtype, shape)?;
         if size_of_val(values) != buffer.n_bytes() {
@@ -60,19 +66,28 @@ impl Device {
         Ok(buffer)
     }
 
-    /// Copies `values` to the start of `dst`. Fails if they do not fit.
+    /// Copies `values` to the start of `dst`, after all submitted work. For loading and tests: a launch has inputs of its own.
+    ///
+    /// # Errors
+    /// If `dst` is of another device, the values do not fit into it, or they would end inside an element.
     pub fn write<T: Pod>(&self, dst: &Buffer, values: &[T]) -> Result<()> {
         self.check("write", dst, size_of_val(values), size_of::<T>())?;
         self.backend.write(dst, bytemuck::cast_slice(values))
     }
 
-    /// Copies the start of `src` to `out` after all submitted work. Fails if `src` is too short.
+    /// Copies the start of `src` to `out`, after all submitted work. For loading and tests: a launch has outputs of its own.
+    ///
+    /// # Errors
+    /// If `src` is of another device or shorter than `out`, or work submitted before has failed on the device.
     pub fn read<T: Pod>(&self, src: &Buffer, out: &mut [T]) -> Result<()> {
         self.check("read", src, size_of_val(out), size_of::<T>())?;
         self.backend.read(src, bytemuck::cast_slice_mut(out))
     }
 
     /// All of `src`, after all submitted work.
+    ///
+    /// # Errors
+    /// As [`Device::read`]; if the host has no room for the copy.
     pub fn read_vec<T: Pod>(&self, src: &Buffer) -> Result<Vec<T>> {
         let mut out = Vec::new();
         let n = src.n_bytes() / size_of::<T>().max(1);
@@ -94,6 +109,9 @@ impl Device {
     }
 
     /// Checks a matrix of `n` rows of `k` weights, given as raw GGML blocks, and re-lays it out for this device, once.
+    ///
+    /// # Errors
+    /// If the bytes are not those of such a matrix, or the device has no kernels for the type ([`Error::UnsupportedType`]) or no memory.
     pub fn upload_weight(&self, raw: &[u8], ty: GgmlType, n: usize, k: usize) -> Result<Weight> {
         let bytes = ty.row_bytes(k).and_then(|row| row.checked_mul(n));
         if n == 0 || k == 0 || bytes != Some(raw.len()) {
@@ -135,11 +153,17 @@ impl Device {
     }
 
     /// A fresh encoder; it may be filled on any thread.
+    ///
+    /// # Errors
+    /// If the device cannot make one.
     pub fn command_encoder(&self) -> Result<CommandEncoder> {
         CommandEncoder::new(self.backend.clone())
     }
 
     /// Runs finished commands in list order, whichever thread encoded them.
+    ///
+    /// # Errors
+    /// If a list was encoded for another device, or the device fails.
     pub fn submit(&self, commands: impl IntoIterator<Item = Commands>) -> Result<Submission> {
         let mut list = Vec::new();
         for commands in commands {
@@ -152,6 +176,9 @@ impl Device {
     }
 
     /// Bytes per second of pure reading, measured now (takes a second or two): the peak that decoding is compared with.
+    ///
+    /// # Errors
+    /// If there is no memory for the measurement, or the device fails.
     pub fn measure_read_bandwidth(&self) -> Result<f64> {
         self.backend.measure_read_bandwidth()
     }

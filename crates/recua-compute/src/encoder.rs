@@ -24,6 +24,9 @@ impl CommandEncoder {
 
     /// `y = x · wᵀ` with the dimensions said again, as a check: `x` f32 `[m, k]`, `w` `[n, k]` of `ggml_type`, `y` f32 `[m, n]`. Larger
     /// buffers will do: their first elements are taken.
+    ///
+    /// # Errors
+    /// If the dimensions or the type are not those of `w`, a buffer is too small, or as [`Op::check`].
     pub fn quantized_matmul(
         &mut self,
         x: &Buffer,
@@ -75,17 +78,26 @@ impl CommandEncoder {
     }
 
     /// Ends the recording; [`crate::Device::submit`] runs it.
+    ///
+    /// # Errors
+    /// If the device cannot encode what was recorded.
     pub fn finish(self) -> Result<Commands> {
         Ok(Commands { device: self.backend.id(), inner: self.inner.finish()? })
     }
 
     /// Ends the recording and starts it.
+    ///
+    /// # Errors
+    /// As [`CommandEncoder::finish`] and [`crate::Device::submit`].
     pub fn commit(self) -> Result<Submission> {
         let commands = self.inner.finish()?;
         self.backend.submit(vec![commands])
     }
 
     /// Ends the recording, starts it and waits. An empty recording is fine.
+    ///
+    /// # Errors
+    /// As [`CommandEncoder::commit`] and [`Submission::wait`].
     pub fn commit_and_wait(self) -> Result<()> {
         self.commit()?.wait()
     }

@@ -52,7 +52,7 @@ pub enum KernelSource {
 /// A kernel of the CPU device. It is called once a dispatch, on one thread, while nothing else runs on the device: what workgroups
 /// mean, and whether to start threads, is its own business. The arguments come in the order of the dispatch, a buffer as the bytes of
 /// its view, aligned to its element, so that `bytemuck::cast_slice` gives the elements. An error, or a panic, ends the submission with
-/// [`Error::KernelRun`].
+/// [`crate::Error::KernelRun`].
 pub type RustKernel = Arc<dyn Fn(&mut KernelCall<'_>) -> std::result::Result<(), String> + Send + Sync>;
 
 /// What a [`RustKernel`] is called with.

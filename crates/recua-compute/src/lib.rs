@@ -5,6 +5,9 @@
 //!
 //! This crate has never heard of a token, a model or a request. [`cpu::open`] opens the CPU device; the GPU devices live in crates
 //! of their own and implement [`Backend`].
+//!
+//! For those who come from mlx-native, `docs/mlx-native.md` in this crate's folder has a table of names.
+#![warn(missing_docs, clippy::missing_errors_doc)]
 
 mod backend;
 mod buffer;
@@ -13,8 +16,6 @@ mod buffer_pool;
 pub mod cases;
 pub mod cpu;
 mod device;
-#[doc = include_str!("../docs/mlx-native.md")]
-pub mod docs {}
 mod encoder;
 mod error;
 pub mod hazards;
@@ -40,3 +41,8 @@ pub use recua_gguf::GgmlType;
 pub use registry::KernelRegistry;
 pub use submission::{Pending, Submission, no_output};
 pub use worker::EncoderWorker;
+
+/// Runs the examples of the table of names.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/mlx-native.md")]
+struct MlxNative;

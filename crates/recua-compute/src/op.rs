@@ -285,6 +285,10 @@ impl Op {
 
     /// Checks types, shapes, devices and overlaps, so that kernels need not. What it cannot see are the *values* of index buffers:
     /// a device checks those against the sizes when it runs.
+    ///
+    /// # Errors
+    /// If a buffer or weight is of another device, has a type or shape that does not fit the others, is not contiguous where it has to be, or
+    /// an output shares memory with what the op reads and may not. The message names the op and the operand.
     pub fn check(&self, device: DeviceId) -> Result<()> {
         self.check_as(self.name(), device)
     }

@@ -6,6 +6,10 @@ use crate::op::*;
 use std::fmt;
 
 /// Something ops are recorded into. Each method checks its arguments at once and names what does not fit.
+///
+/// # Errors
+/// Every method fails as [`Op::check`] does, and then records nothing; an encoder's also if the device cannot encode the op.
+#[allow(clippy::missing_errors_doc, reason = "said once for all methods")]
 pub trait Record {
     /// Checks and appends one op.
     fn push(&mut self, op: Op) -> Result<()>;

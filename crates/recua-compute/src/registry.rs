@@ -44,6 +44,10 @@ impl KernelRegistry {
 
     /// The kernel for `device`, specialised by `constants`; compiled on first use, and kept until its source is replaced or its
     /// device closed.
+    ///
+    /// # Errors
+    /// If nobody registered `name`, the source is in another language than the device's, or it does not compile (the message names the
+    /// kernel and quotes the compiler).
     pub fn get(&self, device: &Device, name: &str, constants: &[(&str, f64)]) -> Result<Kernel> {
         let bits = |(name, value): &(&str, f64)| (name.to_string(), value.to_bits());
         let key = (device.id(), constants.iter().map(bits).collect());

@@ -5,6 +5,10 @@ use bytemuck::Pod;
 use std::time::Duration;
 
 /// Work under way on a device; for device crates.
+///
+/// # Errors
+/// If the work failed: a device that is lost, an index outside its table.
+#[allow(clippy::missing_errors_doc, reason = "said once for all methods")]
 pub trait Pending: Send + Sync {
     /// Blocks until the work is done and says how it went.
     fn wait(&self) -> Result<()>;
@@ -35,6 +39,9 @@ impl Submission {
     }
 
     /// Blocks until the work is done and says how it went. May be called again.
+    ///
+    /// # Errors
+    /// If the device failed, or an index that the work read was outside its table.
     pub fn wait(&self) -> Result<()> {
         self.pending.wait()
     }

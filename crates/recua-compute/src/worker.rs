@@ -23,6 +23,9 @@ pub struct EncoderWorker {
 
 impl EncoderWorker {
     /// Starts the thread.
+    ///
+    /// # Errors
+    /// If the system has no thread to give.
     pub fn spawn() -> Result<EncoderWorker> {
         let (queue, receiver) = channel::<Work>();
         let n_panics = Arc::new(AtomicUsize::new(0));
@@ -33,7 +36,10 @@ impl EncoderWorker {
         Ok(EncoderWorker { queue: Some(queue), thread: Some(thread), n_panics })
     }
 
-    /// Queues `work` behind what was submitted before. Fails after [`EncoderWorker::shutdown`].
+    /// Queues `work` after what was submitted before.
+    ///
+    /// # Errors
+    /// After [`EncoderWorker::shutdown`] ([`Error::WorkerShutDown`]).
     pub fn submit(&self, work: impl FnOnce() + Send + 'static) -> Result<()> {
         let queue = self.queue.as_ref().ok_or(Error::WorkerShutDown)?;
         queue.send(Box::new(work)).map_err(|_| Error::WorkerShutDown)

@@ -1,8 +1,11 @@
 //! The reference definition of every block format: bytes to numbers, one value at a time, in f32.
 //!
-//! Written for clarity; every faster decoder in the project is tested against it. The layouts are ggml's
-//! (`ggml-common.h`). Each format is one function that decodes one block: blocks of 32 values here, those of
-//! 256 in [`k`].
+//! Written for clarity; every faster decoder in the project is tested against it. Each format is one function that
+//! decodes one block: blocks of 32 values here, those of 256 in [`k`].
+//!
+//! The layouts are ggml's: the structs `block_q4_0`, `block_q2_K` and so on of `ggml/src/ggml-common.h` in llama.cpp,
+//! decoded as `dequantize_row_*` of `ggml/src/ggml-quants.c` does. `testdata/blocks` has blocks and their values as the
+//! Python package `gguf` computes them.
 
 mod k;
 

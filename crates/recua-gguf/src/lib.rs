@@ -5,6 +5,7 @@
 //! [`encode`] are the scalar reference of each block format; faster code elsewhere is tested against them. This
 //! crate must not know about devices, models or tokens.
 #![deny(unsafe_code)]
+#![warn(missing_docs, clippy::missing_errors_doc)]
 
 mod bytes;
 mod cursor;
@@ -17,6 +18,7 @@ mod metadata;
 pub mod mix;
 mod output;
 mod quantize;
+mod random;
 mod reader;
 pub mod synth;
 mod tensor;
@@ -29,6 +31,7 @@ pub use format::GgmlType;
 pub use metadata::{Array, ArrayType, Metadata, StringArray, Value};
 pub use mix::FileType;
 pub use quantize::{Report, quantize};
+pub use random::Random;
 pub use reader::Gguf;
 pub use synth::{Shape, synth};
 pub use tensor::TensorInfo;

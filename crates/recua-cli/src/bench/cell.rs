@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::failure::{Failure, Result};
 use crate::model;
-use crate::random::Random;
+use recua::gguf::Random;
 
 /// Untimed steps between the prompt and the timed ones.
 pub(super) const N_WARM_UP: usize = 2;
@@ -52,7 +52,7 @@ pub(super) fn measure(
     let vocab = model.params().vocab;
     // Each sequence's tokens are its own, whatever the batch size, so that the hashes of a column agree.
     let sequences: Vec<Vec<u32>> = (0..batch)
-        .map(|slot| Random::new(slot as u64).tokens(prompt_len + N_WARM_UP + gen_len, vocab))
+        .map(|slot| Random::new(slot as u64).indexes(prompt_len + N_WARM_UP + gen_len, vocab))
         .collect();
     // A step of this size, so that a device compiles its kernels before the prompt and not behind it: a GPU's clocks fall while the
     // processor works alone, and rise again only after hundreds of milliseconds of work.

@@ -12,8 +12,8 @@ use crate::args::{BenchOpsArgs, TableFormat};
 use crate::failure::{Failure, OrFail, Result};
 use crate::model::{self, ModelFile};
 use crate::output::{self, note, write_json};
-use crate::random::Random;
 use crate::table::{Style, Table};
+use recua::gguf::Random;
 
 /// How often the plan is run, within limits, and for how long.
 const RUNS_MIN: usize = 3;
@@ -140,7 +140,7 @@ fn choose(model: &LlamaModel, plan: &mut Plan, n_rows: usize) -> Result {
 fn fill(model: &mut LlamaModel, n_rows: usize, depth: usize) -> Result {
     let vocab = model.params().vocab;
     let sequences: Vec<_> =
-        (0..n_rows).map(|slot| Random::new(slot as u64).tokens(depth + 1, vocab)).collect();
+        (0..n_rows).map(|slot| Random::new(slot as u64).indexes(depth + 1, vocab)).collect();
     for (start, end, logits) in [(0, depth, Logits::None), (depth, depth + 1, Logits::Last)] {
         if start < end {
             let mut batch = Batch::new();

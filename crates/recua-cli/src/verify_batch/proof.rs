@@ -1,7 +1,7 @@
 //! The comparison itself, over anything that computes logits: a model, or in the tests a fake device that cheats.
 
 use crate::failure::Result;
-use crate::random::Random;
+use recua::gguf::Random;
 
 /// New tokens of one sequence in one pass.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +61,7 @@ impl Proof {
     pub(super) fn new(subject: &mut impl Subject, len_max: usize) -> Result<Self> {
         let n_vocab = subject.n_vocab();
         let mut random = Random::new(1);
-        let sequences: Vec<_> = lengths(len_max).into_iter().map(|n| random.tokens(n, n_vocab)).collect();
+        let sequences: Vec<_> = lengths(len_max).into_iter().map(|n| random.indexes(n, n_vocab)).collect();
         let mut alone = Vec::new();
         subject.set_batch_size(1)?;
         for tokens in &sequences {
@@ -157,7 +157,7 @@ impl Proof {
         for i in 0..N_SEQUENCES {
             clear_all(subject, N)?;
             let len = 1 + self.random.below(self.sequences[0].len());
-            let strangers: Vec<_> = (0..N).map(|_| self.random.tokens(len, self.n_vocab)).collect();
+            let strangers: Vec<_> = (0..N).map(|_| self.random.indexes(len, self.n_vocab)).collect();
             let pieces: Vec<_> = (0..N)
                 .map(|slot| {
                     let tokens = if slot == SLOT { &self.sequences[i] } else { &strangers[slot] };

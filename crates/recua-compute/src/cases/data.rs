@@ -1,4 +1,5 @@
-//! Seeded data: numbers, blocks of every type, uploads.
+//! Seeded data: numbers, blocks of every type, uploads. The tests of every crate take their blocks here, so that a format says in one
+//! place where its scales lie.
 
 use crate::buffer::{Buffer, DType, Weight};
 use crate::device::Device;
@@ -6,47 +7,15 @@ use crate::error::{Result, argument};
 use half::f16;
 use recua_gguf::GgmlType;
 
-/// SplitMix64.
-pub(super) struct Random(u64);
+pub use recua_gguf::Random;
 
-impl Random {
-    pub(super) fn new(seed: u64) -> Random {
-        Random(seed)
-    }
-
-    pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Below `n`.
-    pub(super) fn below(&mut self, n: usize) -> usize {
-        (self.next() % n as u64) as usize
-    }
-
-    /// In `[-1, 1)`.
-    pub(super) fn f32(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    }
-
-    pub(super) fn f32s(&mut self, n: usize) -> Vec<f32> {
-        (0..n).map(|_| self.f32()).collect()
-    }
-
-    /// `[0, n)` in random order.
-    pub(super) fn shuffled(&mut self, n: usize) -> Vec<usize> {
-        let mut list: Vec<usize> = (0..n).collect();
-        for i in (1..n).rev() {
-            list.swap(i, self.below(i + 1));
-        }
-        list
-    }
+/// `n` values in [-1, 1).
+pub fn values(n: usize, seed: u64) -> Vec<f32> {
+    Random::new(seed).f32s(n)
 }
 
 /// Every type whose blocks have a meaning.
-pub(super) fn types() -> impl Iterator<Item = GgmlType> {
+pub fn types() -> impl Iterator<Item = GgmlType> {
     GgmlType::ALL.iter().copied().filter(|ty| ty.is_decodable())
 }
 
@@ -92,10 +61,14 @@ fn scales(ty: GgmlType) -> Option<(&'static [usize], f32)> {
     })
 }
 
-fn blocks(ty: GgmlType, n_values: usize, seed: u64) -> Result<Vec<u8>> {
+/// The blocks of `n_values` values of `ty`: every bit pattern of codes and inner scales, values within about [-2, 2].
+///
+/// # Errors
+/// If `ty` cannot be decoded, or nobody has said where its scales lie.
+pub fn blocks(ty: GgmlType, n_values: usize, seed: u64) -> Result<Vec<u8>> {
     let mut random = Random::new(seed);
-    let n_blocks = n_values / ty.block_values();
-    let mut raw: Vec<u8> = (0..n_blocks * ty.block_bytes()).map(|_| random.next() as u8).collect();
+    let mut raw = vec![0; n_values / ty.block_values() * ty.block_bytes()];
+    random.fill(&mut raw);
     if let Some((places, largest)) = scales(ty) {
         for block in raw.chunks_exact_mut(ty.block_bytes()) {
             for &place in places {

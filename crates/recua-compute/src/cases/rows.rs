@@ -158,7 +158,11 @@ fn top_k(device: &Device, rows: usize, cols: usize, k: usize, peaks: Peaks) -> R
 /// Copies `n` elements from `first` on to the same place plus one element, or as near as fits.
 fn copy(device: &Device, dtype: DType, total: usize, first: usize, n: usize) -> Result<Vec<Measured>> {
     let mut random = Random::new(n as u64);
-    let mut bytes = |n: usize| (0..n).map(|_| random.next() as u8).collect::<Vec<u8>>();
+    let mut bytes = |n: usize| {
+        let mut bytes = vec![0u8; n];
+        random.fill(&mut bytes);
+        bytes
+    };
     let size = dtype.size_of();
     let (from, to) = (bytes(total * size), bytes(total * size));
     let to_first = (first + 1).min(total - n);

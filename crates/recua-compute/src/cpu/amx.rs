@@ -1,8 +1,10 @@
 //! AMX's tile registers: permission, configuration and the few instructions, as inline assembly (the compiler has no stable
 //! intrinsics). The compiler itself never uses these registers, so they keep their values between the calls here.
 
+use super::isa::HasAmx;
 use std::arch::asm;
 use std::arch::x86_64::__cpuid_count;
+use std::marker::PhantomData;
 use std::sync::OnceLock;
 
 /// Whether the processor has 8-bit tiles and the system lets this process use them; asked once.
@@ -62,36 +64,53 @@ pub(crate) struct Config {
     rows: [u8; 16],
 }
 
+/// A form that tiles are configured in, as a type.
+pub(crate) trait Form {
+    const CONFIG: Config;
+}
+
 /// All with 16 rows of 64 bytes.
-pub(crate) static WHOLE: Config = Config {
-    palette: 1,
-    start_row: 0,
-    reserved: [0; 14],
-    row_bytes: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
-    rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
-};
+pub(crate) struct Whole;
+
+impl Form for Whole {
+    const CONFIG: Config = Config {
+        palette: 1,
+        start_row: 0,
+        reserved: [0; 14],
+        row_bytes: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
+        rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
+    };
+}
 
 /// For products over 32 columns: tiles 4 and 5 have 16 rows of 32 bytes, tiles 6 and 7 have 8 rows of 64; the others as above.
-pub(crate) static HALVES: Config = Config {
-    row_bytes: [64, 64, 64, 64, 32, 32, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
-    rows: [16, 16, 16, 16, 16, 16, 8, 8, 0, 0, 0, 0, 0, 0, 0, 0],
-    ..WHOLE
-};
+pub(crate) struct Halves;
 
-/// This thread's tiles, configured. Dropping it gives them back, so that a task switch need not save them.
-pub(crate) struct Tiles(());
+impl Form for Halves {
+    const CONFIG: Config = Config {
+        row_bytes: [64, 64, 64, 64, 32, 32, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
+        rows: [16, 16, 16, 16, 16, 16, 8, 8, 0, 0, 0, 0, 0, 0, 0, 0],
+        ..Whole::CONFIG
+    };
+}
 
-impl Tiles {
-    /// # Safety
-    /// [`is_permitted`] has said yes.
-    pub(crate) unsafe fn configure(config: &'static Config) -> Tiles {
-        // SAFETY: the configuration is 64 bytes of the documented form.
-        unsafe { asm!("ldtilecfg [{}]", in(reg) config, options(nostack, readonly)) }
-        Tiles(())
+/// This thread's tiles, configured in one form. Dropping it gives them back, so that a task switch need not save them.
+pub(crate) struct Tiles<F: Form> {
+    /// Tiles belong to a thread.
+    form: PhantomData<(F, *const ())>,
+}
+
+impl<F: Form> Tiles<F> {
+    const CONFIG: &'static Config = &F::CONFIG;
+
+    pub(crate) fn configure(_: HasAmx) -> Tiles<F> {
+        // SAFETY: the processor has tiles and this process may use them, as the proof says; the configuration is 64 bytes of the
+        // documented form.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) Self::CONFIG, options(nostack, readonly)) }
+        Tiles { form: PhantomData }
     }
 }
 
-impl Drop for Tiles {
+impl<F: Form> Drop for Tiles<F> {
     fn drop(&mut self) {
         // SAFETY: tiles were configured by this thread.
         unsafe { asm!("tilerelease", options(nostack, nomem)) }

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 /// An instruction set that kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,6 +28,11 @@ impl Isa {
 
     /// Whether this processor can run it.
     pub fn is_available(self) -> bool {
+        static AVAILABLE: OnceLock<[bool; Isa::ALL.len()]> = OnceLock::new();
+        AVAILABLE.get_or_init(|| Isa::ALL.map(Isa::ask))[self as usize]
+    }
+
+    fn ask(self) -> bool {
         match self {
             Isa::Scalar => true,
             #[cfg(target_arch = "x86_64")]
@@ -36,10 +42,10 @@ impl Isa {
                     && is_x86_feature_detected!("f16c")
             }
             #[cfg(target_arch = "x86_64")]
-            Isa::AvxVnni => Isa::Avx2.is_available() && is_x86_feature_detected!("avxvnni"),
+            Isa::AvxVnni => Isa::Avx2.ask() && is_x86_feature_detected!("avxvnni"),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => {
-                Isa::Avx2.is_available()
+                Isa::Avx2.ask()
                     && is_x86_feature_detected!("avx512f")
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512vl")
@@ -47,10 +53,26 @@ impl Isa {
                     && is_x86_feature_detected!("avx512vnni")
             }
             #[cfg(target_arch = "x86_64")]
-            Isa::Amx => Isa::Avx512.is_available() && super::amx::is_permitted(),
+            Isa::Amx => Isa::Avx512.ask() && super::amx::is_permitted(),
             #[cfg(not(target_arch = "x86_64"))]
             Isa::Avx2 | Isa::AvxVnni | Isa::Avx512 | Isa::Amx => false,
         }
+    }
+
+    /// What code compiled for this set needs to be called. A set that the processor lacks is run as plain Rust, which gives the same
+    /// bits.
+    pub(crate) fn proof(self) -> Proof {
+        #[cfg(target_arch = "x86_64")]
+        if self.is_available() {
+            return match self {
+                Isa::Scalar => Proof::Scalar,
+                Isa::Avx2 => Proof::Avx2(HasAvx2(())),
+                Isa::AvxVnni => Proof::AvxVnni(HasAvx2(()), HasAvxVnni(())),
+                Isa::Avx512 => Proof::Avx512(HasAvx512(())),
+                Isa::Amx => Proof::Amx(HasAvx512(()), HasAmx(())),
+            };
+        }
+        Proof::Scalar
     }
 
     /// The fastest one that this processor can run.
@@ -69,6 +91,42 @@ impl Isa {
         }
     }
 }
+
+/// An [`Isa`], with values that prove what the processor has.
+#[derive(Clone, Copy)]
+pub(crate) enum Proof {
+    Scalar,
+    #[cfg(target_arch = "x86_64")]
+    Avx2(HasAvx2),
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni(HasAvx2, HasAvxVnni),
+    #[cfg(target_arch = "x86_64")]
+    Avx512(HasAvx512),
+    #[cfg(target_arch = "x86_64")]
+    Amx(HasAvx512, HasAmx),
+}
+
+// Only `Isa::proof` makes these values, which take no room: a function that takes one may use the instructions.
+
+/// Proof of AVX2, FMA and F16C.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+pub(crate) struct HasAvx2(());
+
+/// Proof of AVX-VNNI.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+pub(crate) struct HasAvxVnni(());
+
+/// Proof of AVX-512 F, BW, VL, DQ and VNNI.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+pub(crate) struct HasAvx512(());
+
+/// Proof of AMX's 8-bit tiles, and that the system lets this process use them.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+pub(crate) struct HasAmx(());
 
 impl fmt::Display for Isa {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -110,13 +168,13 @@ macro_rules! multiversion {
                 fn avx512($($arg: $ty),*) $(-> $ret)? {
                     $body($($arg),*)
                 }
-                match $isa {
-                    $crate::cpu::isa::Isa::Scalar => {}
-                    $crate::cpu::isa::Isa::Avx2 | $crate::cpu::isa::Isa::AvxVnni => {
-                        // SAFETY: the device only holds an instruction set after `Isa::is_available`.
+                match $isa.proof() {
+                    $crate::cpu::isa::Proof::Scalar => {}
+                    $crate::cpu::isa::Proof::Avx2(_) | $crate::cpu::isa::Proof::AvxVnni(..) => {
+                        // SAFETY: the processor has the set, as the proof says.
                         return unsafe { avx2($($arg),*) };
                     }
-                    $crate::cpu::isa::Isa::Avx512 | $crate::cpu::isa::Isa::Amx => {
+                    $crate::cpu::isa::Proof::Avx512(_) | $crate::cpu::isa::Proof::Amx(..) => {
                         // SAFETY: as above.
                         return unsafe { avx512($($arg),*) };
                     }

@@ -213,13 +213,13 @@ macro_rules! vectorised {
                 fn avx512($($arg: $ty),*) $(-> $ret)? {
                     $body::<$crate::cpu::math::Avx512>($($arg),*)
                 }
-                match $isa {
-                    $crate::cpu::isa::Isa::Scalar => {}
-                    $crate::cpu::isa::Isa::Avx2 | $crate::cpu::isa::Isa::AvxVnni => {
-                        // SAFETY: the device only holds an instruction set after `Isa::is_available`.
+                match $isa.proof() {
+                    $crate::cpu::isa::Proof::Scalar => {}
+                    $crate::cpu::isa::Proof::Avx2(_) | $crate::cpu::isa::Proof::AvxVnni(..) => {
+                        // SAFETY: the processor has the set, as the proof says.
                         return unsafe { avx2($($arg),*) };
                     }
-                    $crate::cpu::isa::Isa::Avx512 | $crate::cpu::isa::Isa::Amx => {
+                    $crate::cpu::isa::Proof::Avx512(_) | $crate::cpu::isa::Proof::Amx(..) => {
                         // SAFETY: as above.
                         return unsafe { avx512($($arg),*) };
                     }

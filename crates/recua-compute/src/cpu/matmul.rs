@@ -2,13 +2,13 @@
 //! tile meets all rows of the pass while it is in the cache. Each weight is read once, however many rows share the pass.
 
 pub(crate) mod activations;
+#[cfg(target_arch = "x86_64")]
+mod dot;
 pub(crate) mod float;
 pub(crate) mod planes;
 pub(crate) mod q256;
 pub(crate) mod q32;
 pub(crate) mod weight;
-#[cfg(target_arch = "x86_64")]
-mod x86;
 
 use super::isa::multiversion;
 use super::math;

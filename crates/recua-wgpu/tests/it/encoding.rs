@@ -2,6 +2,7 @@
 
 use crate::device;
 use recua_compute::cases::Tolerance;
+use recua_compute::cases::data::Random;
 use recua_compute::{
     Buffer, Commands, DType, Device, EncoderWorker, Error, GgmlType, KernelArg, KernelRegistry, KernelSource,
     Plan, QuantizedMatmulParams, Record, Result, Weight, cpu,
@@ -169,21 +170,14 @@ const CHAIN_TYPES: [GgmlType; 4] = [GgmlType::Q6_K, GgmlType::Q4_K, GgmlType::Q8
 
 impl Chain {
     fn new(device: &Device, m: usize) -> Chain {
-        let mut state = 1u32;
-        let mut random = |n: usize| -> Vec<f32> {
-            let next = || {
-                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                (state >> 8) as f32 / (1u32 << 23) as f32 - 1.0
-            };
-            std::iter::repeat_with(next).take(n).collect()
-        };
+        let mut random = Random::new(1);
         let (mut weights, mut values) = (Vec::new(), Vec::new());
-        let mut buffers = vec![device.upload(&random(m * 256), DType::F32, &[m, 256]).unwrap()];
+        let mut buffers = vec![device.upload(&random.f32s(m * 256), DType::F32, &[m, 256]).unwrap()];
         for i in 0..12 {
             let ty = CHAIN_TYPES[i % 4];
             let (mut raw, mut held) = (Vec::new(), vec![0.0; 256 * 256]);
             // So small that the products stay as large as the input.
-            let w: Vec<f32> = random(256 * 256).iter().map(|w| w / 9.0).collect();
+            let w: Vec<f32> = random.f32s(256 * 256).iter().map(|w| w / 9.0).collect();
             recua_gguf::encode(ty, &w, &mut raw).unwrap();
             recua_gguf::decode(ty, &raw, &mut held).unwrap();
             weights.push(device.upload_weight(&raw, ty, 256, 256).unwrap());

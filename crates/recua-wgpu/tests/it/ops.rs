@@ -1,6 +1,7 @@
 //! The shared op cases.
 
 use crate::device;
+use recua_compute::cases::data::Random;
 use recua_compute::{
     Attention, Buffer, DType, Device, KvLayer, PAGE_TOKENS, Record, RopeStore, RopeStyle, RowMap, cases,
 };
@@ -86,14 +87,9 @@ impl World<'_> {
         stride: u32,
     ) -> World<'_> {
         let n_pages = N_TOKENS.div_ceil(PAGE_TOKENS as u32);
-        let mut state = 7u32;
-        let mut random = |n: usize, size: f32| -> Vec<f32> {
-            let next = || {
-                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                ((state >> 8) as f32 / (1u32 << 23) as f32 - 1.0) * size
-            };
-            std::iter::repeat_with(next).take(n).collect()
-        };
+        let mut seeded = Random::new(7);
+        let mut random =
+            |n: usize, size: f32| -> Vec<f32> { seeded.f32s(n).iter().map(|value| value * size).collect() };
         let n = N_TOKENS as usize;
         let (q, k) = (random(n * n_heads * head_dim, 3.0), random(n * n_kv_heads * head_dim, 1.0));
         let v = random(n * n_kv_heads * head_dim, 1.0);

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::bench::cell::median;
-use crate::random::Random;
+use recua::gguf::Random;
 
 /// Fewer trials than this decide nothing.
 pub(super) const TRIALS_MIN: usize = 30;

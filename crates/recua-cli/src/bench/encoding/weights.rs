@@ -7,7 +7,7 @@ use recua::Device;
 use recua::compute::{Error, Result, Weight};
 use recua::gguf::{GgmlType, encode};
 
-use crate::random::Random;
+use recua::gguf::Random;
 
 /// Values that are encoded; the weights are made of pieces of them, because encoding gigabytes takes minutes.
 const POOL_VALUES: usize = 1 << 17;
@@ -58,7 +58,7 @@ impl<'a> Weights<'a> {
 
     /// Token ids.
     pub(super) fn tokens(&mut self, n: usize, vocab: usize) -> Vec<u32> {
-        self.random.tokens(n, vocab)
+        self.random.indexes(n, vocab)
     }
 }
 

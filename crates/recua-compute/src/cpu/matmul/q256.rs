@@ -19,15 +19,18 @@
 use super::activations::{RECORDS_BEHIND, Record256};
 use super::float::half_to_f32;
 use super::planes::{Codes, TILE, VECTOR, VECTORS_MAX, get_row, look_up, plane_bytes, put_row, unpack};
-use crate::cpu::Isa;
+use crate::cpu::isa::{Isa, Proof};
 use half::f16;
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
 #[cfg(target_arch = "x86_64")]
-mod avx2;
+mod simd;
+
 #[cfg(target_arch = "x86_64")]
-mod avx512;
+use super::dot::{Avx512Vnni, Maddubs};
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::isa::{HasAmx, HasAvx512};
 
 /// One row's block, taken apart.
 pub(crate) struct Block {
@@ -177,9 +180,9 @@ fn get_six(packed: &[u8], i: usize) -> u8 {
     }
 }
 
-/// A tile's block in its parts, as it lies in memory.
+/// A tile's block, as it lies in memory.
 #[derive(Clone, Copy)]
-struct Parts<'a> {
+struct PackedBlock<'a> {
     /// f16 of 16 rows: `d`, then `dmin` if there is one.
     header: &'a [u8],
     scales: &'a [u8],
@@ -187,36 +190,21 @@ struct Parts<'a> {
     high: &'a [u8],
 }
 
-impl Parts<'_> {
+impl PackedBlock<'_> {
     /// A float of the header.
     fn half(&self, i: usize) -> f32 {
         half_to_f32(f16::from_le_bytes([self.header[2 * i], self.header[2 * i + 1]]))
     }
 }
 
-#[cfg(target_arch = "x86_64")]
-impl<'a> Parts<'a> {
-    #[inline(always)]
-    fn planes<F: Format>(&self) -> super::x86::Planes<'a> {
-        super::x86::Planes {
-            low: self.low,
-            high: self.high,
-            low_bits: F::LOW_BITS,
-            high_bits: F::HIGH_BITS,
-            table: F::TABLE,
-            n_vectors: VECTORS_MAX,
-        }
-    }
-}
-
 #[inline(always)]
-fn parts<F: Format>(tile: &[u8], n_blocks: usize, b: usize) -> Parts<'_> {
+fn packed_block<F: Format>(tile: &[u8], n_blocks: usize, b: usize) -> PackedBlock<'_> {
     let (header, blocks) = tile.split_at(header_bytes::<F>(n_blocks));
     let header_len = TILE * if F::HAS_MIN { 4 } else { 2 };
     let block = &blocks[b * block_bytes::<F>()..][..block_bytes::<F>()];
     let (scales, planes) = block.split_at(scale_bytes::<F>());
     let (low, high) = planes.split_at(plane_bytes(F::LOW_BITS, VECTORS_MAX));
-    Parts { header: &header[b * header_len..][..header_len], scales, low, high }
+    PackedBlock { header: &header[b * header_len..][..header_len], scales, low, high }
 }
 
 /// A tile's block, ready for products.
@@ -265,18 +253,18 @@ fn scale_and_min<F: Format>(packed: &[u8], at: usize) -> (i16, i16) {
     (scale + F::SCALE_OFFSET, min.into())
 }
 
-fn unpack_scalar<F: Format>(parts: Parts<'_>, out: &mut Unpacked) {
+fn unpack_scalar<F: Format>(block: PackedBlock<'_>, out: &mut Unpacked) {
     for row in 0..TILE {
-        out.d[row] = parts.half(row);
+        out.d[row] = block.half(row);
         if F::HAS_MIN {
-            out.dmin[row] = parts.half(TILE + row);
+            out.dmin[row] = block.half(TILE + row);
         }
     }
     let (scales, mins) = (out.scales.as_flattened_mut(), out.mins.as_flattened_mut());
     for at in 0..n_groups::<F>() * TILE {
-        (scales[at], mins[at]) = scale_and_min::<F>(parts.scales, at);
+        (scales[at], mins[at]) = scale_and_min::<F>(block.scales, at);
     }
-    unpack(parts.low, parts.high, F::LOW_BITS, F::HIGH_BITS, VECTORS_MAX, &mut out.codes);
+    unpack(block.low, block.high, F::LOW_BITS, F::HIGH_BITS, VECTORS_MAX, &mut out.codes);
     if let Some(table) = F::TABLE {
         look_up(table, &mut out.codes.0);
     }
@@ -286,20 +274,20 @@ fn unpack_scalar<F: Format>(parts: Parts<'_>, out: &mut Unpacked) {
 pub(crate) fn decode_row<F: Format>(tile: &[u8], row: usize, out: &mut [f32]) {
     let n_blocks = out.len() / 256;
     for (b, out) in out.chunks_exact_mut(256).enumerate() {
-        let parts = parts::<F>(tile, n_blocks, b);
+        let block = packed_block::<F>(tile, n_blocks, b);
         let mut codes = [0u8; 256];
-        get_row(parts.low, F::LOW_BITS, 0, row, &mut codes);
+        get_row(block.low, F::LOW_BITS, 0, row, &mut codes);
         if F::HIGH_BITS > 0 {
-            get_row(parts.high, F::HIGH_BITS, F::LOW_BITS, row, &mut codes);
+            get_row(block.high, F::HIGH_BITS, F::LOW_BITS, row, &mut codes);
         }
         if let Some(table) = F::TABLE {
             look_up(table, &mut codes);
         }
-        let d = parts.half(row);
-        let dmin = if F::HAS_MIN { parts.half(TILE + row) } else { 0.0 };
+        let d = block.half(row);
+        let dmin = if F::HAS_MIN { block.half(TILE + row) } else { 0.0 };
         for (g, (out, codes)) in out.chunks_exact_mut(F::GROUP).zip(codes.chunks_exact(F::GROUP)).enumerate()
         {
-            let (scale, min) = scale_and_min::<F>(parts.scales, place(g, row));
+            let (scale, min) = scale_and_min::<F>(block.scales, place(g, row));
             let (scale, min) = (d * f32::from(scale), dmin * f32::from(min));
             for (out, code) in out.iter_mut().zip(codes) {
                 *out = scale * f32::from(i16::from(*code) - F::OFFSET);
@@ -324,33 +312,37 @@ pub(crate) fn tiles<F: Format>(
     let n_blocks = (records.len() - RECORDS_BEHIND) / rows;
     let tile_bytes = tile_bytes::<F>(n_blocks * 256);
     let two = 2 * tile_bytes;
+    let proof = isa.proof();
+    let of_rows = &records[..n_blocks * rows];
     for (tiles, acc) in tiles.chunks(two).zip(acc.chunks_mut(2 * rows)) {
-        match isa {
+        match proof {
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: the device only holds an instruction set after `Isa::is_available`.
-            Isa::Amx if tiles.len() == two && rows >= amx::rows_min::<F>() => unsafe {
-                amx::two_tiles::<F>(tiles, records, rows, acc, scratch);
-            },
+            Proof::Amx(avx512, amx) if tiles.len() == two && rows >= amx::rows_min::<F>() => {
+                amx::two_tiles::<F>(avx512, amx, tiles, records, rows, acc, scratch);
+                continue;
+            }
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: as above.
-            Isa::Avx512 | Isa::Amx if tiles.len() == two && rows > avx512::DIRECT_ROWS_MAX => unsafe {
-                avx512::two_tiles::<F>(tiles, records, rows, acc, &mut scratch.tiles[0]);
-            },
-            _ => {
-                let records = &records[..n_blocks * rows];
-                for (tile, acc) in tiles.chunks_exact(tile_bytes).zip(acc.chunks_exact_mut(rows)) {
-                    match isa {
-                        #[cfg(target_arch = "x86_64")]
-                        // SAFETY: as above.
-                        Isa::Avx512 | Isa::Amx => unsafe { avx512::tile::<F>(tile, records, acc) },
-                        #[cfg(target_arch = "x86_64")]
-                        // SAFETY: as above. AVX-VNNI would not help: its sums of 32 bits take a slower multiplication by the scale.
-                        Isa::Avx2 | Isa::AvxVnni => unsafe {
-                            avx2::tile::<F>(tile, records, acc, &mut scratch.tiles[0][0]);
-                        },
-                        _ => tile_scalar::<F>(tile, records, acc, &mut scratch.tiles[0][0]),
-                    }
+            Proof::Avx512(proof) | Proof::Amx(proof, _)
+                if tiles.len() == two && rows > simd::DIRECT_ROWS_MAX[1] =>
+            {
+                simd::two_tiles_avx512::<F>(Avx512Vnni(proof), tiles, of_rows, acc, &mut scratch.tiles[0]);
+                continue;
+            }
+            _ => {}
+        }
+        let scratch = &mut scratch.tiles[0][0];
+        for (tile, acc) in tiles.chunks_exact(tile_bytes).zip(acc.chunks_exact_mut(rows)) {
+            match proof {
+                #[cfg(target_arch = "x86_64")]
+                Proof::Avx512(proof) | Proof::Amx(proof, _) => {
+                    simd::tile_avx512::<F>(Avx512Vnni(proof), tile, of_rows, acc, scratch);
                 }
+                #[cfg(target_arch = "x86_64")]
+                // AVX-VNNI would not help: its sums of 32 bits take a slower multiplication by the scale.
+                Proof::Avx2(proof) | Proof::AvxVnni(proof, _) => {
+                    simd::tile_avx2::<F>(Maddubs(proof), tile, of_rows, acc, scratch);
+                }
+                Proof::Scalar => tile_scalar::<F>(tile, of_rows, acc, scratch),
             }
         }
     }
@@ -365,7 +357,7 @@ fn tile_scalar<F: Format>(
     acc.fill([0.0; TILE]);
     let n_blocks = records.len() / acc.len();
     for (b, records) in records.chunks_exact(acc.len()).enumerate() {
-        unpack_scalar::<F>(parts::<F>(tile, n_blocks, b), scratch);
+        unpack_scalar::<F>(packed_block::<F>(tile, n_blocks, b), scratch);
         for (record, acc) in records.iter().zip(&mut *acc) {
             dot_scalar::<F>(scratch, record, acc);
         }

@@ -8,13 +8,18 @@
 use super::activations::{RECORD, RECORDS_BEHIND, Record32};
 use super::float::half_to_f32;
 use super::planes::{Codes, TILE, VECTOR, get_row, look_up, plane_bytes, put_row, unpack};
-use crate::cpu::Isa;
+use crate::cpu::isa::{Isa, Proof};
 use half::{bf16, f16};
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
 #[cfg(target_arch = "x86_64")]
 mod simd;
+
+#[cfg(target_arch = "x86_64")]
+use super::dot::{Avx512Vnni, AvxVnni, Maddubs};
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::isa::{HasAmx, HasAvx512};
 
 /// Columns of a group.
 const GROUP: usize = 32;
@@ -157,9 +162,9 @@ pub(crate) struct Scratch {
     amx: amx::Scratch,
 }
 
-/// Up to 8 groups of a tile in their parts, as they lie in memory.
+/// Up to 8 groups of a tile, as they lie in memory.
 #[derive(Clone, Copy)]
-struct Parts<'a> {
+struct PackedBlock<'a> {
     groups: usize,
     /// Of each group, the scales of 16 rows, then the constants if there are any.
     header: &'a [u8],
@@ -169,18 +174,18 @@ struct Parts<'a> {
 
 /// The groups that record `b` meets.
 #[inline(always)]
-fn parts<F: Format>(tile: &[u8], n_groups: usize, b: usize) -> Parts<'_> {
+fn packed_block<F: Format>(tile: &[u8], n_groups: usize, b: usize) -> PackedBlock<'_> {
     let (first, groups) = record_of(b * 8, n_groups);
     let (header, planes) = tile.split_at(header_bytes::<F>(n_groups));
     let group_bytes = TILE * if F::HAS_MIN { 4 } else { 2 };
     let planes = &planes[planes_bytes::<F>(first)..][..planes_bytes::<F>(groups)];
     let (low, high) = planes.split_at(plane_bytes(F::LOW_BITS, groups * 8));
-    Parts { groups, header: &header[first * group_bytes..][..groups * group_bytes], low, high }
+    PackedBlock { groups, header: &header[first * group_bytes..][..groups * group_bytes], low, high }
 }
 
-fn unpack_scalar<F: Format>(parts: Parts<'_>, out: &mut Unpacked) {
+fn unpack_scalar<F: Format>(block: PackedBlock<'_>, out: &mut Unpacked) {
     let halves = if F::HAS_MIN { 2 } else { 1 };
-    for (g, header) in parts.header.chunks_exact(halves * TILE * 2).enumerate() {
+    for (g, header) in block.header.chunks_exact(halves * TILE * 2).enumerate() {
         for row in 0..TILE {
             let half = |i: usize| scale::<F>([header[2 * i], header[2 * i + 1]]);
             out.d[g][row] = half(row);
@@ -189,7 +194,7 @@ fn unpack_scalar<F: Format>(parts: Parts<'_>, out: &mut Unpacked) {
             }
         }
     }
-    unpack(parts.low, parts.high, F::LOW_BITS, F::HIGH_BITS, parts.groups * 8, &mut out.codes);
+    unpack(block.low, block.high, F::LOW_BITS, F::HIGH_BITS, block.groups * 8, &mut out.codes);
     if let Some(table) = F::TABLE {
         look_up(table, &mut out.codes.0);
     }
@@ -206,24 +211,29 @@ pub(crate) fn tile<F: Format>(
     scratch: &mut Scratch,
 ) {
     debug_assert_eq!(records.len(), acc.len() * n_groups.div_ceil(RECORD / GROUP) + RECORDS_BEHIND);
+    let n_rows = acc.len();
+    let proof = isa.proof();
     #[cfg(target_arch = "x86_64")]
-    if isa == Isa::Amx && acc.len() >= amx::ROWS_MIN && n_groups.is_multiple_of(RECORD / GROUP) {
-        // SAFETY: the device only holds an instruction set after `Isa::is_available`.
-        unsafe { amx::tile::<F>(tile, n_groups, records, acc, scratch) };
+    if let Proof::Amx(avx512, amx) = proof
+        && n_rows >= amx::ROWS_MIN
+        && n_groups.is_multiple_of(RECORD / GROUP)
+    {
+        amx::tile::<F>(avx512, amx, tile, n_groups, records, acc, scratch);
         return;
     }
     let (records, scratch) = (&records[..records.len() - RECORDS_BEHIND], &mut scratch.unpacked);
-    match isa {
+    match proof {
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above.
-        Isa::Avx512 | Isa::Amx => unsafe { simd::tile_avx512::<F>(tile, n_groups, records, acc, scratch) },
+        Proof::Avx512(proof) | Proof::Amx(proof, _) => {
+            simd::tile_avx512::<F>(Avx512Vnni(proof), tile, n_groups, records, acc, scratch);
+        }
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above.
-        Isa::AvxVnni => unsafe { simd::tile_avx2::<F, true>(tile, n_groups, records, acc, scratch) },
+        Proof::AvxVnni(avx2, vnni) => {
+            simd::tile_avxvnni::<F>(AvxVnni(avx2, vnni), tile, n_groups, records, acc, scratch)
+        }
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above.
-        Isa::Avx2 => unsafe { simd::tile_avx2::<F, false>(tile, n_groups, records, acc, scratch) },
-        _ => tile_scalar::<F>(tile, n_groups, records, acc, scratch),
+        Proof::Avx2(proof) => simd::tile_avx2::<F>(Maddubs(proof), tile, n_groups, records, acc, scratch),
+        Proof::Scalar => tile_scalar::<F>(tile, n_groups, records, acc, scratch),
     }
 }
 
@@ -236,10 +246,10 @@ fn tile_scalar<F: Format>(
 ) {
     acc.fill([0.0; TILE]);
     for (b, records) in records.chunks_exact(acc.len()).enumerate() {
-        let parts = parts::<F>(tile, n_groups, b);
-        unpack_scalar::<F>(parts, scratch);
+        let block = packed_block::<F>(tile, n_groups, b);
+        unpack_scalar::<F>(block, scratch);
         for (record, acc) in records.iter().zip(&mut *acc) {
-            dot_scalar::<F>(scratch, parts.groups, record, acc);
+            dot_scalar::<F>(scratch, block.groups, record, acc);
         }
     }
 }

@@ -1,50 +1,9 @@
 //! Every format against the scalar decoder, and every instruction set and row count against each other, bit for bit.
 
 use super::planes::TILE;
+use crate::cases::data::{blocks, values};
 use crate::cpu::{Isa, Options, open};
 use crate::{DType, Device, GgmlType, MatmulPart, Record};
-
-/// Bytes that look like blocks of `ty`: everything random, the float scales small.
-fn random_blocks(ty: GgmlType, n: usize, k: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed;
-    let mut next = || {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (state >> 33) as u32
-    };
-    let mut raw: Vec<u8> = (0..n * ty.row_bytes(k).unwrap()).map(|_| next() as u8).collect();
-    let halves: &[usize] = match ty {
-        GgmlType::Q4_1 | GgmlType::Q5_1 | GgmlType::Q4_K | GgmlType::Q5_K => &[0, 2],
-        GgmlType::Q2_K => &[80, 82],
-        GgmlType::Q3_K => &[108],
-        GgmlType::Q6_K => &[208],
-        GgmlType::MXFP4 => &[],
-        _ => &[0],
-    };
-    for block in raw.chunks_exact_mut(ty.block_bytes()) {
-        let value = (next() % 2000) as f32 / 1000.0 - 1.0;
-        match ty {
-            GgmlType::F32 => block.copy_from_slice(&value.to_le_bytes()),
-            GgmlType::BF16 => block.copy_from_slice(&half::bf16::from_f32(value).to_le_bytes()),
-            GgmlType::MXFP4 => block[0] = 120 + (value * 5.0) as i8 as u8 % 8,
-            _ => {
-                for &at in halves {
-                    block[at..at + 2].copy_from_slice(&half::f16::from_f32(value).to_le_bytes());
-                }
-            }
-        }
-    }
-    raw
-}
-
-fn values(n: usize, seed: u64) -> Vec<f32> {
-    let mut state = seed;
-    (0..n)
-        .map(|_| {
-            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            ((state >> 40) as f32 / (1u64 << 24) as f32 - 0.5) * 4.0
-        })
-        .collect()
-}
 
 fn product(device: &Device, raw: &[u8], ty: GgmlType, n: usize, k: usize, x: &[f32]) -> Vec<f32> {
     let rows = x.len() / k;
@@ -66,7 +25,7 @@ fn every_format_is_the_decoded_product_with_the_same_bits_everywhere() {
     for ty in GgmlType::ALL.iter().copied().filter(|ty| ty.is_decodable()) {
         let block = ty.block_values();
         for (n, k) in [(1, 256), (16, 512), (33, 1280), (50, block), (20, 3 * block), (17, 9 * block)] {
-            let raw = random_blocks(ty, n, k, 7 + n as u64);
+            let raw = blocks(ty, n * k, 7 + n as u64).unwrap();
             let mut decoded = vec![0.0f32; n * k];
             recua_gguf::decode(ty, &raw, &mut decoded).unwrap();
             let rows = 21;
@@ -115,7 +74,7 @@ fn a_row_of_the_layout_is_the_decoded_row() {
     let device = open(Options { threads: Some(2), isa: None }).unwrap();
     for ty in GgmlType::ALL.iter().copied().filter(|ty| ty.is_decodable()) {
         let (n, k) = (TILE + 3, 3 * ty.block_values().max(32));
-        let raw = random_blocks(ty, n, k, 11);
+        let raw = blocks(ty, n * k, 11).unwrap();
         let mut decoded = vec![0.0f32; n * k];
         recua_gguf::decode(ty, &raw, &mut decoded).unwrap();
         let weight = device.upload_weight(&raw, ty, n, k).unwrap();

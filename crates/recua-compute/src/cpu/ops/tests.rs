@@ -25,13 +25,7 @@ fn filled<T: bytemuck::Pod>(dtype: DType, shape: &[usize], values: &[T]) -> Buff
 }
 
 fn f32s(shape: &[usize], seed: u64) -> Buffer {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let values: Vec<f32> = (0..shape.iter().product())
-        .map(|_| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-        })
-        .collect();
+    let values = crate::cases::data::values(shape.iter().product(), seed);
     filled(DType::F32, shape, &values)
 }
 

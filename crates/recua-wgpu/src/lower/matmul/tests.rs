@@ -10,6 +10,7 @@ use crate::pipelines::tests::{
 };
 use crate::shared::Shared;
 use crate::tuning::Tuning;
+use recua_compute::cases::data::{blocks, values as random_values};
 use recua_compute::{DType, Device, GgmlType, Plan, Record, cases};
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
@@ -52,48 +53,8 @@ fn decodable() -> impl Iterator<Item = GgmlType> {
     GgmlType::ALL.iter().copied().filter(|ty| ty.is_decodable())
 }
 
-/// Bytes that look like blocks of `ty`: everything random, the float scales small.
 fn random_blocks(ty: GgmlType, n: usize, k: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed;
-    let mut next = || {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (state >> 33) as u32
-    };
-    let mut raw: Vec<u8> = (0..n * ty.row_bytes(k).unwrap()).map(|_| next() as u8).collect();
-    // Where the f16 scales of a block are.
-    let halves: &[usize] = match ty {
-        GgmlType::Q4_1 | GgmlType::Q5_1 | GgmlType::Q4_K | GgmlType::Q5_K => &[0, 2],
-        GgmlType::Q2_K => &[80, 82],
-        GgmlType::Q3_K => &[108],
-        GgmlType::Q6_K => &[208],
-        GgmlType::MXFP4 => &[],
-        _ => &[0],
-    };
-    for block in raw.chunks_exact_mut(ty.block_bytes()) {
-        let value = (next() % 2000) as f32 / 1000.0 - 1.0;
-        match ty {
-            GgmlType::F32 => block.copy_from_slice(&value.to_le_bytes()),
-            GgmlType::BF16 => block.copy_from_slice(&(value.to_bits() >> 16).to_le_bytes()[..2]),
-            GgmlType::MXFP4 => block[0] = 120 + (next() % 8) as u8,
-            _ => {
-                for &at in halves {
-                    // f16 numbers of 2^-6 to 2^-2, of either sign.
-                    let bits = ((next() % 0x1000 + 0x2400) | ((next() & 1) << 15)) as u16;
-                    block[at..at + 2].copy_from_slice(&bits.to_le_bytes());
-                }
-            }
-        }
-    }
-    raw
-}
-
-fn random_values(n: usize, seed: u64) -> Vec<f32> {
-    let mut state = seed;
-    let mut next = || {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        ((state >> 40) as f32 / (1u64 << 24) as f32 - 0.5) * 4.0
-    };
-    (0..n).map(|_| next()).collect()
+    blocks(ty, n * k, seed).unwrap()
 }
 
 fn decoded(ty: GgmlType, raw: &[u8], n: usize) -> Vec<f32> {

@@ -12,10 +12,10 @@
 //! units cut the next 64 columns and finish the rows before while the tiles work. A last group of fewer than 16 rows multiplies what
 //! lies behind it too, and forgets it.
 
-use super::avx512::{Source, finish};
+use super::simd::{Source, finish, unpack_floats};
 use super::*;
-use crate::cpu::amx::{self, Tiles};
-use crate::cpu::matmul::x86::{load512, store512, store512_f32};
+use crate::cpu::amx::{self, Tiles, Whole};
+use crate::cpu::matmul::dot::{Dot, Registers};
 use std::arch::x86_64::*;
 
 /// Rows of activations in a tile.
@@ -56,64 +56,66 @@ struct Pending {
     buffer: usize,
 }
 
-/// As `avx512::two_tiles`.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
+/// All products of two tiles with many rows. `records` as [`super::tiles`] takes them.
 pub(super) fn two_tiles<F: Format>(
+    avx512: HasAvx512,
+    amx: HasAmx,
     tiles: &[u8],
     records: &[Record256],
     rows: usize,
     acc: &mut [[f32; TILE]],
     scratch: &mut super::Scratch,
 ) {
+    // SAFETY: the processor has the set, as `avx512` and `amx` prove.
+    unsafe { two_tiles_amx::<F>(avx512, amx, tiles, records, rows, acc, scratch) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
+fn two_tiles_amx<F: Format>(
+    avx512: HasAvx512,
+    amx: HasAmx,
+    tiles: &[u8],
+    records: &[Record256],
+    rows: usize,
+    acc: &mut [[f32; TILE]],
+    scratch: &mut super::Scratch,
+) {
+    let dot = Avx512Vnni(avx512);
     acc.fill([0.0; TILE]);
     let n_blocks = (records.len() - RECORDS_BEHIND) / rows;
     let (tile0, tile1) = tiles.split_at(tiles.len() / 2);
     let super::Scratch { tiles: blocks, amx: Scratch { cut, sums } } = scratch;
-    // SAFETY: the device only holds this instruction set after `is_permitted`.
-    let _tiles = unsafe { Tiles::configure(&amx::WHOLE) };
+    let amx_tiles = Tiles::configure(amx);
     let mut pending: Option<Pending> = None;
     let mut buffer = 0;
     for b in 0..n_blocks {
-        let parts = [parts::<F>(tile0, n_blocks, b), parts::<F>(tile1, n_blocks, b)];
-        for (parts, block) in parts.iter().zip(&mut blocks[b % 2]) {
-            unpack_floats::<F>(parts, block);
+        let packed = [packed_block::<F>(tile0, n_blocks, b), packed_block::<F>(tile1, n_blocks, b)];
+        for (packed, block) in packed.iter().zip(&mut blocks[b % 2]) {
+            unpack_floats::<F, _>(dot, packed, 0, block);
         }
-        cut_step::<F>(&parts, 0, cut);
+        cut_step::<F>(dot, &packed, 0, cut);
         for first_row in (0..rows).step_by(ROWS) {
             let group =
                 records[b * rows + first_row..].first_chunk().expect("15 records lie behind the last row");
-            begin();
+            begin(&amx_tiles);
             for step in 0..STEPS {
                 if first_row == 0 && step + 1 < STEPS {
-                    cut_step::<F>(&parts, step + 1, cut);
+                    cut_step::<F>(dot, &packed, step + 1, cut);
                 }
-                multiply::<F>(group, cut, step);
+                multiply::<F>(&amx_tiles, group, cut, step);
                 ask_for(group.as_ptr_range().end, step);
                 if let Some(pending) = &pending {
-                    finish_rows::<F>(pending, step, blocks, sums, records, rows, acc);
+                    finish_rows::<F>(dot, pending, step, blocks, sums, records, acc);
                 }
             }
-            end(&mut sums[buffer]);
+            end(&amx_tiles, &mut sums[buffer]);
             pending = Some(Pending { block: b, first_row, buffer });
             buffer ^= 1;
         }
     }
     if let Some(pending) = &pending {
         for step in 0..STEPS {
-            finish_rows::<F>(pending, step, blocks, sums, records, rows, acc);
-        }
-    }
-}
-
-/// All but codes and scales.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-fn unpack_floats<F: Format>(parts: &Parts<'_>, out: &mut Unpacked) {
-    store512_f32(&mut out.d, Source::<F>::d(parts));
-    if F::HAS_MIN {
-        store512_f32(&mut out.dmin, Source::<F>::dmin(parts));
-        for p in 0..n_groups::<F>() / 2 {
-            store512(bytemuck::cast_mut(&mut out.mins[p]), Source::<F>::mins(parts, p));
+            finish_rows::<F>(dot, pending, step, blocks, sums, records, acc);
         }
     }
 }
@@ -121,27 +123,32 @@ fn unpack_floats<F: Format>(parts: &Parts<'_>, out: &mut Unpacked) {
 /// Cuts the scaled codes of 64 columns in two.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-fn cut_step<F: Format>(parts: &[Parts<'_>; 2], step: usize, out: &mut [[Codes; 2]; 2]) {
+fn cut_step<F: Format>(
+    dot: Avx512Vnni,
+    blocks: &[PackedBlock<'_>; 2],
+    step: usize,
+    out: &mut [[Codes; 2]; 2],
+) {
     // The first or the second 16 bits of each lane, twice.
     let first = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 0, 1, 4, 5, 4, 5, 8, 9, 8, 9, 12, 13, 12, 13));
     let twice = [first, _mm512_or_si512(first, _mm512_set1_epi8(2))];
-    for (parts, [low, high]) in parts.iter().zip(out) {
+    for (block, [low, high]) in blocks.iter().zip(out) {
         let (lows, highs) = (low.0.as_chunks_mut::<VECTOR>().0, high.0.as_chunks_mut::<VECTOR>().0);
         for g in step * 64 / F::GROUP..(step + 1) * 64 / F::GROUP {
-            Source::<F>::prefetch(parts, g);
-            let scale = Source::<F>::scales(parts, g / 2);
+            Source::<F>::prefetch(block, g);
+            let scale = Source::<F>::scales(block, dot, g / 2, 0);
             let scale = _mm512_shuffle_epi8(scale, twice[g % 2]);
             let low = _mm512_and_si512(scale, _mm512_set1_epi16(7));
             let high = _mm512_srli_epi16::<3>(scale);
             for i in 0..F::GROUP / 4 {
-                let codes = Source::<F>::codes(parts, g, i);
+                let codes = Source::<F>::codes(block, dot, g, i, 0);
                 let (low, high) = if is_unsigned::<F>() {
                     (_mm512_mullo_epi16(codes, low), _mm512_mullo_epi16(codes, high))
                 } else {
                     cut_signed(codes, F::OFFSET, scale)
                 };
-                store512(&mut lows[g * F::GROUP / 4 + i], low);
-                store512(&mut highs[g * F::GROUP / 4 + i], high);
+                dot.set().store(&mut lows[g * F::GROUP / 4 + i], 0, low);
+                dot.set().store(&mut highs[g * F::GROUP / 4 + i], 0, high);
             }
         }
     }
@@ -183,7 +190,7 @@ fn ask_for(next: *const Record256, step: usize) {
 
 /// Empties the four sums: the low and the high part of the first tile, then of the second.
 #[inline(always)]
-fn begin() {
+fn begin(_: &Tiles<Whole>) {
     // SAFETY: tiles are configured.
     unsafe {
         amx::zero!(0);
@@ -195,12 +202,13 @@ fn begin() {
 
 /// Adds 64 columns to the four sums.
 #[inline(always)]
-fn multiply<F: Format>(records: &[Record256; ROWS], cut: &[[Codes; 2]; 2], step: usize) {
+fn multiply<F: Format>(_: &Tiles<Whole>, records: &[Record256; ROWS], cut: &[[Codes; 2]; 2], step: usize) {
+    assert!(step < STEPS, "columns outside the block");
     let stride = size_of::<Record256>();
     // The codes are a record's first field.
     let activations = records.as_ptr().cast::<u8>();
     let weights = |tile: usize, part: usize| cut[tile][part].0.as_ptr().wrapping_add(step * ROWS * VECTOR);
-    // SAFETY: tiles are configured; a tile of activations is 16 records' 64 bytes, one of weights 16 vectors; both are inside.
+    // SAFETY: tiles are configured in this form; a tile of activations is 16 records' 64 bytes, one of weights 16 vectors; both are inside.
     unsafe {
         amx::load!(4, activations.add(step * amx::ROW_BYTES), stride);
         amx::load!(5, weights(0, 0), VECTOR);
@@ -224,8 +232,8 @@ fn multiply<F: Format>(records: &[Record256; ROWS], cut: &[[Codes; 2]; 2], step:
 
 /// Writes the four sums.
 #[inline(always)]
-fn end([[low0, high0], [low1, high1]]: &mut Sums) {
-    // SAFETY: tiles are configured; each is 16 rows of 64 bytes.
+fn end(_: &Tiles<Whole>, [[low0, high0], [low1, high1]]: &mut Sums) {
+    // SAFETY: tiles are configured in this form; each is 16 rows of 64 bytes.
     unsafe {
         amx::store!(0, low0.as_mut_ptr());
         amx::store!(1, high0.as_mut_ptr());
@@ -238,15 +246,16 @@ fn end([[low0, high0], [low1, high1]]: &mut Sums) {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
 fn finish_rows<F: Format>(
+    dot: Avx512Vnni,
     pending: &Pending,
     step: usize,
     blocks: &[[Unpacked; 2]; 2],
     sums: &[Sums; 2],
     records: &[Record256],
-    rows: usize,
     acc: &mut [[f32; TILE]],
 ) {
-    let at = step * FINISHED;
+    let rows = acc.len() / 2;
+    let (set, at) = (dot.set(), step * FINISHED);
     let first = pending.first_row + at;
     let n = rows.saturating_sub(first).min(FINISHED);
     let blocks = blocks[pending.block % 2].each_ref();
@@ -255,26 +264,26 @@ fn finish_rows<F: Format>(
     let (acc0, acc1) = (&mut acc0[rows.min(first)..][..n], &mut acc1[rows.min(first)..][..n]);
     let [[low0, high0], [low1, high1]] = &sums[pending.buffer];
     let sum = |low: &[[i32; TILE]; ROWS], high: &[[i32; TILE]; ROWS], i: usize| {
-        let high = load512(bytemuck::cast_ref(&high[at + i]));
+        let high = set.load(bytemuck::cast_ref(&high[at + i]), 0);
         let high =
             if is_unsigned::<F>() { _mm512_slli_epi32::<3>(high) } else { _mm512_slli_epi32::<6>(high) };
-        _mm512_add_epi32(load512(bytemuck::cast_ref(&low[at + i])), high)
+        set.add(set.load(bytemuck::cast_ref(&low[at + i]), 0), high)
     };
     if let (Ok(records), Ok(acc0), Ok(acc1)) =
         (<&[Record256; FINISHED]>::try_from(records), acc0.try_into(), acc1.try_into())
     {
-        let mut dot = [[_mm512_setzero_si512(); FINISHED]; 2];
+        let mut dots = [[[set.ints(0); FINISHED]]; 2];
         for i in 0..FINISHED {
-            dot[0][i] = sum(low0, high0, i);
-            dot[1][i] = sum(low1, high1, i);
+            dots[0][0][i] = sum(low0, high0, i);
+            dots[1][0][i] = sum(low1, high1, i);
         }
-        finish::<F, _, 2, FINISHED>(blocks, records, dot, [acc0, acc1]);
+        finish::<F, _, _, 2, 1, FINISHED>(dot, blocks, records, 0, dots, &mut [acc0, acc1]);
         return;
     }
     let rows =
         records.as_chunks::<1>().0.iter().zip(acc0.as_chunks_mut::<1>().0).zip(acc1.as_chunks_mut::<1>().0);
     for (i, ((record, acc0), acc1)) in rows.enumerate() {
-        let dot = [[sum(low0, high0, i)], [sum(low1, high1, i)]];
-        finish::<F, _, 2, 1>(blocks, record, dot, [acc0, acc1]);
+        let dots = [[[sum(low0, high0, i)]], [[sum(low1, high1, i)]]];
+        finish::<F, _, _, 2, 1, 1>(dot, blocks, record, 0, dots, &mut [acc0, acc1]);
     }
 }

@@ -5,11 +5,10 @@
 //! tiles work on the next ones. Codes of 8 bits are taken from where they lie; others are unpacked first, once for all rows. A last
 //! group of fewer than 16 rows multiplies what lies behind it too, and forgets it.
 
-use super::simd::{Source, unpack_avx512};
+use super::simd::{Source, unpack_groups};
 use super::*;
-use crate::cpu::amx::{self, Tiles};
-use crate::cpu::matmul::x86::{load512, load512_f32, store512_f32};
-use std::arch::x86_64::*;
+use crate::cpu::amx::{self, Halves, Tiles};
+use crate::cpu::matmul::dot::{Dot, Registers};
 
 /// From how many rows of activations on tiles are faster than vectors: between 12 and 16 by the products timed on an Intel Xeon
 /// (`bench/record`).
@@ -35,47 +34,62 @@ type Sums = [[[i32; TILE]; ROWS]; GROUPS];
 /// 16 rows of activations over the 8 groups of a record.
 #[derive(Clone, Copy)]
 struct Meeting<'a> {
-    parts: Parts<'a>,
+    block: PackedBlock<'a>,
     records: &'a [Record32; ROWS],
     first_row: usize,
 }
 
 /// All products of a tile over whole records. `records` as [`super::tile`] takes them.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
 pub(super) fn tile<F: Format>(
+    avx512: HasAvx512,
+    amx: HasAmx,
     tile: &[u8],
     n_groups: usize,
     records: &[Record32],
     acc: &mut [[f32; TILE]],
     scratch: &mut super::Scratch,
 ) {
+    // SAFETY: the processor has the set, as `avx512` and `amx` prove.
+    unsafe { tile_amx::<F>(avx512, amx, tile, n_groups, records, acc, scratch) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
+fn tile_amx<F: Format>(
+    avx512: HasAvx512,
+    amx: HasAmx,
+    tile: &[u8],
+    n_groups: usize,
+    records: &[Record32],
+    acc: &mut [[f32; TILE]],
+    scratch: &mut super::Scratch,
+) {
+    let dot = Avx512Vnni(avx512);
     acc.fill([0.0; TILE]);
     let rows = acc.len();
     let super::Scratch { unpacked, amx: Scratch { sums: [sums, sums_before] } } = scratch;
     let (mut sums, mut sums_before) = (sums, sums_before);
-    // SAFETY: the device only holds this instruction set after `is_permitted`.
-    let _tiles = unsafe { Tiles::configure(&amx::HALVES) };
+    let tiles = Tiles::configure(amx);
     let mut before: Option<Meeting<'_>> = None;
     for b in 0..n_groups / GROUPS {
-        let parts = parts::<F>(tile, n_groups, b);
+        let block = packed_block::<F>(tile, n_groups, b);
         let codes = if is_byte::<F>() {
-            parts.low
+            block.low
         } else {
-            unpack_avx512::<F>(&parts, unpacked);
+            unpack_groups::<F, _>(dot, &block, unpacked);
             &unpacked.codes.0
         };
         let codes = codes.first_chunk().expect("64 vectors");
         for first_row in (0..rows).step_by(ROWS) {
             let records =
                 records[b * rows + first_row..].first_chunk().expect("15 records lie behind the last row");
-            let now = Meeting { parts, records, first_row };
+            let now = Meeting { block, records, first_row };
             for g in (0..GROUPS).step_by(AT_ONCE) {
                 if is_byte::<F>() && first_row == 0 {
-                    (g..g + AT_ONCE).for_each(|g| Source::<F>::prefetch(&parts, g));
+                    (g..g + AT_ONCE).for_each(|g| Source::<F>::prefetch(&block, g));
                 }
-                multiply(records, codes, g, sums);
+                multiply(&tiles, records, codes, g, sums);
                 if let Some(before) = &before {
-                    finish::<F>(before, g, sums_before, acc);
+                    finish::<F>(dot, before, g, sums_before, acc);
                 }
             }
             before = Some(now);
@@ -84,7 +98,7 @@ pub(super) fn tile<F: Format>(
     }
     if let Some(before) = &before {
         for g in (0..GROUPS).step_by(AT_ONCE) {
-            finish::<F>(before, g, sums_before, acc);
+            finish::<F>(dot, before, g, sums_before, acc);
         }
     }
 }
@@ -96,13 +110,20 @@ const fn is_byte<F: Format>() -> bool {
 
 /// The integer sums of four groups from `g` on.
 #[inline(always)]
-fn multiply(records: &[Record32; ROWS], codes: &[u8; VECTOR * RECORD / 4], g: usize, sums: &mut Sums) {
+fn multiply(
+    _: &Tiles<Halves>,
+    records: &[Record32; ROWS],
+    codes: &[u8; VECTOR * RECORD / 4],
+    g: usize,
+    sums: &mut Sums,
+) {
+    assert!(g + AT_ONCE <= GROUPS, "groups outside the record");
     let stride = size_of::<Record32>();
     // The codes are a record's first field.
     let activations = records.as_ptr().cast::<u8>().wrapping_add(g * GROUP);
     let weights = codes.as_ptr().wrapping_add(g * GROUP / 4 * VECTOR);
     let sums: &mut [_; AT_ONCE] = (&mut sums[g..g + AT_ONCE]).try_into().expect("four groups");
-    // SAFETY: tiles are configured; a tile of activations is 32 bytes of 16 records, one of weights 8 vectors, one of sums 16 rows of 64
+    // SAFETY: tiles are configured in this form; a tile of activations is 32 bytes of 16 records, one of weights 8 vectors, one of sums 16 rows of 64
     // bytes; all are inside.
     unsafe {
         let activations = |i: usize| activations.wrapping_add(i * GROUP);
@@ -131,16 +152,18 @@ fn multiply(records: &[Record32; ROWS], codes: &[u8; VECTOR * RECORD / 4], g: us
 }
 
 /// Adds the integer sums of four groups from `g` on to the float sums.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-fn finish<F: Format>(before: &Meeting<'_>, g: usize, sums: &Sums, acc: &mut [[f32; TILE]]) {
+#[inline(always)]
+fn finish<F: Format>(dot: Avx512Vnni, before: &Meeting<'_>, g: usize, sums: &Sums, acc: &mut [[f32; TILE]]) {
+    let set = dot.set();
     // The offset as a 16-bit pair with 0, so that one instruction multiplies a sum by it.
-    let offset = _mm512_set1_epi32(i32::from((-F::OFFSET) as u16));
-    let mut d = [_mm512_setzero_ps(); AT_ONCE];
+    let offset = set.ints(i32::from((-F::OFFSET) as u16));
+    let mut d = [set.floats(0.0); AT_ONCE];
     let mut m = d;
     for i in 0..AT_ONCE {
-        d[i] = Source::<F>::d512(&before.parts, g + i);
-        m[i] = Source::<F>::m512(&before.parts, g + i);
+        d[i] = Source::<F>::d(&before.block, dot, g + i, 0);
+        if F::HAS_MIN {
+            m[i] = Source::<F>::m(&before.block, dot, g + i, 0);
+        }
     }
     let sums: &[_; AT_ONCE] = (&sums[g..g + AT_ONCE]).try_into().expect("four groups");
     // As many as there are: what a last group multiplied beyond its rows is left.
@@ -148,18 +171,18 @@ fn finish<F: Format>(before: &Meeting<'_>, g: usize, sums: &Sums, acc: &mut [[f3
         let record_sums: &[i32; AT_ONCE] = record.sums[g..g + AT_ONCE].try_into().expect("four groups");
         let scales: &[f32; AT_ONCE] = record.scales[g..g + AT_ONCE].try_into().expect("four groups");
         let scaled: &[f32; AT_ONCE] = record.scaled_sums[g..g + AT_ONCE].try_into().expect("four groups");
-        let mut out = load512_f32(acc);
+        let mut out = set.load_floats(acc, 0);
         for i in 0..AT_ONCE {
-            let mut dot = load512(bytemuck::cast_ref(&sums[i][r]));
+            let mut dot = set.load(bytemuck::cast_ref(&sums[i][r]), 0);
             if F::OFFSET != 0 {
-                dot = _mm512_dpwssd_epi32(dot, offset, _mm512_set1_epi32(record_sums[i]));
+                dot = set.add_pairs(dot, offset, set.ints(record_sums[i]));
             }
-            let scale = _mm512_mul_ps(d[i], _mm512_set1_ps(scales[i]));
-            out = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(dot), out);
+            let scale = set.mul_floats(d[i], set.floats(scales[i]));
+            out = set.mul_add(scale, set.to_floats(dot), out);
             if F::HAS_MIN {
-                out = _mm512_fmadd_ps(m[i], _mm512_set1_ps(scaled[i]), out);
+                out = set.mul_add(m[i], set.floats(scaled[i]), out);
             }
         }
-        store512_f32(acc, out);
+        set.store_floats(acc, 0, out);
     }
 }
