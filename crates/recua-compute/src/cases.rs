@@ -234,6 +234,5 @@ impl Measured {
 fn run(device: &Device, record: impl FnOnce(&mut Plan) -> Result<()>) -> Result<()> {
     let mut plan = device.plan();
     record(&mut plan)?;
-    device.prepare(&plan)?;
     device.run(&plan)?.wait()
 }
