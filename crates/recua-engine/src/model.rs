@@ -12,13 +12,15 @@ mod loaded;
 mod memory;
 mod outputs;
 pub(crate) mod params;
-mod plans;
+mod pass;
+mod programs;
 mod rope;
 mod workspace;
 
 pub use config::{KvType, LlamaConfig, MAX_SEQ_LEN_DEFAULT};
 pub use loaded::LoadedModel;
 pub use outputs::Outputs;
+pub(crate) use pass::{Launched, WantedRows};
 pub use params::{Architecture, ModelParams, Rope, RopeScaling};
 
 use crate::batch::{Batch, Logits};
@@ -285,7 +287,8 @@ impl LlamaModel {
         // Checked first, so that a malformed batch asks for no memory.
         let spans = self.loaded.spans(batch)?;
         self.sequences.check_spans(&spans)?;
-        let out = self.loaded.room(batch, n_greedy, n_top, outputs)?;
+        let wanted = WantedRows::of(batch.logits_rows().len(), n_greedy, n_top)?;
+        let out = self.loaded.room(wanted, outputs)?;
         self.changes.clear();
         self.sequences.replace(&spans, &mut self.changes)?;
         let run = self.loaded.run(batch, &self.changes, out);

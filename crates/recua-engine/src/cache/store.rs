@@ -89,13 +89,14 @@ impl Store {
         &self.table
     }
 
-    /// Copies pages, and uploads the entries of the page table that changed and no others.
+    /// Copies the pages of `changes`, and notes the entries of the page table that the device has to be told.
     ///
     /// # Errors
     /// If the device fails.
-    pub(crate) fn apply(&mut self, device: &Device, changes: &Changes) -> Result<()> {
-        if !changes.copies.is_empty() {
-            self.copies(device, self, &changes.copies)?.map_or(Ok(()), |plan| device.run(&plan)?.wait())?;
+    pub(crate) fn tell(&mut self, device: &Device, changes: &Changes) -> Result<()> {
+        if let Some(plan) = self.copies(device, self, &changes.copies)? {
+            // Not waited for: what is launched later takes effect later.
+            device.run(&plan)?;
         }
         for &(slot, index, page) in &changes.table {
             let at = slot as usize * self.shape.pages_max + index as usize;
@@ -103,12 +104,21 @@ impl Store {
             self.changed.push(at);
         }
         self.changed.sort_unstable();
-        for piece in pieces(&self.changed) {
-            let view = self.table.view(piece.start, &[piece.len()])?;
-            device.write(&view, &self.entries[piece])?;
-        }
-        self.changed.clear();
         Ok(())
+    }
+
+    /// The entries of the page table that the device has to be told, in few pieces: where each goes, and its values.
+    ///
+    /// # Errors
+    /// If a slot or page does not exist.
+    pub(crate) fn untold(&self) -> Result<Vec<(Buffer, &[u32])>> {
+        let piece = |at: Range<usize>| Ok((self.table.view(at.start, &[at.len()])?, &self.entries[at]));
+        pieces(&self.changed).into_iter().map(piece).collect()
+    }
+
+    /// The device has been told.
+    pub(crate) fn told(&mut self) {
+        self.changed.clear();
     }
 
     /// What copies pages of this store to `to`, a store of the same layers; nothing if there are none.

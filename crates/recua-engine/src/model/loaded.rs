@@ -3,37 +3,36 @@
 
 use super::config::LlamaConfig;
 use super::llama::{self, AttentionInputs, Pass, Shape};
-use super::outputs::{Out, Outputs, TOP_WORDS};
 use super::params::ModelParams;
-use super::plans::Plans;
+use super::pass::{compile, record};
+use super::programs::Programs;
 use super::workspace::{LogitsWorkspace, Workspace};
 use super::{memory, rope};
-use crate::batch::Batch;
-use crate::cache::{Changes, Span, Store};
+use crate::cache::Store;
 use crate::error::{Error, Result};
 use crate::memory_report::MemoryReport;
 use crate::weights::{self, Weights};
-use recua_compute::{Buffer, Device, Plan, Submission};
+use recua_compute::{Buffer, Device, Plan};
 use recua_gguf::Gguf;
 use std::fmt;
 use std::time::Duration;
 
 /// A Llama-family model on a device, without anybody's sequences.
 pub struct LoadedModel {
-    device: Device,
-    params: ModelParams,
-    config: LlamaConfig,
+    pub(super) device: Device,
+    pub(super) params: ModelParams,
+    pub(super) config: LlamaConfig,
     weights: Weights,
     // f32 [max_seq_len, n_rot / 2, 2]
     rope_table: Buffer,
-    store: Store,
-    workspace: Workspace,
-    logits: LogitsWorkspace,
-    // Taken by the device for its own use when it prepared the largest pass.
+    pub(super) store: Store,
+    pub(super) workspace: Workspace,
+    pub(super) logits: LogitsWorkspace,
+    // Taken by the device for its own use when it compiled the largest pass.
     device_bytes: u64,
-    plans: Plans,
+    pub(super) programs: Programs,
     // Of all passes so far, where the device tells.
-    device_time: Option<Duration>,
+    pub(super) device_time: Option<Duration>,
 }
 
 /// The buffers whose size depends on the number of slots, before they replace the present ones.
@@ -42,6 +41,7 @@ pub(crate) struct Resized {
     store: Store,
     // `None`: the present one does.
     logits: Option<LogitsWorkspace>,
+    programs: Programs,
 }
 
 /// Opening.
@@ -78,17 +78,14 @@ impl LoadedModel {
             workspace,
             logits: LogitsWorkspace::new(&device, &params, &config)?,
             device_bytes,
-            plans: Plans::default(),
+            programs: Programs::default(),
             device_time: None,
             device,
             params,
             config,
         };
-        model.device_bytes += prepare(&model.device, &model.pass(), &model.config)?;
-        // The input is zeros, which is token 0 at position 0 of slot 0: what that leaves in the cache is nobody's, and is written
-        // before it is read.
-        let shape = Shape { n_rows: 1, n_logits_rows: 1, greedy: true, top: false };
-        model.device.tune(&record(&model.device, &model.pass(), shape)?)?;
+        let (programs, device_bytes) = prepare(&model.device, &model.pass(), &model.config)?;
+        (model.programs, model.device_bytes) = (programs, model.device_bytes + device_bytes);
         Ok(model)
     }
 }
@@ -142,7 +139,7 @@ impl LoadedModel {
         self.device_time
     }
 
-    fn pass(&self) -> Pass<'_> {
+    pub(super) fn pass(&self) -> Pass<'_> {
         Pass {
             params: &self.params,
             weights: &self.weights,
@@ -151,156 +148,6 @@ impl LoadedModel {
             workspace: &self.workspace,
             logits: &self.logits,
         }
-    }
-}
-
-/// Running.
-impl LoadedModel {
-    /// What the batch does to each slot: one span a slot, in the order of their first rows.
-    ///
-    /// # Errors
-    /// If the batch is empty, a slot or token is out of range, or a sequence has a gap.
-    pub(crate) fn spans(&self, batch: &Batch) -> Result<Vec<Span>> {
-        let (batch_size, vocab) = (self.config.batch_size, self.params.vocab);
-        if batch.is_empty() {
-            return Err(Error::EmptyBatch);
-        }
-        let mut spans: Vec<Span> = Vec::with_capacity(batch.runs().len());
-        let mut span_of_slot = vec![usize::MAX; batch_size];
-        for run in batch.runs() {
-            let (slot, start, end) = (run.slot, run.start, run.start + run.n_rows);
-            let Some(span) = span_of_slot.get_mut(slot) else {
-                return Err(Error::SlotOutOfRange { slot, batch_size });
-            };
-            let tokens = &batch.tokens()[run.first_row..run.first_row + run.n_rows];
-            if let Some(i) = tokens.iter().position(|token| *token as usize >= vocab) {
-                let (token, position) = (tokens[i], start + i);
-                return Err(Error::TokenOutOfRange { token, vocab, slot, position });
-            }
-            match spans.get_mut(*span) {
-                None => {
-                    *span = spans.len();
-                    spans.push(Span { slot, start, end });
-                }
-                Some(span) if span.end == start => span.end = end,
-                Some(span) => {
-                    let (row, last) = (run.first_row, span.end - 1);
-                    let problem = format!("row {row} has position {start} of slot {slot}, after {last}");
-                    return Err(Error::MalformedBatch { problem });
-                }
-            }
-        }
-        Ok(spans)
-    }
-
-    /// Room for what the rows of a batch bring back: the token of the largest logit of the first `n_greedy` of
-    /// `batch.logits_rows()`, the largest logits of the next `n_top`, and all logits of the others.
-    ///
-    /// # Errors
-    /// If there are not so many rows, or the host has no memory for the outputs.
-    pub(crate) fn room<'a>(
-        &self,
-        batch: &Batch,
-        n_greedy: usize,
-        n_top: usize,
-        outputs: &'a mut Outputs,
-    ) -> Result<Out<'a>> {
-        let n_rows = batch.logits_rows().len();
-        let Some(n_logits_rows) = n_rows.checked_sub(n_greedy.saturating_add(n_top)) else {
-            let problem =
-                format!("the largest logits of {n_greedy} and {n_top} rows are asked for, of {n_rows} rows");
-            return Err(Error::MalformedBatch { problem });
-        };
-        let n_logits = n_logits_rows.saturating_mul(self.params.vocab);
-        let Outputs { greedy, top, logits } = outputs;
-        let no_memory =
-            |_| Error::HostMemory { what: "the logits of a step", bytes: n_logits.saturating_mul(4) };
-        logits.try_reserve_exact(n_logits.saturating_sub(logits.len())).map_err(no_memory)?;
-        logits.resize(n_logits, 0.0);
-        greedy.resize(n_greedy, 0);
-        top.resize(n_top * TOP_WORDS, 0);
-        Ok(Out { greedy, top, logits })
-    }
-
-    /// Tells the device of `changes` and runs the rows of a batch that [`spans`](Self::spans) has passed, into the
-    /// [`room`](Self::room) for it.
-    ///
-    /// # Errors
-    /// If the device fails.
-    pub(crate) fn run(&mut self, batch: &Batch, changes: &Changes, out: Out<'_>) -> Result<()> {
-        self.store.apply(&self.device, changes)?;
-        self.run_passes(batch, out)
-    }
-
-    /// The passes of a batch. A pass that brings something back is over before the next begins.
-    fn run_passes(&mut self, batch: &Batch, out: Out<'_>) -> Result<()> {
-        let (rows_max, logits_max) = (self.config.step_tokens_max, self.config.logits_rows());
-        let mut wanted = batch.logits_rows();
-        let mut out = out;
-        let mut submissions = Vec::new();
-        for first in (0..batch.n_rows()).step_by(rows_max) {
-            let end = batch.n_rows().min(first + rows_max);
-            let rows = [batch.tokens(), batch.positions(), batch.slots()].map(|all| &all[first..end]);
-            let mut input = rows.concat();
-            let here;
-            (here, wanted) = wanted.split_at(wanted.partition_point(|row| (*row as usize) < end));
-            let mut n_rows = end - first;
-            let mut lots = here.chunks(logits_max);
-            loop {
-                let lot = match lots.next() {
-                    Some(lot) => lot,
-                    None if n_rows > 0 => &[],
-                    None => break,
-                };
-                input.extend(lot.iter().map(|row| row - first as u32));
-                let lot_out;
-                (lot_out, out) = out.split_at(lot.len(), self.params.vocab);
-                submissions.push(self.run_pass(n_rows, &input, lot_out)?);
-                // The rows are through; what is left of their logits takes the output matrix alone.
-                n_rows = 0;
-                input.clear();
-            }
-        }
-        for submission in submissions {
-            submission.wait()?;
-            if let Some(time) = submission.gpu_time() {
-                *self.device_time.get_or_insert_default() += time;
-            }
-        }
-        Ok(())
-    }
-
-    /// Starts one pass of `n_rows` rows and brings back what is wanted of it. `input` is as [`workspace::Input`] says.
-    ///
-    /// [`workspace::Input`]: super::workspace::Input
-    fn run_pass(&mut self, n_rows: usize, input: &[u32], out: Out<'_>) -> Result<Submission> {
-        let shape = Shape {
-            n_rows,
-            n_logits_rows: input.len() - 3 * n_rows,
-            greedy: !out.greedy.is_empty(),
-            top: !out.top.is_empty(),
-        };
-        if self.plans.get(shape).is_none() {
-            let plan = record(&self.device, &self.pass(), shape)?;
-            self.plans.insert(shape, plan);
-        }
-        self.device.write(&self.workspace.input, input)?;
-        let plan = self.plans.get(shape).expect("recorded just now");
-        let submission = self.device.run(plan)?;
-        if !out.greedy.is_empty() {
-            self.device.read(&self.logits.greedy, out.greedy)?;
-        }
-        let (n_greedy, n_top) = (out.greedy.len(), out.top.len() / TOP_WORDS);
-        if !out.top.is_empty() {
-            let top = self.logits.top.view(n_greedy * TOP_WORDS, &[out.top.len()])?;
-            self.device.read(&top, out.top)?;
-        }
-        if !out.logits.is_empty() {
-            let first = (n_greedy + n_top) * self.params.vocab;
-            let logits = self.logits.logits.view(first, &[out.logits.len()])?;
-            self.device.read(&logits, out.logits)?;
-        }
-        Ok(submission)
     }
 }
 
@@ -319,8 +166,9 @@ impl LoadedModel {
             Some(LogitsWorkspace::new(&self.device, &self.params, &config)?)
         };
         let pass = Pass { store: &store, logits: logits.as_ref().unwrap_or(&self.logits), ..self.pass() };
-        self.device_bytes += prepare(&self.device, &pass, &config)?;
-        Ok(Resized { config, store, logits })
+        let (programs, device_bytes) = prepare(&self.device, &pass, &config)?;
+        self.device_bytes += device_bytes;
+        Ok(Resized { config, store, logits, programs })
     }
 
     /// Copies the pages of `moves` and frees what there was.
@@ -328,13 +176,11 @@ impl LoadedModel {
     /// # Errors
     /// If the device fails. Nothing has changed then.
     pub(crate) fn resize(&mut self, resized: Resized, moves: &[(u32, u32)]) -> Result<()> {
-        let Resized { config, store, logits } = resized;
+        let Resized { config, store, logits, programs } = resized;
         if let Some(copies) = self.store.copies(&self.device, &store, moves)? {
             self.device.run(&copies)?.wait()?;
         }
-        // Recorded plans hold the old buffers.
-        self.plans = Plans::default();
-        (self.store, self.config) = (store, config);
+        (self.store, self.config, self.programs) = (store, config, programs);
         if let Some(logits) = logits {
             self.logits = logits;
         }
@@ -349,12 +195,6 @@ impl fmt::Debug for LoadedModel {
     }
 }
 
-fn record(device: &Device, pass: &Pass<'_>, shape: Shape) -> Result<Plan> {
-    let mut plan = device.plan();
-    llama::record(&mut plan, pass, shape)?;
-    Ok(plan)
-}
-
 /// Lets the device allocate what a row's attention needs beside its buffers, and returns how many bytes that took. Needs no weights.
 fn prepare_attention(device: &Device, inputs: &AttentionInputs<'_>) -> Result<u64> {
     let before = device.allocated_bytes();
@@ -362,18 +202,18 @@ fn prepare_attention(device: &Device, inputs: &AttentionInputs<'_>) -> Result<u6
     for cache in inputs.store.layers().iter().take(1) {
         llama::attend(&mut plan, inputs, cache, 1, None)?;
     }
-    device.prepare(&plan)?;
+    device.compile(&plan)?;
     Ok(device.allocated_bytes().saturating_sub(before))
 }
 
-/// Lets the device allocate what the largest and the smallest pass need beside their buffers, and returns how many bytes that took.
-fn prepare(device: &Device, pass: &Pass<'_>, config: &LlamaConfig) -> Result<u64> {
+/// Makes the largest and the smallest pass ready, and returns how many bytes the device allocated for them beside their buffers.
+fn prepare(device: &Device, pass: &Pass<'_>, config: &LlamaConfig) -> Result<(Programs, u64)> {
     let before = device.allocated_bytes();
-    for (n_rows, n_logits_rows) in [(config.step_tokens_max, config.logits_rows()), (1, 1)] {
-        let plan = record(device, pass, Shape { n_rows, n_logits_rows, greedy: true, top: true })?;
-        device
-            .prepare(&plan)
-            .map_err(|source| Error::Allocation { what: "the device's workspace".into(), source })?;
+    let mut programs = Programs::default();
+    let largest = (config.step_tokens_max, config.logits_rows());
+    for ((n_rows, n_logits_rows), top) in [(largest, true), ((1, 1), true), ((1, 1), false)] {
+        let shape = Shape { n_rows, n_logits_rows, greedy: true, top };
+        programs.insert(shape, compile(device, pass, shape)?);
     }
-    Ok(device.allocated_bytes().saturating_sub(before))
+    Ok((programs, device.allocated_bytes().saturating_sub(before)))
 }

@@ -1,0 +1,33 @@
+//! The programs of a model's passes, kept by shape.
+
+use super::llama::Shape;
+use recua_compute::Program;
+use std::collections::HashMap;
+
+/// Programs. The one used longest ago makes room for a new one.
+#[derive(Default)]
+pub(crate) struct Programs {
+    programs: HashMap<Shape, (u64, Program)>,
+    clock: u64,
+}
+
+impl Programs {
+    /// A server's steps have a few dozen shapes at a time; a large model's program takes some hundred kilobytes of the host.
+    const N_MAX: usize = 64;
+
+    pub(crate) fn get(&mut self, shape: Shape) -> Option<Program> {
+        self.clock += 1;
+        let (used, program) = self.programs.get_mut(&shape)?;
+        *used = self.clock;
+        Some(program.clone())
+    }
+
+    pub(crate) fn insert(&mut self, shape: Shape, program: Program) {
+        if self.programs.len() >= Self::N_MAX
+            && let Some(oldest) = self.programs.iter().min_by_key(|(_, (used, _))| *used).map(|(key, _)| *key)
+        {
+            self.programs.remove(&oldest);
+        }
+        self.programs.insert(shape, (self.clock, program));
+    }
+}
