@@ -3,8 +3,10 @@
 use crate::buffer::{Buffer, DType, DeviceId, Storage, Weight, n_bytes};
 use crate::encoder::{CommandEncoder, Commands, Encode, Submission};
 use crate::error::{Error, Result, argument};
+use crate::kv::{KvPool, KvShape};
 use crate::plan::Plan;
 use crate::registry::KernelSource;
+use crate::work::Tiling;
 use bytemuck::Pod;
 use recua_gguf::GgmlType;
 use std::any::Any;
@@ -22,6 +24,9 @@ pub struct DeviceInfo {
     pub detail: String,
     /// Memory that could be allocated in all, if known.
     pub memory_bytes: Option<u64>,
+    /// Numbers of rows for which programs are worth recording, ascending: a pass of fewer rows takes the next one, with rows to spare
+    /// that are [`crate::INERT`]. Empty where every number is as good as another.
+    pub row_buckets: &'static [usize],
 }
 
 /// What a device crate implements. Callers use [`Device`], whose methods check arguments before they come here.
@@ -40,6 +45,11 @@ pub trait Backend: Send + Sync + 'static {
     fn read(&self, src: &Buffer, out: &mut [u8]) -> Result<()>;
     /// Re-lays raw blocks out; their number has been checked.
     fn upload_weight(&self, raw: &[u8], ty: GgmlType, n: usize, k: usize) -> Result<Weight>;
+    /// Allocates a layer's cache in the device's own layout; zero or garbage, which nobody reads before it is written. The shape has
+    /// been checked. Refuses, never aborts, when there is no memory.
+    fn alloc_kv(&self, shape: &KvShape) -> Result<KvPool>;
+    /// See [`Device::tiling`].
+    fn tiling(&self, shape: &KvShape, n_heads: usize) -> Tiling;
     /// Compiles a hand-written kernel; `constants` specialise it.
     fn compile(
         &self,
@@ -169,6 +179,22 @@ impl Device {
             return Err(Error::UnsupportedType { device: self.info().name.clone(), ty });
         }
         self.backend.upload_weight(raw, ty, n, k)
+    }
+
+    /// The cache of one layer, which nobody else holds. The device decides how it lies, and splits it where one allocation cannot hold
+    /// it.
+    ///
+    /// # Errors
+    /// If the shape has no page or head, or an odd head size, or the device cannot hold such a cache: the error says what it can.
+    pub fn alloc_kv(&self, shape: &KvShape) -> Result<KvPool> {
+        shape.check("alloc_kv")?;
+        self.backend.alloc_kv(shape)
+    }
+
+    /// How this device likes the work of attention cut, with `n_heads` query heads over a cache of this shape: for
+    /// [`crate::WorkList::build`]. It does not depend on the number of pages.
+    pub fn tiling(&self, shape: &KvShape, n_heads: usize) -> Tiling {
+        self.backend.tiling(shape, n_heads)
     }
 
     /// An empty plan for this device.

@@ -6,6 +6,7 @@
 //! This crate has never heard of a token, a model or a request. [`cpu::open`] opens the CPU device; the GPU devices live in crates
 //! of their own and implement [`Backend`].
 
+pub mod args;
 mod buffer;
 mod buffer_pool;
 #[cfg(any(test, feature = "testing"))]
@@ -17,9 +18,11 @@ pub mod docs {}
 mod encoder;
 mod error;
 pub mod hazards;
+mod kv;
 mod op;
 mod plan;
 mod registry;
+mod work;
 mod worker;
 
 pub use buffer::{Buffer, DType, DeviceId, Storage, Weight};
@@ -27,8 +30,10 @@ pub use buffer_pool::BufferPool;
 pub use device::{Backend, Device, DeviceInfo};
 pub use encoder::{CommandEncoder, Commands, Encode, Pending, QuantizedMatmulParams, Submission};
 pub use error::{Error, Result};
+pub use kv::{KvPool, KvShape, KvType};
 pub use op::*;
 pub use plan::{Plan, Record};
 pub use recua_gguf::GgmlType;
 pub use registry::{CallArg, Kernel, KernelArg, KernelCall, KernelRegistry, KernelSource, RustKernel};
+pub use work::{ALL, ENTRY_WORDS, HEADER_WORDS, RowRun, Tiling, WorkList};
 pub use worker::EncoderWorker;

@@ -212,7 +212,9 @@ mod tests {
     use crate::buffer::{Storage, Weight};
     use crate::device::DeviceInfo;
     use crate::encoder::{Encode, Submission};
+    use crate::kv::{KvPool, KvShape};
     use crate::plan::Plan;
+    use crate::work::Tiling;
     use recua_gguf::GgmlType;
 
     /// A device that only compiles: what it compiles to is the source itself, and `before` is called first.
@@ -250,6 +252,12 @@ mod tests {
             unimplemented!()
         }
         fn upload_weight(&self, _: &[u8], _: GgmlType, _: usize, _: usize) -> Result<Weight> {
+            unimplemented!()
+        }
+        fn alloc_kv(&self, _: &KvShape) -> Result<KvPool> {
+            unimplemented!()
+        }
+        fn tiling(&self, _: &KvShape, _: usize) -> Tiling {
             unimplemented!()
         }
         fn encoder(&self) -> Result<Box<dyn Encode>> {
