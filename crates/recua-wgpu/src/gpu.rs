@@ -1,11 +1,12 @@
 //! [`Gpu`]: what every part of this crate shares, and how wgpu's own errors become ours.
 
-use crate::adapter::Opened;
+use crate::adapter::{COOPERATIVE_MATRIX, Opened};
 use crate::memory::{Ledger, Memory};
 use crate::pipelines::Pipelines;
 use crate::status;
 use crate::submission::Receipts;
 use crate::transfer::Transfers;
+use crate::tuning::Tuning;
 use recua_compute::{DeviceId, DeviceInfo, Error, Result};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,6 +20,7 @@ pub(crate) struct Gpu {
     pub(crate) queue: wgpu::Queue,
     pub(crate) limits: wgpu::Limits,
     pub(crate) features: wgpu::Features,
+    pub(crate) tuning: Tuning,
     pub(crate) pipelines: Pipelines,
     /// Bytes allocated, and the recordings that name them.
     pub(crate) ledger: Arc<Ledger>,
@@ -48,7 +50,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Gpu {
-    pub(crate) fn new(opened: Opened) -> Result<Gpu> {
+    pub(crate) fn new(opened: Opened, tuning: Tuning) -> Result<Gpu> {
         let Opened { info, device, queue, detail } = opened;
         let faults = Arc::new(Faults::default());
         let on_lost = faults.clone();
@@ -68,6 +70,7 @@ impl Gpu {
         Ok(Gpu {
             id: DeviceId::unique(),
             info,
+            tuning,
             pipelines: Pipelines::default(),
             receipts: Receipts::default(),
             order: Mutex::default(),
@@ -106,6 +109,11 @@ impl Gpu {
     /// Changes whenever a workspace grows.
     pub(crate) fn workspace_generation(&self) -> u64 {
         self.generation.load(Ordering::Relaxed)
+    }
+
+    /// Whether products and attention take the kernels of cooperative matrices.
+    pub(crate) fn has_matrices(&self) -> bool {
+        self.features.contains(COOPERATIVE_MATRIX) || self.tuning.emulated
     }
 
     /// Runs `f` and says what wgpu found wrong with it.

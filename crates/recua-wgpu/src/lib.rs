@@ -24,6 +24,7 @@ mod run;
 mod status;
 mod submission;
 mod transfer;
+mod tuning;
 mod user_kernel;
 mod weight;
 
@@ -33,5 +34,5 @@ use recua_compute::{Device, Result};
 
 /// Opens the GPU device. Fails if there is no adapter that will do; the error lists those there are and what each lacks.
 pub fn open(options: Options) -> Result<Device> {
-    Ok(Device::new(run::Wgpu::new(adapter::open(&options)?)?))
+    Ok(Device::new(run::Wgpu::new(adapter::open(&options)?, tuning::Tuning::default())?))
 }

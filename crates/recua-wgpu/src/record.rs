@@ -101,11 +101,13 @@ impl<'a> Recorder<'a> {
         immediates: &[u8],
         groups: [u32; 3],
     ) -> Result<()> {
+        let access = access(bindings);
+        let is_emulated = self.gpu.tuning.emulated && kernel.file.contains("tensor");
+        let kernel = &kernel.clone().define_if(is_emulated, "EMULATED");
         #[cfg(test)]
         if crate::pipelines::tests::is_only_noted(kernel) {
             return Ok(());
         }
-        let access = access(bindings);
         let pipeline = self.gpu.pipeline(kernel, access)?;
         self.push(kernel.entry, pipeline, bindings, immediates, groups)
     }

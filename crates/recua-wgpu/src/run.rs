@@ -5,6 +5,7 @@ use crate::gpu::{Gpu, lock};
 use crate::parts::{Parts, Source};
 use crate::record::{Recorder, Recording};
 use crate::submission::Encoded;
+use crate::tuning::Tuning;
 use crate::user_kernel::UserKernel;
 use crate::{bandwidth, weight};
 use recua_compute::{
@@ -24,8 +25,8 @@ pub(crate) struct Wgpu {
 }
 
 impl Wgpu {
-    pub(crate) fn new(opened: Opened) -> Result<Wgpu> {
-        Ok(Wgpu { parts: OnceLock::new(), gpu: Arc::new(Gpu::new(opened)?) })
+    pub(crate) fn new(opened: Opened, tuning: Tuning) -> Result<Wgpu> {
+        Ok(Wgpu { parts: OnceLock::new(), gpu: Arc::new(Gpu::new(opened, tuning)?) })
     }
 
     #[cfg(test)]
@@ -291,7 +292,7 @@ mod tests {
     fn plans_that_come_again_by_turns_are_encoded_ahead() {
         let options = Options { allow_software: true, ..Options::default() };
         let Some(opened) = cases::opened_or_skipped("wgpu", adapter::open(&options)) else { return };
-        let wgpu = Wgpu::new(opened).unwrap();
+        let wgpu = Wgpu::new(opened, Tuning::default()).unwrap();
         let gpu = wgpu.gpu.clone();
         let device = Device::new(wgpu);
         let has_ahead = |plan: &Plan| {
@@ -340,7 +341,7 @@ mod tests {
     fn a_device_that_is_gone_is_an_error() {
         let options = Options { allow_software: true, ..Options::default() };
         let Some(opened) = cases::opened_or_skipped("wgpu", adapter::open(&options)) else { return };
-        let wgpu = Wgpu::new(opened).unwrap();
+        let wgpu = Wgpu::new(opened, Tuning::default()).unwrap();
         let gpu = wgpu.gpu.clone();
         let device = Device::new(wgpu);
         let x = device.upload(&[1.0f32; 64], DType::F32, &[1, 64]).unwrap();

@@ -2,7 +2,6 @@
 
 use super::attention::attention_bytes;
 use super::{Rows, grid, page_windows, u32_of};
-use crate::adapter::COOPERATIVE_MATRIX;
 use crate::gpu::Gpu;
 use crate::memory::Binding;
 use crate::pipelines::KernelKey;
@@ -31,22 +30,13 @@ pub(super) fn is_wide(cache: &KvLayer) -> bool {
 /// Whether a cache lies in matrices of 16x16, and cooperative matrices compute attention over it. Its layout depends on it, so it may
 /// depend on nothing but the device and the cache.
 pub(super) fn is_tensor(gpu: &Gpu, cache: &KvLayer) -> bool {
-    let has_matrices = gpu.features.contains(COOPERATIVE_MATRIX) || is_emulated();
     let fits = || page_windows(gpu, cache, false).is_ok_and(|windows| windows.len() == 1);
-    has_matrices
+    gpu.has_matrices()
         && is_wide(cache)
         && cache.k.dtype() == DType::F16
         && cache.head_dim().is_multiple_of(16)
         && cache.head_dim() <= 128
         && fits()
-}
-
-/// Whether this thread tests the kernel of cooperative matrices without them.
-pub(super) fn is_emulated() -> bool {
-    #[cfg(test)]
-    return super::tests::EMULATED.get();
-    #[cfg(not(test))]
-    false
 }
 
 /// See [`RopeStore`].

@@ -1,6 +1,7 @@
 use super::*;
 use crate::adapter::{self, Options};
 use crate::run::Wgpu;
+use crate::tuning::Tuning;
 use recua_compute::{Buffer, DType, Device, GgmlType, MatmulPart, Record, cases};
 
 /// Values a row has.
@@ -11,7 +12,8 @@ const LINKS: usize = 40;
 /// A device that cuts plans into parts of `n_steps` for so many threads.
 fn device(n_threads: usize, n_steps: usize) -> Option<(Device, Arc<Gpu>)> {
     let options = Options { allow_software: true, ..Options::default() };
-    let wgpu = Wgpu::new(cases::opened_or_skipped("wgpu", adapter::open(&options))?).unwrap();
+    let wgpu =
+        Wgpu::new(cases::opened_or_skipped("wgpu", adapter::open(&options))?, Tuning::default()).unwrap();
     let workers = (1..n_threads).map(|_| EncoderWorker::spawn().unwrap()).collect();
     wgpu.set_parts(Parts { workers, n_steps });
     let gpu = wgpu.gpu().clone();
@@ -171,7 +173,7 @@ fn cuts() {
 fn how_plans_are_cut_is_chosen_by_measurement() {
     let options = Options { allow_software: true, ..Options::default() };
     let Some(opened) = cases::opened_or_skipped("wgpu", adapter::open(&options)) else { return };
-    let device = Device::new(Wgpu::new(opened).unwrap());
+    let device = Device::new(Wgpu::new(opened, Tuning::default()).unwrap());
     let chain = Chain::new(&device);
     let expected = chain.run(&device);
     assert_eq!(device.encoding_threads(), None);

@@ -1,7 +1,8 @@
 //! Every kernel of this crate, in every permutation, through the writers of the languages that the test machine cannot run.
 
 use super::*;
-use crate::matmul::tests::{EMULATED, opened};
+use crate::matmul::tests::opened_with;
+use crate::tuning::Tuning;
 use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use recua_compute::cases;
@@ -28,10 +29,6 @@ pub(crate) fn kernels_of(f: impl FnOnce()) -> HashSet<KernelKey> {
 fn sorted(kernel: &KernelKey) -> KernelKey {
     let mut kernel = kernel.clone();
     kernel.defines.sort_unstable();
-    if ["matmul", "matmul_tile"].contains(&kernel.file) {
-        // It has no matrices to emulate, but is recorded among those that have.
-        kernel.defines.retain(|define| *define != "EMULATED");
-    }
     kernel.constants.sort_unstable();
     // Only the driver's compiler looks at this.
     kernel.unchecked = false;
@@ -200,10 +197,8 @@ pub(crate) fn assert_listed(found: impl IntoIterator<Item = KernelKey>) {
 /// The shared cases of the ops lead to no kernel that is not listed here; those of the products are not.
 #[test]
 fn ops_lead_to_no_kernel_that_is_not_listed() {
-    let Some(device) = opened() else { return };
-    for is_emulated in [true, false] {
-        EMULATED.set(is_emulated);
-        crate::ops::tests::EMULATED.set(is_emulated);
+    for emulated in [true, false] {
+        let Some(device) = opened_with(Tuning { emulated, ..Tuning::default() }) else { return };
         let mut found = kernels_of(|| {
             cases::check_all(device);
             cases::check_same_bits(device);
