@@ -74,23 +74,11 @@ fn write(model: &mut LlamaModel, sequences: &[TokenList], path: &Path) -> Result
     let failed = |e: std::io::Error| Failure::other(format!("{}: {e}", path.display()));
     // `step` would cut the batch into the same passes, but hand over no logits before the last.
     for first in (0..whole.n_rows()).step_by(model.config().step_tokens_max) {
-        let pass = rows(&whole, first, model.config().step_tokens_max);
+        let pass = whole.rows(first..whole.n_rows().min(first + model.config().step_tokens_max));
         for logit in model.step(&pass).map_err(|e| model::failure(e, ""))? {
             out.write_all(&logit.to_le_bytes()).map_err(failed)?;
         }
     }
     out.flush().map_err(failed)?;
     Ok(whole.n_rows())
-}
-
-/// The rows `[first, first + n)` of a batch whose every row has logits.
-fn rows(whole: &Batch, first: usize, n: usize) -> Batch {
-    let range = first..whole.n_rows().min(first + n);
-    let n_rows = range.len() as u32;
-    Batch {
-        tokens: whole.tokens[range.clone()].to_vec(),
-        positions: whole.positions[range.clone()].to_vec(),
-        slots: whole.slots[range].to_vec(),
-        logits_rows: (0..n_rows).collect(),
-    }
 }

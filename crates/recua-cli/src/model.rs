@@ -50,7 +50,7 @@ impl ModelFile {
 
 /// Fails if recua could not run the file.
 pub(crate) fn check(gguf: &Gguf, model: &str) -> Result<ModelParams> {
-    ModelParams::from_gguf(gguf).map_err(|e| failure(e, model))
+    LlamaModel::check(gguf).map_err(|e| failure(e, model))
 }
 
 /// Opens the device that was asked for.

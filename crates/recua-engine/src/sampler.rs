@@ -85,14 +85,14 @@ impl SamplingParams {
     }
 
     /// What the next token is chosen from.
-    pub fn needed(&self) -> Needed {
+    pub fn want(&self) -> Want {
         let repeats = self.repeat_penalty != 1.0 && self.repeat_last_n > 0;
         let has_penalties = repeats || self.frequency_penalty != 0.0 || self.presence_penalty != 0.0;
         match self.top_k {
-            _ if has_penalties => Needed::Logits,
-            _ if self.is_greedy() => Needed::Likeliest,
-            1..=TOP_K_MAX => Needed::Top,
-            _ => Needed::Logits,
+            _ if has_penalties => Want::Logits,
+            _ if self.is_greedy() => Want::Token,
+            1..=TOP_K_MAX => Want::TopK,
+            _ => Want::Logits,
         }
     }
 
@@ -104,11 +104,11 @@ impl SamplingParams {
 
 /// What a sampler must know of a row of logits as the model computed it, to choose the token that it would choose from all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Needed {
+pub enum Want {
     /// The token of the largest.
-    Likeliest,
+    Token,
     /// The [`TOP_K_MAX`] largest.
-    Top,
+    TopK,
     /// All.
     Logits,
 }
@@ -178,7 +178,7 @@ impl Sampler {
         self.choose(draw).ok_or(LogitsError { n_vocab: logits.len() })
     }
 
-    /// As [`Sampler::sample`] for parameters that need the [`Needed::Top`] alone, from these: bits of the logit and token, the likeliest
+    /// As [`Sampler::sample`] for parameters that [`Want::TopK`] suffices, from these: bits of the logit and token, the largest
     /// first, as [`recua_compute::TopK`] gives them. `None` if no logit is left to choose.
     pub fn sample_top(&mut self, top: &[[u32; 2]], draw: &Draw<'_>) -> Option<u32> {
         self.candidates.read_top(top, draw.params.top_k);

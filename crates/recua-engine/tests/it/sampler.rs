@@ -2,7 +2,7 @@
 
 use recua_compute::TOP_K_MAX;
 use recua_engine::sampler::philox::{philox4x32, uniform};
-use recua_engine::sampler::{Draw, Needed, Sampler, SamplingParams};
+use recua_engine::sampler::{Draw, Sampler, SamplingParams, Want};
 
 /// Logits whose probabilities are these.
 fn logits_of(probabilities: &[f32]) -> Vec<f32> {
@@ -251,7 +251,7 @@ fn the_likeliest_few_give_the_token_that_all_logits_give() {
         let mut sampler = Sampler::new();
         for (top_k, top_p, min_p) in [(2, 1.0, 0.0), (40, 0.95, 0.05), (64, 0.5, 0.0), (64, 1.0, 0.3)] {
             let params = SamplingParams { temperature: 0.8, top_k, top_p, min_p, seed: 5, ..hot() };
-            assert_eq!(params.needed(), Needed::Top);
+            assert_eq!(params.want(), Want::TopK);
             for n_tokens in 0..60 {
                 let draw = Draw { params: &params, choice: 2, tokens: &vec![1; n_tokens], n_prompt: 0 };
                 let expected = sampler.sample(&mut logits.clone(), &draw).ok();
@@ -266,9 +266,9 @@ fn the_likeliest_few_give_the_token_that_all_logits_give() {
         SamplingParams { frequency_penalty: 0.1, ..SamplingParams::default() },
         SamplingParams { top_k: 5, presence_penalty: -0.1, ..hot() },
     ] {
-        assert_eq!(params.needed(), Needed::Logits, "{params:?}");
+        assert_eq!(params.want(), Want::Logits, "{params:?}");
     }
-    assert_eq!(SamplingParams::default().needed(), Needed::Likeliest);
+    assert_eq!(SamplingParams::default().want(), Want::Token);
 }
 
 /// The quick ways through a large vocabulary (gathering for top-k, sorting by and by for top-p) against the slow one.
