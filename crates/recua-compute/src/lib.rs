@@ -6,6 +6,7 @@
 //! This crate has never heard of a token, a model or a request. [`cpu::open`] opens the CPU device; the GPU devices live in crates
 //! of their own and implement [`Backend`].
 
+pub mod args;
 mod backend;
 mod buffer;
 mod buffer_pool;
@@ -19,11 +20,13 @@ mod encoder;
 mod error;
 pub mod hazards;
 mod kernel;
+mod kv;
 mod op;
 mod plan;
 mod program;
 mod registry;
 mod submission;
+mod work;
 mod worker;
 
 pub use backend::{Backend, Compiled, DeviceInfo, Encode};
@@ -33,10 +36,12 @@ pub use device::Device;
 pub use encoder::{CommandEncoder, Commands, QuantizedMatmulParams};
 pub use error::{Error, Result};
 pub use kernel::{CallArg, Kernel, KernelArg, KernelCall, KernelSource, RustKernel};
+pub use kv::{KvPool, KvShape, KvType};
 pub use op::*;
 pub use plan::{Plan, Record};
 pub use program::{Input, Program};
 pub use recua_gguf::GgmlType;
 pub use registry::KernelRegistry;
 pub use submission::{Pending, Submission, no_output};
+pub use work::{ALL, ENTRY_WORDS, HEADER_WORDS, RowRun, Tiling, WorkList};
 pub use worker::EncoderWorker;

@@ -21,6 +21,8 @@ pub(crate) struct Gpu {
     pub(crate) limits: wgpu::Limits,
     pub(crate) features: wgpu::Features,
     pub(crate) tuning: Tuning,
+    /// Whether the adapter computes on the CPU.
+    pub(crate) is_software: bool,
     pub(crate) pipelines: Pipelines,
     /// Bytes allocated, and the recordings that name them.
     pub(crate) ledger: Arc<Ledger>,
@@ -44,6 +46,9 @@ struct Faults {
     uncaptured: Mutex<Option<wgpu::Error>>,
 }
 
+/// Rows of a pass that programs are recorded for: tiles of products are whole at most of them.
+const ROW_BUCKETS: &[usize] = &[1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512];
+
 /// A panic elsewhere leaves nothing behind these locks that could be half done.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -61,9 +66,15 @@ impl Gpu {
         device.on_uncaptured_error(Arc::new(move |error| {
             lock(&on_error.uncaptured).get_or_insert(error);
         }));
-        let name = info.name.clone();
+        let (name, is_software) = (info.name.clone(), info.device_type == wgpu::DeviceType::Cpu);
         // wgpu does not tell how much memory there is.
-        let info = DeviceInfo { kind: "wgpu".into(), name: name.clone(), detail, memory_bytes: None };
+        let info = DeviceInfo {
+            kind: "wgpu".into(),
+            name: name.clone(),
+            detail,
+            memory_bytes: None,
+            row_buckets: ROW_BUCKETS,
+        };
         let (limits, features) = (device.limits(), device.features());
         let ledger = Arc::new(Ledger::default());
         let status = Memory::new(&device, &name, &limits, &ledger, status::BYTES, "the status of kernels")?;
@@ -71,6 +82,7 @@ impl Gpu {
             id: DeviceId::unique(),
             info,
             tuning,
+            is_software,
             pipelines: Pipelines::default(),
             receipts: Receipts::default(),
             order: Mutex::default(),

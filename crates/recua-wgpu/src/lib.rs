@@ -13,6 +13,7 @@ mod adapter;
 mod bandwidth;
 mod gpu;
 mod kernels;
+mod kv;
 mod matmul;
 mod memory;
 mod ops;

@@ -89,6 +89,7 @@ impl<'a> Recorder<'a> {
             Op::Argmax(op) => ops::argmax(op, self),
             Op::TopK(op) => ops::top_k(op, self),
             Op::Copy(op) => ops::copy(op, self),
+            Op::CopyPages(op) => ops::copy_pages(op, self),
         }
     }
 

@@ -2,6 +2,8 @@
 
 use crate::adapter::Opened;
 use crate::gpu::{Gpu, lock};
+use crate::kv::Kv;
+use crate::ops;
 use crate::parts::{Parts, Source};
 use crate::record::{Recorder, Recording};
 use crate::submission::Encoded;
@@ -9,8 +11,8 @@ use crate::tuning::Tuning;
 use crate::user_kernel::UserKernel;
 use crate::{bandwidth, weight};
 use recua_compute::{
-    Backend, Buffer, DeviceId, DeviceInfo, Encode, Error, GgmlType, Kernel, KernelArg, KernelSource, Op,
-    Plan, Result, Storage, Submission, Weight, hazards,
+    Backend, Buffer, DeviceId, DeviceInfo, Encode, Error, GgmlType, Kernel, KernelArg, KernelSource, KvPool,
+    KvShape, Op, Plan, Result, Storage, Submission, Tiling, Weight, hazards,
 };
 use std::any::Any;
 use std::collections::{HashMap, VecDeque};
@@ -80,6 +82,14 @@ impl Backend for Wgpu {
 
     fn upload_weight(&self, raw: &[u8], ty: GgmlType, n: usize, k: usize) -> Result<Weight> {
         weight::upload(&self.gpu, raw, ty, n, k)
+    }
+
+    fn alloc_kv(&self, shape: &KvShape) -> Result<KvPool> {
+        Kv::pool(&self.gpu, shape)
+    }
+
+    fn tiling(&self, shape: &KvShape, n_heads: usize) -> Tiling {
+        ops::tiling(&self.gpu, shape, n_heads)
     }
 
     fn compile(

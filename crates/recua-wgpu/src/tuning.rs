@@ -13,10 +13,12 @@ pub(crate) struct Tuning {
     /// Use `matmul_tensor_many.wgsl` only if it gives at least this many full workgroups: more than half as many as a large device has
     /// cores. With fewer, those of `matmul_tensor_some.wgsl` finish sooner.
     pub(crate) many_enough: usize,
+    /// Spread the pages of a cache over at least so many allocations, if it has so many pages.
+    pub(crate) kv_allocations: usize,
 }
 
 impl Default for Tuning {
     fn default() -> Tuning {
-        Tuning { emulated: false, tiles_enough: 160, many_enough: 80 }
+        Tuning { emulated: false, tiles_enough: 160, many_enough: 80, kv_allocations: 1 }
     }
 }

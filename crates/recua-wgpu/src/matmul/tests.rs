@@ -14,7 +14,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{LazyLock, Mutex};
 
 /// The kernels of cooperative matrices, emulated, and the one for many rows as soon as it can be.
-const EMULATED: Tuning = Tuning { emulated: true, tiles_enough: 160, many_enough: 0 };
+const EMULATED: Tuning = Tuning { emulated: true, tiles_enough: 160, many_enough: 0, kv_allocations: 1 };
 
 thread_local! {
     /// The tuning of this test's [`device`].
@@ -493,7 +493,7 @@ fn kernels() -> (Vec<KernelKey>, HashSet<KernelKey>) {
     }
     let mut found = HashSet::new();
     for emulated in [true, false] {
-        TUNING.set(Tuning { emulated, tiles_enough: 0, many_enough: 0 });
+        TUNING.set(Tuning { emulated, tiles_enough: 0, many_enough: 0, kv_allocations: 1 });
         found.extend(kernels_of(|| decodable().for_each(every_product)));
     }
     let is_product = |key: &KernelKey| SOURCES.iter().any(|(file, _)| *file == key.file);
