@@ -1,21 +1,19 @@
 //! [`Store`]: what of a cache is on a device, the keys and values of every layer and the page table. It decides nothing: which
 //! page belongs to whom it is told by [`Changes`].
 //!
-//! A layer's K and V are one pool each, laid out as `recua_compute`'s `op.rs` says.
+//! A layer's K and V are one pool, which the device lays out.
 
 use super::sequences::Changes;
 use crate::error::{Error, Result};
-use recua_compute::{Buffer, DType, Device, KvLayer, PAGE_TOKENS, Plan, Record};
+use recua_compute::{Buffer, DType, Device, KvPool, KvShape, Plan, Record};
 use std::ops::Range;
 
 /// What fixes the size of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct StoreShape {
     pub(crate) n_layers: usize,
-    pub(crate) n_kv_heads: usize,
-    pub(crate) head_dim: usize,
-    pub(crate) dtype: DType,
-    pub(crate) n_pages: usize,
+    // Of each layer.
+    pub(crate) kv: KvShape,
     // Lines of the page table, and pages of the longest sequence.
     pub(crate) n_slots: usize,
     pub(crate) pages_max: usize,
@@ -24,9 +22,7 @@ pub(crate) struct StoreShape {
 impl StoreShape {
     /// Bytes of all layers' K and V; saturates.
     pub(crate) fn kv_bytes(&self) -> u64 {
-        [self.n_layers, self.n_kv_heads, PAGE_TOKENS, self.head_dim, self.dtype.size_of()]
-            .iter()
-            .fold((self.n_pages as u64).saturating_mul(2), |n, d| n.saturating_mul(*d as u64))
+        (self.kv.n_bytes().unwrap_or(usize::MAX) as u64).saturating_mul(self.n_layers as u64)
     }
 
     /// Bytes of the page table; saturates.
@@ -41,8 +37,8 @@ const GAP_MAX: usize = 64;
 /// The cache on a device.
 pub(crate) struct Store {
     shape: StoreShape,
-    // One a layer: [n_pages, n_kv_heads, PAGE_TOKENS, head_dim], twice
-    layers: Vec<KvLayer>,
+    // One a layer
+    layers: Vec<KvPool>,
     // u32 [n_slots, pages_max]
     table: Buffer,
     // The same on the host.
@@ -58,18 +54,13 @@ impl Store {
     /// # Errors
     /// If there is no memory for it.
     pub(crate) fn new(device: &Device, shape: StoreShape) -> Result<Store> {
-        let alloc = |what: &str, dtype, dims: &[usize]| {
-            let named = |source| Error::Allocation { what: what.into(), source };
-            device.alloc(dtype, dims).map_err(named)
-        };
-        let dims = [shape.n_pages, shape.n_kv_heads, PAGE_TOKENS, shape.head_dim];
         let mut layers = Vec::new();
         for i in 0..shape.n_layers {
-            let what = format!("the KV cache of layer {i}");
-            layers
-                .push(KvLayer { k: alloc(&what, shape.dtype, &dims)?, v: alloc(&what, shape.dtype, &dims)? });
+            let named = |source| Error::Allocation { what: format!("the KV cache of layer {i}"), source };
+            layers.push(device.alloc_kv(&shape.kv).map_err(named)?);
         }
-        let table = alloc("the page table", DType::U32, &[shape.n_slots, shape.pages_max])?;
+        let named = |source| Error::Allocation { what: "the page table".into(), source };
+        let table = device.alloc(DType::U32, &[shape.n_slots, shape.pages_max]).map_err(named)?;
         let mut entries = Vec::new();
         let no_memory = |_| Error::HostMemory { what: "the page table", bytes: table.n_bytes() };
         entries.try_reserve_exact(table.n_elements()).map_err(no_memory)?;
@@ -81,7 +72,7 @@ impl Store {
         &self.shape
     }
 
-    pub(crate) fn layers(&self) -> &[KvLayer] {
+    pub(crate) fn layers(&self) -> &[KvPool] {
         &self.layers
     }
 
@@ -116,15 +107,16 @@ impl Store {
     /// # Errors
     /// If a page does not exist.
     pub(crate) fn copies(&self, device: &Device, to: &Store, moves: &[(u32, u32)]) -> Result<Option<Plan>> {
-        let mut plan = device.plan();
-        for (src, dst) in self.layers.iter().zip(&to.layers) {
-            for (from, to) in joined(moves) {
-                for (src, dst) in [(&src.k, &dst.k), (&src.v, &dst.v)] {
-                    plan.copy(&pages_view(src, &from)?, &pages_view(dst, &to)?)?;
-                }
-            }
+        if moves.is_empty() {
+            return Ok(None);
         }
-        Ok((!moves.is_empty()).then_some(plan))
+        let pairs: Vec<u32> = moves.iter().flat_map(|&(from, to)| [from, to]).collect();
+        let list = device.upload(&pairs, DType::U32, &[moves.len(), 2])?;
+        let mut plan = device.plan();
+        for (from, to) in self.layers.iter().zip(&to.layers) {
+            plan.copy_pages(from, to, &list)?;
+        }
+        Ok(Some(plan))
     }
 }
 
@@ -138,27 +130,6 @@ fn pieces(at: &[usize]) -> Vec<Range<usize>> {
         }
     }
     pieces
-}
-
-/// Pages from and to; neighbours that stay neighbours are copied together.
-fn joined(moves: &[(u32, u32)]) -> Vec<(Range<u32>, Range<u32>)> {
-    let mut copies: Vec<(Range<u32>, Range<u32>)> = Vec::new();
-    for &(from, to) in moves {
-        match copies.last_mut() {
-            Some(last) if (last.0.end, last.1.end) == (from, to) => {
-                (last.0.end, last.1.end) = (from + 1, to + 1);
-            }
-            _ => copies.push((from..from + 1, to..to + 1)),
-        }
-    }
-    copies
-}
-
-fn pages_view(pool: &Buffer, pages: &Range<u32>) -> Result<Buffer> {
-    let mut dims = pool.shape().to_vec();
-    let page_elements: usize = dims[1..].iter().product();
-    dims[0] = pages.len();
-    Ok(pool.view(pages.start as usize * page_elements, &dims)?)
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::cache::{Changes, Span, Store};
 use crate::error::{Error, Result};
 use crate::memory_report::MemoryReport;
 use crate::weights::{self, Weights};
-use recua_compute::{Buffer, Device, Plan, Submission};
+use recua_compute::{Buffer, Device, Plan, RowRun, Submission, Tiling, WorkList};
 use recua_gguf::Gguf;
 use std::fmt;
 use std::time::Duration;
@@ -28,6 +28,9 @@ pub struct LoadedModel {
     rope_table: Buffer,
     store: Store,
     workspace: Workspace,
+    // How the device cuts attention, and the list of its work in the step at hand.
+    tiling: Tiling,
+    work_list: WorkList,
     logits: LogitsWorkspace,
     // Taken by the device for its own use when it prepared the largest pass.
     device_bytes: u64,
@@ -62,7 +65,8 @@ impl LoadedModel {
         let divisors = weights::rope_divisors(gguf, &params)?;
         let rope_table = rope::table(&device, &params, &divisors, config.max_seq_len)?;
         let store = Store::new(&device, memory::store_shape(&params, &config))?;
-        let workspace = Workspace::new(&device, &params, &config)?;
+        let tiling = memory::tiling(&device, &params, &config);
+        let workspace = Workspace::new(&device, &params, &config, &tiling)?;
         // Check that the device supports these head and cache sizes before the slow upload of the weights.
         let inputs = AttentionInputs {
             params: &params,
@@ -76,6 +80,8 @@ impl LoadedModel {
             rope_table,
             store,
             workspace,
+            tiling,
+            work_list: WorkList::new(),
             logits: LogitsWorkspace::new(&device, &params, &config)?,
             device_bytes,
             plans: Plans::default(),
@@ -112,7 +118,7 @@ impl LoadedModel {
 
     /// The device memory it takes.
     pub fn memory(&self) -> MemoryReport {
-        let estimate = memory::estimate(&self.params, 0, &self.config);
+        let estimate = memory::estimate(&self.params, 0, &self.config, &self.tiling);
         MemoryReport {
             weights_bytes: self.weights.n_bytes(&self.params),
             kv_bytes: self.store.shape().kv_bytes(),
@@ -285,6 +291,11 @@ impl LoadedModel {
             self.plans.insert(shape, plan);
         }
         self.device.write(&self.workspace.input, input)?;
+        if n_rows > 0 {
+            let (positions, slots) = (&input[n_rows..2 * n_rows], &input[2 * n_rows..3 * n_rows]);
+            let work = self.work_list.build(&self.tiling, n_rows, RowRun::of(slots, positions))?;
+            self.device.write(&self.workspace.work, work)?;
+        }
         let plan = self.plans.get(shape).expect("recorded just now");
         let submission = self.device.run(plan)?;
         if !out.greedy.is_empty() {

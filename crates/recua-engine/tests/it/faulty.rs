@@ -1,8 +1,8 @@
 //! A CPU device with a limit to its memory, whose runs can be made to fail.
 
 use recua_compute::{
-    Backend, Buffer, DType, Device, DeviceId, DeviceInfo, Encode, Error, GgmlType, KernelSource, Op, Plan,
-    Result, Storage, Submission, Weight,
+    Backend, Buffer, DType, Device, DeviceId, DeviceInfo, Encode, Error, GgmlType, KernelSource, KvPool,
+    KvShape, Op, Plan, Result, Storage, Submission, Tiling, Weight,
 };
 use std::any::Any;
 use std::sync::Arc;
@@ -90,6 +90,17 @@ impl Backend for Faulty {
     fn upload_weight(&self, raw: &[u8], ty: GgmlType, n: usize, k: usize) -> Result<Weight> {
         self.faults.n_weights.fetch_add(1, Ordering::SeqCst);
         self.inner.upload_weight(raw, ty, n, k)
+    }
+    fn alloc_kv(&self, shape: &KvShape) -> Result<KvPool> {
+        let n_bytes = shape.n_bytes().unwrap_or(usize::MAX);
+        if self.allocated_bytes().saturating_add(n_bytes as u64) > self.limit_bytes {
+            let what = "a cache".into();
+            return Err(Error::OutOfMemory { device: "faulty".into(), what, requested_bytes: n_bytes });
+        }
+        self.inner.alloc_kv(shape)
+    }
+    fn tiling(&self, shape: &KvShape, n_heads: usize) -> Tiling {
+        self.inner.tiling(shape, n_heads)
     }
     fn compile(
         &self,
