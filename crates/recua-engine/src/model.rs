@@ -20,8 +20,8 @@ mod workspace;
 pub use config::{KvType, LlamaConfig, MAX_SEQ_LEN_DEFAULT};
 pub use loaded::LoadedModel;
 pub use outputs::Outputs;
-pub(crate) use pass::{Launched, WantedRows};
 pub use params::{Architecture, ModelParams, Rope, RopeScaling};
+pub(crate) use pass::{Launched, WantedRows};
 
 use crate::batch::{Batch, Logits};
 use crate::cache::{CacheRoom, Changes, Sequences};
@@ -310,7 +310,7 @@ impl LlamaModel {
         if batch_size == self.config().batch_size {
             return Ok(());
         }
-        let n_pages = memory::store_shape(self.params(), &config).n_pages;
+        let n_pages = memory::store_shape(self.params(), &config).kv.n_pages;
         self.sequences.check_resize(batch_size, n_pages)?;
         let resized = self.loaded.allocate(config)?;
         let (sequences, moves) = self.sequences.resized(batch_size, n_pages)?;
@@ -331,7 +331,7 @@ fn room(loaded: &LoadedModel) -> CacheRoom {
     let (params, config) = (loaded.params(), loaded.config());
     CacheRoom {
         n_slots: config.batch_size,
-        n_pages: memory::store_shape(params, config).n_pages,
+        n_pages: memory::store_shape(params, config).kv.n_pages,
         page_tokens: PAGE_TOKENS,
         max_seq_len: config.max_seq_len,
     }

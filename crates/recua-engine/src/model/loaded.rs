@@ -12,7 +12,7 @@ use crate::cache::Store;
 use crate::error::{Error, Result};
 use crate::memory_report::MemoryReport;
 use crate::weights::{self, Weights};
-use recua_compute::{Buffer, Device, Plan};
+use recua_compute::{Buffer, Device, Plan, Tiling, WorkList};
 use recua_gguf::Gguf;
 use std::fmt;
 use std::time::Duration;
@@ -27,6 +27,9 @@ pub struct LoadedModel {
     rope_table: Buffer,
     pub(super) store: Store,
     pub(super) workspace: Workspace,
+    // How the device cuts attention, and the list of its work in the pass at hand.
+    pub(super) tiling: Tiling,
+    pub(super) work_list: WorkList,
     pub(super) logits: LogitsWorkspace,
     // Taken by the device for its own use when it compiled the largest pass.
     device_bytes: u64,
@@ -62,7 +65,8 @@ impl LoadedModel {
         let divisors = weights::rope_divisors(gguf, &params)?;
         let rope_table = rope::table(&device, &params, &divisors, config.max_seq_len)?;
         let store = Store::new(&device, memory::store_shape(&params, &config))?;
-        let workspace = Workspace::new(&device, &params, &config)?;
+        let tiling = memory::tiling(&device, &params, &config);
+        let workspace = Workspace::new(&device, &params, &config, &tiling)?;
         // Check that the device supports these head and cache sizes before the slow upload of the weights.
         let inputs = AttentionInputs {
             params: &params,
@@ -70,23 +74,33 @@ impl LoadedModel {
             store: &store,
             workspace: &workspace,
         };
-        let device_bytes = prepare_attention(&device, &inputs)?;
-        let mut model = LoadedModel {
-            weights: Weights::load(gguf, &device, &params)?,
+        let attention_bytes = prepare_attention(&device, &inputs)?;
+        let weights = Weights::load(gguf, &device, &params)?;
+        let logits = LogitsWorkspace::new(&device, &params, &config)?;
+        let pass = Pass {
+            params: &params,
+            weights: &weights,
+            rope_table: &rope_table,
+            store: &store,
+            workspace: &workspace,
+            logits: &logits,
+        };
+        let (programs, device_bytes) = prepare(&device, &pass, &config)?;
+        Ok(LoadedModel {
+            weights,
             rope_table,
             store,
             workspace,
-            logits: LogitsWorkspace::new(&device, &params, &config)?,
-            device_bytes,
-            programs: Programs::default(),
+            tiling,
+            work_list: WorkList::new(),
+            logits,
+            device_bytes: attention_bytes + device_bytes,
+            programs,
             device_time: None,
             device,
             params,
             config,
-        };
-        let (programs, device_bytes) = prepare(&model.device, &model.pass(), &model.config)?;
-        (model.programs, model.device_bytes) = (programs, model.device_bytes + device_bytes);
-        Ok(model)
+        })
     }
 }
 
@@ -109,7 +123,7 @@ impl LoadedModel {
 
     /// The device memory it takes.
     pub fn memory(&self) -> MemoryReport {
-        let estimate = memory::estimate(&self.params, 0, &self.config);
+        let estimate = memory::estimate(&self.params, 0, &self.config, &self.tiling);
         MemoryReport {
             weights_bytes: self.weights.n_bytes(&self.params),
             kv_bytes: self.store.shape().kv_bytes(),
@@ -177,9 +191,7 @@ impl LoadedModel {
     /// If the device fails. Nothing has changed then.
     pub(crate) fn resize(&mut self, resized: Resized, moves: &[(u32, u32)]) -> Result<()> {
         let Resized { config, store, logits, programs } = resized;
-        if let Some(copies) = self.store.copies(&self.device, &store, moves)? {
-            self.device.run(&copies)?.wait()?;
-        }
+        self.store.copy_to(&self.device, &store, moves)?;
         (self.store, self.config, self.programs) = (store, config, programs);
         if let Some(logits) = logits {
             self.logits = logits;
@@ -206,10 +218,10 @@ fn prepare_attention(device: &Device, inputs: &AttentionInputs<'_>) -> Result<u6
     Ok(device.allocated_bytes().saturating_sub(before))
 }
 
-/// Makes the largest and the smallest pass ready, and returns how many bytes the device allocated for them beside their buffers.
+/// Makes the largest and the smallest pass ready and what copies pages, and returns how many bytes the device allocated for them beside their buffers.
 fn prepare(device: &Device, pass: &Pass<'_>, config: &LlamaConfig) -> Result<(Programs, u64)> {
     let before = device.allocated_bytes();
-    let mut programs = Programs::default();
+    let mut programs = Programs::new(device.compile(&pass.store.copies(device)?)?);
     let largest = (config.step_tokens_max, config.logits_rows());
     for ((n_rows, n_logits_rows), top) in [(largest, true), ((1, 1), true), ((1, 1), false)] {
         let shape = Shape { n_rows, n_logits_rows, greedy: true, top };

@@ -1,13 +1,13 @@
 //! Passes: a batch cut into what one holds, their launches, and what comes back.
 
+use super::llama;
 use super::llama::{Pass, Shape};
 use super::loaded::LoadedModel;
 use super::outputs::{Out, Outputs, TOP_WORDS};
-use super::llama;
 use crate::batch::Batch;
 use crate::cache::{Changes, Span};
 use crate::error::{Error, Result};
-use recua_compute::{Buffer, Device, INERT, Input, Plan, Program, Submission};
+use recua_compute::{Buffer, Device, INERT, Input, Plan, Program, RowRun, Submission};
 use std::ops::Range;
 
 /// What of a batch goes through one pass.
@@ -209,23 +209,29 @@ impl LoadedModel {
             }
         };
         // As `workspace::Input` says. Rows to spare are nobody's.
+        let Piece { rows, wanted: logits_rows, first_row } = piece;
         let mut words = Vec::with_capacity(3 * shape.n_rows + shape.n_logits_rows);
-        for (i, (all, spare)) in
-            [(batch.tokens(), 0), (batch.positions(), 0), (batch.slots(), INERT)].into_iter().enumerate()
-        {
-            words.extend(&all[piece.rows.clone()]);
+        let columns = [(batch.tokens(), 0), (batch.positions(), 0), (batch.slots(), INERT)];
+        for (i, (all, spare)) in columns.into_iter().enumerate() {
+            words.extend(&all[rows.clone()]);
             words.resize((i + 1) * shape.n_rows, spare);
         }
-        words.extend(piece.wanted.iter().map(|row| row - piece.first_row as u32));
+        words.extend(logits_rows.iter().map(|row| row - *first_row as u32));
         words.resize(3 * shape.n_rows + shape.n_logits_rows, 0);
+        let (positions, slots) = (&words[shape.n_rows..], &words[2 * shape.n_rows..3 * shape.n_rows]);
 
-        self.store.tell(&self.device, changes)?;
-        let table = self.store.untold()?;
+        self.store.tell(changes, &self.programs.copies)?;
+        let outputs = self.brought_back(wanted)?;
+        let work = self.work_list.build(&self.tiling, shape.n_rows, RowRun::of(slots, positions))?;
         let mut inputs = vec![Input::new(&self.workspace.input, &words)?];
+        if shape.n_rows > 0 && self.tiling.rows > 0 {
+            inputs.push(Input::new(&self.workspace.work, work)?);
+        }
+        let table = self.store.untold()?;
         for (entries, values) in &table {
             inputs.push(Input::new(entries, values)?);
         }
-        let submission = program.launch(&inputs, &self.brought_back(wanted)?)?;
+        let submission = program.launch(&inputs, &outputs)?;
         drop(table);
         self.store.told();
         Ok(Launched { submission })

@@ -1,12 +1,13 @@
-//! The programs of a model's passes, kept by shape.
+//! The programs of a model: its passes, kept by shape, and the copies of its cache.
 
 use super::llama::Shape;
 use recua_compute::Program;
 use std::collections::HashMap;
 
-/// Programs. The one used longest ago makes room for a new one.
-#[derive(Default)]
+/// Programs, on the buffers of one configuration. The pass used longest ago makes room for a new one.
 pub(crate) struct Programs {
+    /// Copies the pages that are in the store's list.
+    pub(crate) copies: Program,
     programs: HashMap<Shape, (u64, Program)>,
     clock: u64,
 }
@@ -14,6 +15,10 @@ pub(crate) struct Programs {
 impl Programs {
     /// A server's steps have a few dozen shapes at a time; a large model's program takes some hundred kilobytes of the host.
     const N_MAX: usize = 64;
+
+    pub(crate) fn new(copies: Program) -> Programs {
+        Programs { copies, programs: HashMap::new(), clock: 0 }
+    }
 
     pub(crate) fn get(&mut self, shape: Shape) -> Option<Program> {
         self.clock += 1;
