@@ -12,6 +12,7 @@ use crate::submission::Submission;
 use crate::work::Tiling;
 use recua_gguf::GgmlType;
 use std::any::Any;
+use std::fmt;
 use std::sync::Arc;
 
 /// What a device is.
@@ -25,11 +26,11 @@ pub struct DeviceInfo {
     pub detail: String,
     /// Memory that could be allocated in all, if known.
     pub memory_bytes: Option<u64>,
-    /// Numbers of rows for which programs are worth recording, ascending: a pass of fewer rows takes the next one, with rows to spare
-    /// that are [`crate::INERT`]. Empty where every number is as good as another.
-    pub row_buckets: &'static [usize],
     /// Whether work is done when the call that starts it returns, as on the CPU, which encodes nothing and has nothing under way.
     pub runs_in_submit: bool,
+    /// Numbers of rows for which programs are worth compiling, ascending: a pass of fewer rows takes the next one, with rows to spare
+    /// that are [`crate::INERT`]. Empty where every number is as good as another.
+    pub row_buckets: &'static [usize],
 }
 
 /// A device. It is one queue: submissions, launches, writes and reads take effect in the order of the calls, whatever thread makes them.
@@ -72,8 +73,8 @@ pub trait Backend: Send + Sync + 'static {
     fn measure_read_bandwidth(&self) -> Result<f64>;
 }
 
-/// A plan made ready. Dropping it frees what it alone holds.
-pub trait Compiled: Send + Sync {
+/// A plan made ready. Printed, it tells what a launch runs. Dropping it frees what it alone holds.
+pub trait Compiled: fmt::Display + Send + Sync {
     /// Queues: copy `inputs` to their buffers, run, copy `outputs` to the host. Returns at once where the device can; allocates no device
     /// memory. The sizes fit.
     fn launch(&self, inputs: &[Input<'_>], outputs: &[Buffer]) -> Result<Submission>;

@@ -71,8 +71,8 @@ pub fn open(options: Options) -> Result<Device> {
         name: processor_name(),
         detail: format!("{isa}, {threads} threads"),
         memory_bytes: available_memory(),
-        runs_in_submit: true,
         row_buckets: &[],
+        runs_in_submit: true,
     };
     let queue = Mutex::new(Queue { pool, workspace: Workspace::default(), spans: ops::Spans::default() });
     let allocated = Allocated { device: "cpu", bytes: Arc::new(AtomicU64::new(0)) };
@@ -400,7 +400,10 @@ impl Backend for Arc<Cpu> {
     ) -> Result<Arc<dyn Any + Send + Sync>> {
         let language = match source {
             KernelSource::Rust(function) => {
-                return Ok(Arc::new(CompiledKernel { function: function.clone(), constants: constants.into() }));
+                return Ok(Arc::new(CompiledKernel {
+                    function: function.clone(),
+                    constants: constants.into(),
+                }));
             }
             KernelSource::Wgsl(_) => "WGSL",
             KernelSource::CudaC(_) => "CUDA C++",

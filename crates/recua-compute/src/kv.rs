@@ -141,6 +141,6 @@ impl KvPool {
 
 impl fmt::Debug for KvPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.shape, f)
+        self.shape.fmt(f)
     }
 }

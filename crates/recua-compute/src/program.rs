@@ -5,6 +5,7 @@ use crate::buffer::{Buffer, DeviceId};
 use crate::error::{Error, Result};
 use crate::submission::Submission;
 use bytemuck::Pod;
+use std::fmt;
 use std::sync::Arc;
 
 /// A plan made ready by [`crate::Device::compile`]. It keeps the plan's buffers and weights, and what the device allocated for it, until
@@ -34,6 +35,13 @@ impl Program {
             return Err(Error::WrongDevice { op, what: "an output" });
         }
         self.inner.launch(inputs, outputs)
+    }
+}
+
+/// What a launch runs, a line each: the plan's ops, or a GPU's dispatches.
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
     }
 }
 

@@ -54,7 +54,7 @@ impl Kv {
         let mut memory = Vec::new();
         for first in (0..n_pages).step_by(pages_each) {
             let n_bytes = pages_each.min(n_pages - first) * page_bytes;
-            let alloc = |half: &str| gpu.alloc(n_bytes, &format!("{half} of {shape}")).map(Arc::new);
+            let alloc = |half: &str| Memory::new(gpu, n_bytes, &format!("{half} of {shape}")).map(Arc::new);
             memory.push([alloc("keys")?, alloc("values")?]);
         }
         let storage = memory.iter().flatten().map(|memory| memory.clone() as Arc<dyn Storage>).collect();

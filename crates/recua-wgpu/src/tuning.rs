@@ -15,10 +15,13 @@ pub(crate) struct Tuning {
     pub(crate) many_enough: usize,
     /// Spread the pages of a cache over at least so many allocations, if it has so many pages.
     pub(crate) kv_allocations: usize,
+    /// Launches of a part of a program that has no commands yet: enough to encode for several times as long as it costs to submit one,
+    /// which was 15 to 40 microseconds of the host's time and 25 of the device's on an H200 (`bench/record`); 30 and 60 did as well.
+    pub(crate) part_launches: usize,
 }
 
 impl Default for Tuning {
     fn default() -> Tuning {
-        Tuning { emulated: false, tiles_enough: 160, many_enough: 80, kv_allocations: 1 }
+        Tuning { emulated: false, tiles_enough: 160, many_enough: 80, kv_allocations: 1, part_launches: 40 }
     }
 }

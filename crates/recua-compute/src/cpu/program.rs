@@ -8,6 +8,7 @@ use crate::error::{Error, Result, argument};
 use crate::plan::Plan;
 use crate::program::Input;
 use crate::submission::{Pending, Submission, no_output};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +36,12 @@ impl Compiled for CpuProgram {
         self.cpu.run_ops(&mut queue, self.plan.ops().iter())?;
         let outputs = outputs.iter().map(copied).collect::<Result<_>>()?;
         Ok(Submission::new(Done { outputs }))
+    }
+}
+
+impl fmt::Display for CpuProgram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.plan.fmt(f)
     }
 }
 

@@ -6,6 +6,7 @@ use recua_compute::{
 };
 use std::any::Any;
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -235,5 +236,11 @@ impl Compiled for FaultyProgram {
         jobs.push_back(job.clone());
         self.faults.under_way_max.fetch_max(jobs.len() as i64, Ordering::SeqCst);
         Ok(Submission::new(Late { queue: queue.clone(), job }))
+    }
+}
+
+impl fmt::Display for FaultyProgram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
     }
 }

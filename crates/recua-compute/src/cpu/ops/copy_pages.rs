@@ -10,7 +10,8 @@ use crate::op::{CopyPages, INERT};
 /// Checks the pages, and that the order of the pairs does not matter.
 pub(crate) fn check_copy_pages(op: &CopyPages) -> Result<()> {
     let name = "copy_pages";
-    (Kv::of(name, &op.from)?, Kv::of(name, &op.to)?);
+    Kv::of(name, &op.from)?;
+    Kv::of(name, &op.to)?;
     let (mut read, mut written) = (Vec::new(), Vec::new());
     // SAFETY: the queue is held and no op is running.
     for [from, to] in pairs(unsafe { slice::<u32>(&op.list) }) {

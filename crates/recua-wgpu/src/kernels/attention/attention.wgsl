@@ -74,9 +74,14 @@ fn attention(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let entries = tiles();
-    for (var entry = entries.first + group.x; entry < entries.end; entry += groups.x) {
-        attend(tile_at(entry), group.y, local);
+    // Loaded beside the number of tiles, not after it.
+    var tile = tile_at(group.x);
+    let end = tiles().end;
+    for (var entry = group.x; entry < end; entry += groups.x) {
+        if entry != group.x {
+            tile = tile_at(entry);
+        }
+        attend(tile, group.y, local);
         // The next tile takes the same workgroup memory.
         workgroupBarrier();
     }

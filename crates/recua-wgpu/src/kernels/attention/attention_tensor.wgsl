@@ -365,11 +365,17 @@ fn attention_tensor(
 #endif
 #ifdef TWO_TILES
     let entries = wide_tiles();
+    var tile = tile_at(entries.first + group.x);
 #else
+    // Loaded beside the number of tiles, not after it.
+    var tile = tile_at(group.x);
     let entries = tiles();
 #endif
-    for (var entry = entries.first + group.x; entry < entries.end; entry += groups.x) {
-        let tile = tile_at(entry);
+    let own = entries.first + group.x;
+    for (var entry = own; entry < entries.end; entry += groups.x) {
+        if entry != own {
+            tile = tile_at(entry);
+        }
         if tile.n_rows > 0u {
             attend(tile, group.y, thread, subgroup);
         }

@@ -27,27 +27,30 @@ fn work_entries() -> u32 {
 // Rows of one sequence, and the chunks that they attend to; place is ALL if what comes of it is the result. No rows: nothing to do.
 struct Tile { first_row: u32, n_rows: u32, first_chunk: u32, end_chunk: u32, place: u32 }
 
+// A word of an entry, or the last word of the list: an entry may be asked for before it is known whether there is one.
+fn work_at(entry: u32, i: u32) -> u32 {
+    return work[args.work_start + min(HEADER_WORDS + entry * ENTRY_WORDS + i, args.work_words - 1u)];
+}
+
 fn tile_at(entry: u32) -> Tile {
-    let at = args.work_start + HEADER_WORDS + entry * ENTRY_WORDS;
-    let first_row = min(work[at], args.n_rows);
-    var n_rows = min(work[at + 1u], min(args.block_rows, args.n_rows - first_row));
-    let place = work[at + 4u];
+    let first_row = min(work_at(entry, 0u), args.n_rows);
+    var n_rows = min(work_at(entry, 1u), min(args.block_rows, args.n_rows - first_row));
+    let place = work_at(entry, 4u);
     if place != ALL && (place > args.places || args.places - place < n_rows) {
         n_rows = 0u;
     }
-    return Tile(first_row, n_rows, work[at + 2u], work[at + 3u], place);
+    return Tile(first_row, n_rows, work_at(entry, 2u), work_at(entry, 3u), place);
 }
 
 // A tile whose pieces are to be merged: n_first chunks are in the first, one in each other.
 struct Merge { first_row: u32, n_rows: u32, n_pieces: u32, n_first: u32, place: u32 }
 
 fn merge_at(entry: u32) -> Merge {
-    let at = args.work_start + HEADER_WORDS + entry * ENTRY_WORDS;
-    let first_row = min(work[at], args.n_rows);
-    let n_rows = min(work[at + 1u], min(args.block_rows, args.n_rows - first_row));
-    let place = min(work[at + 4u], args.places);
-    let n_pieces = min(work[at + 2u], (args.places - place) / max(n_rows, 1u));
-    return Merge(first_row, n_rows, n_pieces, work[at + 3u], place);
+    let first_row = min(work_at(entry, 0u), args.n_rows);
+    let n_rows = min(work_at(entry, 1u), min(args.block_rows, args.n_rows - first_row));
+    let place = min(work_at(entry, 4u), args.places);
+    let n_pieces = min(work_at(entry, 2u), (args.places - place) / max(n_rows, 1u));
+    return Merge(first_row, n_rows, n_pieces, work_at(entry, 3u), place);
 }
 
 // Pieces that a row sees which sees so many tokens.

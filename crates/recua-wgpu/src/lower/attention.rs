@@ -3,12 +3,12 @@
 //! step; what is dispatched depends on nothing but the number of rows. All kernels for a cache give the same bits.
 
 use super::rope_store::head_max;
-use super::{Rows, u32_of};
+use super::rows::Rows;
 use crate::gpu::Gpu;
 use crate::kv::{Kv, Layout, layout};
-use crate::memory::Binding;
+use crate::launch::Recorder;
+use crate::memory::{Binding, u32_of};
 use crate::pipelines::KernelKey;
-use crate::record::Recorder;
 use bytemuck::bytes_of;
 use recua_compute::{Attention, Error, KvShape, KvType, Result, Tiling};
 

@@ -5,35 +5,15 @@
 //! adapter's features and a weight's type choose the family, never the number of rows, and in either family a row's sum over K has one
 //! order for each (type, K): see the kernels. So a row's bits do not depend on its batch.
 
-use crate::memory::{Binding, Memory};
+use crate::launch::Recorder;
+use crate::memory::{Binding, Memory, u32_of};
 use crate::pipelines::KernelKey;
-use crate::record::Recorder;
 use crate::weight::{Packed, Piece, TILE};
-use recua_compute::{Activation, Buffer, Embed, GgmlType, Matmul, MatmulGlu, MatmulPart, Op, Result, Weight};
+use recua_compute::{Activation, Buffer, Embed, Matmul, MatmulGlu, MatmulPart, Op, Result, Weight};
 use std::sync::Arc;
 
 #[cfg(test)]
 pub(crate) mod tests;
-
-macro_rules! sources {
-    ($($name:literal)*) => { &[$(($name, include_str!(concat!("kernels/", $name, ".wgsl")))),*] };
-}
-
-/// The WGSL files of this module, by name without the ending.
-pub(crate) const SOURCES: &[(&str, &str)] = sources! {
-    "embed" "matmul" "matmul_activations" "matmul_bindings" "matmul_decode" "matmul_half" "matmul_k_scales" "matmul_matrices" "matmul_sum" "matmul_tensor" "matmul_tensor_many"
-    "matmul_tensor_some" "matmul_tile"
-    "formats/bf16" "formats/f16" "formats/f32" "formats/iq4_nl" "formats/iq4_xs" "formats/mxfp4"
-    "formats/q2_k" "formats/q3_k" "formats/q4_0" "formats/q4_1" "formats/q4_k" "formats/q5_0" "formats/q5_1" "formats/q5_k"
-    "formats/q6_k" "formats/q8_0"
-};
-
-/// The include of a type: the file's name, which is also its define, and its text.
-pub(crate) fn format(ty: GgmlType) -> Option<(&'static str, &'static str)> {
-    let is_its =
-        |name: &str| name.strip_prefix("formats/").is_some_and(|name| name.eq_ignore_ascii_case(ty.name()));
-    SOURCES.iter().copied().find(|(name, _)| is_its(name))
-}
 
 /// Rows of x that a workgroup of `matmul.wgsl` multiplies with each weight it decodes, and the define that says so.
 const ROW_BLOCKS: [(usize, &str); 4] = [(1, "ROWS_1"), (2, "ROWS_2"), (4, "ROWS_4"), (8, "ROWS_8")];
@@ -95,7 +75,7 @@ pub(crate) fn embed(op: &Embed, recorder: &mut Recorder<'_>) -> Result<()> {
             let (tokens, tokens_at) = Binding::read(gpu, &tokens)?;
             let (out, out_at) = Binding::write(gpu, &out)?;
             let table = Binding::all(&piece.memory, false);
-            let size = |what, n| crate::ops::u32_of("embed", what, n);
+            let size = |what, n| u32_of("embed", what, n);
             let [k, rows, n] = [size("a row", op.table.k())?, rows as u32, size("a table", op.table.n())?];
             // Each is at most k or n.
             let [units, first, count] = [packed.units, piece.first, piece.n].map(|n| n as u32);
@@ -508,7 +488,7 @@ impl<'a> Call<'a> {
     ) -> Result<(Vec<Binding<'b>>, Args, usize)> {
         let gpu = recorder.gpu;
         let (rows, k) = (self.x.n_rows(), self.x.n_cols());
-        let size = |what, n| crate::ops::u32_of("matmul", what, n);
+        let size = |what, n| u32_of("matmul", what, n);
         let mut args = Args {
             k: size("a row", k)?,
             rows: size("a number of rows", rows)?,

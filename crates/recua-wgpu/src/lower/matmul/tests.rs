@@ -3,37 +3,45 @@
 
 use super::*;
 use crate::adapter::{self, Options};
+use crate::device::Wgpu;
+use crate::kernels::PRODUCTS;
 use crate::pipelines::tests::{
-    ALL_LANGUAGES, Language, assert_listed, assert_sources_are_used, kernels_of, translate,
+    ALL_LANGUAGES, Language, assert_listed, assert_sources_are_used, noted, translate,
 };
-use crate::run::Wgpu;
+use crate::shared::Shared;
 use crate::tuning::Tuning;
-use recua_compute::{DType, Device, Plan, Record, cases};
+use recua_compute::{DType, Device, GgmlType, Plan, Record, cases};
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::sync::{LazyLock, Mutex};
 
 /// The kernels of cooperative matrices, emulated, and the one for many rows as soon as it can be.
-const EMULATED: Tuning = Tuning { emulated: true, tiles_enough: 160, many_enough: 0, kv_allocations: 1 };
+const EMULATED: Tuning =
+    Tuning { emulated: true, tiles_enough: 160, many_enough: 0, kv_allocations: 1, part_launches: 40 };
 
 thread_local! {
     /// The tuning of this test's [`device`].
     static TUNING: Cell<Tuning> = Cell::new(Tuning::default());
 }
 
+/// A device, and what is inside.
+pub(crate) type Opened = (Device, Arc<Shared>);
+
 /// A device of this tuning, if there is an adapter. The tests share it.
-pub(crate) fn opened_with(tuning: Tuning) -> Option<&'static Device> {
-    static DEVICES: LazyLock<Mutex<HashMap<Tuning, Option<&'static Device>>>> = LazyLock::new(Mutex::default);
+pub(crate) fn opened_with(tuning: Tuning) -> Option<&'static Opened> {
+    static DEVICES: LazyLock<Mutex<HashMap<Tuning, Option<&'static Opened>>>> = LazyLock::new(Mutex::default);
     let options = Options { allow_software: true, ..Options::default() };
     *DEVICES.lock().unwrap().entry(tuning).or_insert_with(|| {
         let opened = cases::opened_or_skipped("wgpu", adapter::open(&options))?;
-        Some(&*Box::leak(Box::new(Device::new(Wgpu::new(opened, tuning).unwrap()))))
+        let wgpu = Wgpu::new(opened, tuning).unwrap();
+        let shared = wgpu.shared.clone();
+        Some(Box::leak(Box::new((Device::new(wgpu), shared))))
     })
 }
 
 /// The device of this test's tuning, if there is an adapter.
 fn opened() -> Option<&'static Device> {
-    opened_with(TUNING.get())
+    opened_with(TUNING.get()).map(|(device, _)| device)
 }
 
 /// For tests that begin by asking whether it is [`opened`].
@@ -493,10 +501,12 @@ fn kernels() -> (Vec<KernelKey>, HashSet<KernelKey>) {
     }
     let mut found = HashSet::new();
     for emulated in [true, false] {
-        TUNING.set(Tuning { emulated, tiles_enough: 0, many_enough: 0, kv_allocations: 1 });
-        found.extend(kernels_of(|| decodable().for_each(every_product)));
+        TUNING.set(Tuning { emulated, tiles_enough: 0, ..EMULATED });
+        let (_, shared) = opened_with(TUNING.get()).expect("there is an adapter");
+        let launches = |ty| crate::lower::lower(shared, every_product(ty).ops()).unwrap();
+        decodable().for_each(|ty| found.extend(noted(&launches(ty))));
     }
-    let is_product = |key: &KernelKey| SOURCES.iter().any(|(file, _)| *file == key.file);
+    let is_product = |key: &KernelKey| PRODUCTS.iter().any(|(file, _)| *file == key.file);
     let (found, others): (HashSet<_>, HashSet<_>) = found.into_iter().partition(is_product);
     let real = |key: &KernelKey| {
         let mut key = key.clone();
@@ -518,9 +528,9 @@ fn kernels() -> (Vec<KernelKey>, HashSet<KernelKey>) {
     (kernels, others)
 }
 
-/// Records products of weights of `ty`: alone and together, with bias and residual and in a GLU, behind a norm and before another
+/// Products of weights of `ty`: alone and together, with bias and residual and in a GLU, behind a norm and before another
 /// product, for every number of rows that makes a difference, from rows that are vectors and from others.
-fn every_product(ty: GgmlType) {
+fn every_product(ty: GgmlType) -> Plan {
     let k = 256;
     let new_weight = |ty| device().upload_weight(&random_blocks(ty, k, k, 1), ty, k, k).unwrap();
     let weight = new_weight(ty);
@@ -560,7 +570,7 @@ fn every_product(ty: GgmlType) {
             }
         }
     }
-    device().prepare(&plan).unwrap();
+    plan
 }
 
 /// Cooperative matrices of 16x16 exist in SPIR-V alone; in the other languages a kernel is written as it is tested without them.
@@ -570,7 +580,7 @@ fn every_product_can_be_written_in_every_language() {
         return;
     }
     let (kernels, others) = kernels();
-    assert_sources_are_used(&kernels, SOURCES);
+    assert_sources_are_used(&kernels, PRODUCTS);
     assert_listed(others);
     println!("{} kernels", kernels.len());
     let write = |first: usize| {

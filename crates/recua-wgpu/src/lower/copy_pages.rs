@@ -1,10 +1,9 @@
 //! `copy_pages`: one dispatch for each pair of allocations, usually one.
 
-use super::u32_of;
 use crate::kv::Kv;
-use crate::memory::Binding;
+use crate::launch::Recorder;
+use crate::memory::{Binding, u32_of};
 use crate::pipelines::KernelKey;
-use crate::record::Recorder;
 use bytemuck::bytes_of;
 use recua_compute::{CopyPages, Result};
 

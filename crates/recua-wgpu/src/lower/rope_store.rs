@@ -1,12 +1,12 @@
 //! `rope_store`: one dispatch, or one for each allocation of a cache that is spread over several.
 
 use super::attention::attention_bytes;
-use super::{Rows, grid, u32_of};
+use super::rows::{Rows, grid};
 use crate::gpu::Gpu;
 use crate::kv::{Kv, Layout};
-use crate::memory::Binding;
+use crate::launch::Recorder;
+use crate::memory::{Binding, u32_of};
 use crate::pipelines::KernelKey;
-use crate::record::Recorder;
 use bytemuck::bytes_of;
 use recua_compute::{Error, KvShape, KvType, PAGE_TOKENS, Result, RopeStore, RopeStyle};
 
