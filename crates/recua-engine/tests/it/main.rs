@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
 mod cache;
-mod chat;
 mod engine;
 mod faulty;
 mod files;
@@ -14,4 +13,3 @@ mod same_bits;
 mod sampler;
 mod scheduler;
 mod support;
-mod tokenizer;

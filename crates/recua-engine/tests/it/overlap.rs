@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use recua_engine::tokenizer::Tokenizer;
 use recua_engine::{Engine, Event, LlamaConfig, LlamaModel, RequestError, RequestId, StepStats};
 use recua_gguf::Gguf;
+use recua_text::tokenizer::Tokenizer;
 
 use crate::engine::{Answer, Answers, alone, config, golden, greedy, prompt, request};
 use crate::faulty::{self, Faults};
