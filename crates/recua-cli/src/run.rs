@@ -88,7 +88,7 @@ fn generate(engine: &mut Engine, ids: &[RequestId], mut answers: Answers) -> Res
     let mut events = Vec::new();
     let mut figures = Figures::default();
     while !engine.is_idle() {
-        let stats = engine.step(&mut events).map_err(|e| model::failure(e, ""))?;
+        let stats = engine.step_ahead(&mut events).map_err(|e| model::failure(e, ""))?;
         figures.step(&stats, start.elapsed());
         for event in events.drain(..) {
             // Requests were added in the order of the prompts, so their ids ascend.

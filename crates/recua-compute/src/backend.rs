@@ -4,10 +4,12 @@
 use crate::buffer::{Buffer, DeviceId, Storage, Weight};
 use crate::error::Result;
 use crate::kernel::{Kernel, KernelArg, KernelSource};
+use crate::kv::{KvPool, KvShape};
 use crate::op::Op;
 use crate::plan::Plan;
 use crate::program::Input;
 use crate::submission::Submission;
+use crate::work::Tiling;
 use recua_gguf::GgmlType;
 use std::any::Any;
 use std::fmt;
@@ -26,6 +28,9 @@ pub struct DeviceInfo {
     pub memory_bytes: Option<u64>,
     /// Whether work is done when the call that starts it returns, as on the CPU, which encodes nothing and has nothing under way.
     pub runs_in_submit: bool,
+    /// Numbers of rows for which programs are worth compiling, ascending: a pass of fewer rows takes the next one, with rows to spare
+    /// that are [`crate::INERT`]. Empty where every number is as good as another.
+    pub row_buckets: &'static [usize],
 }
 
 /// A device. It is one queue: submissions, launches, writes and reads take effect in the order of the calls, whatever thread makes them.
@@ -49,6 +54,11 @@ pub trait Backend: Send + Sync + 'static {
     fn read(&self, src: &Buffer, out: &mut [u8]) -> Result<()>;
     /// Re-lays raw blocks out; their number has been checked.
     fn upload_weight(&self, raw: &[u8], ty: GgmlType, n: usize, k: usize) -> Result<Weight>;
+    /// Allocates a layer's cache in the device's own layout; zero or garbage, which nobody reads before it is written. The shape has
+    /// been checked. Refuses, never aborts, when there is no memory.
+    fn alloc_kv(&self, shape: &KvShape) -> Result<KvPool>;
+    /// See [`crate::Device::tiling`].
+    fn tiling(&self, shape: &KvShape, n_heads: usize) -> Tiling;
     /// Compiles a hand-written kernel; `constants` specialise it.
     fn compile_kernel(
         &self,

@@ -5,6 +5,7 @@ mod amx;
 mod bandwidth;
 mod formats;
 pub(crate) mod isa;
+mod kv;
 pub(crate) mod math;
 mod matmul;
 mod memory;
@@ -19,9 +20,12 @@ use crate::buffer::{Buffer, DeviceId, Storage, Weight};
 use crate::device::Device;
 use crate::error::{Error, Result, argument};
 use crate::kernel::{CallArg, Kernel, KernelArg, KernelCall, KernelSource, RustKernel};
+use crate::kv::{KvPool, KvShape};
 use crate::op::{Attention, Op, RopeStore};
 use crate::plan::Plan;
 use crate::submission::Submission;
+use crate::work::Tiling;
+use kv::Kv;
 use matmul::Workspace;
 use matmul::planes::TILE;
 use matmul::weight::{Layout, Packed};
@@ -70,6 +74,7 @@ pub fn open(options: Options) -> Result<Device> {
         name: processor_name(),
         detail: format!("{isa}, {threads} threads"),
         memory_bytes: available_memory(),
+        row_buckets: &[],
         runs_in_submit: true,
     };
     let queue = Mutex::new(Queue { pool, workspace: Workspace::default(), spans: ops::Spans::default() });
@@ -259,6 +264,7 @@ fn indexes(op: &Op) -> Vec<&Buffer> {
     match op {
         Op::Embed(op) => vec![&op.tokens],
         Op::GatherRows(op) => vec![&op.indexes],
+        Op::CopyPages(op) => vec![&op.list],
         Op::RopeStore(RopeStore { rows, .. }) | Op::Attention(Attention { rows, .. }) => {
             vec![&rows.positions, &rows.sequences, &rows.pages]
         }
@@ -297,6 +303,7 @@ fn check_indexes(op: &Op) -> Result<()> {
         Op::RopeStore(op) => ops::check_rope_store(op),
         Op::Attention(op) => ops::check_attention(op),
         Op::GatherRows(op) => ops::check_gather_rows(op),
+        Op::CopyPages(op) => ops::check_copy_pages(op),
         Op::RmsNorm(_) | Op::Matmul(_) | Op::MatmulGlu(_) | Op::Argmax(_) | Op::TopK(_) | Op::Copy(_) => {
             Ok(())
         }
@@ -316,6 +323,7 @@ fn run_op(op: &Op, worker: &Worker<'_>, isa: Isa, workspace: &Workspace, spans: 
         Op::Argmax(op) => ops::argmax(op, worker, isa),
         Op::TopK(op) => ops::top_k(op, worker),
         Op::Copy(op) => ops::copy(op, worker, isa),
+        Op::CopyPages(op) => ops::copy_pages(op, worker),
     }
 }
 
@@ -376,6 +384,15 @@ impl Backend for Arc<Cpu> {
         };
         self.lock().pool.run(&job);
         Ok(Weight::from_storage(Arc::new(packed), self.id, ty, n, k, n_bytes))
+    }
+
+    fn alloc_kv(&self, shape: &KvShape) -> Result<KvPool> {
+        Kv::pool(&self.allocated, self.id, shape)
+    }
+
+    fn tiling(&self, _shape: &KvShape, _n_heads: usize) -> Tiling {
+        // Attention finds its work itself.
+        Tiling::default()
     }
 
     fn compile_kernel(

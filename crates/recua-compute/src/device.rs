@@ -4,9 +4,11 @@ use crate::backend::{Backend, DeviceInfo};
 use crate::buffer::{Buffer, DType, DeviceId, Weight, n_bytes};
 use crate::encoder::{CommandEncoder, Commands};
 use crate::error::{Error, Result, argument};
+use crate::kv::{KvPool, KvShape};
 use crate::plan::Plan;
 use crate::program::Program;
 use crate::submission::Submission;
+use crate::work::Tiling;
 use bytemuck::Pod;
 use recua_gguf::GgmlType;
 use std::fmt;
@@ -125,6 +127,22 @@ impl Device {
             return Err(Error::UnsupportedType { device: self.info().name.clone(), ty });
         }
         self.backend.upload_weight(raw, ty, n, k)
+    }
+
+    /// The cache of one layer, which nobody else holds. The device decides how it lies, and splits it where one allocation cannot hold
+    /// it.
+    ///
+    /// # Errors
+    /// If the shape has no page or head, or an odd head size, or the device cannot hold such a cache: the error says what it can.
+    pub fn alloc_kv(&self, shape: &KvShape) -> Result<KvPool> {
+        shape.check("alloc_kv")?;
+        self.backend.alloc_kv(shape)
+    }
+
+    /// How this device likes the work of attention cut, with `n_heads` query heads over a cache of this shape: for
+    /// [`crate::WorkList::build`]. It does not depend on the number of pages.
+    pub fn tiling(&self, shape: &KvShape, n_heads: usize) -> Tiling {
+        self.backend.tiling(shape, n_heads)
     }
 
     /// An empty plan for this device.

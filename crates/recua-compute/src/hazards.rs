@@ -10,8 +10,8 @@ use std::ops::Range;
 
 /// The buffers that an op reads. Weights are not among them: nothing writes those.
 pub fn reads(op: &Op) -> Vec<&Buffer> {
-    fn map(rows: &RowMap) -> [&Buffer; 3] {
-        [&rows.positions, &rows.sequences, &rows.pages]
+    fn map(rows: &RowMap) -> [&Buffer; 4] {
+        [&rows.positions, &rows.sequences, &rows.pages, &rows.work]
     }
     match op {
         Op::Embed(o) => vec![&o.tokens],
@@ -25,28 +25,30 @@ pub fn reads(op: &Op) -> Vec<&Buffer> {
             let norm = o.norm.iter().flat_map(|norm| [&norm.q, &norm.k]);
             [&o.q, &o.k, &o.v, &o.table].into_iter().chain(norm).chain(map(&o.rows)).collect()
         }
-        Op::Attention(o) => [&o.q, &o.cache.k, &o.cache.v].into_iter().chain(map(&o.rows)).collect(),
+        Op::Attention(o) => std::iter::once(&o.q).chain(o.cache.memory()).chain(map(&o.rows)).collect(),
         Op::GatherRows(o) => vec![&o.x, &o.indexes],
         Op::Argmax(o) => vec![&o.x],
         Op::TopK(o) => vec![&o.x],
         Op::Copy(o) => vec![&o.src],
+        Op::CopyPages(o) => o.from.memory().iter().chain([&o.list]).collect(),
     }
 }
 
-/// The buffers that an op writes. Of the cache, `rope_store` writes only its rows' slots; which ones is not known before it runs, so
-/// the whole cache counts.
+/// The buffers that an op writes. Of the cache, `rope_store` writes only its rows' positions, and `copy_pages` the pages of its list;
+/// which ones is not known before they run, so the whole cache counts.
 pub fn writes(op: &Op) -> Vec<&Buffer> {
     match op {
         Op::Embed(o) => vec![&o.out],
         Op::RmsNorm(o) => vec![&o.out],
         Op::Matmul(o) => o.parts.iter().map(|part| &part.out).collect(),
         Op::MatmulGlu(o) => vec![&o.out],
-        Op::RopeStore(o) => vec![&o.q, &o.cache.k, &o.cache.v],
+        Op::RopeStore(o) => std::iter::once(&o.q).chain(o.cache.memory()).collect(),
         Op::Attention(o) => vec![&o.out],
         Op::GatherRows(o) => vec![&o.out],
         Op::Argmax(o) => vec![&o.out],
         Op::TopK(o) => vec![&o.out],
         Op::Copy(o) => vec![&o.dst],
+        Op::CopyPages(o) => o.to.memory().iter().collect(),
     }
 }
 
@@ -174,6 +176,7 @@ mod tests {
     use super::*;
     use crate::buffer::DType;
     use crate::device::Device;
+    use crate::kv::{KvShape, KvType};
     use crate::op::*;
     use crate::plan::Record;
 
@@ -230,11 +233,12 @@ mod tests {
         let matrix = || device.alloc(DType::F32, &[2, 8]).unwrap();
         let u32s = |shape: &[usize]| device.alloc(DType::U32, shape).unwrap();
         let weight = device.upload_weight(&[0; 8 * 8 * 4], recua_gguf::GgmlType::F32, 8, 8).unwrap();
-        let cache = || device.alloc(DType::F16, &[1, 1, PAGE_TOKENS, 8]).unwrap();
         let (q, k, v, out) = (matrix(), matrix(), matrix(), matrix());
         let bias = device.alloc(DType::F32, &[8]).unwrap();
-        let rows = RowMap { positions: u32s(&[2]), sequences: u32s(&[2]), pages: u32s(&[1, 1]) };
-        let cache = KvLayer { k: cache(), v: cache() };
+        let rows =
+            RowMap { positions: u32s(&[2]), sequences: u32s(&[2]), pages: u32s(&[1, 1]), work: u32s(&[4]) };
+        let shape = KvShape { n_pages: 1, n_kv_heads: 1, head_dim: 8, kv_type: KvType::F16 };
+        let cache = device.alloc_kv(&shape).unwrap();
         let mut plan = device.plan();
         let part = MatmulPart::new(&weight, &out).with_bias(Some(&bias)).with_add(&v);
         plan.embed(&weight, &rows.positions, &q).unwrap();
@@ -261,8 +265,8 @@ mod tests {
             ("embed", 1, 1),
             ("matmul", 3, 1),
             ("matmul_glu", 1, 1),
-            ("rope_store", 7, 3),
-            ("attention", 6, 1),
+            ("rope_store", 8, 3),
+            ("attention", 7, 1),
             ("gather_rows", 2, 1),
             ("argmax", 1, 1),
         ];

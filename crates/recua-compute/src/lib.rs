@@ -9,6 +9,7 @@
 //! For those who come from mlx-native, `docs/mlx-native.md` in this crate's folder has a table of names.
 #![warn(missing_docs, clippy::missing_errors_doc)]
 
+pub mod args;
 mod backend;
 mod buffer;
 mod buffer_pool;
@@ -20,11 +21,13 @@ mod encoder;
 mod error;
 pub mod hazards;
 mod kernel;
+mod kv;
 mod op;
 mod plan;
 mod program;
 mod registry;
 mod submission;
+mod work;
 mod worker;
 
 pub use backend::{Backend, Compiled, DeviceInfo, Encode};
@@ -34,12 +37,14 @@ pub use device::Device;
 pub use encoder::{CommandEncoder, Commands, QuantizedMatmulParams};
 pub use error::{Error, Result};
 pub use kernel::{CallArg, Kernel, KernelArg, KernelCall, KernelSource, RustKernel};
+pub use kv::{KvPool, KvShape, KvType};
 pub use op::*;
 pub use plan::{Plan, Record};
 pub use program::{Input, Program};
 pub use recua_gguf::GgmlType;
 pub use registry::KernelRegistry;
 pub use submission::{Pending, Submission, no_output};
+pub use work::{ALL, ENTRY_WORDS, HEADER_WORDS, RowRun, Tiling, WorkList};
 pub use worker::EncoderWorker;
 
 /// Runs the examples of the table of names.

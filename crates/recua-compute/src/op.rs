@@ -3,16 +3,22 @@
 //! Matrices are row-major: `[rows, cols]`. A *row* is one token of one sequence; a batch is any mix of rows. There is no flag for
 //! prompt or generation. Each op's CPU version is its definition.
 //!
-//! **The key-value cache.** K and V of a layer are one buffer each of shape `[n_pages, n_kv_heads, PAGE_TOKENS, head_dim]`. Only
-//! the page stride is common property (page `p` is the `p`-th slice of the outermost dimension, so a page can be copied); the order
-//! inside a page belongs to the device, because only `rope_store` writes and only `attention` reads it.
+//! **The key-value cache.** K and V of a layer are one [`KvPool`], whose layout is the device's own.
+//!
+//! **Room to spare.** A row whose `sequences[r]` is [`INERT`] is skipped by `rope_store` and `attention`; what other ops write for it
+//! is unspecified.
 
 use crate::buffer::{Buffer, DType, DeviceId, Weight};
 use crate::error::{Error, Result, argument};
+use crate::kv::KvPool;
+use crate::work::HEADER_WORDS;
 use std::fmt;
 
 /// Tokens in one page of the key-value cache.
 pub const PAGE_TOKENS: usize = 32;
+
+/// In [`RowMap::sequences`]: no sequence, the row is skipped. In the list of [`CopyPages`]: no page, the pair is skipped.
+pub const INERT: u32 = u32::MAX;
 
 /// The most elements of a row that [`TopK`] finds.
 pub const TOP_K_MAX: usize = 64;
@@ -32,6 +38,7 @@ pub enum Op {
     Argmax(Argmax),
     TopK(TopK),
     Copy(Copy),
+    CopyPages(CopyPages),
 }
 
 /// `out[r] = table[tokens[r]]`, decoded to f32.
@@ -135,36 +142,13 @@ pub enum RopeStyle {
 pub struct RowMap {
     /// u32 `[rows]`: the row's position in its sequence, from 0
     pub positions: Buffer,
-    /// u32 `[rows]`: the row's line in `pages`
+    /// u32 `[rows]`: the row's line in `pages`, or [`INERT`]
     pub sequences: Buffer,
     /// u32 `[sequences_max, pages_max]`: the page that holds positions `[PAGE_TOKENS * i, PAGE_TOKENS * (i + 1))`
     pub pages: Buffer,
-}
-
-/// The cache of one layer (see the module's text for the layout).
-#[derive(Clone, Debug)]
-pub struct KvLayer {
-    /// f16 or f32 `[n_pages, n_kv_heads, PAGE_TOKENS, head_dim]`
-    pub k: Buffer,
-    /// the same shape and type as `k`
-    pub v: Buffer,
-}
-
-impl KvLayer {
-    /// Heads of K and V.
-    pub fn n_kv_heads(&self) -> usize {
-        self.k.shape()[1]
-    }
-
-    /// Elements of a head.
-    pub fn head_dim(&self) -> usize {
-        self.k.shape()[3]
-    }
-
-    /// Pages in the pool.
-    pub fn n_pages(&self) -> usize {
-        self.k.shape()[0]
-    }
+    /// u32 `[words]`: what [`crate::WorkList`] builds of these rows for this device's [`crate::Device::tiling`]. A row that is in none
+    /// of its tiles has no result.
+    pub work: Buffer,
 }
 
 /// RMS norms of the single heads, before the rotation (qwen3).
@@ -178,11 +162,11 @@ pub struct HeadNorm {
     pub eps: f32,
 }
 
-/// Rotates `q` in place and writes the rotated `k` and `v` into their slots of the cache.
+/// Rotates `q` in place and writes the rotated `k` and `v` into the cache, at their rows' positions.
 ///
-/// Each row needs a slot of its own. Two rows of one op that name the same position of the same page are an error on a device that can
+/// Each row needs a position of its own. Two rows of one op that name the same position of the same page are an error on a device that can
 /// look at the row map before it runs (the CPU does); a GPU reads the map only while it runs, so there it is not noticed, and which
-/// row's values the slot ends up with, head by head, is left open.
+/// row's values are left there, head by head, is left open.
 #[derive(Clone, Debug)]
 pub struct RopeStore {
     /// f32 `[rows, n_heads * head_dim]`, rotated in place
@@ -200,7 +184,7 @@ pub struct RopeStore {
     /// Where each row goes.
     pub rows: RowMap,
     /// The layer's cache.
-    pub cache: KvLayer,
+    pub cache: KvPool,
 }
 
 /// Causal attention of every row over its own sequence, up to and including its own position; query head `h` reads KV head
@@ -212,7 +196,7 @@ pub struct Attention {
     /// Where each row stands.
     pub rows: RowMap,
     /// The layer's cache, this step's keys and values already in it.
-    pub cache: KvLayer,
+    pub cache: KvPool,
     /// Multiplies the scores, usually `1 / sqrt(head_dim)`.
     pub scale: f32,
     /// f32 `[rows, n_heads * head_dim]`
@@ -266,6 +250,21 @@ pub struct Copy {
     pub dst: Buffer,
 }
 
+/// Copies whole pages, K and V, of one layer: page `list[i][0]` of `from` becomes page `list[i][1]` of `to`. A pair that names
+/// [`INERT`] is skipped.
+///
+/// The pairs are copied in no particular order, so no page may be written twice, or written by one pair and read by another. As in
+/// [`RopeStore`], a device that sees the list before it runs refuses that; on a GPU it is left open which copy wins.
+#[derive(Clone, Debug)]
+pub struct CopyPages {
+    /// The pool to read.
+    pub from: KvPool,
+    /// The pool to write: heads, head size and type of `from`, and any number of pages; may be `from`
+    pub to: KvPool,
+    /// u32 `[n_max, 2]`
+    pub list: Buffer,
+}
+
 impl Op {
     /// The op's name: the same in every language, file and table.
     pub fn name(&self) -> &'static str {
@@ -280,6 +279,7 @@ impl Op {
             Op::Argmax(_) => "argmax",
             Op::TopK(_) => "top_k",
             Op::Copy(_) => "copy",
+            Op::CopyPages(_) => "copy_pages",
         }
     }
 
@@ -345,7 +345,7 @@ impl Op {
                 c.row_map(&o.rows, rows)?;
                 c.matrix("q", &o.q)?;
                 c.heads("q", &o.q, head_dim)?;
-                let kv_shape = [rows, o.cache.n_kv_heads() * head_dim];
+                let kv_shape = [rows, o.cache.shape().n_kv_heads * head_dim];
                 c.shape("k", &o.k, DType::F32, &kv_shape)?;
                 c.shape("v", &o.v, DType::F32, &kv_shape)?;
                 c.dtype("table", &o.table, DType::F32)?;
@@ -365,28 +365,23 @@ impl Op {
                 let norms = o.norm.iter().flat_map(|norm| [&norm.q, &norm.k]);
                 for input in [&o.k, &o.v, &o.table].into_iter().chain(norms) {
                     c.apart("q", &o.q, "an input", input)?;
-                    c.apart("cache", &o.cache.k, "an input", input)?;
-                    c.apart("cache", &o.cache.v, "an input", input)?;
                 }
-                c.apart("q", &o.q, "cache", &o.cache.k)?;
-                c.apart("q", &o.q, "cache", &o.cache.v)
+                Ok(())
             }
             Op::Attention(o) => {
                 let (rows, head_dim) = (o.q.n_rows(), c.cache(&o.cache)?);
                 c.row_map(&o.rows, rows)?;
                 c.matrix("q", &o.q)?;
                 let n_heads = c.heads("q", &o.q, head_dim)?;
-                if !n_heads.is_multiple_of(o.cache.n_kv_heads()) {
+                let n_kv_heads = o.cache.shape().n_kv_heads;
+                if !n_heads.is_multiple_of(n_kv_heads) {
                     return Err(argument(
                         c.op,
-                        format!("{n_heads} heads cannot share {} KV heads", o.cache.n_kv_heads()),
+                        format!("{n_heads} heads cannot share {n_kv_heads} KV heads"),
                     ));
                 }
                 c.shape("out", &o.out, DType::F32, o.q.shape())?;
-                for (what, other) in [("q", &o.q), ("cache", &o.cache.k), ("cache", &o.cache.v)] {
-                    c.apart("out", &o.out, what, other)?;
-                }
-                Ok(())
+                c.apart("out", &o.out, "q", &o.q)
             }
             Op::GatherRows(o) => {
                 c.matrix("x", &o.x)?;
@@ -422,6 +417,19 @@ impl Op {
                     return Err(argument(c.op, problem));
                 }
                 c.apart("dst", &o.dst, "src", &o.src)
+            }
+            Op::CopyPages(o) => {
+                c.cache(&o.from)?;
+                c.cache(&o.to)?;
+                let (from, to) = (o.from.shape(), o.to.shape());
+                if *from != (crate::KvShape { n_pages: from.n_pages, ..*to }) {
+                    return Err(argument(c.op, format!("pages of {from} cannot be pages of {to}")));
+                }
+                c.dtype("list", &o.list, DType::U32)?;
+                match *o.list.shape() {
+                    [n, 2] if n > 0 => Ok(()),
+                    _ => Err(argument(c.op, format!("list {:?} is not [pairs, 2] of at least one", o.list))),
+                }
             }
         }
     }
@@ -486,24 +494,10 @@ impl Check {
         if a.is_same(b) { Ok(()) } else { self.apart(what, a, other, b) }
     }
 
-    fn cache(&self, cache: &KvLayer) -> Result<usize> {
-        let dtype = cache.k.dtype();
-        if !matches!(dtype, DType::F16 | DType::F32) {
-            return Err(argument(self.op, format!("a cache of {dtype} is not supported, f16 and f32 are")));
-        }
-        let [n_pages, n_kv_heads, PAGE_TOKENS, head_dim] = *cache.k.shape() else {
-            let problem = format!("cache {:?} is not [pages, heads, {PAGE_TOKENS}, head_dim]", cache.k);
-            return Err(argument(self.op, problem));
-        };
-        self.shape("k cache", &cache.k, dtype, cache.k.shape())?;
-        self.shape("v cache", &cache.v, dtype, cache.k.shape())?;
-        if n_pages == 0 || n_kv_heads == 0 || head_dim == 0 || head_dim % 2 != 0 {
-            let problem =
-                format!("cache {:?}: at least one page and head, and an even head size are needed", cache.k);
-            return Err(argument(self.op, problem));
-        }
-        self.apart("k cache", &cache.k, "v cache", &cache.v)?;
-        Ok(head_dim)
+    fn cache(&self, cache: &KvPool) -> Result<usize> {
+        self.same_device("the cache", cache.device())?;
+        cache.shape().check(self.op)?;
+        Ok(cache.shape().head_dim)
     }
 
     fn heads(&self, what: &str, buffer: &Buffer, head_dim: usize) -> Result<usize> {
@@ -517,6 +511,10 @@ impl Check {
         self.shape("positions", &rows.positions, DType::U32, &[n_rows])?;
         self.shape("sequences", &rows.sequences, DType::U32, &[n_rows])?;
         self.dtype("pages", &rows.pages, DType::U32)?;
+        self.dtype("work", &rows.work, DType::U32)?;
+        if rows.work.shape().len() != 1 || rows.work.n_elements() < HEADER_WORDS {
+            return Err(argument(self.op, format!("work {:?} has no room for a work list", rows.work)));
+        }
         if rows.pages.shape().len() == 2 && rows.pages.n_elements() > 0 {
             return Ok(());
         }
@@ -546,13 +544,14 @@ impl fmt::Display for Op {
             }
             Op::RopeStore(o) => {
                 let norm = if o.norm.is_some() { ", head norm" } else { "" };
-                write!(f, "{:?}, {:?}, {:?} ({:?}{norm}) -> {:?}", o.q, o.k, o.v, o.style, o.cache.k)
+                write!(f, "{:?}, {:?}, {:?} ({:?}{norm}) -> {:?}", o.q, o.k, o.v, o.style, o.cache)
             }
-            Op::Attention(o) => write!(f, "{:?}, {:?} -> {:?}", o.q, o.cache.k, o.out),
+            Op::Attention(o) => write!(f, "{:?}, {:?} -> {:?}", o.q, o.cache, o.out),
             Op::GatherRows(o) => write!(f, "{:?}[{:?}] -> {:?}", o.x, o.indexes, o.out),
             Op::Argmax(o) => write!(f, "{:?} -> {:?}", o.x, o.out),
             Op::TopK(o) => write!(f, "{:?} -> {:?}", o.x, o.out),
             Op::Copy(o) => write!(f, "{:?} -> {:?}", o.src, o.dst),
+            Op::CopyPages(o) => write!(f, "{:?}, {:?} -> {:?}", o.list, o.from, o.to),
         }
     }
 }

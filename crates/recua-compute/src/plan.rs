@@ -2,6 +2,7 @@
 
 use crate::buffer::{Buffer, DeviceId, Weight};
 use crate::error::Result;
+use crate::kv::KvPool;
 use crate::op::*;
 use std::fmt;
 
@@ -78,6 +79,11 @@ pub trait Record {
     /// See [`Copy`](crate::Copy).
     fn copy(&mut self, src: &Buffer, dst: &Buffer) -> Result<()> {
         self.push(Op::Copy(Copy { src: src.clone(), dst: dst.clone() }))
+    }
+
+    /// See [`CopyPages`].
+    fn copy_pages(&mut self, from: &KvPool, to: &KvPool, list: &Buffer) -> Result<()> {
+        self.push(Op::CopyPages(CopyPages { from: from.clone(), to: to.clone(), list: list.clone() }))
     }
 }
 

@@ -95,8 +95,10 @@ mod tests {
     use super::*;
     use crate::backend::{Compiled as Program, DeviceInfo, Encode};
     use crate::buffer::{Buffer, Storage, Weight};
+    use crate::kv::{KvPool, KvShape};
     use crate::plan::Plan;
     use crate::submission::Submission;
+    use crate::work::Tiling;
     use recua_gguf::GgmlType;
     use std::any::Any;
 
@@ -135,6 +137,12 @@ mod tests {
             unimplemented!()
         }
         fn upload_weight(&self, _: &[u8], _: GgmlType, _: usize, _: usize) -> Result<Weight> {
+            unimplemented!()
+        }
+        fn alloc_kv(&self, _: &KvShape) -> Result<KvPool> {
+            unimplemented!()
+        }
+        fn tiling(&self, _: &KvShape, _: usize) -> Tiling {
             unimplemented!()
         }
         fn encoder(&self) -> Result<Box<dyn Encode>> {

@@ -1,20 +1,25 @@
-//! Many requests, one model: [`Engine::step`] is schedule, run, process, and every request's answer is what it would
-//! be alone.
+//! Many requests, one model: [`Engine::step`] is submit and collect, and every request's answer is what it would be alone.
+//!
+//! *Submit* schedules, fills a batch and launches it. *Collect* waits for it, chooses tokens, and tells of them. Between the two the
+//! device works by itself: [`Engine::step_ahead`] launches the next step as soon as the tokens it needs are there, and makes text
+//! of them while that runs. A device is one ordered queue, so a request may be cancelled while rows of it are under way: its slot
+//! and pages go to others at once, whose rows are launched after those.
 //!
 //! The engine owns model, sequences and scheduler, on the one thread that calls it. It has no locks, threads or clocks, and
 //! never waits for a client: whoever takes the [`Event`]s may do with them what it likes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use recua_compute::TOP_K_MAX;
 use recua_text::stop::{Passed, StopMatcher};
 use recua_text::tokenizer::{Decoder, Tokenizer};
 
+use crate::model::{Launched, WantedRows};
 use crate::request::{Event, FinishReason, Request, RequestError, RequestId, Usage};
 use crate::sampler::{Draw, LogitsError, Sampler, SamplingParams, Want};
 use crate::scheduler::{Schedule, Scheduled, Scheduler};
-use crate::{Batch, Changes, Error, LlamaModel, LoadedModel, Logits, Outputs, Sequences};
+use crate::{Batch, Error, LlamaModel, LoadedModel, Logits, Outputs, Sequences};
 
 /// Runs requests, as many at once as the model's cache has slots.
 pub struct Engine {
@@ -23,6 +28,8 @@ pub struct Engine {
     scheduler: Scheduler,
     sampler: Sampler,
     answers: BTreeMap<RequestId, Answer>,
+    // In the order of their launches.
+    under_way: VecDeque<UnderWay>,
     batch: Batch,
     outputs: Outputs,
     context: usize,
@@ -48,6 +55,26 @@ pub struct StepStats {
     pub running: usize,
     /// The requests that wait for one.
     pub waiting: usize,
+}
+
+/// Steps that may be under way at once: more would only make new requests wait longer.
+const UNDER_WAY_MAX: usize = 2;
+
+/// A step that was launched.
+struct UnderWay {
+    launched: Launched,
+    wanted: WantedRows,
+    // Who gets a token from it, in the order of `wanted`.
+    complete: Vec<RequestId>,
+    stats: StepStats,
+}
+
+/// A token that came of a step, before its text is known.
+struct Chosen {
+    id: RequestId,
+    token: Result<u32, LogitsError>,
+    // Whether the request may get yet another.
+    goes_on: bool,
 }
 
 /// A request on its way to being answered.
@@ -76,6 +103,7 @@ impl Engine {
             scheduler,
             sampler: Sampler::new(),
             answers: BTreeMap::new(),
+            under_way: VecDeque::new(),
             batch: Batch::new(),
             outputs: Outputs::default(),
             next_id: 0,
@@ -130,30 +158,69 @@ impl Engine {
     }
 
     /// Runs one pass over the model with the rows of every request whose turn it is, and appends what came of it to
-    /// `events`. Returns at once if there is nothing to do.
+    /// `events`. Returns at once if there is nothing to do. It is [`submit`](Self::submit), unless a step is under way, and
+    /// [`collect`](Self::collect).
     ///
     /// # Errors
     ///
     /// If the device or the model fails. Every request that held a slot has then failed, which `events` says too;
     /// those that wait still do.
     pub fn step(&mut self, events: &mut Vec<Event>) -> Result<StepStats, Error> {
-        let Schedule { sequences, changes } = self.scheduler.schedule();
-        // In the order of what they want, so that it lies together.
-        let want = |scheduled: Scheduled| (self.answers[&scheduled.id].want, scheduled);
-        let mut rows: Vec<(Want, Scheduled)> = sequences.into_iter().map(want).collect();
-        rows.sort_by_key(|(want, _)| *want);
-        let mut stats = self.fill_batch(&rows);
-        if !rows.is_empty() {
-            rows.retain(|(_, scheduled)| scheduled.completes);
-            let run = self.run(&rows, &changes);
-            let tokens = run.inspect_err(|error| self.fail_running(error, events))?;
-            for ((_, Scheduled { id, .. }), token) in rows.into_iter().zip(tokens) {
-                self.process(id, token, events, &mut stats);
-            }
+        if self.under_way.is_empty() {
+            self.submit(events)?;
         }
-        stats.running = self.scheduler.n_running();
-        stats.waiting = self.scheduler.n_waiting();
-        Ok(stats)
+        self.collect(events)
+    }
+
+    /// As [`step`](Self::step), but leaves the next step under way: the device begins with it as soon as the tokens are known, and
+    /// works while they become text here, and while the caller looks at the events. A request that is added meanwhile
+    /// waits for the step after that one. On a device that works only while it is called this is [`step`](Self::step).
+    ///
+    /// # Errors
+    ///
+    /// As [`step`](Self::step).
+    pub fn step_ahead(&mut self, events: &mut Vec<Event>) -> Result<StepStats, Error> {
+        if self.model.device().info().runs_in_submit {
+            return self.step(events);
+        }
+        // The second one only if the first gives no token, such as the beginning of a long prompt.
+        while self.submit(events)? {}
+        let (chosen, stats) = self.receive(events)?;
+        let ahead = self.submit(events);
+        let stats = self.tell(chosen, stats, events);
+        ahead.map(|_| stats)
+    }
+
+    /// Launches the next step if its rows depend on no token that is still under way. Returns whether it did; it did not if
+    /// there is nothing to do.
+    ///
+    /// # Errors
+    ///
+    /// If the device or the model fails. Every request that held a slot has then failed, which `events` says too;
+    /// those that wait still do.
+    pub fn submit(&mut self, events: &mut Vec<Event>) -> Result<bool, Error> {
+        let waits_for_tokens = self.under_way.iter().any(|step| !step.complete.is_empty());
+        if waits_for_tokens || self.under_way.len() == UNDER_WAY_MAX {
+            return Ok(false);
+        }
+        let schedule = self.scheduler.schedule();
+        if schedule.sequences.is_empty() {
+            return Ok(false);
+        }
+        let launched = self.launch(schedule);
+        let step = launched.inspect_err(|error| self.fail_running(error, events))?;
+        self.under_way.push_back(step);
+        Ok(true)
+    }
+
+    /// Waits for the step that was submitted first, and appends what came of it to `events`. Returns at once if none is under way.
+    ///
+    /// # Errors
+    ///
+    /// As [`submit`](Self::submit).
+    pub fn collect(&mut self, events: &mut Vec<Event>) -> Result<StepStats, Error> {
+        let (chosen, stats) = self.receive(events)?;
+        Ok(self.tell(chosen, stats, events))
     }
 
     /// Whether there is nothing to do until a request is added.
@@ -190,10 +257,17 @@ impl Engine {
         model
     }
 
-    fn fill_batch(&mut self, rows: &[(Want, Scheduled)]) -> StepStats {
+    /// Launches what was scheduled. The device narrows down what there is to choose from, where the parameters allow it: the logits
+    /// of a row are a vocabulary.
+    fn launch(&mut self, schedule: Schedule) -> Result<UnderWay, Error> {
+        let Schedule { sequences, changes } = schedule;
+        // In the order of what they want, so that it lies together.
+        let want = |scheduled: Scheduled| (self.answers[&scheduled.id].want, scheduled);
+        let mut rows: Vec<(Want, Scheduled)> = sequences.into_iter().map(want).collect();
+        rows.sort_by_key(|(want, _)| *want);
         let mut stats = StepStats { sequences: rows.len(), ..StepStats::default() };
         self.batch.clear();
-        for (_, Scheduled { id, slot, start, n_new, completes }) in rows {
+        for (_, Scheduled { id, slot, start, n_new, completes }) in &rows {
             let answer = &self.answers[id];
             let end = start + n_new;
             let logits = if *completes { Logits::Last } else { Logits::None };
@@ -201,73 +275,90 @@ impl Engine {
             stats.rows += n_new;
             stats.prompt_rows += end.min(answer.n_prompt).saturating_sub(*start);
         }
-        stats
-    }
-
-    /// Runs the batch and chooses the next token of the requests that are complete with it. The device narrows down what there is to
-    /// choose from, where the parameters allow it: the logits of a row are a vocabulary.
-    fn run(
-        &mut self,
-        complete: &[(Want, Scheduled)],
-        changes: &Changes,
-    ) -> Result<Vec<Result<u32, LogitsError>>, Error> {
-        let n_vocab = self.model.params().vocab;
-        let (_, others) = complete.split_at(complete.partition_point(|(want, _)| *want == Want::Token));
-        let (top, all) = others.split_at(others.partition_point(|(want, _)| *want == Want::TopK));
+        rows.retain(|(_, scheduled)| scheduled.completes);
+        let n_of = |kind: Want| rows.iter().filter(|(want, _)| *want == kind).count();
+        let wanted = WantedRows::of(rows.len(), n_of(Want::Token), n_of(Want::TopK))?;
         self.model.spans(&self.batch)?;
-        let n_greedy = complete.len() - others.len();
-        let out = self.model.room(&self.batch, n_greedy, top.len(), &mut self.outputs)?;
-        self.model.run(&self.batch, changes, out)?;
-        let Outputs { greedy, top: candidates, logits } = &mut self.outputs;
-        let mut chosen = Vec::with_capacity(complete.len());
-        for &token in greedy.iter() {
-            chosen.push(if token == u32::MAX { Err(LogitsError { n_vocab }) } else { Ok(token) });
-        }
-        for ((_, top), candidates) in top.iter().zip(candidates.as_chunks().0.chunks_exact(TOP_K_MAX)) {
-            let token = self.sampler.sample_top(candidates, &self.answers[&top.id].draw());
-            chosen.push(token.ok_or(LogitsError { n_vocab }));
-        }
-        for ((_, all), logits) in all.iter().zip(logits.chunks_exact_mut(n_vocab)) {
-            chosen.push(self.sampler.sample(logits, &self.answers[&all.id].draw()));
-        }
-        Ok(chosen)
+        let launched = self.model.launch(&self.batch, &changes, wanted)?;
+        let complete = rows.into_iter().map(|(_, scheduled)| scheduled.id).collect();
+        Ok(UnderWay { launched, wanted, complete, stats })
     }
 
-    /// Takes a request's next token, and finishes the request if that was its last.
-    fn process(
-        &mut self,
-        id: RequestId,
-        token: Result<u32, LogitsError>,
-        events: &mut Vec<Event>,
-        stats: &mut StepStats,
-    ) {
-        let Some(answer) = self.answers.get_mut(&id) else { return };
-        let token = match token {
-            Ok(token) => token,
-            Err(error) => {
-                self.remove(id);
-                stats.failed += 1;
-                events.push(Event::Failed { id, error: error.into() });
-                return;
-            }
+    /// Waits for the step that was submitted first, and chooses the tokens of the requests that are complete with it. Those who
+    /// get no more leave their slots.
+    fn receive(&mut self, events: &mut Vec<Event>) -> Result<(Vec<Chosen>, StepStats), Error> {
+        let Some(UnderWay { launched, wanted, complete, stats }) = self.under_way.pop_front() else {
+            return Ok((Vec::new(), StepStats::default()));
         };
-        stats.generated += 1;
-        let goes_on = self.scheduler.append(id);
-        let Passed { text, stopped } = answer.push_token(&self.tokenizer, token);
-        events.push(Event::Token { id, token, text });
-
-        let reason = if stopped {
-            FinishReason::Stop
-        } else if !goes_on {
-            FinishReason::Length
-        } else {
-            return;
-        };
-        if let Some(mut answer) = self.remove(id) {
-            stats.finished += 1;
-            let text = answer.finish();
-            events.push(Event::Finished { id, reason, usage: answer.usage(), text });
+        let room = self.model.room(wanted, &mut self.outputs);
+        let collected = room.and_then(|out| self.model.collect(launched, out));
+        collected.inspect_err(|error| self.fail_running(error, events))?;
+        let n_vocab = self.model.params().vocab;
+        let Outputs { greedy, top, logits } = &mut self.outputs;
+        let (of_greedy, others) = complete.split_at(wanted.n_greedy);
+        let (of_top, of_logits) = others.split_at(wanted.n_top);
+        let mut tokens: Vec<(RequestId, Option<u32>)> = Vec::with_capacity(complete.len());
+        for (id, token) in of_greedy.iter().zip(greedy.iter()) {
+            tokens.push((*id, Some(*token).filter(|token| *token != u32::MAX)));
         }
+        // Whoever is gone was cancelled in between.
+        for (id, candidates) in of_top.iter().zip(top.as_chunks().0.chunks_exact(TOP_K_MAX)) {
+            let Some(answer) = self.answers.get(id) else { continue };
+            tokens.push((*id, self.sampler.sample_top(candidates, &answer.draw())));
+        }
+        for (id, logits) in of_logits.iter().zip(logits.chunks_exact_mut(n_vocab)) {
+            let Some(answer) = self.answers.get(id) else { continue };
+            tokens.push((*id, self.sampler.sample(logits, &answer.draw()).ok()));
+        }
+        let mut chosen = Vec::with_capacity(tokens.len());
+        for (id, token) in tokens {
+            let Some(answer) = self.answers.get_mut(&id) else { continue };
+            let token = token.ok_or(LogitsError { n_vocab });
+            answer.tokens.extend(token.as_ref().ok());
+            let goes_on = token.is_ok() && self.scheduler.append(id);
+            let is_end = token.as_ref().is_ok_and(|token| answer.is_end(&self.tokenizer, *token));
+            if !goes_on || is_end {
+                self.scheduler.remove(id);
+            }
+            chosen.push(Chosen { id, token, goes_on });
+        }
+        Ok((chosen, stats))
+    }
+
+    /// Makes events of tokens, and finishes the requests whose last one it was.
+    fn tell(&mut self, chosen: Vec<Chosen>, stats: StepStats, events: &mut Vec<Event>) -> StepStats {
+        let mut stats = stats;
+        for Chosen { id, token, goes_on } in chosen {
+            // It may have failed with the step after this one.
+            let Some(answer) = self.answers.get_mut(&id) else { continue };
+            let token = match token {
+                Ok(token) => token,
+                Err(error) => {
+                    self.remove(id);
+                    stats.failed += 1;
+                    events.push(Event::Failed { id, error: error.into() });
+                    continue;
+                }
+            };
+            stats.generated += 1;
+            let Passed { text, stopped } = answer.text_of(&self.tokenizer, token);
+            events.push(Event::Token { id, token, text });
+            let reason = if stopped {
+                FinishReason::Stop
+            } else if !goes_on {
+                FinishReason::Length
+            } else {
+                continue;
+            };
+            if let Some(mut answer) = self.remove(id) {
+                stats.finished += 1;
+                let text = answer.finish();
+                events.push(Event::Finished { id, reason, usage: answer.usage(), text });
+            }
+        }
+        stats.running = self.scheduler.n_running();
+        stats.waiting = self.scheduler.n_waiting();
+        stats
     }
 
     /// Forgets a request and frees what it had.
@@ -276,8 +367,9 @@ impl Engine {
         self.answers.remove(&id)
     }
 
-    /// Fails every request that holds a slot: what the cache has of it is not known.
+    /// Fails every request that holds a slot: what the cache has of it is not known. Nothing that is under way counts any more.
     fn fail_running(&mut self, error: &Error, events: &mut Vec<Event>) {
+        self.under_way.clear();
         let ids: Vec<RequestId> = self.scheduler.running().collect();
         for id in ids {
             self.remove(id);
@@ -292,10 +384,14 @@ impl Answer {
         Draw { params: &self.params, choice: self.choice, tokens: &self.tokens, n_prompt: self.n_prompt }
     }
 
-    /// Appends a token. Gives the text that can be shown now, and whether it ends the answer.
-    fn push_token(&mut self, tokenizer: &Tokenizer, token: u32) -> Passed {
-        self.tokens.push(token);
-        if tokenizer.is_end(token) && !self.ignore_end {
+    /// Whether this token ends the answer.
+    fn is_end(&self, tokenizer: &Tokenizer, token: u32) -> bool {
+        tokenizer.is_end(token) && !self.ignore_end
+    }
+
+    /// The text that can be shown now that this token has come, and whether it ends the answer.
+    fn text_of(&mut self, tokenizer: &Tokenizer, token: u32) -> Passed {
+        if self.is_end(tokenizer, token) {
             return Passed { text: String::new(), stopped: true };
         }
         let passed = self.stop.push(&self.decoder.push(tokenizer, token));

@@ -12,6 +12,7 @@ mod loaded;
 mod memory;
 mod outputs;
 pub(crate) mod params;
+mod pass;
 mod programs;
 mod rope;
 mod workspace;
@@ -20,6 +21,7 @@ pub use config::{KvType, LlamaConfig, MAX_SEQ_LEN_DEFAULT};
 pub use loaded::LoadedModel;
 pub use outputs::Outputs;
 pub use params::{Architecture, ModelParams, Rope, RopeScaling};
+pub(crate) use pass::{Launched, WantedRows};
 
 use crate::batch::{Batch, Logits};
 use crate::cache::{CacheRoom, Changes, Sequences};
@@ -285,7 +287,8 @@ impl LlamaModel {
         // Checked first, so that a malformed batch asks for no memory.
         let spans = self.loaded.spans(batch)?;
         self.sequences.check_spans(&spans)?;
-        let out = self.loaded.room(batch, n_greedy, n_top, outputs)?;
+        let wanted = WantedRows::of(batch.logits_rows().len(), n_greedy, n_top)?;
+        let out = self.loaded.room(wanted, outputs)?;
         self.changes.clear();
         self.sequences.replace(&spans, &mut self.changes)?;
         let run = self.loaded.run(batch, &self.changes, out);
@@ -307,7 +310,7 @@ impl LlamaModel {
         if batch_size == self.config().batch_size {
             return Ok(());
         }
-        let n_pages = memory::store_shape(self.params(), &config).n_pages;
+        let n_pages = memory::store_shape(self.params(), &config).kv.n_pages;
         self.sequences.check_resize(batch_size, n_pages)?;
         let resized = self.loaded.allocate(config)?;
         let (sequences, moves) = self.sequences.resized(batch_size, n_pages)?;
@@ -328,7 +331,7 @@ fn room(loaded: &LoadedModel) -> CacheRoom {
     let (params, config) = (loaded.params(), loaded.config());
     CacheRoom {
         n_slots: config.batch_size,
-        n_pages: memory::store_shape(params, config).n_pages,
+        n_pages: memory::store_shape(params, config).kv.n_pages,
         page_tokens: PAGE_TOKENS,
         max_seq_len: config.max_seq_len,
     }

@@ -28,16 +28,16 @@ fn time(device: &Device, record: impl Fn(&mut Plan)) -> Duration {
     times[3]
 }
 
-/// Halves between -1 and 1.
-fn halves(n: usize) -> Vec<u16> {
-    let bits = |i: u32| (i.wrapping_mul(0x9e37_79b9) >> 16) as u16;
-    (0..n as u32).map(|i| bits(i) & 0xbbff).collect()
+/// Bytes of halves between -1 and 1.
+fn halves(n_bytes: usize) -> Vec<u8> {
+    let bits = |i: u32| (i.wrapping_mul(0x9e37_79b9) >> 16) as u16 & 0xbbff;
+    (0..n_bytes as u32 / 2).flat_map(|i| bits(i).to_le_bytes()).collect()
 }
 
 /// A cache of sequences, and rows at their ends.
 struct World {
     rows: RowMap,
-    cache: KvLayer,
+    cache: KvPool,
     q: Buffer,
     k: Buffer,
     out: Buffer,
@@ -55,9 +55,20 @@ impl World {
         let [n_heads, n_kv_heads, head_dim] = heads;
         let pages_each = context.div_ceil(PAGE_TOKENS);
         let n = n_sequences * rows_each;
-        let shape = [n_sequences * pages_each, n_kv_heads, PAGE_TOKENS, head_dim];
-        let values = halves(shape.iter().product());
-        let cache = || device.upload(&values, DType::F16, &shape).unwrap();
+        let n_pages = n_sequences * pages_each;
+        let shape = KvShape { n_pages, n_kv_heads, head_dim, kv_type: KvType::F16 };
+        let cache = device.alloc_kv(&shape).unwrap();
+        for memory in cache.memory() {
+            device.write(memory, &halves(memory.n_bytes())).unwrap();
+        }
+        let runs = (0..n_sequences).map(|s| RowRun {
+            first_row: s * rows_each,
+            n_rows: rows_each,
+            start: context - rows_each,
+        });
+        let mut list = WorkList::new();
+        let work = list.build(&device.tiling(&shape, n_heads), n, runs).unwrap().to_vec();
+        let n_words = work.len();
         let u32s = |values: Vec<u32>, shape: &[usize]| device.upload(&values, DType::U32, shape).unwrap();
         let positions = (0..n).map(|i| (context - rows_each + i % rows_each) as u32).collect();
         let f32s = |rows: usize, columns: usize| {
@@ -68,9 +79,10 @@ impl World {
             rows: RowMap {
                 positions: u32s(positions, &[n]),
                 sequences: u32s((0..n).map(|i| (i / rows_each) as u32).collect(), &[n]),
-                pages: u32s((0..shape[0] as u32).collect(), &[n_sequences, pages_each]),
+                work: u32s(work, &[n_words]),
+                pages: u32s((0..n_pages as u32).collect(), &[n_sequences, pages_each]),
             },
-            cache: KvLayer { k: cache(), v: cache() },
+            cache,
             q: f32s(n, n_heads * head_dim),
             k: f32s(n, n_kv_heads * head_dim),
             out: device.alloc(DType::F32, &[n, n_heads * head_dim]).unwrap(),

@@ -2,8 +2,9 @@
 
 use crate::adapter::Opened;
 use crate::commands::{Bundle, Encoded, write_in_order};
+use crate::kv::Kv;
 use crate::launch::{Launches, Recorder};
-use crate::lower::lower_op;
+use crate::lower::{lower_op, tiling};
 use crate::memory::Memory;
 use crate::program::WgpuProgram;
 use crate::shared::Shared;
@@ -14,7 +15,7 @@ use crate::user_kernel::UserKernel;
 use crate::{bandwidth, weight};
 use recua_compute::{
     Backend, Buffer, Compiled, DeviceId, DeviceInfo, Encode, Error, GgmlType, Kernel, KernelArg,
-    KernelSource, Op, Plan, Result, Storage, Submission, Weight, hazards,
+    KernelSource, KvPool, KvShape, Op, Plan, Result, Storage, Submission, Tiling, Weight, hazards,
 };
 use std::any::Any;
 use std::sync::Arc;
@@ -65,6 +66,14 @@ impl Backend for Wgpu {
 
     fn upload_weight(&self, raw: &[u8], ty: GgmlType, n: usize, k: usize) -> Result<Weight> {
         weight::upload(&self.shared, raw, ty, n, k)
+    }
+
+    fn alloc_kv(&self, shape: &KvShape) -> Result<KvPool> {
+        Kv::pool(&self.shared.gpu, shape)
+    }
+
+    fn tiling(&self, shape: &KvShape, n_heads: usize) -> Tiling {
+        tiling(&self.shared.gpu, shape, n_heads)
     }
 
     fn compile_kernel(

@@ -15,6 +15,8 @@ pub(crate) struct Gpu {
     pub(crate) limits: wgpu::Limits,
     pub(crate) features: wgpu::Features,
     pub(crate) tuning: Tuning,
+    /// Whether the adapter computes on the CPU.
+    pub(crate) is_software: bool,
     /// Bytes of all memory that lives.
     pub(crate) allocated: Arc<AtomicU64>,
     /// Submissions so far.
@@ -28,6 +30,9 @@ struct Faults {
     lost: Mutex<Option<String>>,
     uncaptured: Mutex<Option<wgpu::Error>>,
 }
+
+/// Rows of a pass that programs are recorded for: tiles of products are whole at most of them.
+const ROW_BUCKETS: &[usize] = &[1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512];
 
 /// A panic elsewhere leaves nothing behind these locks that could be half done.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -47,12 +52,26 @@ impl Gpu {
             lock(&on_error.uncaptured).get_or_insert(error);
         }));
         // wgpu does not tell how much memory there is.
-        let (memory_bytes, runs_in_submit) = (None, false);
-        let info = DeviceInfo { kind: "wgpu".into(), name: info.name, detail, memory_bytes, runs_in_submit };
+        let (memory_bytes, runs_in_submit, is_software) =
+            (None, false, info.device_type == wgpu::DeviceType::Cpu);
+        let (kind, name, row_buckets) = ("wgpu".into(), info.name, ROW_BUCKETS);
+        let info = DeviceInfo { kind, name, detail, memory_bytes, runs_in_submit, row_buckets };
         let (limits, features) = (device.limits(), device.features());
         let id = DeviceId::unique();
         let (allocated, n_submissions) = Default::default();
-        Gpu { id, info, device, queue, limits, features, tuning, allocated, n_submissions, faults }
+        Gpu {
+            id,
+            info,
+            device,
+            queue,
+            limits,
+            features,
+            tuning,
+            is_software,
+            allocated,
+            n_submissions,
+            faults,
+        }
     }
 
     /// Whether products and attention take the kernels of cooperative matrices.

@@ -21,6 +21,7 @@ mod commands;
 mod device;
 mod gpu;
 mod kernels;
+mod kv;
 mod launch;
 mod lower;
 mod memory;

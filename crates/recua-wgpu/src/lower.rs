@@ -2,11 +2,15 @@
 
 mod attention;
 mod copy;
+mod copy_pages;
 pub(crate) mod matmul;
 mod rope_store;
 mod rows;
 
+pub(crate) use attention::{AttentionArgs, tiling};
 pub(crate) use copy::copy_bytes;
+pub(crate) use copy_pages::CopyPagesArgs;
+pub(crate) use rope_store::RopeStoreArgs;
 
 use crate::launch::{Launches, Recorder};
 use crate::shared::Shared;
@@ -52,6 +56,7 @@ pub(crate) fn lower_op(op: &Op, reader: Option<&Op>, recorder: &mut Recorder<'_>
         Op::Argmax(op) => rows::argmax(op, recorder),
         Op::TopK(op) => rows::top_k(op, recorder),
         Op::Copy(op) => copy::copy(op, recorder),
+        Op::CopyPages(op) => copy_pages::copy_pages(op, recorder),
     }
 }
 

@@ -17,6 +17,8 @@ const CODES: &[(&str, &str)] = &[
     ("attention", "the position"),
     ("attention", "the page"),
     ("gather_rows", "the row"),
+    ("copy_pages", "the page to read"),
+    ("copy_pages", "the page to write"),
 ];
 
 /// What a kernel reported.

@@ -13,6 +13,8 @@ pub(crate) struct Tuning {
     /// Use `matmul_tensor_many.wgsl` only if it gives at least this many full workgroups: more than half as many as a large device has
     /// cores. With fewer, those of `matmul_tensor_some.wgsl` finish sooner.
     pub(crate) many_enough: usize,
+    /// Spread the pages of a cache over at least so many allocations, if it has so many pages.
+    pub(crate) kv_allocations: usize,
     /// Launches of a part of a program that has no commands yet: enough to encode for several times as long as it costs to submit one,
     /// which was 15 to 40 microseconds of the host's time and 25 of the device's on an H200 (`bench/record`); 30 and 60 did as well.
     pub(crate) part_launches: usize,
@@ -20,6 +22,6 @@ pub(crate) struct Tuning {
 
 impl Default for Tuning {
     fn default() -> Tuning {
-        Tuning { emulated: false, tiles_enough: 160, many_enough: 80, part_launches: 40 }
+        Tuning { emulated: false, tiles_enough: 160, many_enough: 80, kv_allocations: 1, part_launches: 40 }
     }
 }

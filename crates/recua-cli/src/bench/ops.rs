@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::Instant;
 
-use recua::compute::{Buffer, DType, Matmul, Op, Plan, Record, TOP_K_MAX, Weight};
+use recua::compute::{Buffer, DType, KvShape, Matmul, Op, Plan, Record, TOP_K_MAX, Weight};
 use recua::{Batch, LlamaConfig, LlamaModel, Logits};
 use serde::Serialize;
 
@@ -260,17 +260,20 @@ fn moved_bytes(op: &Op, n_tokens: usize) -> u64 {
         Op::MatmulGlu(o) => o.x.n_bytes() + weight(&o.gate) + weight(&o.up) + o.out.n_bytes(),
         // q is read and written; k and v are read, and written in the cache's type.
         Op::RopeStore(o) => {
-            let stored = o.k.n_elements() * 2 * o.cache.k.dtype().size_of();
+            let stored = o.k.n_elements() * 2 * o.cache.shape().kv_type.dtype().size_of();
             buffers(&[&o.q, &o.q, &o.k, &o.v]) + stored
         }
         Op::Attention(o) => {
-            let token_bytes = 2 * o.cache.n_kv_heads() * o.cache.head_dim() * o.cache.k.dtype().size_of();
+            let KvShape { n_kv_heads, head_dim, kv_type, .. } = *o.cache.shape();
+            let token_bytes = 2 * n_kv_heads * head_dim * kv_type.dtype().size_of();
             buffers(&[&o.q, &o.out]) + o.q.n_rows() * n_tokens * token_bytes
         }
         Op::GatherRows(o) => 2 * o.out.n_bytes(),
         Op::Argmax(o) => buffers(&[&o.x, &o.out]),
         Op::TopK(o) => buffers(&[&o.x, &o.out]),
         Op::Copy(o) => buffers(&[&o.src, &o.dst]),
+        // At most: as if no pair were inert.
+        Op::CopyPages(o) => o.list.n_rows() * 4 * o.from.shape().page_bytes().unwrap_or(0),
     };
     bytes as u64
 }

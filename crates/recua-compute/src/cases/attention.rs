@@ -1,17 +1,22 @@
 //! `rope_store` and `attention`, together: what the one writes only the other reads, in an order that is the device's own.
 //!
 //! Every (sequence, position) has data of its own, so a row is the same row in whichever pass it comes. The cache starts full of NaN,
-//! as slots behind a row may hold anything.
+//! as what lies beyond a row's position may be anything.
+
+mod pages;
 
 use super::data::{Random, output, upload_f32, upload_u32};
 use super::{Measured, Report, Tolerance, run};
-use crate::buffer::{Buffer, DType};
+use crate::buffer::Buffer;
 use crate::device::Device;
 use crate::error::Result;
-use crate::op::{Attention, HeadNorm, KvLayer, PAGE_TOKENS, RopeStore, RopeStyle, RowMap};
+use crate::kv::{KvPool, KvShape, KvType};
+use crate::op::{Attention, HeadNorm, INERT, PAGE_TOKENS, RopeStore, RopeStyle, RowMap};
 use crate::plan::Record;
+use crate::work::{RowRun, WorkList};
 use half::f16;
 use std::collections::HashMap;
+use std::ops::Range;
 
 /// Pages that a sequence may have.
 const PAGES_MAX: usize = 5;
@@ -19,13 +24,16 @@ const PAGES_MAX: usize = 5;
 /// A row: its sequence and its position.
 pub(super) type Row = (usize, usize);
 
+/// A row of no sequence.
+const NOBODY: Row = (usize::MAX, 0);
+
 /// The sizes and options of a layer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Layer {
     n_heads: usize,
     n_kv_heads: usize,
     head_dim: usize,
-    dtype: DType,
+    kv_type: KvType,
     style: RopeStyle,
     /// Elements of a head that are rotated.
     n_rot: usize,
@@ -35,28 +43,29 @@ pub(super) struct Layer {
 const NORM_EPS: f32 = 1e-6;
 
 pub(super) fn layers() -> Vec<Layer> {
+    use KvType::{F16, F32};
     use RopeStyle::{Halves, Interleaved};
-    let layer = |(n_heads, n_kv_heads, head_dim), dtype, style, n_rot, norm| Layer {
+    let layer = |(n_heads, n_kv_heads, head_dim), kv_type, style, n_rot, norm| Layer {
         n_heads,
         n_kv_heads,
         head_dim,
-        dtype,
+        kv_type,
         style,
         n_rot,
         norm,
     };
     vec![
-        layer((4, 2, 64), DType::F16, Interleaved, 64, false),
-        layer((4, 2, 64), DType::F32, Halves, 64, true),
-        layer((2, 2, 32), DType::F16, Halves, 32, false),
-        layer((8, 1, 32), DType::F32, Interleaved, 20, true),
-        layer((5, 1, 80), DType::F16, Interleaved, 80, false),
-        layer((3, 1, 80), DType::F32, Halves, 32, false),
-        layer((4, 1, 128), DType::F16, Halves, 128, true),
-        layer((9, 3, 6), DType::F32, Interleaved, 6, false),
-        layer((2, 1, 256), DType::F16, Interleaved, 256, false),
-        layer((3, 1, 320), DType::F16, Interleaved, 320, false),
-        layer((1, 1, 514), DType::F32, Halves, 514, true),
+        layer((4, 2, 64), F16, Interleaved, 64, false),
+        layer((4, 2, 64), F32, Halves, 64, true),
+        layer((2, 2, 32), F16, Halves, 32, false),
+        layer((8, 1, 32), F32, Interleaved, 20, true),
+        layer((5, 1, 80), F16, Interleaved, 80, false),
+        layer((3, 1, 80), F32, Halves, 32, false),
+        layer((4, 1, 128), F16, Halves, 128, true),
+        layer((9, 3, 6), F32, Interleaved, 6, false),
+        layer((2, 1, 256), F16, Interleaved, 256, false),
+        layer((3, 1, 320), F16, Interleaved, 320, false),
+        layer((1, 1, 514), F32, Halves, 514, true),
     ]
 }
 
@@ -76,18 +85,25 @@ pub(super) fn check(device: &Device, report: &mut Report) {
             let shape = format!("{layer:?}, (before, new) {sequences:?}");
             report.case("attention", shape, || ragged(device, layer, sequences));
         }
+        pages::check(device, layer, report);
     }
+}
+
+/// Of sequences as (positions already there, new rows): the rows that are there, and the new ones.
+fn ragged_rows(sequences: &[(usize, usize)]) -> (Vec<Row>, Vec<Row>) {
+    let rows = |range: &dyn Fn(usize, usize) -> Range<usize>| {
+        let of = |(s, &(n, new)): (usize, &(usize, usize))| range(n, new).map(move |p| (s, p));
+        sequences.iter().enumerate().flat_map(of).collect()
+    };
+    (rows(&|n, _| 0..n), rows(&|n, new| n..n + new))
 }
 
 fn ragged(device: &Device, layer: Layer, sequences: &[(usize, usize)]) -> Result<Vec<Measured>> {
     let world = World::new(device, layer, sequences.len(), 1)?;
-    let before = sequences.iter().enumerate().flat_map(|(s, &(n, _))| (0..n).map(move |p| (s, p)));
-    let before: Vec<Row> = before.collect();
+    let (before, new) = ragged_rows(sequences);
     if !before.is_empty() {
         world.pass(&before)?;
     }
-    let new = sequences.iter().enumerate().flat_map(|(s, &(n, new))| (n..n + new).map(move |p| (s, p)));
-    let new: Vec<Row> = new.collect();
     let (q, out) = world.pass(&new)?;
 
     let mut reference = Reference::new(layer);
@@ -102,7 +118,7 @@ fn ragged(device: &Device, layer: Layer, sequences: &[(usize, usize)]) -> Result
         }
         expected_q.extend(q);
     }
-    let tolerance = if layer.dtype == DType::F16 { Tolerance::F16_CACHE } else { Tolerance::F32_CACHE };
+    let tolerance = if layer.kv_type == KvType::F16 { Tolerance::F16_CACHE } else { Tolerance::F32_CACHE };
     Ok(vec![
         Measured::new("rotated q", &q, &expected_q, |i| q_units[i], Tolerance::F32_ROWS),
         Measured::new("out", &out, &expected, |_| 1.0, tolerance),
@@ -142,10 +158,15 @@ fn scale(layer: Layer) -> f32 {
 pub(super) struct World<'a> {
     device: &'a Device,
     layer: Layer,
-    cache: KvLayer,
+    cache: KvPool,
     table: Buffer,
     norm: Option<HeadNorm>,
-    pages: Buffer,
+    /// `[lines, PAGES_MAX]`
+    pages: Vec<u32>,
+    /// Pages of no sequence.
+    free: Vec<u32>,
+    /// Columns of the page table on the device; those beyond `PAGES_MAX` name no pages.
+    n_cols: usize,
     /// The line of each sequence in the page table.
     lines: Vec<usize>,
 }
@@ -158,15 +179,16 @@ impl<'a> World<'a> {
         n_sequences: usize,
         arrangement: u64,
     ) -> Result<World<'a>> {
-        let Layer { n_kv_heads, head_dim, dtype, .. } = layer;
+        let Layer { n_kv_heads, head_dim, kv_type, .. } = layer;
         let mut random = Random::new(arrangement);
         let n_lines = n_sequences + random.below(3);
-        let n_pages = n_lines * PAGES_MAX + random.below(4);
-        let shape = [n_pages, n_kv_heads, PAGE_TOKENS, head_dim];
-        let garbage = vec![0xffu8; shape.iter().product::<usize>() * dtype.size_of()];
-        let (k, v) = (device.upload(&garbage, dtype, &shape)?, device.upload(&garbage, dtype, &shape)?);
-        let pages: Vec<u32> = random.shuffled(n_pages).into_iter().map(|page| page as u32).collect();
-        let pages = upload_u32(device, &pages[..n_lines * PAGES_MAX], &[n_lines, PAGES_MAX])?;
+        let n_pages = n_lines * PAGES_MAX + 1 + random.below(4);
+        let cache = device.alloc_kv(&KvShape { n_pages, n_kv_heads, head_dim, kv_type })?;
+        for memory in cache.memory() {
+            device.write(memory, &vec![0xffu8; memory.n_bytes()])?;
+        }
+        let mut pages: Vec<u32> = random.shuffled(n_pages).into_iter().map(|page| page as u32).collect();
+        let free = pages.split_off(n_lines * PAGES_MAX);
         let lines = random.shuffled(n_lines)[..n_sequences].to_vec();
         let table = upload_f32(device, &table(layer), &[PAGES_MAX * PAGE_TOKENS, layer.n_rot / 2, 2])?;
         let weight = |part| upload_f32(device, &norm_weight(layer, part), &[head_dim]);
@@ -174,7 +196,7 @@ impl<'a> World<'a> {
             true => Some(HeadNorm { q: weight(0)?, k: weight(1)?, eps: NORM_EPS }),
             false => None,
         };
-        Ok(World { device, layer, cache: KvLayer { k, v }, table, norm, pages, lines })
+        Ok(World { device, layer, cache, table, norm, pages, free, n_cols: PAGES_MAX, lines })
     }
 
     /// Runs `rows` in one pass; gives the rotated q and the results.
@@ -186,13 +208,22 @@ impl<'a> World<'a> {
             upload_f32(device, &values, &[n, heads * head_dim])
         };
         let (q, k, v) = (data(0, n_heads)?, data(1, n_kv_heads)?, data(2, n_kv_heads)?);
-        let column = |f: &dyn Fn(&Row) -> usize| {
-            upload_u32(device, &rows.iter().map(|row| f(row) as u32).collect::<Vec<_>>(), &[n])
-        };
+        let line = |row: &Row| self.lines.get(row.0).map_or(INERT, |line| *line as u32);
+        let sequences: Vec<u32> = rows.iter().map(line).collect();
+        let positions: Vec<u32> = rows.iter().map(|row| row.1 as u32).collect();
+        let mut list = WorkList::new();
+        let tiling = device.tiling(self.cache.shape(), n_heads);
+        let work = list.build(&tiling, n, RowRun::of(&sequences, &positions))?;
+        let mut pages = Vec::new();
+        for line in self.pages.chunks(PAGES_MAX) {
+            pages.extend(line);
+            pages.resize(pages.len() + self.n_cols - PAGES_MAX, INERT);
+        }
         let map = RowMap {
-            positions: column(&|row| row.1)?,
-            sequences: column(&|row| self.lines[row.0])?,
-            pages: self.pages.clone(),
+            positions: upload_u32(device, &positions, &[n])?,
+            sequences: upload_u32(device, &sequences, &[n])?,
+            pages: upload_u32(device, &pages, &[pages.len() / self.n_cols, self.n_cols])?,
+            work: upload_u32(device, work, &[work.len()])?,
         };
         let out = output(device, &[n, n_heads * head_dim])?;
         let cache = self.cache.clone();
@@ -264,9 +295,9 @@ impl Reference {
         for position in 0..=row.1 {
             let row = (row.0, position);
             if !self.cache.contains_key(&row) {
-                let held = |x: f64| match layer.dtype {
-                    DType::F16 => f16::from_f64(x).to_f64(),
-                    _ => x,
+                let held = |x: f64| match layer.kv_type {
+                    KvType::F16 => f16::from_f64(x).to_f64(),
+                    KvType::F32 => x,
                 };
                 let k = self.rotated(row, 1).into_iter().map(held).collect();
                 let v = row_data(layer, row, 2).into_iter().map(|x| held(x.into())).collect();

@@ -2,11 +2,13 @@
 
 use super::data::{Matrix, output, upload_f32, upload_u32};
 use super::{Measured, Report, run};
-use crate::buffer::DType;
+use crate::buffer::{Buffer, DType};
 use crate::device::Device;
 use crate::error::{Error, Result, argument};
-use crate::op::{Attention, KvLayer, PAGE_TOKENS, RopeStore, RopeStyle, RowMap};
+use crate::kv::{KvPool, KvShape, KvType};
+use crate::op::{Attention, INERT, RopeStore, RopeStyle, RowMap};
 use crate::plan::{Plan, Record};
+use crate::work::{RowRun, WorkList};
 use recua_gguf::GgmlType;
 
 pub(super) fn check(device: &Device, report: &mut Report) {
@@ -36,13 +38,27 @@ pub(super) fn check(device: &Device, report: &mut Report) {
             });
         }
     }
-    report.case("rope_store", "a position behind the table", || {
+    report.case("rope_store", "a position beyond the table", || {
         cached(device, "rope_store", &[0, 33], &[0, 1], &[0, 1, 2, 0], 33)
     });
     report.case("attention", "an earlier page out of range", || {
         cached(device, "attention", &[0, 40], &[0, 1], &[0, 1, 9, 2], 64)
     });
+    for (what, list) in [("read", [[0, 1], [3, 2]]), ("write", [[INERT, 9], [1, 3]])] {
+        report.case("copy_pages", format!("a page to {what} out of range"), || {
+            let cache = cache(device)?;
+            let list = upload_u32(device, list.as_flattened(), &[2, 2])?;
+            refused(device, "copy_pages", |plan| plan.copy_pages(&cache, &cache, &list))
+        });
+    }
 }
+
+/// Three pages of one head of 32.
+fn cache(device: &Device) -> Result<KvPool> {
+    device.alloc_kv(&KvShape { n_pages: 3, n_kv_heads: 1, head_dim: HEAD_DIM, kv_type: KvType::F16 })
+}
+
+const HEAD_DIM: usize = 32;
 
 fn cached(
     device: &Device,
@@ -52,17 +68,20 @@ fn cached(
     pages: &[u32],
     table: usize,
 ) -> Result<Vec<Measured>> {
-    let head_dim = 32;
-    let shape = [3, 1, PAGE_TOKENS, head_dim];
-    let cache = KvLayer { k: device.alloc(DType::F16, &shape)?, v: device.alloc(DType::F16, &shape)? };
+    let cache = cache(device)?;
+    // As if both rows began a sequence: where they are is for the op to find out.
+    let alone = (0..2).map(|first_row| RowRun { first_row, n_rows: 1, start: 0 });
+    let mut list = WorkList::new();
+    let work = list.build(&device.tiling(cache.shape(), 1), 2, alone)?;
     let rows = RowMap {
         positions: upload_u32(device, positions, &[2])?,
         sequences: upload_u32(device, sequences, &[2])?,
         pages: upload_u32(device, pages, &[2, 2])?,
+        work: upload_u32(device, work, &[work.len()])?,
     };
-    let row = || upload_f32(device, &vec![1.0; 2 * head_dim], &[2, head_dim]);
+    let row = || -> Result<Buffer> { upload_f32(device, &[1.0; 2 * HEAD_DIM], &[2, HEAD_DIM]) };
     let (q, k, v, out) = (row()?, row()?, row()?, row()?);
-    let table = device.alloc(DType::F32, &[table, head_dim / 2, 2])?;
+    let table = device.alloc(DType::F32, &[table, HEAD_DIM / 2, 2])?;
     refused(device, op, |plan| match op {
         "attention" => plan.attention(Attention { q, rows, cache, scale: 1.0, out }),
         _ => {

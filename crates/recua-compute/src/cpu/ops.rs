@@ -5,6 +5,7 @@
 mod argmax;
 mod attention;
 mod copy;
+mod copy_pages;
 mod gather_rows;
 mod rms_norm;
 mod rope_store;
@@ -13,6 +14,7 @@ mod top_k;
 pub(crate) use argmax::argmax;
 pub(crate) use attention::{Spans, attention, check_attention};
 pub(crate) use copy::copy;
+pub(crate) use copy_pages::{check_copy_pages, copy_pages};
 pub(crate) use gather_rows::{check_gather_rows, gather_rows};
 pub(crate) use rms_norm::rms_norm;
 pub(crate) use rope_store::{check_rope_store, rope_store};
@@ -20,7 +22,8 @@ pub(crate) use top_k::top_k;
 
 use crate::cpu::memory::slice;
 use crate::error::{Error, Result};
-use crate::op::{KvLayer, PAGE_TOKENS, RowMap};
+use crate::kv::KvPool;
+use crate::op::{INERT, PAGE_TOKENS, RowMap};
 
 /// Fails unless `index < limit`.
 fn check_index(op: &'static str, what: &'static str, index: u32, limit: usize) -> Result<()> {
@@ -54,13 +57,18 @@ impl<'a> Rows<'a> {
         self.pages[self.sequences[row] as usize * self.pages_max + page_idx] as usize
     }
 
-    /// Checks that each row has a line in the page table, and that its position's page exists; with `all_before`, all pages up to
-    /// it as well.
-    fn check(&self, op: &'static str, cache: &KvLayer, all_before: bool) -> Result<()> {
+    /// Whether a row is of a sequence.
+    fn is_live(&self, row: usize) -> bool {
+        self.sequences[row] != INERT
+    }
+
+    /// Checks that each live row has a line in the page table, and that its position's page exists; with `all_before`, all pages up
+    /// to it as well.
+    fn check(&self, op: &'static str, cache: &KvPool, all_before: bool) -> Result<()> {
         let n_sequences = self.pages.len() / self.pages_max.max(1);
         // The pages `[0, checked)` of `sequence` are known to be good: consecutive rows are mostly of one sequence.
-        let (mut sequence, mut checked) = (u32::MAX, 0);
-        for (row, &position) in self.positions.iter().enumerate() {
+        let (mut sequence, mut checked) = (INERT, 0);
+        for (row, &position) in self.positions.iter().enumerate().filter(|(row, _)| self.is_live(*row)) {
             let position = position as usize;
             check_index(op, "the sequence", self.sequences[row], n_sequences)?;
             let limit = self.pages_max.saturating_mul(PAGE_TOKENS);
@@ -72,7 +80,7 @@ impl<'a> Rows<'a> {
             let first = if all_before { checked } else { last };
             for page_idx in first..=last {
                 let page = self.pages[sequence as usize * self.pages_max + page_idx];
-                check_index(op, "the page", page, cache.n_pages())?;
+                check_index(op, "the page", page, cache.shape().n_pages)?;
             }
             checked = checked.max(last + 1);
         }

@@ -2,7 +2,7 @@
 
 use crate::{device, f32s, problem};
 use recua_compute::{
-    Activation, Buffer, DType, Device, Error, GgmlType, KvLayer, MatmulPart, PAGE_TOKENS,
+    Activation, DType, Device, Error, GgmlType, INERT, KvPool, KvShape, KvType, MatmulPart,
     QuantizedMatmulParams, Record, RopeStore, RopeStyle, RowMap, Weight,
 };
 use std::sync::Arc;
@@ -115,7 +115,7 @@ fn a_weight_that_the_device_did_not_make_is_an_error_of_the_op() {
 fn tables_and_caches_without_elements_are_refused() {
     let device = device();
     let u32s = |shape: &[usize]| device.alloc(DType::U32, shape).unwrap();
-    let cache = || device.alloc(DType::F32, &[2, 1, PAGE_TOKENS, 8]).unwrap();
+    let shape = KvShape { n_pages: 2, n_kv_heads: 1, head_dim: 8, kv_type: KvType::F32 };
     let row = || f32s(&device, &[1, 8]);
     let good = RopeStore {
         q: row(),
@@ -124,8 +124,8 @@ fn tables_and_caches_without_elements_are_refused() {
         norm: None,
         table: f32s(&device, &[4, 4, 2]),
         style: RopeStyle::Halves,
-        rows: RowMap { positions: u32s(&[1]), sequences: u32s(&[1]), pages: u32s(&[1, 2]) },
-        cache: KvLayer { k: cache(), v: cache() },
+        rows: RowMap { positions: u32s(&[1]), sequences: u32s(&[1]), pages: u32s(&[1, 2]), work: u32s(&[4]) },
+        cache: device.alloc_kv(&shape).unwrap(),
     };
     let check = |change: &dyn Fn(&mut RopeStore)| {
         let mut op = good.clone();
@@ -141,11 +141,55 @@ fn tables_and_caches_without_elements_are_refused() {
         let found = problem(check(&|op| op.rows.pages = u32s(&[2]).view(0, &shape).unwrap()));
         assert!(found.ends_with("is not [sequences, pages] of at least one"), "{found}");
     }
-    let found = problem(check(&|op| {
-        let none = |buffer: &Buffer| buffer.rows(0).unwrap();
-        op.cache = KvLayer { k: none(&op.cache.k), v: none(&op.cache.v) };
-    }));
-    assert!(found.contains("at least one page"), "{found}");
+    let found = problem(check(&|op| op.rows.work = u32s(&[3])));
+    assert!(found.ends_with("has no room for a work list"), "{found}");
+    for shape in [
+        KvShape { n_pages: 0, ..shape },
+        KvShape { n_kv_heads: 0, ..shape },
+        KvShape { head_dim: 0, ..shape },
+        KvShape { head_dim: 7, ..shape },
+    ] {
+        let found = problem(device.alloc_kv(&shape).map(drop));
+        assert!(found.contains("at least one page"), "{found}");
+    }
+    let found = problem(device.alloc_kv(&KvShape { n_pages: usize::MAX / 64, ..shape }).map(drop));
+    assert!(found.ends_with("is larger than memory can be"), "{found}");
+}
+
+#[test]
+fn pages_are_copied_between_pools_that_are_alike() {
+    let device = device();
+    let shape = KvShape { n_pages: 3, n_kv_heads: 2, head_dim: 4, kv_type: KvType::F32 };
+    let pool = |shape| device.alloc_kv(&shape).unwrap();
+    let (a, b) = (pool(shape), pool(KvShape { n_pages: 5, ..shape }));
+    let list = |pairs: &[u32]| device.upload(pairs, DType::U32, &[pairs.len() / 2, 2]).unwrap();
+    let try_copy = |from: &KvPool, to: &KvPool, pairs: &[u32]| {
+        let mut plan = device.plan();
+        plan.copy_pages(from, to, &list(pairs))?;
+        device.run(&plan)?.wait()
+    };
+    try_copy(&a, &b, &[0, 4, 2, 0, INERT, 9, 9, INERT]).unwrap();
+    try_copy(&a, &a, &[0, 1]).unwrap();
+    for (from, to, pairs, expected) in [
+        (&a, &b, &[0, 1, 2, 1][..], "page 1 is written twice"),
+        (&a, &a, &[0, 1, 1, 2], "page 1 is read and written"),
+    ] {
+        assert!(problem(try_copy(from, to, pairs)).ends_with(expected));
+    }
+    for other in [
+        KvShape { n_kv_heads: 1, ..shape },
+        KvShape { head_dim: 8, ..shape },
+        KvShape { kv_type: KvType::F16, ..shape },
+    ] {
+        let found = problem(try_copy(&a, &pool(other), &[0, 0]));
+        assert!(found.contains("cannot be pages of kv"), "{found}");
+    }
+    let flat = device.alloc(DType::U32, &[4]).unwrap();
+    assert!(problem(device.plan().copy_pages(&a, &b, &flat)).ends_with("is not [pairs, 2] of at least one"));
+    // A pool that the device did not make.
+    let forged = KvPool::from_storage(Arc::new(()), Vec::new(), device.id(), shape).unwrap();
+    let found = try_copy(&forged, &a, &[0, 0]);
+    assert!(matches!(found, Err(Error::WrongDevice { what: "a cache", .. })), "{found:?}");
 }
 
 #[test]

@@ -1,21 +1,19 @@
 //! [`Store`]: what of a cache is on a device, the keys and values of every layer and the page table. It decides nothing: which
 //! page belongs to whom it is told by [`Changes`].
 //!
-//! A layer's K and V are one pool each, laid out as `recua_compute`'s `op.rs` says.
+//! A layer's K and V are one pool, which the device lays out.
 
 use super::sequences::Changes;
 use crate::error::{Error, Result};
-use recua_compute::{Buffer, DType, Device, KvLayer, PAGE_TOKENS, Plan, Record};
+use recua_compute::{Buffer, DType, Device, INERT, Input, KvPool, KvShape, Plan, Program, Record};
 use std::ops::Range;
 
 /// What fixes the size of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct StoreShape {
     pub(crate) n_layers: usize,
-    pub(crate) n_kv_heads: usize,
-    pub(crate) head_dim: usize,
-    pub(crate) dtype: DType,
-    pub(crate) n_pages: usize,
+    // Of each layer.
+    pub(crate) kv: KvShape,
     // Lines of the page table, and pages of the longest sequence.
     pub(crate) n_slots: usize,
     pub(crate) pages_max: usize,
@@ -24,16 +22,23 @@ pub(crate) struct StoreShape {
 impl StoreShape {
     /// Bytes of all layers' K and V; saturates.
     pub(crate) fn kv_bytes(&self) -> u64 {
-        [self.n_layers, self.n_kv_heads, PAGE_TOKENS, self.head_dim, self.dtype.size_of()]
-            .iter()
-            .fold((self.n_pages as u64).saturating_mul(2), |n, d| n.saturating_mul(*d as u64))
+        (self.kv.n_bytes().unwrap_or(usize::MAX) as u64).saturating_mul(self.n_layers as u64)
     }
 
-    /// Bytes of the page table; saturates.
+    /// Bytes of the page table and the list of pages to copy; saturates.
     pub(crate) fn table_bytes(&self) -> u64 {
-        (self.n_slots as u64).saturating_mul(self.pages_max as u64).saturating_mul(4)
+        let table = (self.n_slots as u64).saturating_mul(self.pages_max as u64);
+        table.saturating_add(2 * self.copies_max() as u64).saturating_mul(4)
+    }
+
+    /// Pages that one launch copies: a step copies one a slot at most. More take several.
+    fn copies_max(&self) -> usize {
+        self.n_slots.clamp(1, COPIES_MAX)
     }
 }
+
+/// Pages copied by one launch.
+const COPIES_MAX: usize = 64;
 
 /// Entries of the table this far apart are sent as one piece: 256 bytes more cost less than a call.
 const GAP_MAX: usize = 64;
@@ -41,14 +46,16 @@ const GAP_MAX: usize = 64;
 /// The cache on a device.
 pub(crate) struct Store {
     shape: StoreShape,
-    // One a layer: [n_pages, n_kv_heads, PAGE_TOKENS, head_dim], twice
-    layers: Vec<KvLayer>,
+    // One a layer
+    layers: Vec<KvPool>,
     // u32 [n_slots, pages_max]
     table: Buffer,
     // The same on the host.
     entries: Vec<u32>,
     // Indexes of entries that `table` does not show yet.
     changed: Vec<usize>,
+    // u32 [copies_max, 2]: pages to copy, from and to
+    copy_list: Buffer,
 }
 
 impl Store {
@@ -58,30 +65,29 @@ impl Store {
     /// # Errors
     /// If there is no memory for it.
     pub(crate) fn new(device: &Device, shape: StoreShape) -> Result<Store> {
-        let alloc = |what: &str, dtype, dims: &[usize]| {
-            let named = |source| Error::Allocation { what: what.into(), source };
-            device.alloc(dtype, dims).map_err(named)
-        };
-        let dims = [shape.n_pages, shape.n_kv_heads, PAGE_TOKENS, shape.head_dim];
         let mut layers = Vec::new();
         for i in 0..shape.n_layers {
-            let what = format!("the KV cache of layer {i}");
-            layers
-                .push(KvLayer { k: alloc(&what, shape.dtype, &dims)?, v: alloc(&what, shape.dtype, &dims)? });
+            let named = |source| Error::Allocation { what: format!("the KV cache of layer {i}"), source };
+            layers.push(device.alloc_kv(&shape.kv).map_err(named)?);
         }
-        let table = alloc("the page table", DType::U32, &[shape.n_slots, shape.pages_max])?;
+        let alloc = |what: &str, dims: &[usize]| {
+            let named = |source| Error::Allocation { what: what.into(), source };
+            device.alloc(DType::U32, dims).map_err(named)
+        };
+        let table = alloc("the page table", &[shape.n_slots, shape.pages_max])?;
+        let copy_list = alloc("the list of pages to copy", &[shape.copies_max(), 2])?;
         let mut entries = Vec::new();
         let no_memory = |_| Error::HostMemory { what: "the page table", bytes: table.n_bytes() };
         entries.try_reserve_exact(table.n_elements()).map_err(no_memory)?;
         entries.resize(table.n_elements(), 0);
-        Ok(Store { shape, layers, table, entries, changed: Vec::new() })
+        Ok(Store { shape, layers, table, entries, changed: Vec::new(), copy_list })
     }
 
     pub(crate) fn shape(&self) -> &StoreShape {
         &self.shape
     }
 
-    pub(crate) fn layers(&self) -> &[KvLayer] {
+    pub(crate) fn layers(&self) -> &[KvPool] {
         &self.layers
     }
 
@@ -89,13 +95,25 @@ impl Store {
         &self.table
     }
 
-    /// Copies pages, and uploads the entries of the page table that changed and no others.
+    /// The plan that copies pages of this store; see [`tell`](Self::tell).
+    ///
+    /// # Errors
+    /// If the device has no such op.
+    pub(crate) fn copies(&self, device: &Device) -> Result<Plan> {
+        copies(device, &self.layers, &self.layers, &self.copy_list)
+    }
+
+    /// Launches the copies of `changes` with the program of [`copies`](Self::copies), and notes the entries of the page table that the
+    /// device has to be told. Nothing is waited for: what is launched later takes effect later.
     ///
     /// # Errors
     /// If the device fails.
-    pub(crate) fn apply(&mut self, device: &Device, changes: &Changes) -> Result<()> {
-        if !changes.copies.is_empty() {
-            self.copies(device, self, &changes.copies)?.map_or(Ok(()), |plan| device.run(&plan)?.wait())?;
+    pub(crate) fn tell(&mut self, changes: &Changes, program: &Program) -> Result<()> {
+        let list = &self.copy_list;
+        for copies in changes.copies.chunks(list.n_rows()) {
+            let mut pairs: Vec<u32> = copies.iter().flat_map(|&(from, to)| [from, to]).collect();
+            pairs.resize(list.n_elements(), INERT);
+            program.launch(&[Input::new(list, &pairs)?], &[])?;
         }
         for &(slot, index, page) in &changes.table {
             let at = slot as usize * self.shape.pages_max + index as usize;
@@ -103,29 +121,44 @@ impl Store {
             self.changed.push(at);
         }
         self.changed.sort_unstable();
-        for piece in pieces(&self.changed) {
-            let view = self.table.view(piece.start, &[piece.len()])?;
-            device.write(&view, &self.entries[piece])?;
-        }
-        self.changed.clear();
         Ok(())
     }
 
-    /// What copies pages of this store to `to`, a store of the same layers; nothing if there are none.
+    /// The entries of the page table that the device has to be told, in few pieces: where each goes, and its values.
     ///
     /// # Errors
-    /// If a page does not exist.
-    pub(crate) fn copies(&self, device: &Device, to: &Store, moves: &[(u32, u32)]) -> Result<Option<Plan>> {
-        let mut plan = device.plan();
-        for (src, dst) in self.layers.iter().zip(&to.layers) {
-            for (from, to) in joined(moves) {
-                for (src, dst) in [(&src.k, &dst.k), (&src.v, &dst.v)] {
-                    plan.copy(&pages_view(src, &from)?, &pages_view(dst, &to)?)?;
-                }
-            }
-        }
-        Ok((!moves.is_empty()).then_some(plan))
+    /// If a slot or page does not exist.
+    pub(crate) fn untold(&self) -> Result<Vec<(Buffer, &[u32])>> {
+        let piece = |at: Range<usize>| Ok((self.table.view(at.start, &[at.len()])?, &self.entries[at]));
+        pieces(&self.changed).into_iter().map(piece).collect()
     }
+
+    /// The device has been told.
+    pub(crate) fn told(&mut self) {
+        self.changed.clear();
+    }
+
+    /// Copies pages of this store to `to`, a store of the same layers, and waits for it.
+    ///
+    /// # Errors
+    /// If a page does not exist, or the device fails.
+    pub(crate) fn copy_to(&self, device: &Device, to: &Store, moves: &[(u32, u32)]) -> Result<()> {
+        if moves.is_empty() {
+            return Ok(());
+        }
+        let pairs: Vec<u32> = moves.iter().flat_map(|&(from, to)| [from, to]).collect();
+        let list = device.upload(&pairs, DType::U32, &[moves.len(), 2])?;
+        Ok(device.run(&copies(device, &self.layers, &to.layers, &list)?)?.wait()?)
+    }
+}
+
+/// A plan that copies the pages of a list from each layer to the same layer.
+fn copies(device: &Device, from: &[KvPool], to: &[KvPool], list: &Buffer) -> Result<Plan> {
+    let mut plan = device.plan();
+    for (from, to) in from.iter().zip(to) {
+        plan.copy_pages(from, to, list)?;
+    }
+    Ok(plan)
 }
 
 /// Ranges that hold all of `at`, which is sorted.
@@ -138,27 +171,6 @@ fn pieces(at: &[usize]) -> Vec<Range<usize>> {
         }
     }
     pieces
-}
-
-/// Pages from and to; neighbours that stay neighbours are copied together.
-fn joined(moves: &[(u32, u32)]) -> Vec<(Range<u32>, Range<u32>)> {
-    let mut copies: Vec<(Range<u32>, Range<u32>)> = Vec::new();
-    for &(from, to) in moves {
-        match copies.last_mut() {
-            Some(last) if (last.0.end, last.1.end) == (from, to) => {
-                (last.0.end, last.1.end) = (from + 1, to + 1);
-            }
-            _ => copies.push((from..from + 1, to..to + 1)),
-        }
-    }
-    copies
-}
-
-fn pages_view(pool: &Buffer, pages: &Range<u32>) -> Result<Buffer> {
-    let mut dims = pool.shape().to_vec();
-    let page_elements: usize = dims[1..].iter().product();
-    dims[0] = pages.len();
-    Ok(pool.view(pages.start as usize * page_elements, &dims)?)
 }
 
 #[cfg(test)]

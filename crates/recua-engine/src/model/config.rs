@@ -2,39 +2,7 @@
 
 use super::params::ModelParams;
 use crate::error::{Error, Result};
-use recua_compute::DType;
-use std::fmt;
-
-/// The type in which keys and values are kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum KvType {
-    /// Half the memory and half the reading.
-    #[default]
-    F16,
-    /// Exact.
-    F32,
-}
-
-impl KvType {
-    /// The device's name for it.
-    pub const fn dtype(self) -> DType {
-        match self {
-            KvType::F16 => DType::F16,
-            KvType::F32 => DType::F32,
-        }
-    }
-
-    /// The type of this lower-case name.
-    pub fn from_name(name: &str) -> Option<KvType> {
-        [KvType::F16, KvType::F32].into_iter().find(|t| t.dtype().name() == name)
-    }
-}
-
-impl fmt::Display for KvType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.dtype().fmt(f)
-    }
-}
+pub use recua_compute::KvType;
 
 /// The longest sequence if nothing else is said and the model allows it.
 pub const MAX_SEQ_LEN_DEFAULT: usize = 4096;

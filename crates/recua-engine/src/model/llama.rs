@@ -5,9 +5,7 @@ use super::workspace::{LogitsWorkspace, Workspace};
 use crate::cache::Store;
 use crate::error::Result;
 use crate::weights::Weights;
-use recua_compute::{
-    Activation, Attention, Buffer, HeadNorm, KvLayer, MatmulPart, Record, RopeStore, RowMap,
-};
+use recua_compute::{Activation, Attention, Buffer, HeadNorm, KvPool, MatmulPart, Record, RopeStore, RowMap};
 
 /// All that a pass reads and writes.
 pub(crate) struct Pass<'a> {
@@ -83,13 +81,18 @@ pub(crate) fn record(plan: &mut impl Record, pass: &Pass<'_>, shape: Shape) -> R
 pub(crate) fn attend(
     plan: &mut impl Record,
     inputs: &AttentionInputs<'_>,
-    cache: &KvLayer,
+    cache: &KvPool,
     n_rows: usize,
     norm: Option<HeadNorm>,
 ) -> Result<()> {
     let AttentionInputs { params: p, rope_table, store, workspace: w } = *inputs;
     let input = w.input(n_rows, 0)?;
-    let rows = RowMap { positions: input.positions, sequences: input.slots, pages: store.table().clone() };
+    let rows = RowMap {
+        positions: input.positions,
+        sequences: input.slots,
+        pages: store.table().clone(),
+        work: w.work.clone(),
+    };
     let q = w.q.rows(n_rows)?;
     plan.rope_store(RopeStore {
         q: q.clone(),

@@ -3,38 +3,39 @@
 
 use super::config::LlamaConfig;
 use super::llama::{self, AttentionInputs, Pass, Shape};
-use super::outputs::{Out, Outputs, TOP_WORDS};
 use super::params::ModelParams;
+use super::pass::{compile, record};
 use super::programs::Programs;
 use super::workspace::{LogitsWorkspace, Workspace};
 use super::{memory, rope};
-use crate::batch::Batch;
-use crate::cache::{Changes, Span, Store};
+use crate::cache::Store;
 use crate::error::{Error, Result};
 use crate::memory_report::MemoryReport;
 use crate::weights::{self, Weights};
-use recua_compute::{Buffer, Device, Input, Plan, Submission};
+use recua_compute::{Buffer, Device, Plan, Tiling, WorkList};
 use recua_gguf::Gguf;
-use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
 /// A Llama-family model on a device, without anybody's sequences.
 pub struct LoadedModel {
-    device: Device,
-    params: ModelParams,
-    config: LlamaConfig,
+    pub(super) device: Device,
+    pub(super) params: ModelParams,
+    pub(super) config: LlamaConfig,
     weights: Weights,
     // f32 [max_seq_len, n_rot / 2, 2]
     rope_table: Buffer,
-    store: Store,
-    workspace: Workspace,
-    logits: LogitsWorkspace,
+    pub(super) store: Store,
+    pub(super) workspace: Workspace,
+    // How the device cuts attention, and the list of its work in the pass at hand.
+    pub(super) tiling: Tiling,
+    pub(super) work_list: WorkList,
+    pub(super) logits: LogitsWorkspace,
     // Taken by the device for its own use when it compiled the largest pass.
     device_bytes: u64,
-    programs: Programs,
+    pub(super) programs: Programs,
     // Of all passes so far, where the device tells.
-    device_time: Option<Duration>,
+    pub(super) device_time: Option<Duration>,
 }
 
 /// The buffers whose size depends on the number of slots, before they replace the present ones.
@@ -64,7 +65,8 @@ impl LoadedModel {
         let divisors = weights::rope_divisors(gguf, &params)?;
         let rope_table = rope::table(&device, &params, &divisors, config.max_seq_len)?;
         let store = Store::new(&device, memory::store_shape(&params, &config))?;
-        let workspace = Workspace::new(&device, &params, &config)?;
+        let tiling = memory::tiling(&device, &params, &config);
+        let workspace = Workspace::new(&device, &params, &config, &tiling)?;
         // Check that the device supports these head and cache sizes before the slow upload of the weights.
         let inputs = AttentionInputs {
             params: &params,
@@ -72,24 +74,33 @@ impl LoadedModel {
             store: &store,
             workspace: &workspace,
         };
-        let device_bytes = prepare_attention(&device, &inputs)?;
-        let mut model = LoadedModel {
-            weights: Weights::load(gguf, &device, &params)?,
+        let attention_bytes = prepare_attention(&device, &inputs)?;
+        let weights = Weights::load(gguf, &device, &params)?;
+        let logits = LogitsWorkspace::new(&device, &params, &config)?;
+        let pass = Pass {
+            params: &params,
+            weights: &weights,
+            rope_table: &rope_table,
+            store: &store,
+            workspace: &workspace,
+            logits: &logits,
+        };
+        let (programs, device_bytes) = prepare(&device, &pass, &config)?;
+        Ok(LoadedModel {
+            weights,
             rope_table,
             store,
             workspace,
-            logits: LogitsWorkspace::new(&device, &params, &config)?,
-            device_bytes,
-            programs: Programs::default(),
+            tiling,
+            work_list: WorkList::new(),
+            logits,
+            device_bytes: attention_bytes + device_bytes,
+            programs,
             device_time: None,
             device,
             params,
             config,
-        };
-        let (programs, device_bytes) = prepare(&model.device, &model.pass(), &model.config)?;
-        model.programs = programs;
-        model.device_bytes += device_bytes;
-        Ok(model)
+        })
     }
 }
 
@@ -112,7 +123,7 @@ impl LoadedModel {
 
     /// The device memory it takes.
     pub fn memory(&self) -> MemoryReport {
-        let estimate = memory::estimate(&self.params, 0, &self.config);
+        let estimate = memory::estimate(&self.params, 0, &self.config, &self.tiling);
         MemoryReport {
             weights_bytes: self.weights.n_bytes(&self.params),
             kv_bytes: self.store.shape().kv_bytes(),
@@ -142,7 +153,7 @@ impl LoadedModel {
         self.device_time
     }
 
-    fn pass(&self) -> Pass<'_> {
+    pub(super) fn pass(&self) -> Pass<'_> {
         Pass {
             params: &self.params,
             weights: &self.weights,
@@ -152,179 +163,6 @@ impl LoadedModel {
             logits: &self.logits,
         }
     }
-}
-
-/// Running.
-impl LoadedModel {
-    /// What the batch does to each slot: one span a slot, in the order of their first rows.
-    ///
-    /// # Errors
-    /// If the batch is empty, a slot or token is out of range, or a sequence has a gap.
-    pub(crate) fn spans(&self, batch: &Batch) -> Result<Vec<Span>> {
-        let (batch_size, vocab) = (self.config.batch_size, self.params.vocab);
-        if batch.is_empty() {
-            return Err(Error::EmptyBatch);
-        }
-        let mut spans: Vec<Span> = Vec::with_capacity(batch.runs().len());
-        let mut span_of_slot = vec![usize::MAX; batch_size];
-        for run in batch.runs() {
-            let (slot, start, end) = (run.slot, run.start, run.start + run.n_rows);
-            let Some(span) = span_of_slot.get_mut(slot) else {
-                return Err(Error::SlotOutOfRange { slot, batch_size });
-            };
-            let tokens = &batch.tokens()[run.first_row..run.first_row + run.n_rows];
-            if let Some(i) = tokens.iter().position(|token| *token as usize >= vocab) {
-                let (token, position) = (tokens[i], start + i);
-                return Err(Error::TokenOutOfRange { token, vocab, slot, position });
-            }
-            match spans.get_mut(*span) {
-                None => {
-                    *span = spans.len();
-                    spans.push(Span { slot, start, end });
-                }
-                Some(span) if span.end == start => span.end = end,
-                Some(span) => {
-                    let (row, last) = (run.first_row, span.end - 1);
-                    let problem = format!("row {row} has position {start} of slot {slot}, after {last}");
-                    return Err(Error::MalformedBatch { problem });
-                }
-            }
-        }
-        Ok(spans)
-    }
-
-    /// Room for what the rows of a batch bring back: the token of the largest logit of the first `n_greedy` of
-    /// `batch.logits_rows()`, the largest logits of the next `n_top`, and all logits of the others.
-    ///
-    /// # Errors
-    /// If there are not so many rows, or the host has no memory for the outputs.
-    pub(crate) fn room<'a>(
-        &self,
-        batch: &Batch,
-        n_greedy: usize,
-        n_top: usize,
-        outputs: &'a mut Outputs,
-    ) -> Result<Out<'a>> {
-        let n_rows = batch.logits_rows().len();
-        let Some(n_logits_rows) = n_rows.checked_sub(n_greedy.saturating_add(n_top)) else {
-            let problem =
-                format!("the largest logits of {n_greedy} and {n_top} rows are asked for, of {n_rows} rows");
-            return Err(Error::MalformedBatch { problem });
-        };
-        let n_logits = n_logits_rows.saturating_mul(self.params.vocab);
-        let Outputs { greedy, top, logits } = outputs;
-        let no_memory =
-            |_| Error::HostMemory { what: "the logits of a step", bytes: n_logits.saturating_mul(4) };
-        logits.try_reserve_exact(n_logits.saturating_sub(logits.len())).map_err(no_memory)?;
-        logits.resize(n_logits, 0.0);
-        greedy.resize(n_greedy, 0);
-        top.resize(n_top * TOP_WORDS, 0);
-        Ok(Out { greedy, top, logits })
-    }
-
-    /// Tells the device of `changes` and runs the rows of a batch that [`spans`](Self::spans) has passed, into the
-    /// [`room`](Self::room) for it.
-    ///
-    /// # Errors
-    /// If the device fails.
-    pub(crate) fn run(&mut self, batch: &Batch, changes: &Changes, out: Out<'_>) -> Result<()> {
-        self.store.apply(&self.device, changes)?;
-        self.run_passes(batch, out)
-    }
-
-    /// The passes of a batch, several of which are under way at a time.
-    fn run_passes(&mut self, batch: &Batch, out: Out<'_>) -> Result<()> {
-        let (rows_max, logits_max) = (self.config.step_tokens_max, self.config.logits_rows());
-        let mut wanted = batch.logits_rows();
-        let mut out = out;
-        let mut launched = VecDeque::new();
-        for first in (0..batch.n_rows()).step_by(rows_max) {
-            let end = batch.n_rows().min(first + rows_max);
-            let rows = [batch.tokens(), batch.positions(), batch.slots()].map(|all| &all[first..end]);
-            let mut input = rows.concat();
-            let here;
-            (here, wanted) = wanted.split_at(wanted.partition_point(|row| (*row as usize) < end));
-            let mut n_rows = end - first;
-            let mut lots = here.chunks(logits_max);
-            loop {
-                let lot = match lots.next() {
-                    Some(lot) => lot,
-                    None if n_rows > 0 => &[],
-                    None => break,
-                };
-                input.extend(lot.iter().map(|row| row - first as u32));
-                let lot_out;
-                (lot_out, out) = out.split_at(lot.len(), self.params.vocab);
-                launched.push_back(self.launch_pass(n_rows, &input, lot_out)?);
-                if launched.len() > LAUNCHED_MAX
-                    && let Some(pass) = launched.pop_front()
-                {
-                    self.collect_pass(pass)?;
-                }
-                // The rows are through; what is left of their logits takes the output matrix alone.
-                n_rows = 0;
-                input.clear();
-            }
-        }
-        launched.into_iter().try_for_each(|pass| self.collect_pass(pass))
-    }
-
-    /// Launches one pass of `n_rows` rows. `input` is as [`workspace::Input`] says.
-    ///
-    /// [`workspace::Input`]: super::workspace::Input
-    fn launch_pass<'a>(&mut self, n_rows: usize, input: &[u32], out: Out<'a>) -> Result<LaunchedPass<'a>> {
-        let shape = Shape {
-            n_rows,
-            n_logits_rows: input.len() - 3 * n_rows,
-            greedy: !out.greedy.is_empty(),
-            top: !out.top.is_empty(),
-        };
-        let (n_greedy, n_top) = (out.greedy.len(), out.top.len() / TOP_WORDS);
-        let LoadedModel { device, params, weights, rope_table, store, workspace, logits, programs, .. } =
-            self;
-        let mut outputs = Vec::with_capacity(3);
-        if shape.greedy {
-            outputs.push(logits.greedy.view(0, &[n_greedy])?);
-        }
-        if shape.top {
-            outputs.push(logits.top.view(n_greedy * TOP_WORDS, &[out.top.len()])?);
-        }
-        if !out.logits.is_empty() {
-            let first = (n_greedy + n_top) * params.vocab;
-            outputs.push(logits.logits.view(first, &[out.logits.len()])?);
-        }
-        let pass = Pass { params, weights, rope_table, store, workspace, logits };
-        let program = programs.get(shape, || Ok(device.compile(&record(device, &pass, shape)?)?))?;
-        let submission = program.launch(&[Input::new(&workspace.input, input)?], &outputs)?;
-        Ok(LaunchedPass { submission, out })
-    }
-
-    /// Waits for a pass and takes what is wanted of it.
-    fn collect_pass(&mut self, pass: LaunchedPass<'_>) -> Result<()> {
-        let LaunchedPass { submission, out: Out { greedy, top, logits } } = pass;
-        submission.wait()?;
-        let mut n_taken = 0;
-        for words in [greedy, top].into_iter().filter(|words| !words.is_empty()) {
-            submission.take(n_taken, words)?;
-            n_taken += 1;
-        }
-        if !logits.is_empty() {
-            submission.take(n_taken, logits)?;
-        }
-        if let Some(time) = submission.gpu_time() {
-            *self.device_time.get_or_insert_default() += time;
-        }
-        Ok(())
-    }
-}
-
-/// Passes under way at a time: each may hold its outputs on the host until they are taken.
-const LAUNCHED_MAX: usize = 4;
-
-/// A pass under way, and where its outputs go.
-struct LaunchedPass<'a> {
-    submission: Submission,
-    out: Out<'a>,
 }
 
 /// Another number of slots.
@@ -353,12 +191,8 @@ impl LoadedModel {
     /// If the device fails. Nothing has changed then.
     pub(crate) fn resize(&mut self, resized: Resized, moves: &[(u32, u32)]) -> Result<()> {
         let Resized { config, store, logits, programs } = resized;
-        if let Some(copies) = self.store.copies(&self.device, &store, moves)? {
-            self.device.run(&copies)?.wait()?;
-        }
-        // The old ones hold the old buffers.
-        self.programs = programs;
-        (self.store, self.config) = (store, config);
+        self.store.copy_to(&self.device, &store, moves)?;
+        (self.store, self.config, self.programs) = (store, config, programs);
         if let Some(logits) = logits {
             self.logits = logits;
         }
@@ -373,12 +207,6 @@ impl fmt::Debug for LoadedModel {
     }
 }
 
-fn record(device: &Device, pass: &Pass<'_>, shape: Shape) -> Result<Plan> {
-    let mut plan = device.plan();
-    llama::record(&mut plan, pass, shape)?;
-    Ok(plan)
-}
-
 /// Lets the device allocate what a row's attention needs beside its buffers, and returns how many bytes that took. Needs no weights.
 fn prepare_attention(device: &Device, inputs: &AttentionInputs<'_>) -> Result<u64> {
     let before = device.allocated_bytes();
@@ -390,17 +218,14 @@ fn prepare_attention(device: &Device, inputs: &AttentionInputs<'_>) -> Result<u6
     Ok(device.allocated_bytes().saturating_sub(before))
 }
 
-/// Compiles the largest and the smallest pass, so that the device allocates now what it needs beside their buffers, and returns how
-/// many bytes that took.
+/// Makes the largest and the smallest pass ready and what copies pages, and returns how many bytes the device allocated for them beside their buffers.
 fn prepare(device: &Device, pass: &Pass<'_>, config: &LlamaConfig) -> Result<(Programs, u64)> {
     let before = device.allocated_bytes();
-    let mut programs = Programs::default();
-    for (n_rows, n_logits_rows) in [(config.step_tokens_max, config.logits_rows()), (1, 1)] {
-        let shape = Shape { n_rows, n_logits_rows, greedy: true, top: true };
-        programs.get(shape, || {
-            let program = device.compile(&record(device, pass, shape)?);
-            program.map_err(|source| Error::Allocation { what: "the device's workspace".into(), source })
-        })?;
+    let mut programs = Programs::new(device.compile(&pass.store.copies(device)?)?);
+    let largest = (config.step_tokens_max, config.logits_rows());
+    for ((n_rows, n_logits_rows), top) in [(largest, true), ((1, 1), true), ((1, 1), false)] {
+        let shape = Shape { n_rows, n_logits_rows, greedy: true, top };
+        programs.insert(shape, compile(device, pass, shape)?);
     }
     Ok((programs, device.allocated_bytes().saturating_sub(before)))
 }

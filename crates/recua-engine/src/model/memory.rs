@@ -7,14 +7,23 @@ use super::workspace::{LogitsWorkspace, Workspace};
 use crate::cache::StoreShape;
 use crate::error::{Error, Result};
 use crate::memory_report::MemoryReport;
-use recua_compute::{Device, PAGE_TOKENS};
+use recua_compute::{Device, KvShape, PAGE_TOKENS, Tiling};
 
 /// What this model would take. Saturates, so that a hostile file's figures are merely too large.
-pub(crate) fn estimate(p: &ModelParams, weights_bytes: u64, config: &LlamaConfig) -> MemoryReport {
+pub(crate) fn estimate(
+    p: &ModelParams,
+    weights_bytes: u64,
+    config: &LlamaConfig,
+    tiling: &Tiling,
+) -> MemoryReport {
     let rope = rope::dims(p, config.max_seq_len).iter().fold(4u64, |n, d| n.saturating_mul(*d as u64));
     let store = store_shape(p, config);
-    let workspace_bytes =
-        [Workspace::n_bytes(p, config), LogitsWorkspace::n_bytes(p, config), store.table_bytes(), rope];
+    let workspace_bytes = [
+        Workspace::n_bytes(p, config, tiling),
+        LogitsWorkspace::n_bytes(p, config),
+        store.table_bytes(),
+        rope,
+    ];
     MemoryReport {
         weights_bytes,
         kv_bytes: store.kv_bytes(),
@@ -27,13 +36,20 @@ pub(crate) fn store_shape(p: &ModelParams, config: &LlamaConfig) -> StoreShape {
     let pages_max = config.max_seq_len.div_ceil(PAGE_TOKENS);
     StoreShape {
         n_layers: p.n_layers,
-        n_kv_heads: p.n_kv_heads,
-        head_dim: p.head_dim,
-        dtype: config.kv_type.dtype(),
-        n_pages: config.kv_pages.unwrap_or(config.batch_size.saturating_mul(pages_max)),
+        kv: KvShape {
+            n_pages: config.kv_pages.unwrap_or(config.batch_size.saturating_mul(pages_max)),
+            n_kv_heads: p.n_kv_heads,
+            head_dim: p.head_dim,
+            kv_type: config.kv_type,
+        },
         n_slots: config.batch_size,
         pages_max,
     }
+}
+
+/// How the device cuts the work of this model's attention.
+pub(crate) fn tiling(device: &Device, p: &ModelParams, config: &LlamaConfig) -> Tiling {
+    device.tiling(&store_shape(p, config).kv, p.n_heads)
 }
 
 /// Refuses a configuration that does not fit, and says which would. A device that does not know its memory is believed to have it.
@@ -43,7 +59,8 @@ pub(crate) fn check(
     weights_bytes: u64,
     config: &LlamaConfig,
 ) -> Result<()> {
-    let needed = |config: &LlamaConfig| estimate(p, weights_bytes, config);
+    let tiling = tiling(device, p, config);
+    let needed = |config: &LlamaConfig| estimate(p, weights_bytes, config, &tiling);
     let Some(free_bytes) = free(device) else { return Ok(()) };
     if needed(config).total_bytes() <= free_bytes {
         return Ok(());

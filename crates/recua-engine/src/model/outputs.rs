@@ -1,5 +1,6 @@
 //! [`Outputs`]: what a step brings back.
 
+use super::pass::WantedRows;
 use recua_compute::TOP_K_MAX;
 
 /// What [`LlamaModel::step_mixed`](crate::LlamaModel::step_mixed) brings back. Its memory is used again.
@@ -25,6 +26,15 @@ pub(crate) struct Out<'a> {
 }
 
 impl<'a> Out<'a> {
+    /// What there is room for.
+    pub(crate) fn wanted(&self, vocab: usize) -> WantedRows {
+        WantedRows {
+            n_greedy: self.greedy.len(),
+            n_top: self.top.len() / TOP_WORDS,
+            n_logits: self.logits.len() / vocab,
+        }
+    }
+
     /// The first `n_rows` rows, and the others.
     pub(crate) fn split_at(self, n_rows: usize, vocab: usize) -> (Out<'a>, Out<'a>) {
         let n_greedy = n_rows.min(self.greedy.len());

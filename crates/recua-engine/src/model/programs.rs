@@ -1,40 +1,38 @@
-//! The programs of one model: each shape of a pass is recorded and compiled once.
+//! The programs of a model: its passes, kept by shape, and the copies of its cache.
 
 use super::llama::Shape;
-use crate::error::Result;
 use recua_compute::Program;
 use std::collections::HashMap;
 
-/// Programs by shape. The one used longest ago makes room for a new one.
-#[derive(Default)]
+/// Programs, on the buffers of one configuration. The pass used longest ago makes room for a new one.
 pub(crate) struct Programs {
+    /// Copies the pages that are in the store's list.
+    pub(crate) copies: Program,
     programs: HashMap<Shape, (u64, Program)>,
     clock: u64,
 }
 
 impl Programs {
-    /// A server's steps have a few dozen shapes at a time; a large model's program takes some hundred kilobytes.
+    /// A server's steps have a few dozen shapes at a time; a large model's program takes some hundred kilobytes of the host.
     const N_MAX: usize = 64;
 
-    /// The program of a shape, made by `compile` if there is none.
-    pub(crate) fn get(
-        &mut self,
-        shape: Shape,
-        compile: impl FnOnce() -> Result<Program>,
-    ) -> Result<&Program> {
+    pub(crate) fn new(copies: Program) -> Programs {
+        Programs { copies, programs: HashMap::new(), clock: 0 }
+    }
+
+    pub(crate) fn get(&mut self, shape: Shape) -> Option<Program> {
         self.clock += 1;
-        if !self.programs.contains_key(&shape) {
-            let program = compile()?;
-            if self.programs.len() >= Self::N_MAX
-                && let Some(oldest) =
-                    self.programs.iter().min_by_key(|(_, (used, _))| *used).map(|(shape, _)| *shape)
-            {
-                self.programs.remove(&oldest);
-            }
-            self.programs.insert(shape, (0, program));
-        }
-        let (used, program) = self.programs.get_mut(&shape).expect("it is there or was inserted just now");
+        let (used, program) = self.programs.get_mut(&shape)?;
         *used = self.clock;
-        Ok(program)
+        Some(program.clone())
+    }
+
+    pub(crate) fn insert(&mut self, shape: Shape, program: Program) {
+        if self.programs.len() >= Self::N_MAX
+            && let Some(oldest) = self.programs.iter().min_by_key(|(_, (used, _))| *used).map(|(key, _)| *key)
+        {
+            self.programs.remove(&oldest);
+        }
+        self.programs.insert(shape, (self.clock, program));
     }
 }

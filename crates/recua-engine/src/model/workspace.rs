@@ -3,12 +3,14 @@
 use super::config::LlamaConfig;
 use super::params::ModelParams;
 use crate::error::{Error, Result};
-use recua_compute::{Buffer, DType, Device, TOP_K_MAX};
+use recua_compute::{Buffer, DType, Device, TOP_K_MAX, Tiling, WorkList};
 
 /// What the rows of a pass flow through. `rows` is `step_tokens_max`.
 pub(crate) struct Workspace {
     // u32 [4 * rows]: the step's input, written at once; see `Input`
     pub(crate) input: Buffer,
+    // u32 [words]: the work list of the step's attention
+    pub(crate) work: Buffer,
     // f32 [rows, n_embd]: the residual stream, and what a norm makes of it
     pub(crate) x: Buffer,
     pub(crate) normed: Buffer,
@@ -58,11 +60,17 @@ pub(crate) struct LogitsWorkspace {
 }
 
 impl Workspace {
-    pub(crate) fn new(device: &Device, p: &ModelParams, config: &LlamaConfig) -> Result<Workspace> {
+    pub(crate) fn new(
+        device: &Device,
+        p: &ModelParams,
+        config: &LlamaConfig,
+        tiling: &Tiling,
+    ) -> Result<Workspace> {
         let rows = config.step_tokens_max;
         let f32s = |columns| alloc(device, DType::F32, &[rows, columns]);
         Ok(Workspace {
             input: alloc(device, DType::U32, &[4 * rows])?,
+            work: alloc(device, DType::U32, &[WorkList::words_max(tiling, rows)])?,
             x: f32s(p.n_embd)?,
             normed: f32s(p.n_embd)?,
             q: f32s(p.q_dim())?,
@@ -74,10 +82,11 @@ impl Workspace {
     }
 
     /// What [`Workspace::new`] allocates; saturates.
-    pub(crate) fn n_bytes(p: &ModelParams, config: &LlamaConfig) -> u64 {
+    pub(crate) fn n_bytes(p: &ModelParams, config: &LlamaConfig, tiling: &Tiling) -> u64 {
+        let work = (WorkList::words_max(tiling, config.step_tokens_max) as u64).saturating_mul(4);
         let columns = [2 * p.n_embd, 2 * p.q_dim(), 2 * p.kv_dim(), p.n_ff, 4];
         let columns = columns.iter().fold(0u64, |n, c| n.saturating_add(*c as u64));
-        columns.saturating_mul(4).saturating_mul(config.step_tokens_max as u64)
+        columns.saturating_mul(4).saturating_mul(config.step_tokens_max as u64).saturating_add(work)
     }
 }
 

@@ -15,20 +15,20 @@ use recua_text::tokenizer::Tokenizer;
 
 use crate::faulty;
 
-fn golden() -> Vec<u8> {
+pub(crate) fn golden() -> Vec<u8> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../testdata/golden/tiny-Q4_0.gguf");
     std::fs::read(path).unwrap()
 }
 
 /// An engine on the bytes of a file.
-fn open(bytes: Vec<u8>, config: LlamaConfig) -> Engine {
+pub(crate) fn open(bytes: Vec<u8>, config: LlamaConfig) -> Engine {
     let gguf = Gguf::from_vec(bytes).unwrap();
     let tokenizer = Tokenizer::from_metadata(gguf.metadata()).unwrap();
     let device = cpu::open(cpu::Options { threads: Some(1), ..cpu::Options::default() }).unwrap();
     Engine::new(LlamaModel::load(&gguf, device, config).unwrap(), Arc::new(tokenizer))
 }
 
-fn config(batch_size: usize, step_tokens_max: usize, max_seq_len: usize) -> LlamaConfig {
+pub(crate) fn config(batch_size: usize, step_tokens_max: usize, max_seq_len: usize) -> LlamaConfig {
     LlamaConfig { batch_size, step_tokens_max, max_seq_len, ..LlamaConfig::default() }
 }
 
@@ -36,16 +36,16 @@ fn engine(batch_size: usize, step_tokens_max: usize) -> Engine {
     open(golden(), config(batch_size, step_tokens_max, 256))
 }
 
-fn prompt(seed: u64, len: usize) -> Vec<u32> {
+pub(crate) fn prompt(seed: u64, len: usize) -> Vec<u32> {
     (0..len as u64).map(|i| 3 + (uniform(seed, 0, i) * 509.0) as u32).collect()
 }
 
-fn greedy(prompt: Vec<u32>, max_tokens: usize) -> Request {
+pub(crate) fn greedy(prompt: Vec<u32>, max_tokens: usize) -> Request {
     Request { prompt, max_tokens, ..Request::default() }
 }
 
 /// A request of many kinds: greedy and not, long and short.
-fn request(i: u64) -> Request {
+pub(crate) fn request(i: u64) -> Request {
     let params = match i % 4 {
         0 => SamplingParams::default(),
         1 => SamplingParams {
@@ -77,19 +77,19 @@ fn request(i: u64) -> Request {
 
 /// What came of a request.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Answer {
-    tokens: Vec<u32>,
-    text: String,
-    end: Option<(FinishReason, Usage)>,
-    error: Option<RequestError>,
+pub(crate) struct Answer {
+    pub(crate) tokens: Vec<u32>,
+    pub(crate) text: String,
+    pub(crate) end: Option<(FinishReason, Usage)>,
+    pub(crate) error: Option<RequestError>,
 }
 
 #[derive(Default)]
-struct Answers(BTreeMap<RequestId, Answer>);
+pub(crate) struct Answers(pub(crate) BTreeMap<RequestId, Answer>);
 
 impl Answers {
     /// Files the events, and checks that each may come when it comes.
-    fn file(&mut self, events: impl IntoIterator<Item = Event>) {
+    pub(crate) fn file(&mut self, events: impl IntoIterator<Item = Event>) {
         for event in events {
             let answer = self.0.entry(event.id()).or_default();
             assert!(answer.end.is_none() && answer.error.is_none(), "{event:?} after the end");
@@ -143,7 +143,7 @@ fn answer(engine: &mut Engine, request: Request) -> Answer {
 }
 
 /// Each request alone, in an engine of its own size.
-fn alone(requests: impl IntoIterator<Item = Request>) -> Vec<Answer> {
+pub(crate) fn alone(requests: impl IntoIterator<Item = Request>) -> Vec<Answer> {
     let mut engine = engine(1, 512);
     requests.into_iter().map(|request| answer(&mut engine, request)).collect()
 }

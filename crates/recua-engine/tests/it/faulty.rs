@@ -1,13 +1,15 @@
-//! A CPU device with a limit to its memory, whose runs can be made to fail.
+//! A CPU device with a limit to its memory, whose launches can be made to fail, and one that runs its launches as late as it may.
 
 use recua_compute::{
     Backend, Buffer, Compiled, DType, Device, DeviceId, DeviceInfo, Encode, Error, GgmlType, Input,
-    KernelSource, Op, Plan, Program, Result, Storage, Submission, Weight,
+    KernelSource, KvPool, KvShape, Op, Pending, Plan, Program, Result, Storage, Submission, Tiling, Weight,
 };
 use std::any::Any;
+use std::collections::VecDeque;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 /// What a test holds on to while a model owns the device.
 #[derive(Clone, Default)]
@@ -18,6 +20,7 @@ pub(crate) struct Faults {
     bytes_read: Arc<AtomicI64>,
     bytes_written: Arc<AtomicI64>,
     has_no_attention: Arc<AtomicBool>,
+    under_way_max: Arc<AtomicI64>,
 }
 
 impl Faults {
@@ -41,6 +44,11 @@ impl Faults {
         self.bytes_written.swap(0, Ordering::SeqCst)
     }
 
+    /// The most launches that were under way at once since the last call.
+    pub(crate) fn under_way_max(&self) -> i64 {
+        self.under_way_max.swap(0, Ordering::SeqCst)
+    }
+
     /// Weights that were brought to the device.
     pub(crate) fn n_weights(&self) -> i64 {
         self.n_weights.load(Ordering::SeqCst)
@@ -53,6 +61,19 @@ struct Faulty {
     faults: Faults,
     // Allocations beyond this fail, whatever `info` promises.
     limit_bytes: u64,
+    // `None`: what is launched runs at once.
+    queue: Option<Queue>,
+}
+
+/// Launches that have not run.
+type Queue = Arc<Mutex<VecDeque<Arc<Job>>>>;
+
+/// A launch that has not run, and then what came of it.
+struct Job {
+    program: Program,
+    inputs: Vec<(Buffer, Vec<u8>)>,
+    outputs: Vec<Buffer>,
+    done: OnceLock<Result<Submission>>,
 }
 
 /// A device that says it has `promised` bytes (or does not say) and refuses to allocate more than `limit_bytes`.
@@ -60,7 +81,63 @@ pub(crate) fn open(promised: Option<u64>, limit_bytes: u64) -> (Device, Faults) 
     let inner = crate::support::cpu();
     let info = DeviceInfo { memory_bytes: promised, name: "faulty".into(), ..inner.info().clone() };
     let faults = Faults::default();
-    (Device::new(Faulty { inner, info, faults: faults.clone(), limit_bytes }), faults)
+    (Device::new(Faulty { inner, info, faults: faults.clone(), limit_bytes, queue: None }), faults)
+}
+
+/// A device that likes its rows in buckets, and runs what is launched when somebody waits for it, as if it were far behind the host.
+pub(crate) fn open_late(row_buckets: &'static [usize]) -> (Device, Faults) {
+    let inner = crate::support::cpu();
+    let info = DeviceInfo { name: "late".into(), row_buckets, runs_in_submit: false, ..inner.info().clone() };
+    let (faults, queue) = (Faults::default(), Some(Queue::default()));
+    (Device::new(Faulty { inner, info, faults: faults.clone(), limit_bytes: u64::MAX, queue }), faults)
+}
+
+impl Faulty {
+    /// Runs all that was launched.
+    fn catch_up(&self) {
+        let jobs = self.queue.iter().flat_map(|queue| std::mem::take(&mut *queue.lock().unwrap()));
+        jobs.for_each(|job| job.run());
+    }
+}
+
+impl Job {
+    fn run(&self) {
+        let inputs: Vec<Input<'_>> =
+            self.inputs.iter().map(|(buffer, bytes)| Input::new(buffer, bytes).unwrap()).collect();
+        self.done.set(self.program.launch(&inputs, &self.outputs)).map_err(drop).unwrap();
+    }
+}
+
+/// A launch of [`open_late`].
+struct Late {
+    queue: Queue,
+    job: Arc<Job>,
+}
+
+impl Late {
+    fn done(&self) -> Result<&Submission> {
+        let mut queue = self.queue.lock().unwrap();
+        while self.job.done.get().is_none() {
+            queue.pop_front().expect("it is in the queue until it has run").run();
+        }
+        let failed = || Error::DeviceLost { device: "late".into(), message: "a launch failed".into() };
+        self.job.done.get().unwrap().as_ref().map_err(|_| failed())
+    }
+}
+
+impl Pending for Late {
+    fn wait(&self) -> Result<()> {
+        self.done()?.wait()
+    }
+    fn is_done(&self) -> bool {
+        self.job.done.get().is_some()
+    }
+    fn gpu_time(&self) -> Option<Duration> {
+        None
+    }
+    fn take(&self, i: usize, out: &mut [u8]) -> Result<()> {
+        self.done()?.take(i, out)
+    }
 }
 
 impl Backend for Faulty {
@@ -81,16 +158,29 @@ impl Backend for Faulty {
         Ok(self.inner.alloc(DType::U8, &[n_bytes])?.storage().clone())
     }
     fn write(&self, dst: &Buffer, bytes: &[u8]) -> Result<()> {
+        self.catch_up();
         self.faults.bytes_written.fetch_add(bytes.len() as i64, Ordering::SeqCst);
         self.inner.write(dst, bytes)
     }
     fn read(&self, src: &Buffer, out: &mut [u8]) -> Result<()> {
+        self.catch_up();
         self.faults.bytes_read.fetch_add(out.len() as i64, Ordering::SeqCst);
         self.inner.read(src, out)
     }
     fn upload_weight(&self, raw: &[u8], ty: GgmlType, n: usize, k: usize) -> Result<Weight> {
         self.faults.n_weights.fetch_add(1, Ordering::SeqCst);
         self.inner.upload_weight(raw, ty, n, k)
+    }
+    fn alloc_kv(&self, shape: &KvShape) -> Result<KvPool> {
+        let n_bytes = shape.n_bytes().unwrap_or(usize::MAX);
+        if self.allocated_bytes().saturating_add(n_bytes as u64) > self.limit_bytes {
+            let what = "a cache".into();
+            return Err(Error::OutOfMemory { device: "faulty".into(), what, requested_bytes: n_bytes });
+        }
+        self.inner.alloc_kv(shape)
+    }
+    fn tiling(&self, shape: &KvShape, n_heads: usize) -> Tiling {
+        self.inner.tiling(shape, n_heads)
     }
     fn compile_kernel(
         &self,
@@ -111,7 +201,8 @@ impl Backend for Faulty {
         if has_attention && self.faults.has_no_attention.load(Ordering::SeqCst) {
             return Err(Error::Argument { op: "attention", problem: "heads of this size".into() });
         }
-        Ok(Arc::new(FaultyProgram { inner: self.inner.compile(plan)?, faults: self.faults.clone() }))
+        let (inner, faults) = (self.inner.compile(plan)?, self.faults.clone());
+        Ok(Arc::new(FaultyProgram { inner, faults, queue: self.queue.clone() }))
     }
     fn measure_read_bandwidth(&self) -> Result<f64> {
         self.inner.measure_read_bandwidth()
@@ -121,12 +212,7 @@ impl Backend for Faulty {
 struct FaultyProgram {
     inner: Program,
     faults: Faults,
-}
-
-impl fmt::Display for FaultyProgram {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.inner.fmt(f)
-    }
+    queue: Option<Queue>,
 }
 
 impl Compiled for FaultyProgram {
@@ -134,10 +220,27 @@ impl Compiled for FaultyProgram {
         if self.faults.runs_left.fetch_sub(1, Ordering::SeqCst) == 1 {
             return Err(Error::DeviceLost { device: "faulty".into(), message: "as told".into() });
         }
-        let n_read: usize = outputs.iter().map(Buffer::n_bytes).sum();
-        self.faults.bytes_read.fetch_add(n_read as i64, Ordering::SeqCst);
-        let n_written: usize = inputs.iter().map(|input| input.bytes().len()).sum();
-        self.faults.bytes_written.fetch_add(n_written as i64, Ordering::SeqCst);
-        self.inner.launch(inputs, outputs)
+        let written: usize = inputs.iter().map(|input| input.bytes().len()).sum();
+        let read: usize = outputs.iter().map(Buffer::n_bytes).sum();
+        self.faults.bytes_written.fetch_add(written as i64, Ordering::SeqCst);
+        self.faults.bytes_read.fetch_add(read as i64, Ordering::SeqCst);
+        let Some(queue) = &self.queue else { return self.inner.launch(inputs, outputs) };
+        let copied = |input: &Input<'_>| (input.buffer().clone(), input.bytes().to_vec());
+        let job = Arc::new(Job {
+            program: self.inner.clone(),
+            inputs: inputs.iter().map(copied).collect(),
+            outputs: outputs.to_vec(),
+            done: OnceLock::new(),
+        });
+        let mut jobs = queue.lock().unwrap();
+        jobs.push_back(job.clone());
+        self.faults.under_way_max.fetch_max(jobs.len() as i64, Ordering::SeqCst);
+        Ok(Submission::new(Late { queue: queue.clone(), job }))
+    }
+}
+
+impl fmt::Display for FaultyProgram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
     }
 }

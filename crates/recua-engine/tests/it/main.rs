@@ -7,6 +7,7 @@ mod faulty;
 mod files;
 mod golden;
 mod model;
+mod overlap;
 mod reference;
 mod same_bits;
 mod sampler;

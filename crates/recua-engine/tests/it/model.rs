@@ -370,8 +370,8 @@ fn the_plan_of_a_pass() {
    0 embed       F32[80, 64][u32[5]] -> f32[5, 64]
    1 rms_norm    f32[5, 64] -> f32[5, 64]
    2 matmul      f32[5, 64] · F32[64, 64] -> f32[5, 64], F32[32, 64] -> f32[5, 32], F32[32, 64] -> f32[5, 32]
-   3 rope_store  f32[5, 64], f32[5, 32], f32[5, 32] (Interleaved) -> f16[8, 2, 32, 16]
-   4 attention   f32[5, 64], f16[8, 2, 32, 16] -> f32[5, 64]
+   3 rope_store  f32[5, 64], f32[5, 32], f32[5, 32] (Interleaved) -> kv f16[8, 2, 32, 16]
+   4 attention   f32[5, 64], kv f16[8, 2, 32, 16] -> f32[5, 64]
    5 matmul      f32[5, 64] · F32[64, 64] + residual -> f32[5, 64]
    6 rms_norm    f32[5, 64] -> f32[5, 64]
    7 matmul_glu  f32[5, 64] · F32[96, 64], F32[96, 64] (Silu) -> f32[5, 96]
@@ -395,7 +395,7 @@ fn the_plan_of_a_pass() {
     );
     assert_eq!(
         line(3),
-        "   3 rope_store  f32[1, 96], f32[1, 48], f32[1, 48] (Halves, head norm) -> f32[1, 2, 32, 24]"
+        "   3 rope_store  f32[1, 96], f32[1, 48], f32[1, 48] (Halves, head norm) -> kv f32[1, 2, 32, 24]"
     );
     assert_eq!(line(11), "  11 matmul      f32[1, 64] · F32[80, 64] -> f32[1, 80]");
 }

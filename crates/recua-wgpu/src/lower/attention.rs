@@ -1,251 +1,268 @@
-//! `attention`: over a cache of f16, cooperative matrices compute it where the adapter has them. Else rows alone go to one kernel, rows
-//! with neighbours of the same sequence (prompts) to another, which reads the cache once for more of them. Where there are too few
-//! rows to fill the device, chunks of each sequence run side by side, and a second dispatch merges them. All ways for a cache have the same bits, so the number of rows may choose.
+//! `attention`: over a cache of matrices, cooperative matrices compute it; over any other, one kernel takes rows alone and another takes
+//! wide tiles, which reads the cache once for more rows. What each workgroup does is in the work list, which the host writes for every
+//! step; what is dispatched depends on nothing but the number of rows. All kernels for a cache give the same bits.
 
-use super::rope_store::{head_max, is_tensor, is_wide};
-use super::rows::{Rows, page_windows};
+use super::rope_store::head_max;
+use super::rows::Rows;
+use crate::gpu::Gpu;
+use crate::kv::{Kv, Layout, layout};
 use crate::launch::Recorder;
 use crate::memory::{Binding, u32_of};
 use crate::pipelines::KernelKey;
-use bytemuck::cast_slice;
-use recua_compute::{Attention, DType, Error, PAGE_TOKENS, Result};
+use bytemuck::bytes_of;
+use recua_compute::{Attention, Error, KvShape, KvType, Result, Tiling};
+
+recua_compute::args! {
+    pub(crate) struct AttentionArgs {
+        positions_start: u32,
+        sequences_start: u32,
+        pages_start: u32,
+        n_sequences: u32,
+        /// Columns of the page table.
+        pages_max: u32,
+        work_start: u32,
+        /// Words of the work list.
+        work_words: u32,
+        n_rows: u32,
+        n_heads: u32,
+        n_kv_heads: u32,
+        n_pages: u32,
+        head_dim: u32,
+        scale: f32,
+        q_start: u32,
+        /// From one row of q to the next, in words.
+        q_stride: u32,
+        out_start: u32,
+        /// Query heads of a KV head, and how many of them a workgroup takes.
+        group: u32,
+        block_heads: u32,
+        /// The most rows of a tile.
+        block_rows: u32,
+        /// Places for pieces in the workspace.
+        places: u32,
+        /// Pages of an allocation of a cache that is spread over several.
+        allocation_pages: u32,
+    }
+}
 
 /// Tokens of a chunk, as in the kernels, and queries of a workgroup of `attention`.
 const CHUNK: usize = 128;
 const QUERIES: usize = 4;
 
-/// Workgroups from which on a sequence is not split: about as many as a large device has cores. On an H200, with 512 tokens, 8 workgroups
-/// are 10 microseconds faster split, 128 are 2 slower and 512 are 25.
-const ENOUGH: usize = 128;
+/// Workgroups that keep a device busy: about as many as a large one has cores. On an H200, with 512 tokens, 8 workgroups are 10
+/// microseconds faster split, 128 are 2 slower and 512 are 25. A software adapter has a few threads.
+const FILL: usize = 128;
+const FILL_SOFTWARE: usize = 16;
+
+/// Chunks from which on a split pays: with fewer, the merge costs what it saves.
+const SPLIT_FROM: usize = 3;
+
+/// Workgroups that are dispatched for each that keeps the device busy: several fit a core at once. Those that find no tile are gone at
+/// once, and where there are more tiles a workgroup takes several.
+const WAVES: usize = 4;
 
 /// Threads of a workgroup in teams, and the define that says so.
 const TEAMS: [(usize, &str); 2] = [(4, "TEAMS_4"), (2, "TEAMS_2")];
 
-/// Rows from which on prompts are worth a dispatch of their own, which costs a few microseconds if there are none.
-const ROWS_MIN: usize = 65;
+/// Rows from which on wide tiles are worth a dispatch of their own, which costs a few microseconds if there are none: without
+/// matrices, where rows alone are much slower, and with them.
+const WIDE_FROM: usize = 65;
+const WIDE_FROM_MATRICES: usize = 129;
 
-/// The most that the parts of split sequences may take.
-const PARTS_BYTES: usize = 64 << 20;
-
-/// Windows of a cache that no binding can hold, as in the kernels.
-const WINDOWS_MAX: usize = 4;
+/// The most places, each for the piece of a row, and what they may take: what pieces of split tiles leave. With more pieces than that,
+/// first pieces fold several chunks (see recua-compute's work.rs).
+const PLACES_MAX: usize = 4096;
+const PIECES_BYTES: usize = 128 << 20;
 
 const NAME: &str = "attention";
+
+/// How tiles are cut for heads over such a cache: it depends on neither rows nor pages.
+struct Cut {
+    layout: Layout,
+    /// Query heads of a KV head.
+    group: usize,
+    /// Heads and rows of a tile, and workgroups that work on it.
+    narrow: Block,
+    /// The same of wide tiles, if there are any.
+    wide: Option<Block>,
+    /// Queries of a wide tile that keep their own sums, in fours.
+    has_two_quads: bool,
+    /// Places for pieces, and bytes of each.
+    places: usize,
+    place_bytes: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Block {
+    heads: usize,
+    rows: usize,
+    groups: usize,
+}
+
+impl Cut {
+    fn new(gpu: &Gpu, shape: &KvShape, n_heads: usize) -> Cut {
+        let KvShape { n_kv_heads, head_dim, .. } = *shape;
+        let group = (n_heads / n_kv_heads).max(1);
+        let layout = layout(gpu, shape);
+        // Without matrices a workgroup has 128 elements of the weighted sum.
+        let dim_parts = if layout == Layout::Matrices { 1 } else { head_dim.div_ceil(128) };
+        let block = |queries: usize, rows_max: usize| {
+            let heads = group.min(queries);
+            let groups = n_kv_heads * group.div_ceil(heads) * dim_parts;
+            Block { heads, rows: (queries / heads).min(rows_max), groups }
+        };
+        let binding_max = gpu.limits.max_storage_buffer_binding_size.min(gpu.limits.max_buffer_size);
+        let places = |bytes: usize| (PIECES_BYTES.min(binding_max as usize) / bytes).min(PLACES_MAX);
+        if layout == Layout::Matrices {
+            let narrow = block(16, usize::MAX);
+            let place_bytes = narrow.groups * narrow.heads * (head_dim / 4 + 1) * 16;
+            let wide = Some(block(32, usize::MAX));
+            return Cut {
+                layout,
+                group,
+                narrow,
+                wide,
+                has_two_quads: false,
+                places: places(place_bytes),
+                place_bytes,
+            };
+        }
+        let has_room = |bytes| gpu.limits.max_compute_workgroup_storage_size as usize >= bytes;
+        let head_max = head_dim.next_power_of_two().max(64);
+        let has_two_quads = has_room(prefill_bytes(head_max, 8));
+        let wide = block(if has_two_quads { 32 } else { 16 }, usize::MAX);
+        // Long heads leave no room for it.
+        let wide = Some(wide).filter(|wide| wide.rows > 1 && has_room(prefill_bytes(head_max, 4)));
+        let narrow = block(QUERIES, 1);
+        let place_bytes = narrow.groups * (CHUNK + 2) * 16;
+        Cut { layout, group, narrow, wide, has_two_quads, places: places(place_bytes), place_bytes }
+    }
+
+    fn wide_from(&self) -> usize {
+        if self.layout == Layout::Matrices { WIDE_FROM_MATRICES } else { WIDE_FROM }
+    }
+}
+
+fn fill(gpu: &Gpu) -> usize {
+    if gpu.is_software { FILL_SOFTWARE } else { FILL }
+}
+
+/// See [`recua_compute::Device::tiling`].
+pub(crate) fn tiling(gpu: &Gpu, shape: &KvShape, n_heads: usize) -> Tiling {
+    let cut = Cut::new(gpu, shape, n_heads);
+    Tiling {
+        rows: cut.narrow.rows,
+        rows_wide: cut.wide.map_or(0, |wide| wide.rows),
+        wide_from: cut.wide_from(),
+        chunk: CHUNK,
+        groups: cut.narrow.groups,
+        fill: fill(gpu),
+        split_from: SPLIT_FROM,
+        places: cut.places,
+    }
+}
 
 /// See [`Attention`].
 pub(crate) fn attention(op: &Attention, recorder: &mut Recorder<'_>) -> Result<()> {
     let gpu = recorder.gpu;
-    let head_dim = op.cache.head_dim();
+    let (cache, shape) = (Kv::of(NAME, &op.cache)?, op.cache.shape());
+    let KvShape { n_pages, n_kv_heads, head_dim, kv_type } = *shape;
+    let (n_rows, n_heads) = (op.q.n_rows(), op.q.n_cols() / head_dim);
     let head_max = head_max(NAME, gpu, head_dim)?;
-    let n_rows = op.q.n_rows();
-    let (n_heads, n_kv_heads) = (op.q.n_cols() / head_dim, op.cache.n_kv_heads());
-    if is_tensor(gpu, &op.cache) {
-        return tensor(op, recorder);
-    }
-    let group = n_heads / n_kv_heads;
-    // Workgroups of a row, and of a block of rows.
-    let block_heads = group.min(QUERIES);
-    let workgroups = |block_heads| n_kv_heads * group.div_ceil(block_heads) * head_dim.div_ceil(128);
-    let blocks = workgroups(block_heads);
-    let has_room = |bytes| gpu.limits.max_compute_workgroup_storage_size as usize >= bytes;
-    let has_two_quads = has_room(rows_bytes(head_max, 8));
-    let rows_queries = if has_two_quads { 32 } else { 16 };
-    let rows_heads = group.min(rows_queries);
-    let block_rows = rows_queries / rows_heads;
-    // Long heads leave no room for it.
-    let has_rows = n_rows >= ROWS_MIN && block_rows > 1 && has_room(rows_bytes(head_max, 4));
-    let n_chunks = (op.rows.pages.n_cols() * PAGE_TOKENS).div_ceil(CHUNK).max(1);
-
-    // Rows of a dispatch: whole blocks.
-    let row_parts_bytes = blocks * n_chunks * (CHUNK + 2) * 16;
-    let is_split = n_chunks > 1 && n_rows.saturating_mul(blocks) < ENOUGH;
-    let groups_max = gpu.limits.max_compute_workgroups_per_dimension as usize / 2;
-    let split_max = (PARTS_BYTES / row_parts_bytes).clamp(1, groups_max);
-    let rows_max = if is_split { split_max } else { groups_max };
-    let window = (rows_max / block_rows * block_rows).max(block_rows);
-    // As much as fewer rows than these will ever take, so that the largest pass allocates for all.
-    let parts_rows = n_rows.min((ENOUGH - 1) / blocks).min(split_max.max(block_rows));
-    let parts = recorder.workspace("the parts of attention", (parts_rows * row_parts_bytes).max(16))?;
+    let cut = Cut::new(gpu, shape, n_heads);
+    let pieces = recorder.workspace("the pieces of attention", (cut.places * cut.place_bytes).max(16))?;
 
     let rows = Rows::new(NAME, gpu, &op.rows)?;
+    let (work, work_start) = Binding::read(gpu, &op.rows.work)?;
     let (q, q_start) = Binding::read(gpu, &op.q)?;
     let (out, out_start) = Binding::write(gpu, &op.out)?;
-    let windows = page_windows(gpu, &op.cache, false)?;
-    let (Some(first_window), false) = (windows.first(), windows.len() > WINDOWS_MAX) else {
-        let (k, n) = (&op.cache.k, windows.len());
-        let problem = format!("the keys {k:?} are bound in {n} pieces on this device, at most {WINDOWS_MAX}");
+    let mut bindings = vec![recorder.status(), rows.positions, rows.sequences, rows.pages, work, q, out];
+    bindings.push(Binding::all(&pieces, true));
+    bindings.extend(cache.bindings());
+    let (n, limit) = (bindings.len(), gpu.limits.max_storage_buffers_per_shader_stage);
+    if n > limit as usize {
+        let problem = format!("{shape} in several allocations takes {n} storage buffers, at most {limit}");
         return Err(Error::Argument { op: NAME, problem });
-    };
-    let (k, v) = (first_window.k, first_window.v);
-    let mut bindings = vec![recorder.status(), rows.positions, rows.sequences, rows.pages, q, k, v, out];
-    bindings.push(Binding::all(&parts, true));
-    // Vectors or words.
-    let start_of = |words: u32| if is_wide(&op.cache) { words / 4 } else { words };
-    let (mut k_starts, mut v_starts) = ([0; 3], [0; 3]);
-    if windows.len() > 1 {
-        for i in 1..WINDOWS_MAX {
-            // Those that are not there are never read.
-            let window = windows.get(i).unwrap_or(first_window);
-            bindings.extend([window.k, window.v]);
-            (k_starts[i - 1], v_starts[i - 1]) = (start_of(window.k_start), start_of(window.v_start));
-        }
-        let (n, limit) = (bindings.len(), gpu.limits.max_storage_buffers_per_shader_stage);
-        if n > limit as usize {
-            let problem = format!("{:?} in pieces takes {n} storage buffers, at most {limit}", op.cache.k);
-            return Err(Error::Argument { op: NAME, problem });
-        }
     }
-    let kernel = |file| {
+    let mut dispatch = |kernel: KernelKey, block: Block, tiles_max: usize| {
+        let args = AttentionArgs {
+            positions_start: rows.positions_start,
+            sequences_start: rows.sequences_start,
+            pages_start: rows.pages_start,
+            n_sequences: rows.n_sequences,
+            pages_max: rows.pages_max,
+            work_start,
+            work_words: u32_of(NAME, "a work list", op.rows.work.n_elements())?,
+            n_rows: u32_of(NAME, "a number of rows", n_rows)?,
+            n_heads: n_heads as u32,
+            n_kv_heads: n_kv_heads as u32,
+            n_pages: n_pages as u32,
+            head_dim: head_dim as u32,
+            scale: op.scale,
+            q_start,
+            q_stride: op.q.n_cols() as u32,
+            out_start,
+            group: cut.group as u32,
+            block_heads: block.heads as u32,
+            block_rows: block.rows as u32,
+            places: cut.places as u32,
+            allocation_pages: cache.pages_each,
+        };
+        let groups_max = gpu.limits.max_compute_workgroups_per_dimension;
+        let groups = [tiles_max.min(groups_max as usize) as u32, block.groups as u32, 1];
+        let kernel = kernel.define_if(cache.is_spread(), "SPREAD").unchecked();
+        recorder.dispatch(&kernel, &bindings, bytes_of(&args), groups)
+    };
+    let portable = |file| {
         KernelKey::new(file)
             .constant("HEAD_MAX", head_max as u32)
-            .define_if(op.cache.k.dtype() == DType::F16, "CACHE_F16")
-            .define_if(is_wide(&op.cache), "WIDE")
-            .define_if(windows.len() > 1, "WINDOWS")
-            .unchecked()
+            .define_if(kv_type == KvType::F16, "CACHE_F16")
+            .define_if(cache.layout == Layout::Vectors, "WIDE")
     };
-    let mut alone = kernel(NAME).define_if(is_split, "SPLIT").define_if(has_rows, "ROWS");
-    let fits = |teams| {
-        let limits = &gpu.limits;
-        let has_threads =
-            limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x)
-                >= (teams * CHUNK) as u32;
-        has_threads && limits.max_compute_workgroup_storage_size as usize >= teams_bytes(head_max, teams)
+    let matrices = || KernelKey::new("attention_tensor").constant("HEAD_DIM", head_dim as u32);
+    let is_matrices = cache.layout == Layout::Matrices;
+
+    let (narrow, busy) = (cut.narrow, fill(gpu));
+    // As many tiles at a time as keep the device busy; as many as there are rows, up to what is sure to fill it.
+    let each = |groups: usize, waves: usize| (busy * waves).div_ceil(groups);
+    let tiles_max = n_rows.clamp(each(narrow.groups, WAVES), each(narrow.groups, 4 * WAVES));
+    let alone = if is_matrices {
+        matrices()
+    } else {
+        with_teams(gpu, portable(NAME), head_max, n_rows * narrow.groups)
     };
-    let wanted = |teams| !is_split && n_chunks >= teams && n_rows * blocks * teams <= 8 * ENOUGH;
-    if let Some((_, define)) = TEAMS.into_iter().find(|&(teams, _)| wanted(teams) && fits(teams)) {
-        alone = alone.define(define);
-    }
-    let together = kernel("attention_rows").define_if(has_two_quads, "TWO_QUADS");
-    let [positions_start, sequences_start, pages_start, n_sequences, pages_max] = rows.args;
-    for first in (0..n_rows).step_by(window) {
-        let n = window.min(n_rows - first) as u32;
-        let args = |block_heads: usize| -> Result<[u32; 27]> {
-            Ok([
-                positions_start,
-                sequences_start,
-                pages_start,
-                n_sequences,
-                pages_max,
-                u32_of(NAME, "a row", first)?,
-                first as u32 + n,
-                n_heads as u32,
-                n_kv_heads as u32,
-                u32_of(NAME, "a number of pages", op.cache.n_pages())?,
-                head_dim as u32,
-                op.scale.to_bits(),
-                q_start,
-                start_of(first_window.k_start),
-                start_of(first_window.v_start),
-                out_start,
-                group as u32,
-                block_heads as u32,
-                block_rows as u32,
-                n_chunks as u32,
-                first_window.n_pages,
-                k_starts[0],
-                k_starts[1],
-                k_starts[2],
-                v_starts[0],
-                v_starts[1],
-                v_starts[2],
-            ])
+    dispatch(alone, narrow, tiles_max)?;
+    // Split rows are fewer than would keep the device busy whole.
+    let merge = if is_matrices {
+        matrices().entry("attention_tensor_merge")
+    } else {
+        portable(NAME).entry("attention_merge")
+    };
+    dispatch(merge, narrow, n_rows.min(each(narrow.groups, 1)))?;
+    if let Some(wide) = cut.wide.filter(|wide| wide.rows > narrow.rows && n_rows >= cut.wide_from()) {
+        let kernel = if is_matrices {
+            matrices().define("TWO_TILES")
+        } else {
+            portable("attention_prefill").define_if(cut.has_two_quads, "TWO_QUADS")
         };
-        let used = if windows.len() > 1 { 27 } else { 20 };
-        let mut dispatch = |kernel: &KernelKey, bindings: &[Binding<'_>], block_heads, groups| {
-            recorder.dispatch(kernel, bindings, cast_slice(&args(block_heads)?[..used]), groups)
-        };
-        let z = if is_split { n_chunks as u32 } else { 1 };
-        dispatch(&alone, &bindings, block_heads, [n, blocks as u32, z])?;
-        if is_split {
-            dispatch(&alone.clone().entry("attention_merge"), &bindings, block_heads, [n, blocks as u32, 1])?;
-        }
-        if has_rows {
-            dispatch(&together, &bindings, rows_heads, [n, workgroups(rows_heads) as u32, 1])?;
-        }
+        dispatch(kernel, wide, n_rows.div_ceil(wide.rows))?;
     }
     Ok(())
 }
 
-/// By cooperative matrices: `attention_tensor.wgsl`.
-fn tensor(op: &Attention, recorder: &mut Recorder<'_>) -> Result<()> {
-    let gpu = recorder.gpu;
-    let head_dim = op.cache.head_dim();
-    let n_rows = op.q.n_rows();
-    let (n_heads, n_kv_heads) = (op.q.n_cols() / head_dim, op.cache.n_kv_heads());
-    let group = n_heads / n_kv_heads;
-    // Twice as many queries where some rows certainly have neighbours of the same sequence.
-    let has_two_tiles = n_rows >= ROWS_MIN.max(2 * op.rows.pages.n_rows());
-    let queries = if has_two_tiles { 32 } else { 16 };
-    let heads = group.min(queries);
-    // Workgroups of a row, or of a block of rows.
-    let blocks = n_kv_heads * group.div_ceil(heads);
-    let n_chunks = (op.rows.pages.n_cols() * PAGE_TOKENS).div_ceil(CHUNK).max(1);
-    let is_split = n_chunks > 1 && n_rows.saturating_mul(blocks) < ENOUGH;
-    // Rows of a dispatch: whole blocks.
-    let row_parts_bytes = blocks * heads * n_chunks * (head_dim + 4) * 4;
-    let block_rows = if is_split { 1 } else { queries / heads };
-    let groups_max = gpu.limits.max_compute_workgroups_per_dimension as usize / 2;
-    let split_max = (PARTS_BYTES / row_parts_bytes).clamp(1, groups_max);
-    let rows_max = if is_split { split_max } else { groups_max };
-    let window = (rows_max / block_rows * block_rows).max(block_rows);
-    // As much as fewer rows than these will ever take, so that the largest pass allocates for all.
-    let parts_rows = n_rows.min((ENOUGH - 1) / blocks).min(split_max);
-    let parts = recorder.workspace("the parts of attention", (parts_rows * row_parts_bytes).max(16))?;
-    let rows = Rows::new(NAME, gpu, &op.rows)?;
-    let (q, q_start) = Binding::read(gpu, &op.q)?;
-    let (out, out_start) = Binding::write(gpu, &op.out)?;
-    let windows = page_windows(gpu, &op.cache, false)?;
-    let cache = &windows[0];
-    let bindings = vec![
-        recorder.status(),
-        rows.positions,
-        rows.sequences,
-        rows.pages,
-        q,
-        cache.k,
-        cache.v,
-        out,
-        Binding::all(&parts, true),
-    ];
-    let kernel = KernelKey::new("attention_tensor")
-        .constant("HEAD_DIM", head_dim as u32)
-        .define_if(has_two_tiles, "TWO_TILES")
-        .define_if(is_split, "SPLIT")
-        .unchecked();
-    let [positions_start, sequences_start, pages_start, n_sequences, pages_max] = rows.args;
-    for first in (0..n_rows).step_by(window) {
-        let n = window.min(n_rows - first) as u32;
-        let args: [u32; 20] = [
-            positions_start,
-            sequences_start,
-            pages_start,
-            n_sequences,
-            pages_max,
-            u32_of(NAME, "a row", first)?,
-            first as u32 + n,
-            n_heads as u32,
-            n_kv_heads as u32,
-            u32_of(NAME, "a number of pages", op.cache.n_pages())?,
-            head_dim as u32,
-            op.scale.to_bits(),
-            q_start,
-            // In pieces of four f16.
-            cache.k_start / 2,
-            cache.v_start / 2,
-            out_start,
-            group as u32,
-            heads as u32,
-            block_rows as u32,
-            n_chunks as u32,
-        ];
-        let z = if is_split { n_chunks as u32 } else { 1 };
-        recorder.dispatch(&kernel, &bindings, cast_slice(&args), [n, blocks as u32, z])?;
-        if is_split {
-            let merge = kernel.clone().entry("attention_tensor_merge");
-            recorder.dispatch(&merge, &bindings, cast_slice(&args), [n, blocks as u32, 1])?;
-        }
+/// Lets a workgroup take several chunks at a time, where the rows alone nearly fill the device and are rarely split.
+fn with_teams(gpu: &Gpu, kernel: KernelKey, head_max: usize, workgroups: usize) -> KernelKey {
+    let limits = &gpu.limits;
+    let threads_max = limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x);
+    let fits = |teams: usize| {
+        threads_max as usize >= teams * CHUNK
+            && limits.max_compute_workgroup_storage_size as usize >= teams_bytes(head_max, teams)
+    };
+    let wanted = |teams| workgroups >= fill(gpu) && workgroups * teams <= 8 * fill(gpu);
+    match TEAMS.into_iter().find(|&(teams, _)| wanted(teams) && fits(teams)) {
+        Some((_, define)) => kernel.define(define),
+        None => kernel,
     }
-    Ok(())
 }
 
 /// What `attention` takes of a workgroup's memory, with room for a head of `head_max`; `rope_store` takes less.
@@ -253,8 +270,8 @@ pub(super) fn attention_bytes(head_max: usize) -> usize {
     16 * (head_max + CHUNK + 16) + 8 * 1024 + 64
 }
 
-/// What `attention_rows` takes of a workgroup's memory, with room for a head of `head_max` and so many quads of queries.
-fn rows_bytes(head_max: usize, quads: usize) -> usize {
+/// What `attention_prefill` takes of a workgroup's memory, with room for a head of `head_max` and so many quads of queries.
+fn prefill_bytes(head_max: usize, quads: usize) -> usize {
     16 * quads * (head_max + CHUNK + 2 * 16 + 1) + 64
 }
 

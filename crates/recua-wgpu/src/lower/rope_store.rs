@@ -1,13 +1,48 @@
-//! `rope_store`: one dispatch, or one a window of a cache that no binding can hold.
+//! `rope_store`: one dispatch, or one for each allocation of a cache that is spread over several.
 
 use super::attention::attention_bytes;
-use super::rows::{Rows, grid, page_windows};
+use super::rows::{Rows, grid};
 use crate::gpu::Gpu;
+use crate::kv::{Kv, Layout};
 use crate::launch::Recorder;
 use crate::memory::{Binding, u32_of};
 use crate::pipelines::KernelKey;
 use bytemuck::bytes_of;
-use recua_compute::{DType, Error, KvLayer, PAGE_TOKENS, Result, RopeStore, RopeStyle};
+use recua_compute::{Error, KvShape, KvType, PAGE_TOKENS, Result, RopeStore, RopeStyle};
+
+recua_compute::args! {
+    pub(crate) struct RopeStoreArgs {
+        positions_start: u32,
+        sequences_start: u32,
+        pages_start: u32,
+        n_sequences: u32,
+        /// Columns of the page table.
+        pages_max: u32,
+        n_rows: u32,
+        n_heads: u32,
+        n_kv_heads: u32,
+        n_pages: u32,
+        /// Positions in the table, and pairs of a head that are rotated.
+        positions_max: u32,
+        pairs: u32,
+        /// Where each begins, in words, and how far its rows are apart.
+        q_start: u32,
+        q_stride: u32,
+        k_start: u32,
+        k_stride: u32,
+        v_start: u32,
+        v_stride: u32,
+        table_start: u32,
+        q_norm_start: u32,
+        k_norm_start: u32,
+        eps: f32,
+        head_dim: u32,
+        page_tokens: u32,
+        /// The pages of the allocation that is bound. That of page 0 comes with q.
+        first_page: u32,
+        allocation_pages: u32,
+    }
+}
 
 /// The room that kernels make for a head, their `HEAD_MAX`. Fails if a workgroup has no memory for it.
 pub(super) fn head_max(op: &'static str, gpu: &Gpu, head_dim: usize) -> Result<usize> {
@@ -21,32 +56,15 @@ pub(super) fn head_max(op: &'static str, gpu: &Gpu, head_dim: usize) -> Result<u
     Err(Error::Argument { op, problem })
 }
 
-/// Whether a cache is written and read 16 bytes at a time. Its layout depends on it, so every op must say the same of a cache.
-pub(super) fn is_wide(cache: &KvLayer) -> bool {
-    let starts = [&cache.k, &cache.v].map(|buffer| buffer.offset_bytes());
-    cache.head_dim().is_multiple_of(8) && starts.iter().all(|start| start.is_multiple_of(16))
-}
-
-/// Whether a cache lies in matrices of 16x16, and cooperative matrices compute attention over it. Its layout depends on it, so it may
-/// depend on nothing but the device and the cache.
-pub(super) fn is_tensor(gpu: &Gpu, cache: &KvLayer) -> bool {
-    let fits = || page_windows(gpu, cache, false).is_ok_and(|windows| windows.len() == 1);
-    gpu.has_matrices()
-        && is_wide(cache)
-        && cache.k.dtype() == DType::F16
-        && cache.head_dim().is_multiple_of(16)
-        && cache.head_dim() <= 128
-        && fits()
-}
-
 /// See [`RopeStore`].
 pub(crate) fn rope_store(op: &RopeStore, recorder: &mut Recorder<'_>) -> Result<()> {
     const NAME: &str = "rope_store";
     let gpu = recorder.gpu;
-    let head_dim = op.cache.head_dim();
+    let (cache, shape) = (Kv::of(NAME, &op.cache)?, op.cache.shape());
+    let KvShape { n_pages, n_kv_heads, head_dim, kv_type } = *shape;
     let head_max = head_max(NAME, gpu, head_dim)?;
     let n_rows = op.q.n_rows();
-    let (n_heads, n_kv_heads) = (op.q.n_cols() / head_dim, op.cache.n_kv_heads());
+    let n_heads = op.q.n_cols() / head_dim;
     let rows = Rows::new(NAME, gpu, &op.rows)?;
     let (q, q_start) = Binding::write(gpu, &op.q)?;
     let (k, k_start) = Binding::read(gpu, &op.k)?;
@@ -61,45 +79,44 @@ pub(crate) fn rope_store(op: &RopeStore, recorder: &mut Recorder<'_>) -> Result<
     }
     let kernel = KernelKey::new(NAME)
         .constant("HEAD_MAX", head_max as u32)
-        .define_if(op.cache.k.dtype() == DType::F16, "CACHE_F16")
-        .define_if(is_wide(&op.cache), "WIDE")
-        .define_if(is_tensor(gpu, &op.cache), "TENSOR")
+        .define_if(kv_type == KvType::F16, "CACHE_F16")
+        .define_if(cache.layout != Layout::Words, "WIDE")
+        .define_if(cache.layout == Layout::Matrices, "TENSOR")
         .define_if(op.norm.is_some(), "HEAD_NORM")
         .define_if(op.style == RopeStyle::Halves, "HALVES")
         .unchecked();
-    let start_of = |words: u32| if is_wide(&op.cache) { words / 4 } else { words };
-    let [positions_start, sequences_start, pages_start, n_sequences, pages_max] = rows.args;
-    for window in page_windows(gpu, &op.cache, true)? {
+    for allocation in cache.allocations(true) {
         let mut bindings =
             vec![recorder.status(), rows.positions, rows.sequences, rows.pages, q, k, v, table];
-        bindings.extend([window.k, window.v]);
+        bindings.extend([allocation.k, allocation.v]);
         bindings.extend(&norms);
-        let args: [u32; 24] = [
-            positions_start,
-            sequences_start,
-            pages_start,
-            n_sequences,
-            pages_max,
-            u32_of(NAME, "a number of rows", n_rows)?,
-            n_heads as u32,
-            n_kv_heads as u32,
-            u32_of(NAME, "a number of pages", op.cache.n_pages())?,
-            u32_of(NAME, "a number of positions", op.table.shape()[0])?,
-            op.table.shape()[1] as u32,
+        let args = RopeStoreArgs {
+            positions_start: rows.positions_start,
+            sequences_start: rows.sequences_start,
+            pages_start: rows.pages_start,
+            n_sequences: rows.n_sequences,
+            pages_max: rows.pages_max,
+            n_rows: u32_of(NAME, "a number of rows", n_rows)?,
+            n_heads: n_heads as u32,
+            n_kv_heads: n_kv_heads as u32,
+            n_pages: n_pages as u32,
+            positions_max: u32_of(NAME, "a number of positions", op.table.shape()[0])?,
+            pairs: op.table.shape()[1] as u32,
             q_start,
+            q_stride: op.q.n_cols() as u32,
             k_start,
+            k_stride: op.k.n_cols() as u32,
             v_start,
+            v_stride: op.v.n_cols() as u32,
             table_start,
-            start_of(window.k_start),
-            start_of(window.v_start),
-            norm_starts[0],
-            norm_starts[1],
-            eps.to_bits(),
-            head_dim as u32,
-            PAGE_TOKENS as u32,
-            window.first_page,
-            window.n_pages,
-        ];
+            q_norm_start: norm_starts[0],
+            k_norm_start: norm_starts[1],
+            eps,
+            head_dim: head_dim as u32,
+            page_tokens: PAGE_TOKENS as u32,
+            first_page: allocation.first_page,
+            allocation_pages: allocation.n_pages,
+        };
         let groups = grid(gpu, n_rows as u64 * (n_heads + n_kv_heads) as u64);
         recorder.dispatch(&kernel, &bindings, bytes_of(&args), groups)?;
     }

@@ -1,12 +1,12 @@
-//! The ops of whole rows, and what ops over rows share: grids, row maps, windows of a cache.
+//! The ops of whole rows, and what ops over rows share: grids and row maps.
 
 use super::matmul;
 use crate::gpu::Gpu;
 use crate::launch::Recorder;
-use crate::memory::{Binding, Memory, u32_of, windows};
+use crate::memory::{Binding, u32_of, windows};
 use crate::pipelines::KernelKey;
 use bytemuck::{Pod, bytes_of};
-use recua_compute::{Argmax, Buffer, Error, GatherRows, KvLayer, Op, Result, RmsNorm, RowMap, TopK};
+use recua_compute::{Argmax, GatherRows, Op, Result, RmsNorm, RowMap, TopK};
 
 /// Workgroups for `n` pieces of work, in two dimensions: a kernel computes `y * num_workgroups.x + x` and skips what is too much.
 pub(super) fn grid(gpu: &Gpu, n: u64) -> [u32; 3] {
@@ -128,8 +128,11 @@ pub(super) struct Rows<'a> {
     pub(super) positions: Binding<'a>,
     pub(super) sequences: Binding<'a>,
     pub(super) pages: Binding<'a>,
-    /// `positions_start, sequences_start, pages_start, n_sequences, pages_max`
-    pub(super) args: [u32; 5],
+    pub(super) positions_start: u32,
+    pub(super) sequences_start: u32,
+    pub(super) pages_start: u32,
+    pub(super) n_sequences: u32,
+    pub(super) pages_max: u32,
 }
 
 impl<'a> Rows<'a> {
@@ -139,45 +142,15 @@ impl<'a> Rows<'a> {
         let (pages, pages_start) = Binding::read(gpu, &map.pages)?;
         let n_sequences = u32_of(op, "a number of sequences", map.pages.n_rows())?;
         let pages_max = u32_of(op, "a number of pages", map.pages.n_cols())?;
-        let args = [positions_start, sequences_start, pages_start, n_sequences, pages_max];
-        Ok(Rows { positions, sequences, pages, args })
+        Ok(Rows {
+            positions,
+            sequences,
+            pages,
+            positions_start,
+            sequences_start,
+            pages_start,
+            n_sequences,
+            pages_max,
+        })
     }
-}
-
-/// Pages of a cache that can be bound at once.
-pub(super) struct PageWindow<'a> {
-    pub(super) first_page: u32,
-    pub(super) n_pages: u32,
-    pub(super) k: Binding<'a>,
-    pub(super) v: Binding<'a>,
-    /// Where the window's first page begins in the binding, in words.
-    pub(super) k_start: u32,
-    pub(super) v_start: u32,
-}
-
-/// Cuts a cache into windows of equally many pages, one if it can be bound at once.
-pub(super) fn page_windows<'a>(gpu: &Gpu, cache: &'a KvLayer, write: bool) -> Result<Vec<PageWindow<'a>>> {
-    let n_pages = cache.n_pages();
-    let page_bytes = cache.k.n_bytes() / n_pages.max(1);
-    let slack = gpu.limits.min_storage_buffer_offset_alignment as usize + 32;
-    let limit = (gpu.limits.max_storage_buffer_binding_size as usize).saturating_sub(slack);
-    let step = (limit / page_bytes.max(1)).clamp(1, n_pages.max(1));
-    let mut list = Vec::new();
-    for first in (0..n_pages).step_by(step) {
-        let n = step.min(n_pages - first);
-        let part = |buffer: &'a Buffer| {
-            let start = (buffer.offset_bytes() + first * page_bytes) as u64;
-            if !start.is_multiple_of(4) || !page_bytes.is_multiple_of(4) {
-                let problem = format!("{buffer:?} begins at byte {start}, a multiple of four is needed");
-                return Err(Error::Argument { op: "attention", problem });
-            }
-            let end = start + (n * page_bytes) as u64;
-            let (binding, rest) = Binding::part(gpu, Memory::of(buffer)?, start, end, write)?;
-            Ok((binding, rest / 4))
-        };
-        let ((k, k_start), (v, v_start)) = (part(&cache.k)?, part(&cache.v)?);
-        let (first_page, n_pages) = (u32_of("attention", "a page", first)?, n as u32);
-        list.push(PageWindow { first_page, n_pages, k, v, k_start, v_start });
-    }
-    Ok(list)
 }

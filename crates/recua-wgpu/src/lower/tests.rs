@@ -1,20 +1,72 @@
-//! Attention by cooperative matrices, on an adapter that has none; and the launches of a tiny model.
+//! Attention by cooperative matrices, on an adapter that has none, and what it costs; and the launches of a tiny model.
 
 use super::matmul::tests::opened_with;
 use super::*;
 use crate::tuning::Tuning;
 use recua_compute::{
-    Activation, Attention, DType, Device, GgmlType, KvLayer, MatmulPart, PAGE_TOKENS, Plan, Record,
-    RopeStore, RopeStyle, RowMap, cases,
+    Activation, Attention, DType, Device, GgmlType, HEADER_WORDS, KvShape, KvType, MatmulPart, PAGE_TOKENS,
+    Plan, Record, RopeStore, RopeStyle, RowMap, cases,
 };
 
-#[test]
-fn attention_by_cooperative_matrices_has_its_indexes_right() {
-    let emulated = Tuning { emulated: true, ..Tuning::default() };
-    let Some((device, _)) = opened_with(emulated) else { return };
+fn check_attention(tuning: Tuning) {
+    let Some((device, _)) = opened_with(tuning) else { return };
     let report = cases::check_attention(device);
     println!("{report}");
     report.assert();
+}
+
+#[test]
+fn attention_by_cooperative_matrices_has_its_indexes_right() {
+    check_attention(Tuning { emulated: true, ..Tuning::default() });
+}
+
+#[test]
+fn matrices_may_lie_in_several_allocations() {
+    check_attention(Tuning { emulated: true, kv_allocations: 2, ..Tuning::default() });
+}
+
+const SHAPE: KvShape = KvShape { n_pages: 4, n_kv_heads: 2, head_dim: 64, kv_type: KvType::F16 };
+
+/// Attention of `n_rows` rows whose sequences could have `max_seq_len` tokens.
+fn attention_of(device: &Device, n_rows: usize, max_seq_len: usize) -> Plan {
+    let u32s = |shape: &[usize]| device.alloc(DType::U32, shape).unwrap();
+    let q = || device.alloc(DType::F32, &[n_rows, 8 * 64]).unwrap();
+    let rows = RowMap {
+        positions: u32s(&[n_rows]),
+        sequences: u32s(&[n_rows]),
+        pages: u32s(&[n_rows, max_seq_len / PAGE_TOKENS]),
+        work: u32s(&[HEADER_WORDS]),
+    };
+    let cache = device.alloc_kv(&SHAPE).unwrap();
+    let mut plan = device.plan();
+    plan.attention(Attention { q: q(), rows, cache, scale: 1.0, out: q() }).unwrap();
+    plan
+}
+
+/// Neither the workgroups nor the scratch of a step follow the lengths that there could be.
+#[test]
+fn attention_does_not_depend_on_the_longest_sequence_there_could_be() {
+    for emulated in [false, true] {
+        let Some((device, shared)) = opened_with(Tuning { emulated, ..Tuning::default() }) else { return };
+        let cost = |max_seq_len: usize| {
+            [1, 15, 64, 512].map(|n_rows| {
+                let launches = lower(shared, attention_of(device, n_rows, max_seq_len).ops()).unwrap();
+                let scratch: usize = launches.scratch.iter().map(|memory| memory.n_bytes()).sum();
+                (launches.to_string(), scratch)
+            })
+        };
+        assert_eq!(cost(1024), cost(131_072));
+    }
+}
+
+#[test]
+fn a_cache_that_fits_no_allocations_is_refused_with_what_fits() {
+    let Some((device, shared)) = opened_with(Tuning::default()) else { return };
+    let limits = &shared.gpu.limits;
+    let limit = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size) as usize;
+    let fits = limit / SHAPE.page_bytes().unwrap() * 4;
+    let refused = device.alloc_kv(&KvShape { n_pages: fits + 1, ..SHAPE }).unwrap_err().to_string();
+    assert!(refused.ends_with(&format!("{fits} pages fit")), "{refused}");
 }
 
 /// A model of one layer, as a model records its passes: `rows` rows of two sequences, and their logits.
@@ -26,13 +78,18 @@ fn tiny_model(device: &Device, rows: usize) -> Plan {
     };
     let matrix = |n: usize| device.alloc(DType::F32, &[rows, n]).unwrap();
     let u32s = |shape: &[usize]| device.alloc(DType::U32, shape).unwrap();
-    let cache = || device.alloc(DType::F16, &[8, 1, PAGE_TOKENS, DIM / 2]).unwrap();
-    let cache = KvLayer { k: cache(), v: cache() };
+    let shape = KvShape { n_pages: 8, n_kv_heads: 1, head_dim: DIM / 2, kv_type: KvType::F16 };
+    let cache = device.alloc_kv(&shape).unwrap();
     let norm = device.alloc(DType::F32, &[DIM]).unwrap();
     let (x, normed, q, k, v, attn) =
         (matrix(DIM), matrix(DIM), matrix(DIM), matrix(DIM / 2), matrix(DIM / 2), matrix(DIM));
     let (glu, logits) = (matrix(2 * DIM), matrix(256));
-    let map = RowMap { positions: u32s(&[rows]), sequences: u32s(&[rows]), pages: u32s(&[2, 4]) };
+    let map = RowMap {
+        positions: u32s(&[rows]),
+        sequences: u32s(&[rows]),
+        pages: u32s(&[2, 4]),
+        work: u32s(&[HEADER_WORDS]),
+    };
     let mut plan = device.plan();
     plan.embed(&weight(256, DIM), &u32s(&[rows]), &x).unwrap();
     plan.rms_norm(&x, &norm, &normed, 1e-5).unwrap();

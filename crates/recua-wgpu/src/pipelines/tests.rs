@@ -10,8 +10,8 @@ use crate::tuning::Tuning;
 use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use recua_compute::{
-    Backend, Buffer, Compiled, Device, DeviceId, DeviceInfo, Encode, GgmlType, Input, KernelSource, Pending,
-    Plan, Storage, Submission, Weight, cases,
+    Backend, Buffer, Compiled, Device, DeviceId, DeviceInfo, Encode, GgmlType, Input, KernelSource, KvPool,
+    KvShape, Pending, Plan, Storage, Submission, Tiling, Weight, cases,
 };
 use std::any::Any;
 use std::collections::HashSet;
@@ -45,6 +45,12 @@ impl Backend for Noting {
     }
     fn upload_weight(&self, raw: &[u8], ty: GgmlType, n: usize, k: usize) -> Result<Weight> {
         self.inner.upload_weight(raw, ty, n, k)
+    }
+    fn alloc_kv(&self, shape: &KvShape) -> Result<KvPool> {
+        self.inner.alloc_kv(shape)
+    }
+    fn tiling(&self, shape: &KvShape, n_heads: usize) -> Tiling {
+        self.inner.tiling(shape, n_heads)
     }
     fn compile_kernel(
         &self,
@@ -204,7 +210,7 @@ fn permutations(kernel: &KernelKey, defines: &[&'static str]) -> Vec<KernelKey> 
 /// Every kernel but those of the products, in every permutation.
 fn other_kernels() -> Vec<KernelKey> {
     let new = KernelKey::new;
-    let mut kernels = vec![new("bandwidth"), new("gather_rows")];
+    let mut kernels = vec![new("bandwidth"), new("copy_pages"), new("gather_rows")];
     kernels.extend(["argmax", "argmax_part", "argmax_merge"].map(|entry| new("argmax").entry(entry)));
     kernels.extend(permutations(&new("rms_norm"), &["IN_PLACE", "WIDE"]));
     kernels.extend(permutations(&new("rms_norm").define("WIDE").define("ACTIVATIONS"), &["IN_PLACE"]));
@@ -213,9 +219,8 @@ fn other_kernels() -> Vec<KernelKey> {
     let tensor = new("rope_store").define("TENSOR").define("CACHE_F16").define("WIDE");
     for head_dim in [16, 32, 64, 80, 128] {
         let tensor = new("attention_tensor").constant("HEAD_DIM", head_dim).define("EMULATED");
-        kernels.extend(permutations(&tensor, &["SPLIT", "TWO_TILES"]));
-        let merge = tensor.define("SPLIT").entry("attention_tensor_merge");
-        kernels.extend(permutations(&merge, &["TWO_TILES"]));
+        kernels.extend(permutations(&tensor, &["SPREAD", "TWO_TILES"]));
+        kernels.extend(permutations(&tensor.entry("attention_tensor_merge"), &["SPREAD"]));
     }
     for head_max in [64, 128, 256, 512, 1024] {
         let tensor = tensor.clone().constant("HEAD_MAX", head_max);
@@ -223,15 +228,15 @@ fn other_kernels() -> Vec<KernelKey> {
         let rope_store = new("rope_store").constant("HEAD_MAX", head_max);
         kernels.extend(permutations(&rope_store, &["CACHE_F16", "HEAD_NORM", "HALVES", "WIDE"]));
         let attention = new("attention").constant("HEAD_MAX", head_max);
-        kernels.extend(permutations(&attention, &["CACHE_F16", "SPLIT", "WINDOWS", "WIDE", "ROWS"]));
+        kernels.extend(permutations(&attention, &["CACHE_F16", "SPREAD", "WIDE"]));
         for teams in ["TEAMS_2", "TEAMS_4"] {
             let with_teams = attention.clone().define(teams);
-            kernels.extend(permutations(&with_teams, &["CACHE_F16", "WINDOWS", "WIDE", "ROWS"]));
+            kernels.extend(permutations(&with_teams, &["CACHE_F16", "SPREAD", "WIDE"]));
         }
-        let merge = attention.define("SPLIT").entry("attention_merge");
-        kernels.extend(permutations(&merge, &["CACHE_F16", "WINDOWS", "WIDE", "ROWS"]));
-        let rows = new("attention_rows").constant("HEAD_MAX", head_max);
-        kernels.extend(permutations(&rows, &["CACHE_F16", "WINDOWS", "WIDE", "TWO_QUADS"]));
+        let merge = attention.entry("attention_merge");
+        kernels.extend(permutations(&merge, &["CACHE_F16", "SPREAD", "WIDE"]));
+        let prefill = new("attention_prefill").constant("HEAD_MAX", head_max);
+        kernels.extend(permutations(&prefill, &["CACHE_F16", "SPREAD", "WIDE", "TWO_QUADS"]));
     }
     kernels
 }

@@ -2,8 +2,9 @@
 
 use crate::fresh_device;
 use recua_compute::{
-    Activation, Argmax, Attention, Buffer, BufferPool, DType, Device, GgmlType, Input, KvLayer, MatmulPart,
-    Op, PAGE_TOKENS, Plan, Record, RopeStore, RopeStyle, RowMap, Weight,
+    Activation, Argmax, Attention, Buffer, BufferPool, DType, Device, GgmlType, Input, KvPool, KvShape,
+    KvType, MatmulPart, Op, PAGE_TOKENS, Plan, Record, RopeStore, RopeStyle, RowMap, RowRun, Weight,
+    WorkList,
 };
 
 /// Runs a test in a process of its own, because the memory of a process is every test's.
@@ -73,7 +74,7 @@ struct Layer {
     norm: Buffer,
     table: Buffer,
     pages: Buffer,
-    cache: KvLayer,
+    cache: KvPool,
 }
 
 /// Width of a row: two heads.
@@ -90,7 +91,7 @@ impl Layer {
             device.upload_weight(&raw, ty, n, DIM).unwrap()
         };
         let types = [GgmlType::Q8_0, GgmlType::Q4_0, GgmlType::F32, GgmlType::Q8_0];
-        let cache = || device.alloc(DType::F16, &[PAGES, 1, PAGE_TOKENS, DIM / 2]).unwrap();
+        let shape = KvShape { n_pages: PAGES, n_kv_heads: 1, head_dim: DIM / 2, kv_type: KvType::F16 };
         let angles = [1.0f32, 0.0].repeat(PAGES * PAGE_TOKENS * DIM / 4);
         Layer {
             device: device.clone(),
@@ -98,7 +99,7 @@ impl Layer {
             norm: device.upload(&[1.0f32; DIM], DType::F32, &[DIM]).unwrap(),
             table: device.upload(&angles, DType::F32, &[PAGES * PAGE_TOKENS, DIM / 4, 2]).unwrap(),
             pages: device.upload(&(0..PAGES as u32).collect::<Vec<_>>(), DType::U32, &[1, PAGES]).unwrap(),
-            cache: KvLayer { k: cache(), v: cache() },
+            cache: device.alloc_kv(&shape).unwrap(),
         }
     }
 
@@ -110,10 +111,14 @@ impl Layer {
         let (x, normed, q, k, v) = (matrix(DIM), matrix(DIM), matrix(DIM), matrix(DIM / 2), matrix(DIM / 2));
         let (attended, glu, gathered) = (matrix(DIM), matrix(DIM), matrix(DIM));
         let positions = u32s((0..rows as u32).collect());
+        let run = RowRun { first_row: 0, n_rows: rows, start: 0 };
+        let mut list = WorkList::new();
+        let work = list.build(&device.tiling(self.cache.shape(), 2), rows, [run]).unwrap();
         let map = RowMap {
             positions: positions.clone(),
             sequences: u32s(vec![0; rows]),
             pages: self.pages.clone(),
+            work: device.upload(work, DType::U32, &[work.len()]).unwrap(),
         };
         let tokens = u32s((0..rows as u32).map(|i| i * 7 % DIM as u32).collect());
         let mut plan = device.plan();

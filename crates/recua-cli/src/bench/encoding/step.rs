@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use recua::Device;
 use recua::compute::{
-    Activation, Attention, Buffer, DType, Error, KvLayer, MatmulPart, PAGE_TOKENS, Record, Result, RopeStore,
-    RopeStyle, RowMap, Weight, cpu,
+    Activation, Attention, Buffer, DType, Error, KvPool, KvShape, KvType, MatmulPart, PAGE_TOKENS, Record,
+    Result, RopeStore, RopeStyle, RowMap, RowRun, Weight, WorkList, cpu,
 };
 use recua::gguf::mix::Facts;
 use recua::gguf::{FileType, GgmlType, Shape, encode};
@@ -102,22 +102,28 @@ fn record(device: &Device, shape: &Shape, rows: usize, shares: bool) -> Result<W
     let norm = device.upload(&vec![1f32; dim], DType::F32, &[dim])?;
     let pages = DEPTH / PAGE_TOKENS + 1;
     let upload = |values: Vec<u32>, dims: &[usize]| device.upload(&values, DType::U32, dims);
+    let kv = KvShape {
+        n_pages: rows * pages,
+        n_kv_heads: shape.n_kv_heads as usize,
+        head_dim,
+        kv_type: KvType::F16,
+    };
+    let runs = (0..rows).map(|row| RowRun { first_row: row, n_rows: 1, start: DEPTH });
+    let mut list = WorkList::new();
+    let work = list.build(&device.tiling(&kv, shape.n_heads as usize), rows, runs)?;
     let row_map = RowMap {
+        work: device.upload(work, DType::U32, &[work.len()])?,
         positions: upload(vec![DEPTH as u32; rows], &[rows])?,
         sequences: upload((0..rows as u32).collect(), &[rows])?,
         pages: upload((0..(rows * pages) as u32).collect(), &[rows, pages])?,
     };
     let table = rope_table(device, shape, pages * PAGE_TOKENS)?;
-    let cache_dims = [rows * pages, shape.n_kv_heads as usize, PAGE_TOKENS, head_dim];
     let embedding = model.matrix("token_embd.weight", "token_embd", vocab, dim)?;
 
     let mut plan = device.plan();
     plan.embed(&embedding, &tokens, &x)?;
     for i in 0..shape.n_layers {
-        let cache = KvLayer {
-            k: cache(device, &mut model, &cache_dims)?,
-            v: cache(device, &mut model, &cache_dims)?,
-        };
+        let cache = cache(device, &mut model, &kv)?;
         let [wq, wk] = [model.layer(i, "attn_q", q_dim, dim)?, model.layer(i, "attn_k", kv_dim, dim)?];
         let [wv, wo] = [model.layer(i, "attn_v", kv_dim, dim)?, model.layer(i, "attn_output", dim, q_dim)?];
         let [gate, up] = [model.layer(i, "ffn_gate", ffn, dim)?, model.layer(i, "ffn_up", ffn, dim)?];
@@ -159,13 +165,17 @@ fn record(device: &Device, shape: &Shape, rows: usize, shares: bool) -> Result<W
     Ok(Work::step(about, plan, vec![x, logits]))
 }
 
-/// Half of a layer's cache, filled with what keys and values could be.
-fn cache(device: &Device, model: &mut Model<'_>, dims: &[usize]) -> Result<Buffer> {
-    let values = model.random.values(dims.iter().product());
-    let mut halves = Vec::new();
-    encode(GgmlType::F16, &values, &mut halves)
-        .map_err(|e| Error::Argument { op: "cache", problem: e.to_string() })?;
-    device.upload(&halves, DType::F16, dims)
+/// A layer's cache, filled with what keys and values could be.
+fn cache(device: &Device, model: &mut Model<'_>, shape: &KvShape) -> Result<KvPool> {
+    let pool = device.alloc_kv(shape)?;
+    for memory in pool.memory() {
+        let values = model.random.values(memory.n_bytes() / 2);
+        let mut halves = Vec::new();
+        encode(GgmlType::F16, &values, &mut halves)
+            .map_err(|e| Error::Argument { op: "cache", problem: e.to_string() })?;
+        device.write(memory, &halves)?;
+    }
+    Ok(pool)
 }
 
 /// Cosine and sine of each pair's angle at each position.

@@ -12,13 +12,14 @@
 //! an earlier use left, perhaps NaN: their scores are replaced, and their values of V are not read.
 
 use super::Rows;
-use crate::buffer::{Buffer, DType};
 use crate::cpu::Allocated;
 use crate::cpu::isa::Isa;
+use crate::cpu::kv::Kv;
 use crate::cpu::math::{LANES, Lanes, Vector, exp, vectorised};
 use crate::cpu::memory::{Memory, slice, slice_mut};
 use crate::cpu::pool::Worker;
 use crate::error::{Error, Result};
+use crate::kv::{KvShape, KvType};
 use crate::op::{Attention, Op, PAGE_TOKENS};
 use half::f16;
 use std::cell::RefCell;
@@ -35,6 +36,7 @@ const CHUNK: usize = 2 * LANES;
 
 /// Checks the row map against the cache.
 pub(crate) fn check_attention(op: &Attention) -> Result<()> {
+    Kv::of("attention", &op.cache)?;
     // SAFETY: the queue is held and no op is running.
     unsafe { Rows::new(&op.rows) }.check("attention", &op.cache, true)
 }
@@ -57,8 +59,9 @@ impl Spans {
                 // As many rows as ever share, so that the largest pass makes room for all.
                 let rows = op.q.n_rows().min(rows_that_share(op, n_threads));
                 let spans = op.rows.pages.n_cols().div_ceil(SPAN);
-                let n_heads = op.q.n_cols() / op.cache.k.n_cols();
-                let state = State::len(n_heads, padded(op.cache.k.n_cols()));
+                let head_dim = op.cache.shape().head_dim;
+                let n_heads = op.q.n_cols() / head_dim;
+                let state = State::len(n_heads, padded(head_dim));
                 most = most.max(rows * spans * state * size_of::<f32>());
             }
         }
@@ -86,17 +89,19 @@ impl Spans {
 
 /// Up to how many rows several threads may work on one sequence: as long as heads and rows do not keep all of them busy.
 fn rows_that_share(op: &Attention, n_threads: usize) -> usize {
-    if n_threads == 1 { 0 } else { (2 * n_threads - 1) / op.cache.n_kv_heads() }
+    if n_threads == 1 { 0 } else { (2 * n_threads - 1) / op.cache.shape().n_kv_heads }
 }
 
 /// See [`Attention`].
 pub(crate) fn attention(op: &Attention, worker: &Worker<'_>, isa: Isa, spans: &Spans) -> Result<()> {
     // SAFETY: the op writes `out` alone, which overlaps neither q nor the cache (`Op::check`), and the row map has another type.
     let (rows, q) = unsafe { (Rows::new(&op.rows), slice::<f32>(&op.q)) };
-    let most_pages = rows.positions.iter().max().map_or(0, |&position| position as usize / PAGE_TOKENS + 1);
+    let cache = Kv::of("attention", &op.cache)?;
+    let live = (0..op.q.n_rows()).filter(|row| rows.is_live(*row));
+    let most_pages = live.map(|row| rows.positions[row] as usize / PAGE_TOKENS + 1).max().unwrap_or(0);
     let shares = op.q.n_rows() <= rows_that_share(op, worker.n_threads()) && most_pages > SPAN;
     SCRATCH.with_borrow_mut(|scratch| {
-        let (n_kv_heads, head_dim) = (op.cache.n_kv_heads(), op.cache.k.n_cols());
+        let KvShape { n_kv_heads, head_dim, .. } = *op.cache.shape();
         let group = op.q.n_cols() / head_dim / n_kv_heads;
         let Scratch { blocks, memory } = scratch;
         let rows_max = if shares { 1 } else { (BLOCK_QUERIES / group).max(1) };
@@ -118,7 +123,7 @@ pub(crate) fn attention(op: &Attention, worker: &Worker<'_>, isa: Isa, spans: &S
             for page_idx in span * SPAN..block.n_pages.min((span + 1) * SPAN) {
                 let n_tokens = block.last_position + 1 - page_idx * PAGE_TOKENS;
                 let page = rows.page(block.first_row, page_idx) * n_kv_heads + kv_head;
-                piece.load_page(isa, &op.cache.k, &op.cache.v, page, n_tokens.min(PAGE_TOKENS));
+                piece.load_page(isa, cache, op.cache.shape().kv_type, page, n_tokens.min(PAGE_TOKENS));
                 add_page(isa, piece, positions, page_idx);
             }
         };
@@ -180,10 +185,15 @@ struct Block {
 /// Cuts the rows into blocks, the dearest first, so that the threads end together. Every thread makes the same list.
 fn cut_blocks(rows: &Rows<'_>, rows_max: usize, blocks: &mut Vec<Block>) -> Result<()> {
     blocks.clear();
-    for (row, (&sequence, &position)) in rows.sequences.iter().zip(rows.positions).enumerate() {
+    let all = rows.sequences.iter().zip(rows.positions).enumerate();
+    for (row, (&sequence, &position)) in all.filter(|(row, _)| rows.is_live(*row)) {
         let position = position as usize;
         match blocks.last_mut() {
-            Some(block) if block.n_rows < rows_max && rows.sequences[block.first_row] == sequence => {
+            Some(block)
+                if block.n_rows < rows_max
+                    && block.first_row + block.n_rows == row
+                    && rows.sequences[block.first_row] == sequence =>
+            {
                 block.n_rows += 1;
                 block.last_position = block.last_position.max(position);
             }
@@ -376,9 +386,10 @@ impl<'a> Piece<'a> {
     }
 
     /// Reads K and V of the `page`th [head_dim, PAGE_TOKENS] slice of the cache, of which `n_tokens` are used.
-    fn load_page(&mut self, isa: Isa, k: &Buffer, v: &Buffer, page: usize, n_tokens: usize) {
+    fn load_page(&mut self, isa: Isa, cache: &Kv, kv_type: KvType, page: usize, n_tokens: usize) {
         let n = self.head_dim * PAGE_TOKENS;
-        if k.dtype() == DType::F32 {
+        let Kv { k, v } = cache;
+        if kv_type == KvType::F32 {
             // SAFETY: the op does not write the cache.
             let (k, v): (&[f32], &[f32]) = unsafe { (slice(k), slice(v)) };
             self.k[..n].copy_from_slice(&k[page * n..][..n]);

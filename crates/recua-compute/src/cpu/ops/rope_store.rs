@@ -1,4 +1,4 @@
-//! `rope_store`: rotates q in place; rotates k, and writes it and v into the row's slot of the cache; with a norm of each head of q
+//! `rope_store`: rotates q in place; rotates k, and writes it and v into the cache, at the row's position; with a norm of each head of q
 //! and k before the rotation, where the model has one. A thread takes a share of the (head, row) pairs. Bound by memory.
 //!
 //! Inside a page this device keeps, for each KV head, K as `[head_dim, PAGE_TOKENS]`, so that scores of neighbouring tokens are
@@ -6,41 +6,47 @@
 
 use super::rms_norm::normalise_body;
 use super::{Rows, check_index};
-use crate::buffer::{Buffer, DType};
+use crate::buffer::Buffer;
 use crate::cpu::isa::Isa;
+use crate::cpu::kv::Kv;
 use crate::cpu::math::{Lanes, vectorised};
 use crate::cpu::memory::{ptr, slice, slice_mut};
 use crate::cpu::pool::Worker;
 use crate::error::{Error, Result, argument};
+use crate::kv::KvType;
 use crate::op::{PAGE_TOKENS, RopeStore, RopeStyle};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-/// Checks the row map against the cache and the table, and that no two rows write one slot.
+/// Checks the row map against the cache and the table, and that no two rows write one place.
 pub(crate) fn check_rope_store(op: &RopeStore) -> Result<()> {
     let name = "rope_store";
     // SAFETY: the queue is held and no op is running.
     let rows = unsafe { Rows::new(&op.rows) };
+    Kv::of(name, &op.cache)?;
     rows.check(name, &op.cache, false)?;
-    for &position in rows.positions {
-        check_index(name, "the position", position, op.table.shape()[0])?;
-    }
-    let slot = |row: usize| {
-        let position = rows.positions[row] as usize;
-        rows.page(row, position / PAGE_TOKENS) * PAGE_TOKENS + position % PAGE_TOKENS
-    };
     let n_rows = rows.positions.len();
-    // Pages are mostly handed out in order, so the slots mostly rise and no list is needed.
-    if (1..n_rows).all(|row| slot(row - 1) < slot(row)) {
+    let live = || (0..n_rows).filter(|row| rows.is_live(*row));
+    for row in live() {
+        check_index(name, "the position", rows.positions[row], op.table.shape()[0])?;
+    }
+    let places = || {
+        live().map(|row| {
+            let position = rows.positions[row] as usize;
+            rows.page(row, position / PAGE_TOKENS) * PAGE_TOKENS + position % PAGE_TOKENS
+        })
+    };
+    // Pages are mostly handed out in order, so the places mostly rise and no list is needed.
+    if places().is_sorted_by(|a, b| a < b) {
         return Ok(());
     }
-    let mut slots: Vec<usize> = reserve(n_rows)?;
-    slots.extend((0..n_rows).map(slot));
-    slots.sort_unstable();
-    match slots.windows(2).find(|pair| pair[0] == pair[1]) {
+    let mut list: Vec<usize> = reserve(n_rows)?;
+    list.extend(places());
+    list.sort_unstable();
+    match list.windows(2).find(|pair| pair[0] == pair[1]) {
         Some(pair) => {
-            let (page, token) = (pair[0] / PAGE_TOKENS, pair[0] % PAGE_TOKENS);
-            Err(argument(name, format!("two rows write slot {token} of page {page}")))
+            let (page, offset) = (pair[0] / PAGE_TOKENS, pair[0] % PAGE_TOKENS);
+            Err(argument(name, format!("two rows write offset {offset} of page {page}")))
         }
         None => Ok(()),
     }
@@ -56,7 +62,8 @@ pub(crate) fn rope_store(op: &RopeStore, worker: &Worker<'_>, isa: Isa) -> Resul
         unsafe { (slice::<f32>(&norm.q), slice::<f32>(&norm.k), norm.eps) }
     });
     let n_rows = rows.positions.len();
-    let (n_kv_heads, head_dim) = (op.cache.n_kv_heads(), op.cache.k.n_cols());
+    let (cache, shape) = (Kv::of("rope_store", &op.cache)?, op.cache.shape());
+    let (n_kv_heads, head_dim) = (shape.n_kv_heads, shape.head_dim);
     let n_heads = op.q.n_cols() / head_dim;
     let pairs = op.table.shape()[1];
     let mut head: Vec<f32> = reserve(head_dim)?;
@@ -66,6 +73,9 @@ pub(crate) fn rope_store(op: &RopeStore, worker: &Worker<'_>, isa: Isa) -> Resul
     // Heads outermost: so two threads meet in a page's memory at most once.
     for unit in worker.share((n_heads + n_kv_heads) * n_rows) {
         let (h, row) = (unit / n_rows, unit % n_rows);
+        if !rows.is_live(row) {
+            continue;
+        }
         let position = rows.positions[row] as usize;
         let angles = &table[position * pairs * 2..][..pairs * 2];
         if h < n_heads {
@@ -79,19 +89,19 @@ pub(crate) fn rope_store(op: &RopeStore, worker: &Worker<'_>, isa: Isa) -> Resul
         head.copy_from_slice(&k[place..][..head_dim]);
         prepare(isa, &mut head, norm.map(|(_, k, eps)| (k, eps)), angles, op.style);
         let page = (rows.page(row, position / PAGE_TOKENS) * n_kv_heads + kv_head) * PAGE_TOKENS * head_dim;
-        let slot = position % PAGE_TOKENS;
+        let page_offset = position % PAGE_TOKENS;
         let v = &v[place..][..head_dim];
-        if op.cache.k.dtype() == DType::F32 {
-            // SAFETY: no two rows write one slot (`check_rope_store`), and each head of a row belongs to one share.
-            unsafe { store_column(&op.cache.k, page + slot, &head) };
+        if shape.kv_type == KvType::F32 {
+            // SAFETY: no two rows write one place (`check_rope_store`), and each head of a row belongs to one share.
+            unsafe { store_column(&cache.k, page + page_offset, &head) };
             // SAFETY: as above.
-            unsafe { slice_mut(&op.cache.v, page + slot * head_dim, head_dim) }.copy_from_slice(v);
+            unsafe { slice_mut(&cache.v, page + page_offset * head_dim, head_dim) }.copy_from_slice(v);
         } else {
             converted.convert_from_f32_slice(&head);
             // SAFETY: as above.
-            unsafe { store_column(&op.cache.k, page + slot, &converted) };
+            unsafe { store_column(&cache.k, page + page_offset, &converted) };
             // SAFETY: as above.
-            unsafe { slice_mut::<f16>(&op.cache.v, page + slot * head_dim, head_dim) }
+            unsafe { slice_mut::<f16>(&cache.v, page + page_offset * head_dim, head_dim) }
                 .convert_from_f32_slice(v);
         }
     }

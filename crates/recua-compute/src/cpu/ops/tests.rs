@@ -8,13 +8,19 @@ use crate::cpu::isa::Isa;
 use crate::cpu::memory::{ptr, slice, slice_mut};
 use crate::cpu::pool::{Pool, Worker};
 use crate::device::Device;
+use crate::kv::{KvShape, KvType};
 use crate::op::*;
+use crate::work::HEADER_WORDS;
 use std::sync::LazyLock;
 
-fn buffer(dtype: DType, shape: &[usize]) -> Buffer {
+fn device() -> &'static Device {
     static DEVICE: LazyLock<Device> =
         LazyLock::new(|| crate::cpu::open(crate::cpu::Options { threads: Some(1), isa: None }).unwrap());
-    DEVICE.alloc(dtype, shape).unwrap()
+    &DEVICE
+}
+
+fn buffer(dtype: DType, shape: &[usize]) -> Buffer {
+    device().alloc(dtype, shape).unwrap()
 }
 
 fn filled<T: bytemuck::Pod>(dtype: DType, shape: &[usize], values: &[T]) -> Buffer {
@@ -47,17 +53,17 @@ fn row_map(rows: &[(u32, u32)], pages_max: usize, n_pages: usize) -> RowMap {
         sequences: filled(DType::U32, &[rows.len()], &column(|r| r.0)),
         positions: filled(DType::U32, &[rows.len()], &column(|r| r.1)),
         pages: filled(DType::U32, &[n_sequences, pages_max], &table),
+        work: buffer(DType::U32, &[HEADER_WORDS]),
     }
 }
 
-fn cache(dtype: DType, n_pages: usize, n_kv_heads: usize, head_dim: usize) -> KvLayer {
-    let shape = [n_pages, n_kv_heads, PAGE_TOKENS, head_dim];
-    let layer = KvLayer { k: buffer(dtype, &shape), v: buffer(dtype, &shape) };
-    for buffer in [&layer.k, &layer.v] {
+fn cache(kv_type: KvType, n_pages: usize, n_kv_heads: usize, head_dim: usize) -> KvPool {
+    let pool = device().alloc_kv(&KvShape { n_pages, n_kv_heads, head_dim, kv_type }).unwrap();
+    for buffer in pool.memory() {
         // SAFETY: nobody else knows the buffer yet; 0xff makes NaN of both types.
         unsafe { ptr(buffer).write_bytes(0xff, buffer.n_bytes()) };
     }
-    layer
+    pool
 }
 
 /// Rope and attention of `rows` whose sequences start at 0, in batches of `batch` rows.
@@ -66,14 +72,14 @@ fn whole(
     isa: Isa,
     rows: &[(u32, u32)],
     heads: (usize, usize, usize),
-    dtype: DType,
+    kv_type: KvType,
     batch: usize,
 ) -> Vec<f32> {
     let (n_heads, n_kv_heads, head_dim) = heads;
     let positions_max = rows.iter().map(|row| row.1 as usize + 1).max().unwrap().max(4 * PAGE_TOKENS);
     let pages_max = positions_max.div_ceil(PAGE_TOKENS);
     let n_pages = 29;
-    let cache = cache(dtype, n_pages, n_kv_heads, head_dim);
+    let cache = cache(kv_type, n_pages, n_kv_heads, head_dim);
     let q = f32s(&[rows.len(), n_heads * head_dim], 1);
     let k = f32s(&[rows.len(), n_kv_heads * head_dim], 2);
     let v = f32s(&[rows.len(), n_kv_heads * head_dim], 3);
@@ -118,7 +124,7 @@ fn attention_has_the_same_bits_for_every_cut_thread_count_and_instruction_set() 
     rows.insert(40, (1, 0));
     rows.extend((1..5).map(|p| (1, p)));
     for heads in [(4, 2, 64), (3, 1, 80), (2, 2, 6), (10, 2, 32)] {
-        for dtype in [DType::F16, DType::F32] {
+        for dtype in [KvType::F16, KvType::F32] {
             let mut pool = Pool::new(1).unwrap();
             let expected = whole(&mut pool, Isa::Scalar, &rows, heads, dtype, rows.len());
             assert!(expected.iter().all(|x| x.is_finite()), "garbage behind the rows came in");
@@ -145,11 +151,11 @@ fn threads_that_share_a_sequence_give_the_same_bits() {
     let rows: Vec<(u32, u32)> = (0..600).map(|p| (0, p)).collect();
     for heads in [(4, 2, 64), (2, 1, 6)] {
         let mut pool = Pool::new(1).unwrap();
-        let expected = whole(&mut pool, Isa::best(), &rows, heads, DType::F16, rows.len());
+        let expected = whole(&mut pool, Isa::best(), &rows, heads, KvType::F16, rows.len());
         assert!(expected.iter().all(|x| x.is_finite()), "garbage behind the rows came in");
         for (threads, batch) in [(2, 1), (5, 2), (9, 50), (9, 3)] {
             let mut pool = Pool::new(threads).unwrap();
-            let found = whole(&mut pool, Isa::best(), &rows, heads, DType::F16, batch);
+            let found = whole(&mut pool, Isa::best(), &rows, heads, KvType::F16, batch);
             let same = expected.iter().zip(&found).all(|(a, b)| a.to_bits() == b.to_bits());
             assert!(same, "{heads:?}, {threads} threads, batches of {batch}");
         }
@@ -158,7 +164,7 @@ fn threads_that_share_a_sequence_give_the_same_bits() {
 
 #[test]
 fn indexes_are_checked() {
-    let cache = cache(DType::F16, 3, 1, 4);
+    let cache = cache(KvType::F16, 3, 1, 4);
     let check = |rows: &[(u32, u32)], table: &[u32], positions_max: usize| {
         let mut map = row_map(rows, 2, 3);
         map.pages = filled(DType::U32, &[table.len() / 2, 2], table);
@@ -199,6 +205,6 @@ fn indexes_are_checked() {
     );
     assert_eq!(
         check(&[(0, 3), (1, 0), (0, 3)], &[0, 1, 2, 1], 64).0,
-        "rope_store: two rows write slot 3 of page 0"
+        "rope_store: two rows write offset 3 of page 0"
     );
 }

@@ -1,11 +1,11 @@
 // attention: out = softmax(scale * q . K^T) . V for every row over its own sequence, up to its own position.
-// q, out: [n_rows, n_heads * head_dim]; the cache's layout is rope_store's. SPLIT: parts [rows, workgroups of a row, n_chunks, 130] of
-// four queries: a chunk's weighted sum of V in the order of the threads, its largest scores and its sums of weights.
-// One workgroup computes up to four heads of one row that share a KV head, over one chunk of 128 tokens (SPLIT; attention_merge
-// puts the chunks together) or over all. Its threads are TEAMS of 128, each of
-// which takes a chunk at a time. Bound by reading the cache, which is read once for all heads of a group of four; and, with few rows, by
-// the latency of a chunk's steps: hence teams.
-// Rows with a neighbour of the same sequence may be left to attention_rows: ROWS.
+// q, out: [n_rows, n_heads * head_dim]; the cache's layout is rope_store's. Tiles are single rows. What a piece of a split one has
+// folded: pieces [places, workgroups of a row, 130] of four queries, a weighted sum of V in the order of the threads, the largest
+// scores and the sums of weights.
+// One workgroup computes up to four heads of one row that share a KV head, over the chunks of a tile. Its threads are TEAMS of 128,
+// each of which takes a chunk of 128 tokens at a time. Bound by reading the cache, which is read once for all heads of a group of
+// four; and, with few rows, by the latency of a chunk's steps: hence teams.
+// attention_merge folds the pieces of split rows.
 #import attention_common
 
 #ifdef TEAMS_4
@@ -24,7 +24,7 @@ const TEAMS = 1u;
 #endif
 
 var<workgroup> queries: array<vec4<f32>, HEAD_MAX>; // [head_dim][4 queries]
-// The others are a team's, one behind the other.
+// The others are a team's, one after the other.
 var<workgroup> weights: array<vec4<f32>, TEAMS * CHUNK>; // [token][4 queries]
 var<workgroup> classes: array<vec4<f32>, TEAMS * RUN>;
 // [4 quarters][2][128 tokens][2 queries]; then [8 runs][128 elements][2 queries]; then [2][128 elements][2 queries]
@@ -71,8 +71,23 @@ fn largest_class() -> vec4<f32> {
 @compute @workgroup_size(TEAMS * CHUNK)
 fn attention(
     @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
+    // Loaded beside the number of tiles, not after it.
+    var tile = tile_at(group.x);
+    let end = tiles().end;
+    for (var entry = group.x; entry < end; entry += groups.x) {
+        if entry != group.x {
+            tile = tile_at(entry);
+        }
+        attend(tile, group.y, local);
+        // The next tile takes the same workgroup memory.
+        workgroupBarrier();
+    }
+}
+
+fn attend(tile: Tile, block_idx: u32, local: u32) {
 #ifdef HAS_TEAMS
     team = local / CHUNK;
     let thread = local % CHUNK;
@@ -80,48 +95,34 @@ fn attention(
     team = 0u;
     let thread = local;
 #endif
-    let row = args.first_row + group.x;
+    if tile.n_rows == 0u {
+        return;
+    }
+    let row = tile.first_row;
     let sequence = sequence_of(row);
     let n_tokens = n_seen(row);
-    if sequence >= args.rows.n_sequences {
+    if sequence >= args.n_sequences {
         if local == 0u {
-            report(5u, sequence, args.rows.n_sequences);
+            report(5u, sequence, args.n_sequences);
         }
         return;
     }
     if n_tokens == 0u {
         if local == 0u {
-            report(6u, positions[args.rows.positions_start + row], args.rows.pages_max * PAGE);
+            report(6u, positions[args.positions_start + row], args.pages_max * PAGE);
         }
         return;
     }
-#ifdef ROWS
-    let place_in_block = row % args.block_rows;
-    if place_in_block > 0u && row > args.first_row && sequence_of(row - 1u) == sequence {
-        return;
-    }
-    if place_in_block + 1u < args.block_rows && row + 1u < args.end_row && sequence_of(row + 1u) == sequence {
-        return;
-    }
-#endif
-    let block = group.y / dim_parts();
-    let dim_part = group.y % dim_parts();
+    let block = block_idx / dim_parts();
+    let dim_part = block_idx % dim_parts();
     let kv_head = block / blocks_of_head();
     let first_in_group = block % blocks_of_head() * args.block_heads;
     let n_queries = min(args.block_heads, args.group - first_in_group);
     let first_head = kv_head * args.group + first_in_group;
-#ifdef SPLIT
-    let first_chunk = group.z;
-    let end_chunk = min(first_chunk + 1u, (n_tokens + CHUNK - 1u) / CHUNK);
-    if first_chunk >= end_chunk {
-        return;
-    }
-#else
-    let first_chunk = 0u;
-    let end_chunk = (n_tokens + CHUNK - 1u) / CHUNK;
-#endif
+    let first_chunk = tile.first_chunk;
+    let end_chunk = min(tile.end_chunk, (n_tokens + CHUNK - 1u) / CHUNK);
     let n_units = (args.head_dim + 7u) / 8u;
-    let q_first = args.q_start + (row * args.n_heads + first_head) * args.head_dim;
+    let q_first = args.q_start + row * args.q_stride + first_head * args.head_dim;
     for (var d = local; d < n_units * 8u; d += TEAMS * CHUNK) {
         // Queries that are not there repeat the last, and are not stored.
         let place = q_first + min(d, args.head_dim - 1u);
@@ -144,7 +145,7 @@ fn attention(
     for (var team_0_chunk = first_chunk; team_0_chunk < end_chunk; team_0_chunk += TEAMS) {
         let chunk = team_0_chunk + team;
         let first_token = chunk * CHUNK;
-        // None for a team behind the last chunk.
+        // None for a team after the last chunk.
         let chunk_tokens = min(max(n_tokens, first_token) - first_token, CHUNK);
         // Pages that are not there repeat the first, and their scores are replaced.
         if thread < 4u {
@@ -233,18 +234,18 @@ fn attention(
         if unit < n_units && first < chunk_tokens {
             let at = pages_at[team * 4u + first / PAGE];
             let weight_at = team * CHUNK + first;
-            let slot = first % PAGE;
+            let page_offset = first % PAGE;
             let n = min(chunk_tokens - first, RUN);
             var i = 0u;
             for (; i + 8u <= n; i += 8u) {
-                let v_0 = load_v(at, unit, slot + i);
-                let v_1 = load_v(at, unit, slot + i + 1u);
-                let v_2 = load_v(at, unit, slot + i + 2u);
-                let v_3 = load_v(at, unit, slot + i + 3u);
-                let v_4 = load_v(at, unit, slot + i + 4u);
-                let v_5 = load_v(at, unit, slot + i + 5u);
-                let v_6 = load_v(at, unit, slot + i + 6u);
-                let v_7 = load_v(at, unit, slot + i + 7u);
+                let v_0 = load_v(at, unit, page_offset + i);
+                let v_1 = load_v(at, unit, page_offset + i + 1u);
+                let v_2 = load_v(at, unit, page_offset + i + 2u);
+                let v_3 = load_v(at, unit, page_offset + i + 3u);
+                let v_4 = load_v(at, unit, page_offset + i + 4u);
+                let v_5 = load_v(at, unit, page_offset + i + 5u);
+                let v_6 = load_v(at, unit, page_offset + i + 6u);
+                let v_7 = load_v(at, unit, page_offset + i + 7u);
                 eight = weigh(eight, v_0, weights[weight_at + i]);
                 eight = weigh(eight, v_1, weights[weight_at + i + 1u]);
                 eight = weigh(eight, v_2, weights[weight_at + i + 2u]);
@@ -255,7 +256,7 @@ fn attention(
                 eight = weigh(eight, v_7, weights[weight_at + i + 7u]);
             }
             for (; i < n; i++) {
-                eight = weigh(eight, load_v(at, unit, slot + i), weights[weight_at + i]);
+                eight = weigh(eight, load_v(at, unit, page_offset + i), weights[weight_at + i]);
             }
         }
         // The runs in order, for two queries at a time: thread 16 * i + j has element i of unit j.
@@ -282,15 +283,6 @@ fn attention(
         runs[line + 112u] = eight.e_7.zw;
         workgroupBarrier();
         let chunk_value = vec4<f32>(two, in_order(thread));
-#ifdef SPLIT
-        let workgroups = args.n_kv_heads * blocks_of_head() * dim_parts();
-        let place = ((group.x * workgroups + group.y) * args.n_chunks + chunk) * 130u;
-        parts[place + thread] = chunk_value;
-        if thread == 0u {
-            parts[place + 128u] = largest;
-            parts[place + 129u] = total;
-        }
-#else
 #ifdef HAS_TEAMS
         workgroupBarrier();
         runs[team * 1024u + thread] = chunk_value.xy;
@@ -312,11 +304,19 @@ fn attention(
         sum = merge(sum, largest, total, all);
         value = take_in(value, chunk_value, sum, all);
 #endif
-#endif
     }
 
-#ifdef SPLIT
-#else
+    if tile.place != ALL {
+        if team == 0u {
+            let at = (tile.place * row_blocks() + block_idx) * 130u;
+            pieces[at + thread] = value;
+            if thread == 0u {
+                pieces[at + 128u] = sum.largest;
+                pieces[at + 129u] = sum.total;
+            }
+        }
+        return;
+    }
     let d = dim_part * 128u + element(thread);
     if d < args.head_dim && team == 0u {
         let result = value * (vec4<f32>(1.0) / sum.total);
@@ -325,7 +325,6 @@ fn attention(
             out[place + i * args.head_dim] = result[i];
         }
     }
-#endif
 }
 
 fn dot_unit(score: vec4<f32>, k: Unit, d: u32) -> vec4<f32> {
@@ -333,17 +332,35 @@ fn dot_unit(score: vec4<f32>, k: Unit, d: u32) -> vec4<f32> {
     return dot_four(half, high(k), queries[d + 4u], queries[d + 5u], queries[d + 6u], queries[d + 7u]);
 }
 
-#ifdef SPLIT
-// Puts together the chunks of what workgroup `block_idx` of the `i`th row has computed.
-fn write_merged(i: u32, block_idx: u32, thread: u32) {
-    let row = args.first_row + i;
+// Workgroups of a row.
+fn row_blocks() -> u32 {
+    return args.n_kv_heads * blocks_of_head() * dim_parts();
+}
+
+// One workgroup folds the pieces of what one workgroup of attention would have computed.
+@compute @workgroup_size(CHUNK)
+fn attention_merge(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) thread: u32,
+) {
+    let entries = merges();
+    for (var entry = entries.first + group.x; entry < entries.end; entry += groups.x) {
+        let tile = merge_at(entry);
+        if tile.n_rows > 0u && n_seen(tile.first_row) > 0u {
+            write_merged(tile, group.y, thread);
+        }
+    }
+}
+
+fn write_merged(tile: Merge, block_idx: u32, thread: u32) {
+    let row = tile.first_row;
     let block = block_idx / dim_parts();
     let first_in_group = block % blocks_of_head() * args.block_heads;
     let first_head = block / blocks_of_head() * args.group + first_in_group;
     let n_queries = min(args.block_heads, args.group - first_in_group);
-    let workgroups = args.n_kv_heads * blocks_of_head() * dim_parts();
-    let first = (i * workgroups + block_idx) * args.n_chunks * 130u;
-    let result = merged(first, 130u, (n_seen(row) + CHUNK - 1u) / CHUNK, thread);
+    let first = (tile.place * row_blocks() + block_idx) * 130u;
+    let result = merged(first, row_blocks() * 130u, pieces_seen(tile, n_seen(row)), thread);
     let d = block_idx % dim_parts() * 128u + element(thread);
     if d < args.head_dim {
         let place = args.out_start + (row * args.n_heads + first_head) * args.head_dim + d;
@@ -353,15 +370,37 @@ fn write_merged(i: u32, block_idx: u32, thread: u32) {
     }
 }
 
-// One workgroup puts together the chunks of what one workgroup of attention has computed.
-@compute @workgroup_size(CHUNK)
-fn attention_merge(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(local_invocation_index) thread: u32,
-) {
-    let row = args.first_row + group.x;
-    if sequence_of(row) < args.rows.n_sequences && n_seen(row) > 0u {
-        write_merged(group.x, group.y, thread);
+// The pieces of four queries, `step` apart: what element `thread` comes to.
+fn merged(first: u32, step: u32, n: u32, thread: u32) -> vec4<f32> {
+    let all = vec4<bool>(true);
+    var sum = nothing();
+    var value = vec4<f32>(0.0);
+    // Four pieces are under way at once.
+    for (var piece = 0u; piece < n; piece += 4u) {
+        let place = first + piece * step;
+        let place_1 = first + min(piece + 1u, n - 1u) * step;
+        let place_2 = first + min(piece + 2u, n - 1u) * step;
+        let place_3 = first + min(piece + 3u, n - 1u) * step;
+        let values = array<vec4<f32>, 4>(
+            pieces[place + thread], pieces[place_1 + thread], pieces[place_2 + thread], pieces[place_3 + thread]);
+        let largest = array<vec4<f32>, 4>(
+            pieces[place + 128u], pieces[place_1 + 128u], pieces[place_2 + 128u], pieces[place_3 + 128u]);
+        let totals = array<vec4<f32>, 4>(
+            pieces[place + 129u], pieces[place_1 + 129u], pieces[place_2 + 129u], pieces[place_3 + 129u]);
+        sum = merge(sum, largest[0], totals[0], all);
+        value = take_in(value, values[0], sum, all);
+        if piece + 1u < n {
+            sum = merge(sum, largest[1], totals[1], all);
+            value = take_in(value, values[1], sum, all);
+        }
+        if piece + 2u < n {
+            sum = merge(sum, largest[2], totals[2], all);
+            value = take_in(value, values[2], sum, all);
+        }
+        if piece + 3u < n {
+            sum = merge(sum, largest[3], totals[3], all);
+            value = take_in(value, values[3], sum, all);
+        }
     }
+    return value * (vec4<f32>(1.0) / sum.total);
 }
-#endif

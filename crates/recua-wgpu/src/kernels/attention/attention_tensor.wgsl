@@ -1,8 +1,9 @@
 // attention on cooperative matrices: 16x16x16, f16 times f16 into f32, with subgroups of 32. What attention computes, with q and the
 // weights rounded to f16. K and V lie in a page as matrices of 16x16 (rope_store says how), which are loaded from where they are.
-// One workgroup of eight subgroups computes QUERIES queries: heads that share a KV head, times up to block_rows neighbouring rows of
-// one sequence, over one chunk of 128 tokens (SPLIT; attention_tensor_merge puts the chunks together) or
-// over all, one after the other.
+// One workgroup of eight subgroups computes a tile: heads that share a KV head, times the tile's rows, over its chunks of 128 tokens,
+// one after the other. TWO_TILES: up to 32 queries, for wide tiles. What a piece of a split tile has folded: pieces [places,
+// workgroups of a row, block_heads, HEAD_DIM / 4 + 1], weighted sums of V, then the largest score and the sum of weights;
+// attention_tensor_merge folds those.
 // For the scores a subgroup has 16 tokens; for the weighted sum of V 16 elements.
 // Bound by the latency of a chunk's steps, each of which waits for the one before.
 // An element of a product is a chain of 16 at a time, whatever the other rows and columns hold: bits do not depend on QUERIES.
@@ -38,7 +39,7 @@ var<workgroup> totals: array<f32, 8u * QUERIES>;
 var<workgroup> seen: array<u32, QUERIES>; // tokens that each query sees
 var<workgroup> keep: array<f32, QUERIES>;
 var<workgroup> take: array<f32, QUERIES>;
-var<workgroup> pages_at: array<u32, 8>; // of this chunk and the next
+var<workgroup> pages_at: array<At, 8>; // of this chunk and the next
 
 // Pieces of a matrix of 16x16 in a page: K is [2][head_dim / 16][token][element], V [2][head_dim / 16][element][token].
 const MATRIX = 64u;
@@ -48,14 +49,22 @@ const MATRIX = 64u;
 // none. A lane has half a row of sums, and a matrix is only where it lies.
 var<private> emulated_lane: u32;
 struct MatrixA { at: u32 }
-struct MatrixB { at: u32, is_k: bool, is_staged: bool }
+struct MatrixB { at: At, is_k: bool, is_staged: bool }
 struct Sums { v: array<f32, 8> }
 
 fn load_q(at: u32) -> MatrixA { return MatrixA(at); }
 fn load_p(at: u32) -> MatrixA { return MatrixA(at); }
-fn load_k_matrix(at: u32) -> MatrixB { return MatrixB(at, true, false); }
-fn load_v_matrix(at: u32) -> MatrixB { return MatrixB(at, false, false); }
-fn load_v_staged(at: u32) -> MatrixB { return MatrixB(at, false, true); }
+fn load_k_matrix(at: At, i: u32) -> MatrixB { return MatrixB(moved(at, i), true, false); }
+fn load_v_matrix(at: At, i: u32) -> MatrixB { return MatrixB(moved(at, i), false, false); }
+fn load_v_staged(at: u32) -> MatrixB {
+    var here: At;
+    return MatrixB(moved(here, at), false, true);
+}
+fn moved(at: At, i: u32) -> At {
+    var result = at;
+    result.place += i;
+    return result;
+}
 fn multiply_add(a: MatrixA, b: MatrixB, c: Sums) -> Sums {
     var result = c;
     let query = emulated_lane >> 1u;
@@ -67,13 +76,13 @@ fn multiply_add(a: MatrixA, b: MatrixB, c: Sums) -> Sums {
             var y = vec4<f32>();
             if b.is_k {
                 x = vec4<f32>(q_staged[a.at + query * q_stride() + i]);
-                y = vec4<f32>(k_cache[b.at + column * 4u + i]);
+                y = vec4<f32>(k_at(b.at, column * 4u + i));
             } else {
                 x = vec4<f32>(p_staged[a.at + query * P_STRIDE + i]);
                 if b.is_staged {
-                    y = vec4<f32>(v_staged[b.at + column * 4u + i]);
+                    y = vec4<f32>(v_staged[b.at.place + column * 4u + i]);
                 } else {
-                    y = vec4<f32>(v_cache[b.at + column * 4u + i]);
+                    y = vec4<f32>(v_at(b.at, column * 4u + i));
                 }
             }
             let products = x * y;
@@ -99,11 +108,33 @@ fn load_q(at: u32) -> MatrixA {
 fn load_p(at: u32) -> MatrixA {
     return coopLoadT<coop_mat16x16<f16, A>>(&p_staged[at], P_STRIDE);
 }
-fn load_k_matrix(at: u32) -> MatrixB {
-    return coopLoad<coop_mat16x16<f16, B>>(&k_cache[at], 4u);
+fn load_k_matrix(at: At, i: u32) -> MatrixB {
+#ifdef SPREAD
+    var matrix: MatrixB;
+    switch at.allocation {
+        case 0u: { matrix = coopLoad<coop_mat16x16<f16, B>>(&k_cache[at.place + i], 4u); }
+        case 1u: { matrix = coopLoad<coop_mat16x16<f16, B>>(&k_cache_1[at.place + i], 4u); }
+        case 2u: { matrix = coopLoad<coop_mat16x16<f16, B>>(&k_cache_2[at.place + i], 4u); }
+        default: { matrix = coopLoad<coop_mat16x16<f16, B>>(&k_cache_3[at.place + i], 4u); }
+    }
+    return matrix;
+#else
+    return coopLoad<coop_mat16x16<f16, B>>(&k_cache[at.place + i], 4u);
+#endif
 }
-fn load_v_matrix(at: u32) -> MatrixB {
-    return coopLoad<coop_mat16x16<f16, B>>(&v_cache[at], 4u);
+fn load_v_matrix(at: At, i: u32) -> MatrixB {
+#ifdef SPREAD
+    var matrix: MatrixB;
+    switch at.allocation {
+        case 0u: { matrix = coopLoad<coop_mat16x16<f16, B>>(&v_cache[at.place + i], 4u); }
+        case 1u: { matrix = coopLoad<coop_mat16x16<f16, B>>(&v_cache_1[at.place + i], 4u); }
+        case 2u: { matrix = coopLoad<coop_mat16x16<f16, B>>(&v_cache_2[at.place + i], 4u); }
+        default: { matrix = coopLoad<coop_mat16x16<f16, B>>(&v_cache_3[at.place + i], 4u); }
+    }
+    return matrix;
+#else
+    return coopLoad<coop_mat16x16<f16, B>>(&v_cache[at.place + i], 4u);
+#endif
 }
 fn load_v_staged(at: u32) -> MatrixB {
     return coopLoad<coop_mat16x16<f16, B>>(&v_staged[at], 4u);
@@ -151,18 +182,18 @@ fn store_tile(first: u32) {
 }
 
 // The scores of 16 tokens. All loads of several steps come first, so that they overlap.
-fn multiply_keys(at: u32) {
+fn multiply_keys(page: At, at: u32) {
     clear();
     var i = 0u;
     for (; i + 8u <= HEAD_DIM / 16u; i += 8u) {
-        let k_0 = load_k_matrix(at + i * MATRIX);
-        let k_1 = load_k_matrix(at + (i + 1u) * MATRIX);
-        let k_2 = load_k_matrix(at + (i + 2u) * MATRIX);
-        let k_3 = load_k_matrix(at + (i + 3u) * MATRIX);
-        let k_4 = load_k_matrix(at + (i + 4u) * MATRIX);
-        let k_5 = load_k_matrix(at + (i + 5u) * MATRIX);
-        let k_6 = load_k_matrix(at + (i + 6u) * MATRIX);
-        let k_7 = load_k_matrix(at + (i + 7u) * MATRIX);
+        let k_0 = load_k_matrix(page, at + i * MATRIX);
+        let k_1 = load_k_matrix(page, at + (i + 1u) * MATRIX);
+        let k_2 = load_k_matrix(page, at + (i + 2u) * MATRIX);
+        let k_3 = load_k_matrix(page, at + (i + 3u) * MATRIX);
+        let k_4 = load_k_matrix(page, at + (i + 4u) * MATRIX);
+        let k_5 = load_k_matrix(page, at + (i + 5u) * MATRIX);
+        let k_6 = load_k_matrix(page, at + (i + 6u) * MATRIX);
+        let k_7 = load_k_matrix(page, at + (i + 7u) * MATRIX);
         multiply_q(i, k_0);
         multiply_q(i + 1u, k_1);
         multiply_q(i + 2u, k_2);
@@ -173,17 +204,17 @@ fn multiply_keys(at: u32) {
         multiply_q(i + 7u, k_7);
     }
     for (; i + 4u <= HEAD_DIM / 16u; i += 4u) {
-        let k_0 = load_k_matrix(at + i * MATRIX);
-        let k_1 = load_k_matrix(at + (i + 1u) * MATRIX);
-        let k_2 = load_k_matrix(at + (i + 2u) * MATRIX);
-        let k_3 = load_k_matrix(at + (i + 3u) * MATRIX);
+        let k_0 = load_k_matrix(page, at + i * MATRIX);
+        let k_1 = load_k_matrix(page, at + (i + 1u) * MATRIX);
+        let k_2 = load_k_matrix(page, at + (i + 2u) * MATRIX);
+        let k_3 = load_k_matrix(page, at + (i + 3u) * MATRIX);
         multiply_q(i, k_0);
         multiply_q(i + 1u, k_1);
         multiply_q(i + 2u, k_2);
         multiply_q(i + 3u, k_3);
     }
     for (; i < HEAD_DIM / 16u; i++) {
-        multiply_q(i, load_k_matrix(at + i * MATRIX));
+        multiply_q(i, load_k_matrix(page, at + i * MATRIX));
     }
 }
 
@@ -198,7 +229,7 @@ var<private> v_7: MatrixB;
 
 // Sixteen elements of V of 16 tokens of the chunk.
 fn value_matrix(i: u32, tile: u32, pages: u32) -> MatrixB {
-    return load_v_matrix(args.v_start + pages_at[pages + i / 2u] + (i % 2u * (HEAD_DIM / 16u) + tile) * MATRIX);
+    return load_v_matrix(pages_at[pages + i / 2u], (i % 2u * (HEAD_DIM / 16u) + tile) * MATRIX);
 }
 fn load_values(tile: u32, pages: u32) {
     v_0 = value_matrix(0u, tile, pages);
@@ -223,13 +254,13 @@ fn multiply_values() {
 
 struct Block { first_row: u32, n_rows: u32, first_head: u32, n_heads: u32 }
 
-// Whether a query is one, and where it begins in q and out.
+// Whether a query is one, and where it begins in q and out, whose rows are row_stride apart.
 fn is_query(query: u32, block: Block) -> bool {
     return query % args.block_heads < block.n_heads && query / args.block_heads < block.n_rows;
 }
-fn place_of(query: u32, block: Block) -> u32 {
+fn place_of(query: u32, row_stride: u32, block: Block) -> u32 {
     let row = block.first_row + query / args.block_heads;
-    return (row * args.n_heads + block.first_head + query % args.block_heads) * args.head_dim;
+    return row * row_stride + (block.first_head + query % args.block_heads) * args.head_dim;
 }
 fn heads_of(block_idx: u32) -> Block {
     let first_in_group = block_idx % blocks_of_head() * args.block_heads;
@@ -247,7 +278,7 @@ fn seen_by(query: u32, block: Block) -> u32 {
 fn piece_of(i: u32, block: Block) -> vec4<f16> {
     let query = i / (HEAD_DIM / 4u);
     let is_there = is_query(query, block) && query < QUERIES;
-    let place = args.q_start + select(0u, place_of(query, block) + i % (HEAD_DIM / 4u) * 4u, is_there);
+    let place = args.q_start + select(0u, place_of(query, args.q_stride, block) + i % (HEAD_DIM / 4u) * 4u, is_there);
     let four = vec4<f32>(q[place], q[place + 1u], q[place + 2u], q[place + 3u]);
     let finite = clamp(four, vec4<f32>(-65504.0), vec4<f32>(65504.0));
     return vec4<f16>(select(vec4<f32>(0.0), finite, vec4<bool>(is_there)));
@@ -309,7 +340,7 @@ fn total_of(query: u32) -> f32 {
 fn find_pages(chunk: u32, sequence: u32, kv_head: u32, n_tokens: u32, thread: u32) {
     if thread < 4u {
         let page = select(0u, thread, (chunk * 4u + thread) * PAGE < n_tokens);
-        pages_at[chunk % 2u * 4u + thread] = page_at(sequence, chunk * 4u + page, kv_head).place;
+        pages_at[chunk % 2u * 4u + thread] = page_at(sequence, chunk * 4u + page, kv_head);
     }
 }
 
@@ -322,6 +353,7 @@ fn element_four(query: u32, i: u32) -> vec4<f32> {
 @compute @workgroup_size(THREADS)
 fn attention_tensor(
     @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) thread: u32,
 #ifdef EMULATED
 ) {
@@ -331,55 +363,52 @@ fn attention_tensor(
     @builtin(subgroup_id) subgroup: u32,
 ) {
 #endif
-    // The last rows of a prompt see the most: they go first.
-    let first_row = args.end_row - 1u - group.x;
+#ifdef TWO_TILES
+    let entries = wide_tiles();
+    var tile = tile_at(entries.first + group.x);
+#else
+    // Loaded beside the number of tiles, not after it.
+    var tile = tile_at(group.x);
+    let entries = tiles();
+#endif
+    let own = entries.first + group.x;
+    for (var entry = own; entry < entries.end; entry += groups.x) {
+        if entry != own {
+            tile = tile_at(entry);
+        }
+        if tile.n_rows > 0u {
+            attend(tile, group.y, thread, subgroup);
+        }
+        // The next tile takes the same workgroup memory.
+        workgroupBarrier();
+    }
+}
+
+fn attend(rows: Tile, block_idx: u32, thread: u32, subgroup: u32) {
+    let first_row = rows.first_row;
     let sequence = sequence_of(first_row);
-    // The first row of a block of rows works for all of them.
-    if first_row % args.block_rows != 0u && first_row > args.first_row && sequence_of(first_row - 1u) == sequence {
-        return;
-    }
-    if sequence >= args.rows.n_sequences {
+    if sequence >= args.n_sequences {
         if thread == 0u {
-            report(5u, sequence, args.rows.n_sequences);
+            report(5u, sequence, args.n_sequences);
         }
         return;
     }
-    var n_rows = 1u;
-    var n_tokens = n_seen(first_row);
-    var is_bad = n_tokens == 0u;
-    loop {
-        let row = first_row + n_rows;
-        if row >= args.end_row || row % args.block_rows == 0u {
-            break;
-        }
-        if sequence_of(row) != sequence {
-            break;
-        }
+    var n_tokens = 0u;
+    for (var row = first_row; row < first_row + rows.n_rows; row++) {
         let n = n_seen(row);
-        is_bad = is_bad || n == 0u;
         n_tokens = max(n_tokens, n);
-        n_rows++;
-    }
-    if is_bad && thread == 0u {
-        for (var row = first_row; row < first_row + n_rows; row++) {
-            if n_seen(row) == 0u {
-                report(6u, positions[args.rows.positions_start + row], args.rows.pages_max * PAGE);
-            }
+        if n == 0u && thread == 0u {
+            report(6u, positions[args.positions_start + row], args.pages_max * PAGE);
         }
     }
-    let heads = heads_of(group.y);
-    let block = Block(first_row, n_rows, heads.first_head, heads.n_heads);
-    let kv_head = group.y / blocks_of_head();
-#ifdef SPLIT
-    let first_chunk = group.z;
-    let end_chunk = min(first_chunk + 1u, (n_tokens + CHUNK - 1u) / CHUNK);
+    let heads = heads_of(block_idx);
+    let block = Block(first_row, rows.n_rows, heads.first_head, heads.n_heads);
+    let kv_head = block_idx / blocks_of_head();
+    let first_chunk = rows.first_chunk;
+    let end_chunk = min(rows.end_chunk, (n_tokens + CHUNK - 1u) / CHUNK);
     if first_chunk >= end_chunk {
         return;
     }
-#else
-    let first_chunk = 0u;
-    let end_chunk = (n_tokens + CHUNK - 1u) / CHUNK;
-#endif
 
     for (var i = thread; i < QUERIES * (HEAD_DIM / 4u); i += 4u * THREADS) {
         // Four at a time, so that they do not wait for each other.
@@ -417,18 +446,18 @@ fn attention_tensor(
         let chunk_tokens = min(n_tokens - first_token, CHUNK);
         let pages = chunk % 2u * 4u;
         workgroupBarrier();
-        multiply_keys(args.k_start + pages_at[pages + subgroup / 2u] + subgroup % 2u * (HEAD_DIM / 16u) * MATRIX);
+        multiply_keys(pages_at[pages + subgroup / 2u], subgroup % 2u * (HEAD_DIM / 16u) * MATRIX);
         store_tile(16u * subgroup);
         if chunk + 1u < end_chunk {
             find_pages(chunk + 1u, sequence, kv_head, n_tokens, thread);
         }
-        // What is behind a sequence may be NaN.
+        // What is beyond a sequence may be NaN.
         if chunk_tokens % 16u != 0u {
             let last = chunk_tokens / 16u;
-            let at = args.v_start + pages_at[pages + last / 2u] + last % 2u * (HEAD_DIM / 16u) * MATRIX;
+            let at = last % 2u * (HEAD_DIM / 16u) * MATRIX;
             for (var i = thread; i < 4u * HEAD_DIM; i += THREADS) {
                 let tokens = vec4<u32>(16u * last + 4u * (i % 4u)) + vec4<u32>(0u, 1u, 2u, 3u);
-                v_staged[i] = select(vec4<f16>(), v_cache[at + i], tokens < vec4<u32>(chunk_tokens));
+                v_staged[i] = select(vec4<f16>(), v_at(pages_at[pages + last / 2u], at + i), tokens < vec4<u32>(chunk_tokens));
             }
         }
         workgroupBarrier();
@@ -443,17 +472,12 @@ fn attention_tensor(
         workgroupBarrier();
         if thread < QUERIES {
             let total = total_of(query);
-#ifdef SPLIT
-            keep[query] = largest;
-            take[query] = total;
-#else
             let sees = seen[query] > first_token;
             let by = merge_one(largest_before, total_before, largest, total, sees);
             largest_before = by.largest;
             total_before = by.total;
             keep[query] = select(1.0, by.keep, sees);
             take[query] = select(0.0, by.take, sees);
-#endif
         }
         clear();
         if chunk_tokens == CHUNK {
@@ -470,29 +494,25 @@ fn attention_tensor(
         // Equal tiles have equal sums.
         store_tile(16u * tile);
         workgroupBarrier();
-#ifdef SPLIT
-        let line = HEAD_DIM / 4u + 1u;
-        let workgroups = args.n_kv_heads * blocks_of_head();
-        let place = (((first_row - args.first_row) * workgroups + group.y) * args.n_chunks + chunk) * args.block_heads * line;
-        for (var j = thread; j < args.block_heads * (HEAD_DIM / 4u); j += THREADS) {
-            let one = j / (HEAD_DIM / 4u);
-            parts[place + one * line + j % (HEAD_DIM / 4u)] = element_four(one, j % (HEAD_DIM / 4u));
-        }
-        if thread < args.block_heads {
-            parts[place + thread * line + HEAD_DIM / 4u] = vec4<f32>(keep[thread], take[thread], 0.0, 0.0);
-        }
-#else
         value_0 = taken_in(value_0, thread, first_token);
         value_1 = taken_in(value_1, thread + THREADS, first_token);
 #ifdef TWO_TILES
         value_2 = taken_in(value_2, thread + 2u * THREADS, first_token);
         value_3 = taken_in(value_3, thread + 3u * THREADS, first_token);
 #endif
-#endif
     }
 
-#ifdef SPLIT
+#ifdef TWO_TILES
 #else
+    if rows.place != ALL {
+        leave(thread, value_0, rows, block_idx, block);
+        leave(thread + THREADS, value_1, rows, block_idx, block);
+        if thread < QUERIES && is_query(thread, block) {
+            pieces[piece_at(thread, rows, block_idx) + HEAD_DIM / 4u] = vec4<f32>(largest_before, total_before, 0.0, 0.0);
+        }
+        return;
+    }
+#endif
     workgroupBarrier();
     if thread < QUERIES {
         keep[thread] = 1.0 / total_before;
@@ -503,7 +523,6 @@ fn attention_tensor(
 #ifdef TWO_TILES
     put(thread + 2u * THREADS, value_2, block);
     put(thread + 3u * THREADS, value_3, block);
-#endif
 #endif
 }
 
@@ -534,7 +553,7 @@ fn taken_in(value: vec4<f32>, piece: u32, first_token: u32) -> vec4<f32> {
 fn put(piece: u32, value: vec4<f32>, block: Block) {
     let query = piece / (HEAD_DIM / 4u);
     if query < QUERIES && is_query(query, block) && seen[min(query, QUERIES - 1u)] > 0u {
-        let place = args.out_start + place_of(query, block) + piece % (HEAD_DIM / 4u) * 4u;
+        let place = args.out_start + place_of(query, args.n_heads * args.head_dim, block) + piece % (HEAD_DIM / 4u) * 4u;
         let result = value * keep[query];
         out[place] = result.x;
         out[place + 1u] = result.y;
@@ -543,58 +562,82 @@ fn put(piece: u32, value: vec4<f32>, block: Block) {
     }
 }
 
-#ifdef SPLIT
-// Puts together the chunks of one row's heads that one workgroup of attention_tensor has computed.
-fn write_merged(row: u32, block_idx: u32, thread: u32, n_tokens: u32) {
-    let heads = heads_of(block_idx);
-    let block = Block(row, 1u, heads.first_head, heads.n_heads);
-    let workgroups = args.n_kv_heads * blocks_of_head();
-    let line = HEAD_DIM / 4u + 1u;
-    let first = ((row - args.first_row) * workgroups + block_idx) * args.n_chunks * args.block_heads * line;
-    let n = (n_tokens + CHUNK - 1u) / CHUNK;
-    for (var j = thread; j < heads.n_heads * (HEAD_DIM / 4u); j += CHUNK) {
-        let query = j / (HEAD_DIM / 4u);
-        let at = first + query * line;
-        let i = j % (HEAD_DIM / 4u);
-        var largest = LOWEST;
-        var total = 0.0;
-        var value = vec4<f32>(0.0);
-        // Four chunks are under way at once.
-        for (var chunk = 0u; chunk < n; chunk += 4u) {
-            let step = args.block_heads * line;
-            let a = at + chunk * step;
-            let b = at + min(chunk + 1u, n - 1u) * step;
-            let c = at + min(chunk + 2u, n - 1u) * step;
-            let d = at + min(chunk + 3u, n - 1u) * step;
-            let values = array<vec4<f32>, 4>(parts[a + i], parts[b + i], parts[c + i], parts[d + i]);
-            let last = line - 1u;
-            let sums_of = array<vec4<f32>, 4>(parts[a + last], parts[b + last], parts[c + last], parts[d + last]);
-            for (var c_of = 0u; c_of < min(n - chunk, 4u); c_of++) {
-                let by = merge_one(largest, total, sums_of[c_of].x, sums_of[c_of].y, true);
-                largest = by.largest;
-                total = by.total;
-                value = fma(value, vec4<f32>(by.keep), values[c_of] * by.take);
-            }
-        }
-        let place = args.out_start + place_of(query, block) + 4u * i;
-        let result = value * (1.0 / total);
-        out[place] = result.x;
-        out[place + 1u] = result.y;
-        out[place + 2u] = result.z;
-        out[place + 3u] = result.w;
+#ifdef TWO_TILES
+#else
+// Where the piece of a query begins, and the same for the first piece of a merge.
+fn piece_at(query: u32, rows: Tile, block_idx: u32) -> u32 {
+    return piece_of_row(rows.place + query / args.block_heads, query % args.block_heads, block_idx);
+}
+fn piece_of_row(place: u32, head: u32, block_idx: u32) -> u32 {
+    return ((place * row_blocks() + block_idx) * args.block_heads + head) * (HEAD_DIM / 4u + 1u);
+}
+fn row_blocks() -> u32 {
+    return args.n_kv_heads * blocks_of_head();
+}
+
+// Leaves four elements of a query.
+fn leave(piece: u32, value: vec4<f32>, rows: Tile, block_idx: u32, block: Block) {
+    let query = piece / (HEAD_DIM / 4u);
+    if query < QUERIES && is_query(query, block) {
+        pieces[piece_at(query, rows, block_idx) + piece % (HEAD_DIM / 4u)] = value;
     }
 }
 
+// One workgroup folds the pieces of what one workgroup of attention_tensor would have computed.
 @compute @workgroup_size(CHUNK)
 fn attention_tensor_merge(
     @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) thread: u32,
 ) {
-    let row = args.first_row + group.x;
-    let n_tokens = n_seen(row);
-    if sequence_of(row) >= args.rows.n_sequences || n_tokens == 0u {
+    let entries = merges();
+    for (var entry = entries.first + group.x; entry < entries.end; entry += groups.x) {
+        let rows = merge_at(entry);
+        let heads = heads_of(group.y);
+        let block = Block(rows.first_row, rows.n_rows, heads.first_head, heads.n_heads);
+        for (var i = thread; i < rows.n_rows * args.block_heads * (HEAD_DIM / 4u); i += CHUNK) {
+            write_merged(i, rows, group.y, block);
+        }
+    }
+}
+
+// Four elements of a query.
+fn write_merged(i: u32, rows: Merge, block_idx: u32, block: Block) {
+    let query = i / (HEAD_DIM / 4u);
+    let row = query / args.block_heads;
+    let n_tokens = n_seen(rows.first_row + row);
+    if !is_query(query, block) || n_tokens == 0u {
         return;
     }
-    write_merged(row, group.y, thread, n_tokens);
+    let n = pieces_seen(rows, n_tokens);
+    let first = piece_of_row(rows.place + row, query % args.block_heads, block_idx);
+    let step = rows.n_rows * row_blocks() * args.block_heads * (HEAD_DIM / 4u + 1u);
+    let element = i % (HEAD_DIM / 4u);
+    let last = HEAD_DIM / 4u;
+    var largest = LOWEST;
+    var total = 0.0;
+    var value = vec4<f32>(0.0);
+    // Four pieces are under way at once.
+    for (var piece = 0u; piece < n; piece += 4u) {
+        let a = first + piece * step;
+        let b = first + min(piece + 1u, n - 1u) * step;
+        let c = first + min(piece + 2u, n - 1u) * step;
+        let d = first + min(piece + 3u, n - 1u) * step;
+        let values =
+            array<vec4<f32>, 4>(pieces[a + element], pieces[b + element], pieces[c + element], pieces[d + element]);
+        let sums_of = array<vec4<f32>, 4>(pieces[a + last], pieces[b + last], pieces[c + last], pieces[d + last]);
+        for (var j = 0u; j < min(n - piece, 4u); j++) {
+            let by = merge_one(largest, total, sums_of[j].x, sums_of[j].y, true);
+            largest = by.largest;
+            total = by.total;
+            value = fma(value, vec4<f32>(by.keep), values[j] * by.take);
+        }
+    }
+    let place = args.out_start + place_of(query, args.n_heads * args.head_dim, block) + 4u * element;
+    let result = value * (1.0 / total);
+    out[place] = result.x;
+    out[place + 1u] = result.y;
+    out[place + 2u] = result.z;
+    out[place + 3u] = result.w;
 }
 #endif

@@ -1,4 +1,4 @@
-// rope_store: rotates q in place; rotates k, and writes it and v into the row's slot of the cache. HEAD_NORM: an RMS norm of each
+// rope_store: rotates q in place; rotates k, and writes it and v into the cache, at the row's position. HEAD_NORM: an RMS norm of each
 // head of q and k before that.
 // q: [n_rows, n_heads * head_dim]; k, v: [n_rows, n_kv_heads * head_dim]; table: [positions_max, pairs] of (cosine, sine).
 // Inside a page this device keeps, for each KV head, K as [head_dim / 8, 32 tokens] of 16 bytes (f32: [head_dim / 4, 32 tokens]), so that
@@ -6,7 +6,7 @@
 // words of four bytes, [head_dim / 2, 32 tokens] (f32: [head_dim, 32 tokens]). TENSOR: both as matrices of 16x16 for attention_tensor,
 // K as [2][head_dim / 16][16 tokens][16 elements], V as [2][head_dim / 16][16 elements][16 tokens].
 // One workgroup computes one head of one row. Bound by the latency of position, then page and angle: what can be loaded together is.
-// A cache that one binding cannot hold takes a dispatch a window.
+// A cache that is spread over several allocations takes a dispatch for each. Rows of no sequence are skipped.
 #ifdef TENSOR
 enable f16;
 #endif
@@ -32,28 +32,7 @@ enable f16;
 @group(0) @binding(11) var<storage, read> k_norm: array<f32>;
 #endif
 
-struct Args {
-    rows: RowMap,
-    n_rows: u32,
-    n_heads: u32,
-    n_kv_heads: u32,
-    n_pages: u32,
-    positions_max: u32,
-    pairs: u32,
-    q_start: u32,
-    k_start: u32,
-    v_start: u32,
-    table_start: u32,
-    k_cache_start: u32,
-    v_cache_start: u32,
-    q_norm_start: u32,
-    k_norm_start: u32,
-    eps: f32,
-    head_dim: u32,
-    page_tokens: u32,
-    first_page: u32, // the pages [first_page, first_page + window_pages) are bound; q is the first window's
-    window_pages: u32,
-}
+#import args/rope_store
 var<immediate> args: Args;
 
 const THREADS = 64u;
@@ -82,10 +61,11 @@ fn rope_store(
     let kv_head = h - args.n_heads;
 
     // Where the row stands, if it stands anywhere. Loads are of places that are there, and used if they are the row's.
-    let position = positions[args.rows.positions_start + row];
-    let sequence = sequences[args.rows.sequences_start + row];
-    let q_first = args.q_start + (row * args.n_heads + h) * args.head_dim;
-    let kv_first = (row * args.n_kv_heads + kv_head) * args.head_dim;
+    let position = positions[args.positions_start + row];
+    let sequence = sequences[args.sequences_start + row];
+    let q_first = args.q_start + row * args.q_stride + h * args.head_dim;
+    let k_first = args.k_start + row * args.k_stride + kv_head * args.head_dim;
+    let v_first = args.v_start + row * args.v_stride + kv_head * args.head_dim;
     // Two at a time, so that the second does not wait for the first.
     for (var d = thread; d < args.head_dim; d += 2u * THREADS) {
         let second = min(d + THREADS, args.head_dim - 1u);
@@ -97,10 +77,10 @@ fn rope_store(
                 head[second] = b;
             }
         } else {
-            let a = k[args.k_start + kv_first + d];
-            let b = k[args.k_start + kv_first + second];
-            let a_value = v[args.v_start + kv_first + d];
-            let b_value = v[args.v_start + kv_first + second];
+            let a = k[k_first + d];
+            let b = k[k_first + second];
+            let a_value = v[v_first + d];
+            let b_value = v[v_first + second];
             head[d] = a;
             value[d] = a_value;
             if d + THREADS < args.head_dim {
@@ -110,21 +90,21 @@ fn rope_store(
         }
     }
     let page_idx = position / args.page_tokens;
-    let has_position = page_idx < args.rows.pages_max && position < args.positions_max;
-    let is_placed = sequence < args.rows.n_sequences && has_position;
-    let line = select(0u, sequence * args.rows.pages_max + page_idx, is_placed);
-    var page = pages[args.rows.pages_start + line];
+    let has_position = page_idx < args.pages_max && position < args.positions_max;
+    let is_placed = sequence < args.n_sequences && has_position;
+    let line = select(0u, sequence * args.pages_max + page_idx, is_placed);
+    var page = pages[args.pages_start + line];
     let is_good = is_placed && page < args.n_pages;
     // The first pair's, which is all there is for a thread in most models.
     let angles = args.table_start + select(0u, position * args.pairs, is_placed) * 2u;
     let first_pair = min(thread, max(args.pairs, 1u) - 1u);
     let first_cosine = table[angles + 2u * first_pair];
     let first_sine = table[angles + 2u * first_pair + 1u];
-    if thread == 0u && !is_good {
-        if sequence >= args.rows.n_sequences {
-            report(2u, sequence, args.rows.n_sequences);
+    if thread == 0u && !is_good && sequence != INERT {
+        if sequence >= args.n_sequences {
+            report(2u, sequence, args.n_sequences);
         } else if !has_position {
-            report(3u, position, min(args.rows.pages_max * args.page_tokens, args.positions_max));
+            report(3u, position, min(args.pages_max * args.page_tokens, args.positions_max));
         } else {
             report(4u, page, args.n_pages);
         }
@@ -189,19 +169,19 @@ fn rope_store(
         }
         return;
     }
-    if page < args.first_page || page - args.first_page >= args.window_pages {
+    if page < args.first_page || page - args.first_page >= args.allocation_pages {
         return;
     }
     page -= args.first_page;
-    let slot = position % args.page_tokens;
+    let page_offset = position % args.page_tokens;
 #ifdef TENSOR
     let matrices = args.head_dim / 16u;
     // In elements.
-    let place = ((page * args.n_kv_heads + kv_head) * 2u + slot / 16u) * matrices * 256u;
+    let place = ((page * args.n_kv_heads + kv_head) * 2u + page_offset / 16u) * matrices * 256u;
     for (var i = thread; i < args.head_dim / 8u; i += THREADS) {
         let d = 8u * i;
-        let at = place + i / 2u * 256u + slot % 16u * 16u + i % 2u * 8u;
-        k_cache[args.k_cache_start + at / 8u] = vec4<u32>(
+        let at = place + i / 2u * 256u + page_offset % 16u * 16u + i % 2u * 8u;
+        k_cache[at / 8u] = vec4<u32>(
             finite(head[d], head[d + 1u]),
             finite(head[d + 2u], head[d + 3u]),
             finite(head[d + 4u], head[d + 5u]),
@@ -209,8 +189,8 @@ fn rope_store(
         );
     }
     for (var d = thread; d < args.head_dim; d += THREADS) {
-        let at = place + d / 16u * 256u + d % 16u * 16u + slot % 16u;
-        v_cache[8u * args.v_cache_start + at] = f16(clamp(value[d], -65504.0, 65504.0));
+        let at = place + d / 16u * 256u + d % 16u * 16u + page_offset % 16u;
+        v_cache[at] = f16(clamp(value[d], -65504.0, 65504.0));
     }
 #else
 #ifdef WIDE
@@ -240,8 +220,8 @@ fn rope_store(
         let rotated = bitcast<vec4<u32>>(vec4<f32>(head[d], head[d + 1u], head[d + 2u], head[d + 3u]));
         let values = bitcast<vec4<u32>>(vec4<f32>(value[d], value[d + 1u], value[d + 2u], value[d + 3u]));
 #endif
-        k_cache[args.k_cache_start + place + i * args.page_tokens + slot] = rotated;
-        v_cache[args.v_cache_start + place + slot * vectors + i] = values;
+        k_cache[place + i * args.page_tokens + page_offset] = rotated;
+        v_cache[place + page_offset * vectors + i] = values;
     }
 #else
 #ifdef CACHE_F16
@@ -258,8 +238,8 @@ fn rope_store(
         let rotated = bitcast<u32>(head[i]);
         let values = bitcast<u32>(value[i]);
 #endif
-        k_cache[args.k_cache_start + place + i * args.page_tokens + slot] = rotated;
-        v_cache[args.v_cache_start + place + slot * words + i] = values;
+        k_cache[place + i * args.page_tokens + page_offset] = rotated;
+        v_cache[place + page_offset * words + i] = values;
     }
 #endif
 #endif

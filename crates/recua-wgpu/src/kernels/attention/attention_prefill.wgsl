@@ -1,7 +1,6 @@
-// attention_rows: what attention computes, to the bit, for rows that have a neighbour of the same sequence: prompts.
-// One workgroup computes a block of queries: QUADS times four, heads that share a KV head, times up to block_rows neighbouring rows.
+// attention_prefill: what attention computes, to the bit, for wide tiles: neighbouring rows of prompts, each tile whole.
+// One workgroup computes a block of queries: QUADS times four, heads that share a KV head, times the rows of a tile.
 // Bound by arithmetic: a thread has 4 tokens by 4 or 8 queries of the scores, and 8 elements by 4 queries of the weighted sum.
-// Rows alone, and errors in sequences and positions, are left to attention.
 #import attention_common
 
 #ifdef TWO_QUADS
@@ -18,19 +17,19 @@ var<workgroup> pages_at: array<At, 4>;
 
 struct Block { first_row: u32, n_rows: u32, first_head: u32, n_heads: u32 }
 
-// Whether a query is one, and where it begins in q and out.
+// Whether a query is one, and where it begins in q and out, whose rows are row_stride apart.
 fn is_query(query: u32, block: Block) -> bool {
     return query % args.block_heads < block.n_heads && query / args.block_heads < block.n_rows;
 }
-fn place_of(query: u32, block: Block) -> u32 {
+fn place_of(query: u32, row_stride: u32, block: Block) -> u32 {
     let row = block.first_row + query / args.block_heads;
-    return (row * args.n_heads + block.first_head + query % args.block_heads) * args.head_dim;
+    return row * row_stride + (block.first_head + query % args.block_heads) * args.head_dim;
 }
 
 // An element of a query, or zero.
 fn element_of(query: u32, d: u32, block: Block) -> f32 {
     let is_there = is_query(query, block) && d < args.head_dim;
-    return select(0.0, q[args.q_start + select(0u, place_of(query, block) + d, is_there)], is_there);
+    return select(0.0, q[args.q_start + select(0u, place_of(query, args.q_stride, block) + d, is_there)], is_there);
 }
 
 // Tokens that a query sees; none if it is none.
@@ -66,38 +65,42 @@ fn largest_of(quad: u32) -> vec4<f32> {
 }
 
 @compute @workgroup_size(CHUNK)
-fn attention_rows(
+fn attention_prefill(
     @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) thread: u32,
 ) {
-    // The last rows of a prompt see the most: they go first.
-    let first_row = args.end_row - 1u - group.x;
+    let entries = wide_tiles();
+    for (var entry = entries.first + group.x; entry < entries.end; entry += groups.x) {
+        let tile = tile_at(entry);
+        if tile.n_rows > 0u {
+            attend(tile, group.y, thread);
+        }
+        // The next tile takes the same workgroup memory.
+        workgroupBarrier();
+    }
+}
+
+fn attend(tile: Tile, block_of: u32, thread: u32) {
+    let first_row = tile.first_row;
+    let n_rows = tile.n_rows;
     let sequence = sequence_of(first_row);
-    if sequence >= args.rows.n_sequences {
-        return;
-    }
-    // The first row of a block of rows works for all of them.
-    if first_row % args.block_rows != 0u && first_row > args.first_row && sequence_of(first_row - 1u) == sequence {
-        return;
-    }
-    var n_rows = 1u;
-    var n_tokens = n_seen(first_row);
-    loop {
-        let row = first_row + n_rows;
-        if row >= args.end_row || row % args.block_rows == 0u {
-            break;
+    if sequence >= args.n_sequences {
+        if thread == 0u {
+            report(5u, sequence, args.n_sequences);
         }
-        if sequence_of(row) != sequence {
-            break;
-        }
-        n_tokens = max(n_tokens, n_seen(row));
-        n_rows++;
-    }
-    if n_rows == 1u {
         return;
     }
-    let block_idx = group.y / dim_parts();
-    let dim_part = group.y % dim_parts();
+    var n_tokens = 0u;
+    for (var row = first_row; row < first_row + n_rows; row++) {
+        let n = n_seen(row);
+        n_tokens = max(n_tokens, n);
+        if n == 0u && thread == 0u {
+            report(6u, positions[args.positions_start + row], args.pages_max * PAGE);
+        }
+    }
+    let block_idx = block_of / dim_parts();
+    let dim_part = block_of % dim_parts();
     let kv_head = block_idx / blocks_of_head();
     let first_in_group = block_idx % blocks_of_head() * args.block_heads;
     let block = Block(
@@ -263,24 +266,24 @@ fn attention_rows(
             var chunk_values = no_sum();
             for (var first = 0u; first < chunk_tokens; first += RUN) {
                 let at = pages_at[first / PAGE];
-                let slot = first % PAGE;
+                let page_offset = first % PAGE;
                 let n = min(chunk_tokens - first, RUN);
                 let weights_at = quad * CHUNK + first;
                 var run = no_sum();
                 var i = 0u;
                 // Four loads are under way at once.
                 for (; i + 4u <= n; i += 4u) {
-                    let v_0 = load_v(at, unit, slot + i);
-                    let v_1 = load_v(at, unit, slot + i + 1u);
-                    let v_2 = load_v(at, unit, slot + i + 2u);
-                    let v_3 = load_v(at, unit, slot + i + 3u);
+                    let v_0 = load_v(at, unit, page_offset + i);
+                    let v_1 = load_v(at, unit, page_offset + i + 1u);
+                    let v_2 = load_v(at, unit, page_offset + i + 2u);
+                    let v_3 = load_v(at, unit, page_offset + i + 3u);
                     run = weigh(run, v_0, weights[weights_at + i]);
                     run = weigh(run, v_1, weights[weights_at + i + 1u]);
                     run = weigh(run, v_2, weights[weights_at + i + 2u]);
                     run = weigh(run, v_3, weights[weights_at + i + 3u]);
                 }
                 for (; i < n; i++) {
-                    run = weigh(run, load_v(at, unit, slot + i), weights[weights_at + i]);
+                    run = weigh(run, load_v(at, unit, page_offset + i), weights[weights_at + i]);
                 }
                 chunk_values = Eight(
                     chunk_values.e_0 + run.e_0,
@@ -317,7 +320,7 @@ fn attention_rows(
         if !is_query(4u * quad + j, block) || seen[quad][j] == 0u {
             continue;
         }
-        let place = args.out_start + place_of(4u * quad + j, block) + 8u * unit;
+        let place = args.out_start + place_of(4u * quad + j, args.n_heads * args.head_dim, block) + 8u * unit;
         let first = vec4<f32>(values.e_0[j], values.e_1[j], values.e_2[j], values.e_3[j]) * factor[j];
         let second = vec4<f32>(values.e_4[j], values.e_5[j], values.e_6[j], values.e_7[j]) * factor[j];
         for (var i = 0u; i < 4u; i++) {

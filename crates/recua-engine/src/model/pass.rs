@@ -1,0 +1,296 @@
+//! Passes: a batch cut into what one holds, their launches, and what comes back.
+
+use super::llama;
+use super::llama::{Pass, Shape};
+use super::loaded::LoadedModel;
+use super::outputs::{Out, Outputs, TOP_WORDS};
+use crate::batch::Batch;
+use crate::cache::{Changes, Span};
+use crate::error::{Error, Result};
+use recua_compute::{Buffer, Device, INERT, Input, Plan, Program, RowRun, Submission};
+use std::ops::Range;
+
+/// What of a batch goes through one pass.
+struct Piece<'a> {
+    // None if they went through with the piece before: the output matrix alone is run for more of their logits.
+    rows: Range<usize>,
+    // Rows of the batch; the first row of the pass is `first_row`.
+    wanted: &'a [u32],
+    first_row: usize,
+}
+
+/// A pass under way.
+pub(crate) struct Launched {
+    submission: Submission,
+}
+
+/// Rows of logits, by what is brought back of them, in this order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct WantedRows {
+    /// The token of the largest logit.
+    pub(crate) n_greedy: usize,
+    /// The largest logits.
+    pub(crate) n_top: usize,
+    /// All.
+    pub(crate) n_logits: usize,
+}
+
+impl WantedRows {
+    /// Of `n_rows` rows, the first `n_greedy`, the next `n_top`, and the others.
+    ///
+    /// # Errors
+    /// If there are not so many.
+    pub(crate) fn of(n_rows: usize, n_greedy: usize, n_top: usize) -> Result<WantedRows> {
+        match n_rows.checked_sub(n_greedy.saturating_add(n_top)) {
+            Some(n_logits) => Ok(WantedRows { n_greedy, n_top, n_logits }),
+            None => {
+                let problem = format!(
+                    "the largest logits of {n_greedy} and {n_top} rows are asked for, of {n_rows} rows"
+                );
+                Err(Error::MalformedBatch { problem })
+            }
+        }
+    }
+}
+
+impl LoadedModel {
+    /// What the batch does to each slot: one span a slot, in the order of their first rows.
+    ///
+    /// # Errors
+    /// If the batch is empty, a slot or token is out of range, or a sequence has a gap.
+    pub(crate) fn spans(&self, batch: &Batch) -> Result<Vec<Span>> {
+        let (batch_size, vocab) = (self.config.batch_size, self.params.vocab);
+        if batch.is_empty() {
+            return Err(Error::EmptyBatch);
+        }
+        let mut spans: Vec<Span> = Vec::with_capacity(batch.runs().len());
+        let mut span_of_slot = vec![usize::MAX; batch_size];
+        for run in batch.runs() {
+            let (slot, start, end) = (run.slot, run.start, run.start + run.n_rows);
+            let Some(span) = span_of_slot.get_mut(slot) else {
+                return Err(Error::SlotOutOfRange { slot, batch_size });
+            };
+            let tokens = &batch.tokens()[run.first_row..run.first_row + run.n_rows];
+            if let Some(i) = tokens.iter().position(|token| *token as usize >= vocab) {
+                let (token, position) = (tokens[i], start + i);
+                return Err(Error::TokenOutOfRange { token, vocab, slot, position });
+            }
+            match spans.get_mut(*span) {
+                None => {
+                    *span = spans.len();
+                    spans.push(Span { slot, start, end });
+                }
+                Some(span) if span.end == start => span.end = end,
+                Some(span) => {
+                    let (row, last) = (run.first_row, span.end - 1);
+                    let problem = format!("row {row} has position {start} of slot {slot}, after {last}");
+                    return Err(Error::MalformedBatch { problem });
+                }
+            }
+        }
+        Ok(spans)
+    }
+
+    /// Room in `outputs` for what is wanted of a batch's rows.
+    ///
+    /// # Errors
+    /// If the host has no memory for it.
+    pub(crate) fn room<'a>(&self, wanted: WantedRows, outputs: &'a mut Outputs) -> Result<Out<'a>> {
+        let n_logits = wanted.n_logits.saturating_mul(self.params.vocab);
+        let Outputs { greedy, top, logits } = outputs;
+        let no_memory =
+            |_| Error::HostMemory { what: "the logits of a step", bytes: n_logits.saturating_mul(4) };
+        logits.try_reserve_exact(n_logits.saturating_sub(logits.len())).map_err(no_memory)?;
+        logits.resize(n_logits, 0.0);
+        greedy.resize(wanted.n_greedy, 0);
+        top.resize(wanted.n_top * TOP_WORDS, 0);
+        Ok(Out { greedy, top, logits })
+    }
+
+    /// Tells the device of `changes` and runs the rows of a batch that [`spans`](Self::spans) has passed, in as many passes as it
+    /// takes, into the [`room`](Self::room) for it. While a pass is under way, the one after it is prepared and launched.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub(crate) fn run(&mut self, batch: &Batch, changes: &Changes, out: Out<'_>) -> Result<()> {
+        let (mut changes, none) = (changes, Changes::default());
+        let (mut rest, mut under_way) = (out, None);
+        for piece in self.pieces(batch) {
+            let out;
+            (out, rest) = rest.split_at(piece.wanted.len(), self.params.vocab);
+            let launched = self.launch_piece(batch, &piece, changes, out.wanted(self.params.vocab))?;
+            changes = &none;
+            if let Some((before, out)) = under_way.replace((launched, out)) {
+                self.collect(before, out)?;
+            }
+        }
+        under_way.map_or(Ok(()), |(last, out)| self.collect(last, out))
+    }
+
+    /// Tells the device of `changes` and starts the rows of a batch that [`spans`](Self::spans) has passed.
+    ///
+    /// # Errors
+    /// If the device fails.
+    ///
+    /// # Panics
+    /// If they are more than one pass holds.
+    pub(crate) fn launch(
+        &mut self,
+        batch: &Batch,
+        changes: &Changes,
+        wanted: WantedRows,
+    ) -> Result<Launched> {
+        match &self.pieces(batch)[..] {
+            [piece] => self.launch_piece(batch, piece, changes, wanted),
+            pieces => panic!("{} rows take {} passes", batch.n_rows(), pieces.len()),
+        }
+    }
+
+    /// Waits for a pass and takes what it brought back. `out` is room for what it was launched for.
+    ///
+    /// # Errors
+    /// If the device failed.
+    pub(crate) fn collect(&mut self, launched: Launched, out: Out<'_>) -> Result<()> {
+        let Launched { submission } = launched;
+        submission.wait()?;
+        let mut idx = 0;
+        for words in [out.greedy, out.top].into_iter().filter(|words| !words.is_empty()) {
+            submission.take(idx, words)?;
+            idx += 1;
+        }
+        if !out.logits.is_empty() {
+            submission.take(idx, out.logits)?;
+        }
+        if let Some(time) = submission.gpu_time() {
+            *self.device_time.get_or_insert_default() += time;
+        }
+        Ok(())
+    }
+
+    /// The passes of a batch.
+    fn pieces<'a>(&self, batch: &'a Batch) -> Vec<Piece<'a>> {
+        let (rows_max, logits_max) = (self.config.step_tokens_max, self.config.logits_rows());
+        let mut wanted = batch.logits_rows();
+        let mut pieces = Vec::new();
+        for first_row in (0..batch.n_rows()).step_by(rows_max) {
+            let end = batch.n_rows().min(first_row + rows_max);
+            let here;
+            (here, wanted) = wanted.split_at(wanted.partition_point(|row| (*row as usize) < end));
+            let mut rows = first_row..end;
+            let mut lots = here.chunks(logits_max);
+            pieces.push(Piece { rows: rows.clone(), wanted: lots.next().unwrap_or_default(), first_row });
+            rows.start = end;
+            pieces.extend(lots.map(|wanted| Piece { rows: rows.clone(), wanted, first_row }));
+        }
+        pieces
+    }
+
+    /// Starts a pass: one upload of what it reads, the run, and one copy of what is wanted of it, in one submission.
+    fn launch_piece(
+        &mut self,
+        batch: &Batch,
+        piece: &Piece<'_>,
+        changes: &Changes,
+        wanted: WantedRows,
+    ) -> Result<Launched> {
+        let buckets = self.device.info().row_buckets;
+        let shape = Shape {
+            n_rows: bucket(buckets, piece.rows.len(), self.config.step_tokens_max),
+            n_logits_rows: bucket(buckets, piece.wanted.len(), self.config.logits_rows()),
+            greedy: wanted.n_greedy > 0,
+            top: wanted.n_top > 0,
+        };
+        let program = match self.programs.get(shape) {
+            Some(program) => program,
+            None => {
+                let program = compile(&self.device, &self.pass(), shape)?;
+                self.programs.insert(shape, program.clone());
+                program
+            }
+        };
+        // As `workspace::Input` says. Rows to spare are nobody's.
+        let Piece { rows, wanted: logits_rows, first_row } = piece;
+        let mut words = Vec::with_capacity(3 * shape.n_rows + shape.n_logits_rows);
+        let columns = [(batch.tokens(), 0), (batch.positions(), 0), (batch.slots(), INERT)];
+        for (i, (all, spare)) in columns.into_iter().enumerate() {
+            words.extend(&all[rows.clone()]);
+            words.resize((i + 1) * shape.n_rows, spare);
+        }
+        words.extend(logits_rows.iter().map(|row| row - *first_row as u32));
+        words.resize(3 * shape.n_rows + shape.n_logits_rows, 0);
+        let (positions, slots) = (&words[shape.n_rows..], &words[2 * shape.n_rows..3 * shape.n_rows]);
+
+        self.store.tell(changes, &self.programs.copies)?;
+        let outputs = self.brought_back(wanted)?;
+        let work = self.work_list.build(&self.tiling, shape.n_rows, RowRun::of(slots, positions))?;
+        let mut inputs = vec![Input::new(&self.workspace.input, &words)?];
+        if shape.n_rows > 0 && self.tiling.rows > 0 {
+            inputs.push(Input::new(&self.workspace.work, work)?);
+        }
+        let table = self.store.untold()?;
+        for (entries, values) in &table {
+            inputs.push(Input::new(entries, values)?);
+        }
+        let submission = program.launch(&inputs, &outputs)?;
+        drop(table);
+        self.store.told();
+        Ok(Launched { submission })
+    }
+
+    /// The views of what a pass leaves.
+    fn brought_back(&self, wanted: WantedRows) -> Result<Vec<Buffer>> {
+        let WantedRows { n_greedy, n_top, n_logits } = wanted;
+        let (vocab, mut views) = (self.params.vocab, Vec::new());
+        if n_greedy > 0 {
+            views.push(self.logits.greedy.rows(n_greedy)?);
+        }
+        if n_top > 0 {
+            views.push(self.logits.top.view(n_greedy * TOP_WORDS, &[n_top * TOP_WORDS])?);
+        }
+        if n_logits > 0 {
+            views.push(self.logits.logits.view((n_greedy + n_top) * vocab, &[n_logits * vocab])?);
+        }
+        Ok(views)
+    }
+}
+
+/// Rows that a pass of `n` rows is recorded with, of at most `max`.
+fn bucket(buckets: &[usize], n: usize, max: usize) -> usize {
+    match (buckets.iter().find(|bucket| **bucket >= n), buckets.last()) {
+        (Some(_), _) if n == 0 => 0,
+        (Some(bucket), _) => (*bucket).min(max),
+        (None, Some(last)) => n.next_multiple_of(*last).min(max),
+        (None, None) => n,
+    }
+}
+
+/// The plan of a pass.
+pub(crate) fn record(device: &Device, pass: &Pass<'_>, shape: Shape) -> Result<Plan> {
+    let mut plan = device.plan();
+    llama::record(&mut plan, pass, shape)?;
+    Ok(plan)
+}
+
+/// A pass made ready.
+pub(crate) fn compile(device: &Device, pass: &Pass<'_>, shape: Shape) -> Result<Program> {
+    device.compile(&record(device, pass, shape)?).map_err(|source| match source {
+        recua_compute::Error::OutOfMemory { .. } => {
+            Error::Allocation { what: "the device's workspace".into(), source }
+        }
+        source => source.into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pass_takes_the_next_bucket() {
+        let of = |n| bucket(&[1, 2, 4, 8, 16], n, 40);
+        assert_eq!([0, 1, 2, 3, 9, 16].map(of), [0, 1, 2, 4, 16, 16]);
+        assert_eq!([17, 33, 40].map(of), [32, 40, 40], "multiples of the last, as far as there is room");
+        assert_eq!(bucket(&[4, 8], 5, 6), 6);
+        assert_eq!(bucket(&[], 5, 6), 5, "every number is as good as another");
+    }
+}

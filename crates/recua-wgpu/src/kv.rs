@@ -1,0 +1,118 @@
+//! How a layer's cache lies on the device: decided once, when it is allocated. `rope_store.wgsl` has the order inside a page.
+//!
+//! K and V are spread over as few allocations each as the adapter's limits allow, all of them bound at once: page `p` is in
+//! allocation `p / pages_each`.
+
+use crate::gpu::Gpu;
+use crate::memory::{Binding, Memory};
+use recua_compute::{Error, KvPool, KvShape, KvType, Result, Storage};
+use std::sync::Arc;
+
+/// The most allocations of K, and of V: kernels declare so many bindings.
+pub(crate) const ALLOCATIONS_MAX: usize = 4;
+
+/// The order of the elements in a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// Words of four bytes.
+    Words,
+    /// Vectors of 16 bytes: heads of a multiple of eight elements.
+    Vectors,
+    /// Matrices of 16x16 f16, for cooperative matrices.
+    Matrices,
+}
+
+/// What a pool is here.
+pub(crate) struct Kv {
+    pub(crate) layout: Layout,
+    /// Pages of an allocation; the last may have fewer.
+    pub(crate) pages_each: u32,
+    /// Bytes of a page of K, and of V: a multiple of 16.
+    pub(crate) page_bytes: u64,
+    n_pages: u32,
+    /// K and V of each allocation.
+    memory: Vec<[Arc<Memory>; 2]>,
+}
+
+impl Kv {
+    /// Allocates a pool; the shape has been checked.
+    pub(crate) fn pool(gpu: &Gpu, shape: &KvShape) -> Result<KvPool> {
+        let refused = |problem: String| Error::Argument { op: "alloc_kv", problem };
+        let page_bytes = shape.page_bytes().ok_or_else(|| refused(format!("{shape} is too large")))?;
+        let limit = gpu.limits.max_buffer_size.min(gpu.limits.max_storage_buffer_binding_size) as usize;
+        let n_pages = shape.n_pages;
+        let pages_max = limit / page_bytes;
+        if pages_max.saturating_mul(ALLOCATIONS_MAX) < n_pages {
+            return Err(refused(format!(
+                "{shape} takes more than {ALLOCATIONS_MAX} allocations of {limit} bytes for its keys on {}; {} pages fit",
+                gpu.info.name,
+                pages_max.saturating_mul(ALLOCATIONS_MAX)
+            )));
+        }
+        let n = n_pages.div_ceil(pages_max).max(gpu.tuning.kv_allocations.min(n_pages));
+        let pages_each = n_pages.div_ceil(n);
+        let mut memory = Vec::new();
+        for first in (0..n_pages).step_by(pages_each) {
+            let n_bytes = pages_each.min(n_pages - first) * page_bytes;
+            let alloc = |half: &str| Memory::new(gpu, n_bytes, &format!("{half} of {shape}")).map(Arc::new);
+            memory.push([alloc("keys")?, alloc("values")?]);
+        }
+        let storage = memory.iter().flatten().map(|memory| memory.clone() as Arc<dyn Storage>).collect();
+        let kv = Kv {
+            layout: layout(gpu, shape),
+            pages_each: pages_each as u32,
+            page_bytes: page_bytes as u64,
+            n_pages: n_pages as u32,
+            memory,
+        };
+        KvPool::from_storage(Arc::new(kv), storage, gpu.id, *shape)
+    }
+
+    /// A pool of this kind of device.
+    pub(crate) fn of<'a>(op: &'static str, pool: &'a KvPool) -> Result<&'a Kv> {
+        pool.storage_as().ok_or(Error::WrongDevice { op, what: "a cache" })
+    }
+
+    /// Whether it is spread over several allocations.
+    pub(crate) fn is_spread(&self) -> bool {
+        self.memory.len() > 1
+    }
+
+    /// Its allocations.
+    pub(crate) fn allocations(&self, write: bool) -> impl Iterator<Item = Allocation<'_>> {
+        let pages = (0..self.n_pages).step_by(self.pages_each as usize);
+        pages.zip(&self.memory).map(move |(first_page, [k, v])| Allocation {
+            first_page,
+            n_pages: self.pages_each.min(self.n_pages - first_page),
+            k: Binding::all(k, write),
+            v: Binding::all(v, write),
+        })
+    }
+
+    /// K and V of every allocation to be read; of one that is not there, those of the first, which nobody reads there.
+    pub(crate) fn bindings(&self) -> Vec<Binding<'_>> {
+        let n = if self.is_spread() { ALLOCATIONS_MAX } else { 1 };
+        let at = |i: usize| self.memory.get(i).unwrap_or(&self.memory[0]);
+        (0..n).flat_map(|i| at(i).each_ref().map(|memory| Binding::all(memory, false))).collect()
+    }
+}
+
+/// One allocation of a pool, bound.
+pub(crate) struct Allocation<'a> {
+    pub(crate) first_page: u32,
+    pub(crate) n_pages: u32,
+    pub(crate) k: Binding<'a>,
+    pub(crate) v: Binding<'a>,
+}
+
+/// The layout of such caches; it does not depend on the number of pages.
+pub(crate) fn layout(gpu: &Gpu, shape: &KvShape) -> Layout {
+    let KvShape { head_dim, kv_type, .. } = *shape;
+    if gpu.has_matrices() && kv_type == KvType::F16 && head_dim.is_multiple_of(16) && head_dim <= 128 {
+        Layout::Matrices
+    } else if head_dim.is_multiple_of(8) {
+        Layout::Vectors
+    } else {
+        Layout::Words
+    }
+}
