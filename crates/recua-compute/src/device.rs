@@ -1,12 +1,12 @@
 //! [`Device`]: the one face of every device, and [`Backend`], what a device crate implements behind it.
 
-use crate::buffer::{Buffer, DType, DeviceId, Storage, Weight, n_bytes};
+use crate::buffer::{Buffer, DType, DeviceId, Storage, n_bytes};
 use crate::encoder::{CommandEncoder, Commands, Encode, Submission};
 use crate::error::{Error, Result, argument};
 use crate::plan::Plan;
 use crate::registry::KernelSource;
+use crate::weight::{Arrange, RawMatrix, Weight, check_parts};
 use bytemuck::Pod;
-use recua_gguf::GgmlType;
 use std::any::Any;
 use std::fmt;
 use std::sync::{Arc, Weak};
@@ -38,8 +38,8 @@ pub trait Backend: Send + Sync + 'static {
     fn write(&self, dst: &Buffer, bytes: &[u8]) -> Result<()>;
     /// Copies the start of `src` to `out`; it fits. Waits for submitted work.
     fn read(&self, src: &Buffer, out: &mut [u8]) -> Result<()>;
-    /// Re-lays raw blocks out; their number has been checked.
-    fn upload_weight(&self, raw: &[u8], ty: GgmlType, n: usize, k: usize) -> Result<Weight>;
+    /// Re-lays matrices out, which have been checked; see [`Device::upload_weight`].
+    fn upload_weight(&self, parts: &[RawMatrix<'_>], arrange: Arrange) -> Result<Weight>;
     /// Compiles a hand-written kernel; `constants` specialise it.
     fn compile(
         &self,
@@ -149,26 +149,27 @@ impl Device {
         if element != buffer.dtype().size_of() && element != 1 {
             return Err(argument(op, format!("elements of {element} bytes for {buffer:?}")));
         }
+        if !buffer.is_contiguous() {
+            return Err(argument(
+                op,
+                format!("{buffer:?} are columns of a wider matrix; all of its rows would do"),
+            ));
+        }
         if n_bytes > buffer.n_bytes() {
             return Err(argument(op, format!("{n_bytes} bytes do not fit {buffer:?}")));
         }
         Ok(())
     }
 
-    /// Checks a matrix of `n` rows of `k` weights, given as raw GGML blocks, and re-lays it out for this device, once.
-    pub fn upload_weight(&self, raw: &[u8], ty: GgmlType, n: usize, k: usize) -> Result<Weight> {
-        let bytes = ty.row_bytes(k).and_then(|row| row.checked_mul(n));
-        if n == 0 || k == 0 || bytes != Some(raw.len()) {
-            let problem = match bytes {
-                Some(b) if n > 0 && k > 0 => format!("{ty}[{n}, {k}] takes {b} bytes, {} came", raw.len()),
-                _ => format!("{ty} cannot be [{n}, {k}]: blocks hold {} values", ty.block_values()),
-            };
-            return Err(argument("upload_weight", problem));
-        }
-        if !ty.is_decodable() {
-            return Err(Error::UnsupportedType { device: self.info().name.clone(), ty });
-        }
-        self.backend.upload_weight(raw, ty, n, k)
+    /// Makes one weight of matrices that share their input: checks them and re-lays them out for this device, once. They may be of
+    /// several types. Rows and columns of each may be a part of the matrix that its blocks are of, so a shard of a weight is the same call.
+    ///
+    /// # Errors
+    /// If a matrix has not the bytes that its shape takes, a range is empty, outside the matrix or not of whole blocks, the matrices differ
+    /// in their number of columns, they cannot be arranged so, the device cannot compute with a type, or there is no memory.
+    pub fn upload_weight(&self, parts: &[RawMatrix<'_>], arrange: Arrange) -> Result<Weight> {
+        check_parts(parts, arrange, &self.info().name)?;
+        self.backend.upload_weight(parts, arrange)
     }
 
     /// An empty plan for this device.

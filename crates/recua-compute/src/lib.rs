@@ -6,6 +6,7 @@
 //! This crate has never heard of a token, a model or a request. [`cpu::open`] opens the CPU device; the GPU devices live in crates
 //! of their own and implement [`Backend`].
 
+mod args;
 mod buffer;
 mod buffer_pool;
 #[cfg(any(test, feature = "testing"))]
@@ -20,9 +21,10 @@ pub mod hazards;
 mod op;
 mod plan;
 mod registry;
+mod weight;
 mod worker;
 
-pub use buffer::{Buffer, DType, DeviceId, Storage, Weight};
+pub use buffer::{Buffer, DType, DeviceId, Storage};
 pub use buffer_pool::BufferPool;
 pub use device::{Backend, Device, DeviceInfo};
 pub use encoder::{CommandEncoder, Commands, Encode, Pending, QuantizedMatmulParams, Submission};
@@ -31,4 +33,5 @@ pub use op::*;
 pub use plan::{Plan, Record};
 pub use recua_gguf::GgmlType;
 pub use registry::{CallArg, Kernel, KernelArg, KernelCall, KernelRegistry, KernelSource, RustKernel};
+pub use weight::{Arrange, RawMatrix, Weight, WeightPart};
 pub use worker::EncoderWorker;

@@ -209,11 +209,11 @@ impl Compiled {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::buffer::{Storage, Weight};
+    use crate::buffer::Storage;
     use crate::device::DeviceInfo;
     use crate::encoder::{Encode, Submission};
     use crate::plan::Plan;
-    use recua_gguf::GgmlType;
+    use crate::weight::{Arrange, RawMatrix, Weight};
 
     /// A device that only compiles: what it compiles to is the source itself, and `before` is called first.
     struct Compiler {
@@ -249,7 +249,7 @@ mod tests {
         fn read(&self, _: &Buffer, _: &mut [u8]) -> Result<()> {
             unimplemented!()
         }
-        fn upload_weight(&self, _: &[u8], _: GgmlType, _: usize, _: usize) -> Result<Weight> {
+        fn upload_weight(&self, _: &[RawMatrix<'_>], _: Arrange) -> Result<Weight> {
             unimplemented!()
         }
         fn encoder(&self) -> Result<Box<dyn Encode>> {

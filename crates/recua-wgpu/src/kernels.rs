@@ -1,24 +1,44 @@
-//! The WGSL files.
+//! The WGSL files, by name without folder and ending; formats keep their folder.
 
-/// The text of a file by its name without the ending.
+use crate::matmul::MatmulArgs;
+use recua_compute::GgmlType;
+
+/// The text of a file, or of a kernel's arguments: `args/NAME`.
 pub(crate) fn source(name: &str) -> Option<&'static str> {
-    SOURCES.iter().chain(crate::matmul::SOURCES).find(|(file, _)| *file == name).map(|(_, text)| *text)
+    SOURCES.iter().find(|(file, _)| *file == name).map(|(_, text)| *text)
 }
 
-/// The files, but those of the products.
-pub(crate) const SOURCES: &[(&str, &str)] = &[
-    ("argmax", include_str!("kernels/argmax.wgsl")),
-    ("attention", include_str!("kernels/attention.wgsl")),
-    ("attention_common", include_str!("kernels/attention_common.wgsl")),
-    ("attention_rows", include_str!("kernels/attention_rows.wgsl")),
-    ("attention_tensor", include_str!("kernels/attention_tensor.wgsl")),
-    ("bandwidth", include_str!("kernels/bandwidth.wgsl")),
-    ("copy", include_str!("kernels/copy.wgsl")),
-    ("gather_rows", include_str!("kernels/gather_rows.wgsl")),
-    ("math", include_str!("kernels/math.wgsl")),
-    ("rms_norm", include_str!("kernels/rms_norm.wgsl")),
-    ("rope_store", include_str!("kernels/rope_store.wgsl")),
-    ("row_map", include_str!("kernels/row_map.wgsl")),
-    ("status", include_str!("kernels/status.wgsl")),
-    ("top_k", include_str!("kernels/top_k.wgsl")),
-];
+/// The include of a type: the file's name, which is also its define, and its text.
+pub(crate) fn format(ty: GgmlType) -> Option<(&'static str, &'static str)> {
+    let is_its =
+        |name: &str| name.strip_prefix("formats/").is_some_and(|name| name.eq_ignore_ascii_case(ty.name()));
+    SOURCES.iter().copied().find(|(name, _)| is_its(name))
+}
+
+/// Files of folders, a name each.
+macro_rules! files {
+    ($($folder:literal [$($name:literal)*])*) => {
+        &[
+            ("args/matmul", MatmulArgs::WGSL),
+            $($(($name, include_str!(concat!("kernels/", $folder, $name, ".wgsl"))),)*)*
+        ]
+    };
+}
+
+/// All of them.
+pub(crate) const SOURCES: &[(&str, &str)] = files! {
+    "" [
+        "argmax" "attention" "attention_common" "attention_rows" "attention_tensor" "bandwidth" "copy" "embed" "gather_rows"
+        "rms_norm" "rope_store" "top_k"
+    ]
+    "matmul/" [
+        "matmul_activations" "matmul_ahead" "matmul_bindings" "matmul_coop_128" "matmul_coop_16" "matmul_coop_64" "matmul_glu"
+        "matmul_sum" "matmul_tile" "matmul_vec" "matmul_write"
+    ]
+    "shared/" ["decode" "half" "math" "matrices" "row_map" "status"]
+    "" [
+        "formats/bf16" "formats/f16" "formats/f32" "formats/iq4_nl" "formats/iq4_xs" "formats/k_scales" "formats/mxfp4"
+        "formats/q2_k" "formats/q3_k" "formats/q4_0" "formats/q4_1" "formats/q4_k" "formats/q5_0" "formats/q5_1"
+        "formats/q5_k" "formats/q6_k" "formats/q8_0"
+    ]
+};

@@ -8,8 +8,8 @@ use crate::submission::Encoded;
 use crate::user_kernel::UserKernel;
 use crate::{bandwidth, weight};
 use recua_compute::{
-    Backend, Buffer, DeviceId, DeviceInfo, Encode, Error, GgmlType, Kernel, KernelArg, KernelSource, Op,
-    Plan, Result, Storage, Submission, Weight, hazards,
+    Arrange, Backend, Buffer, DeviceId, DeviceInfo, Encode, Error, Kernel, KernelArg, KernelSource, Op, Plan,
+    RawMatrix, Result, Storage, Submission, Weight, hazards,
 };
 use std::any::Any;
 use std::collections::{HashMap, VecDeque};
@@ -77,8 +77,8 @@ impl Backend for Wgpu {
         self.gpu.read(src, out)
     }
 
-    fn upload_weight(&self, raw: &[u8], ty: GgmlType, n: usize, k: usize) -> Result<Weight> {
-        weight::upload(&self.gpu, raw, ty, n, k)
+    fn upload_weight(&self, parts: &[RawMatrix<'_>], arrange: Arrange) -> Result<Weight> {
+        weight::upload(&self.gpu, parts, arrange)
     }
 
     fn compile(
@@ -276,7 +276,7 @@ impl Gpu {
 mod tests {
     use super::*;
     use crate::adapter::{self, Options};
-    use recua_compute::{DType, Device, Record, cases};
+    use recua_compute::{DType, Device, GgmlType, Record, cases};
 
     /// A plan that scales a row of `x`, with a weight of its own.
     fn scaled(device: &Device, x: &Buffer, by: f32) -> (Plan, Buffer) {
@@ -358,7 +358,9 @@ mod tests {
             device.read_vec::<f32>(&x).map(drop),
             device.write(&x, &[2.0f32; 64]),
             device.alloc(DType::F32, &[64]).map(drop),
-            device.upload_weight(&[0; 256], GgmlType::F32, 1, 64).map(drop),
+            device
+                .upload_weight(&[RawMatrix::new(GgmlType::F32, 1, 64, &[0; 256])], Arrange::Stacked)
+                .map(drop),
             device.command_encoder().map(drop),
             device.measure_read_bandwidth().map(drop),
         ];

@@ -5,9 +5,7 @@ use crate::config::ModelParams;
 use crate::error::Result;
 use crate::kv_cache::KvCache;
 use crate::weights::Weights;
-use recua_compute::{
-    Activation, Attention, Buffer, HeadNorm, KvLayer, MatmulPart, Record, RopeStore, RowMap,
-};
+use recua_compute::{Activation, Attention, Buffer, HeadNorm, KvLayer, Matmul, Record, RopeStore, RowMap};
 
 /// All that a pass reads and writes.
 pub(crate) struct Pass<'a> {
@@ -47,28 +45,27 @@ pub(crate) fn record(plan: &mut impl Record, pass: &Pass<'_>, shape: Shape) -> R
     let input = w.input(n_rows, n_logits_rows)?;
     if n_rows > 0 {
         let (x, normed, glu) = (w.x.rows(n_rows)?, w.normed.rows(n_rows)?, w.glu.rows(n_rows)?);
-        let (q, k, v) = (w.q.rows(n_rows)?, w.k.rows(n_rows)?, w.v.rows(n_rows)?);
-        let attn = w.attn.rows(n_rows)?;
+        let (qkv, attn) = (w.qkv.rows(n_rows)?, w.attn.rows(n_rows)?);
         let heads = Heads { params: p, rope_table: pass.rope_table, kv_cache, workspace: w };
 
         plan.embed(&weights.token_embd, &input.tokens, &x)?;
         for (layer, cache) in weights.layers.iter().zip(kv_cache.layers()) {
             plan.rms_norm(&x, &layer.attn_norm, &normed, p.rms_eps)?;
-            plan.matmul(&normed, [layer.attn_q.part(&q), layer.attn_k.part(&k), layer.attn_v.part(&v)])?;
+            plan.matmul(layer.attn_qkv.matmul(&normed, &qkv))?;
             let norm = layer.head_norm.as_ref();
             let norm = norm.map(|(q, k)| HeadNorm { q: q.clone(), k: k.clone(), eps: p.rms_eps });
             attend(plan, &heads, cache, n_rows, norm)?;
-            plan.matmul(&attn, [layer.attn_output.part(&x).with_add(&x)])?;
+            plan.matmul(layer.attn_output.matmul(&attn, &x).with_add(&x))?;
             plan.rms_norm(&x, &layer.ffn_norm, &normed, p.rms_eps)?;
-            plan.matmul_glu(&normed, &layer.ffn_gate, &layer.ffn_up, Activation::Silu, &glu)?;
-            plan.matmul(&glu, [layer.ffn_down.part(&x).with_add(&x)])?;
+            plan.matmul_glu(&normed, &layer.ffn_gate_up, Activation::Silu, &glu)?;
+            plan.matmul(layer.ffn_down.matmul(&glu, &x).with_add(&x))?;
         }
     }
     if n_logits_rows > 0 {
         let (head_x, logits) = (head.x.rows(n_logits_rows)?, head.logits.rows(n_logits_rows)?);
         plan.gather_rows(&w.x, &input.logits_rows, &head_x)?;
         plan.rms_norm(&head_x, &weights.output_norm, &head_x, p.rms_eps)?;
-        plan.matmul(&head_x, [MatmulPart::new(&weights.output, &logits)])?;
+        plan.matmul(Matmul::new(&head_x, &weights.output, &logits))?;
         if likeliest {
             plan.argmax(&logits, &head.likeliest.rows(n_logits_rows)?)?;
         }
@@ -90,11 +87,13 @@ pub(crate) fn attend(
     let Heads { params: p, rope_table, kv_cache, workspace: w } = *heads;
     let input = w.input(n_rows, 0)?;
     let rows = RowMap { positions: input.positions, sequences: input.slots, pages: kv_cache.table().clone() };
-    let q = w.q.rows(n_rows)?;
+    let qkv = w.qkv.rows(n_rows)?;
+    let (q_dim, kv_dim) = (p.q_dim(), p.kv_dim());
+    let q = qkv.columns(0..q_dim)?;
     plan.rope_store(RopeStore {
         q: q.clone(),
-        k: w.k.rows(n_rows)?,
-        v: w.v.rows(n_rows)?,
+        k: qkv.columns(q_dim..q_dim + kv_dim)?,
+        v: qkv.columns(q_dim + kv_dim..q_dim + 2 * kv_dim)?,
         norm,
         table: rope_table.clone(),
         style: p.rope.style,

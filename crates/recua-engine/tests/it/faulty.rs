@@ -1,8 +1,8 @@
 //! A CPU device with a limit to its memory, whose runs can be made to fail.
 
 use recua_compute::{
-    Backend, Buffer, DType, Device, DeviceId, DeviceInfo, Encode, Error, GgmlType, KernelSource, Op, Plan,
-    Result, Storage, Submission, Weight,
+    Arrange, Backend, Buffer, DType, Device, DeviceId, DeviceInfo, Encode, Error, KernelSource, Op, Plan,
+    RawMatrix, Result, Storage, Submission, Weight,
 };
 use std::any::Any;
 use std::sync::Arc;
@@ -80,9 +80,9 @@ impl Backend for Faulty {
         self.faults.bytes_read.fetch_add(out.len() as i64, Ordering::SeqCst);
         self.inner.read(src, out)
     }
-    fn upload_weight(&self, raw: &[u8], ty: GgmlType, n: usize, k: usize) -> Result<Weight> {
+    fn upload_weight(&self, parts: &[RawMatrix<'_>], arrange: Arrange) -> Result<Weight> {
         self.faults.n_weights.fetch_add(1, Ordering::SeqCst);
-        self.inner.upload_weight(raw, ty, n, k)
+        self.inner.upload_weight(parts, arrange)
     }
     fn compile(
         &self,

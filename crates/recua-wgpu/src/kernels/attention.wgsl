@@ -121,7 +121,7 @@ fn attention(
     let end_chunk = (n_tokens + CHUNK - 1u) / CHUNK;
 #endif
     let n_units = (args.head_dim + 7u) / 8u;
-    let q_first = args.q_start + (row * args.n_heads + first_head) * args.head_dim;
+    let q_first = args.q_start + row * args.q_stride + first_head * args.head_dim;
     for (var d = local; d < n_units * 8u; d += TEAMS * CHUNK) {
         // Queries that are not there repeat the last, and are not stored.
         let place = q_first + min(d, args.head_dim - 1u);

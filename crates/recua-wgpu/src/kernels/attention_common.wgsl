@@ -55,6 +55,7 @@ struct Args {
     block_heads: u32, // of which a workgroup takes so many
     block_rows: u32, // neighbouring rows of a sequence that one workgroup of attention_rows takes; 0 without it
     n_chunks: u32,
+    q_stride: u32, // from a row of q to the next
 #ifdef WINDOWS
     window_pages: u32,
     k_starts: array<u32, 3>,

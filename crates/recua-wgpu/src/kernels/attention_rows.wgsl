@@ -26,11 +26,15 @@ fn place_of(query: u32, block: Block) -> u32 {
     let row = block.first_row + query / args.block_heads;
     return (row * args.n_heads + block.first_head + query % args.block_heads) * args.head_dim;
 }
+fn q_place_of(query: u32, block: Block) -> u32 {
+    let row = block.first_row + query / args.block_heads;
+    return args.q_start + row * args.q_stride + (block.first_head + query % args.block_heads) * args.head_dim;
+}
 
 // An element of a query, or zero.
 fn element_of(query: u32, d: u32, block: Block) -> f32 {
     let is_there = is_query(query, block) && d < args.head_dim;
-    return select(0.0, q[args.q_start + select(0u, place_of(query, block) + d, is_there)], is_there);
+    return select(0.0, q[select(args.q_start, q_place_of(query, block) + d, is_there)], is_there);
 }
 
 // Tokens that a query sees; none if it is none.

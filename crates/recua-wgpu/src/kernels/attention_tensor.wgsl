@@ -231,6 +231,10 @@ fn place_of(query: u32, block: Block) -> u32 {
     let row = block.first_row + query / args.block_heads;
     return (row * args.n_heads + block.first_head + query % args.block_heads) * args.head_dim;
 }
+fn q_place_of(query: u32, block: Block) -> u32 {
+    let row = block.first_row + query / args.block_heads;
+    return args.q_start + row * args.q_stride + (block.first_head + query % args.block_heads) * args.head_dim;
+}
 fn heads_of(block_idx: u32) -> Block {
     let first_in_group = block_idx % blocks_of_head() * args.block_heads;
     let first_head = block_idx / blocks_of_head() * args.group + first_in_group;
@@ -247,7 +251,7 @@ fn seen_by(query: u32, block: Block) -> u32 {
 fn piece_of(i: u32, block: Block) -> vec4<f16> {
     let query = i / (HEAD_DIM / 4u);
     let is_there = is_query(query, block) && query < QUERIES;
-    let place = args.q_start + select(0u, place_of(query, block) + i % (HEAD_DIM / 4u) * 4u, is_there);
+    let place = select(args.q_start, q_place_of(query, block) + i % (HEAD_DIM / 4u) * 4u, is_there);
     let four = vec4<f32>(q[place], q[place + 1u], q[place + 2u], q[place + 3u]);
     let finite = clamp(four, vec4<f32>(-65504.0), vec4<f32>(65504.0));
     return vec4<f16>(select(vec4<f32>(0.0), finite, vec4<bool>(is_there)));

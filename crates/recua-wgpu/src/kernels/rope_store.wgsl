@@ -1,6 +1,6 @@
 // rope_store: rotates q in place; rotates k, and writes it and v into the row's slot of the cache. HEAD_NORM: an RMS norm of each
 // head of q and k before that.
-// q: [n_rows, n_heads * head_dim]; k, v: [n_rows, n_kv_heads * head_dim]; table: [positions_max, pairs] of (cosine, sine).
+// q: [n_rows, n_heads * head_dim]; k, v: [n_rows, n_kv_heads * head_dim], their rows q_stride, k_stride, v_stride apart; table: [positions_max, pairs] of (cosine, sine).
 // Inside a page this device keeps, for each KV head, K as [head_dim / 8, 32 tokens] of 16 bytes (f32: [head_dim / 4, 32 tokens]), so that
 // neighbouring threads of attention, which are tokens, read what is side by side; and V as [32 tokens, head_dim]. Not WIDE: K as
 // words of four bytes, [head_dim / 2, 32 tokens] (f32: [head_dim, 32 tokens]). TENSOR: both as matrices of 16x16 for attention_tensor,
@@ -53,6 +53,9 @@ struct Args {
     page_tokens: u32,
     first_page: u32, // the pages [first_page, first_page + window_pages) are bound; q is the first window's
     window_pages: u32,
+    q_stride: u32,
+    k_stride: u32,
+    v_stride: u32,
 }
 var<immediate> args: Args;
 
@@ -84,8 +87,9 @@ fn rope_store(
     // Where the row stands, if it stands anywhere. Loads are of places that are there, and used if they are the row's.
     let position = positions[args.rows.positions_start + row];
     let sequence = sequences[args.rows.sequences_start + row];
-    let q_first = args.q_start + (row * args.n_heads + h) * args.head_dim;
-    let kv_first = (row * args.n_kv_heads + kv_head) * args.head_dim;
+    let q_first = args.q_start + row * args.q_stride + h * args.head_dim;
+    let k_first = args.k_start + row * args.k_stride + kv_head * args.head_dim;
+    let v_first = args.v_start + row * args.v_stride + kv_head * args.head_dim;
     // Two at a time, so that the second does not wait for the first.
     for (var d = thread; d < args.head_dim; d += 2u * THREADS) {
         let second = min(d + THREADS, args.head_dim - 1u);
@@ -97,10 +101,10 @@ fn rope_store(
                 head[second] = b;
             }
         } else {
-            let a = k[args.k_start + kv_first + d];
-            let b = k[args.k_start + kv_first + second];
-            let a_value = v[args.v_start + kv_first + d];
-            let b_value = v[args.v_start + kv_first + second];
+            let a = k[k_first + d];
+            let b = k[k_first + second];
+            let a_value = v[v_first + d];
+            let b_value = v[v_first + second];
             head[d] = a;
             value[d] = a_value;
             if d + THREADS < args.head_dim {

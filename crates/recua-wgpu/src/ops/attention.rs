@@ -119,7 +119,7 @@ pub(crate) fn attention(op: &Attention, recorder: &mut Recorder<'_>) -> Result<(
     let [positions_start, sequences_start, pages_start, n_sequences, pages_max] = rows.args;
     for first in (0..n_rows).step_by(window) {
         let n = window.min(n_rows - first) as u32;
-        let args = |block_heads: usize| -> Result<[u32; 27]> {
+        let args = |block_heads: usize| -> Result<[u32; 28]> {
             Ok([
                 positions_start,
                 sequences_start,
@@ -141,6 +141,7 @@ pub(crate) fn attention(op: &Attention, recorder: &mut Recorder<'_>) -> Result<(
                 block_heads as u32,
                 block_rows as u32,
                 n_chunks as u32,
+                u32_of(NAME, "a row", op.q.row_stride())?,
                 first_window.n_pages,
                 k_starts[0],
                 k_starts[1],
@@ -150,7 +151,7 @@ pub(crate) fn attention(op: &Attention, recorder: &mut Recorder<'_>) -> Result<(
                 v_starts[2],
             ])
         };
-        let used = if windows.len() > 1 { 27 } else { 20 };
+        let used = if windows.len() > 1 { 28 } else { 21 };
         let mut dispatch = |kernel: &KernelKey, bindings: &[Binding<'_>], block_heads, groups| {
             recorder.dispatch(kernel, bindings, cast_slice(&args(block_heads)?[..used]), groups)
         };
@@ -216,7 +217,7 @@ fn tensor(op: &Attention, recorder: &mut Recorder<'_>) -> Result<()> {
     let [positions_start, sequences_start, pages_start, n_sequences, pages_max] = rows.args;
     for first in (0..n_rows).step_by(window) {
         let n = window.min(n_rows - first) as u32;
-        let args: [u32; 20] = [
+        let args: [u32; 21] = [
             positions_start,
             sequences_start,
             pages_start,
@@ -238,6 +239,7 @@ fn tensor(op: &Attention, recorder: &mut Recorder<'_>) -> Result<()> {
             heads as u32,
             block_rows as u32,
             n_chunks as u32,
+            u32_of(NAME, "a row", op.q.row_stride())?,
         ];
         let z = if is_split { n_chunks as u32 } else { 1 };
         recorder.dispatch(&kernel, &bindings, cast_slice(&args), [n, blocks as u32, z])?;

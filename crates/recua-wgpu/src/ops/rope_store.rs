@@ -84,7 +84,7 @@ pub(crate) fn rope_store(op: &RopeStore, recorder: &mut Recorder<'_>) -> Result<
             vec![recorder.status(), rows.positions, rows.sequences, rows.pages, q, k, v, table];
         bindings.extend([window.k, window.v]);
         bindings.extend(&norms);
-        let args: [u32; 24] = [
+        let args: [u32; 27] = [
             positions_start,
             sequences_start,
             pages_start,
@@ -109,6 +109,9 @@ pub(crate) fn rope_store(op: &RopeStore, recorder: &mut Recorder<'_>) -> Result<
             PAGE_TOKENS as u32,
             window.first_page,
             window.n_pages,
+            u32_of(NAME, "a row", op.q.row_stride())?,
+            u32_of(NAME, "a row", op.k.row_stride())?,
+            u32_of(NAME, "a row", op.v.row_stride())?,
         ];
         let groups = grid(gpu, n_rows as u64 * (n_heads + n_kv_heads) as u64);
         recorder.dispatch(&kernel, &bindings, bytes_of(&args), groups)?;

@@ -2,7 +2,7 @@
 
 use super::planes::TILE;
 use crate::cpu::{Isa, Options, open};
-use crate::{DType, Device, GgmlType, MatmulPart, Record};
+use crate::{Arrange, DType, Device, GgmlType, Matmul, RawMatrix, Record};
 
 /// Bytes that look like blocks of `ty`: everything random, the float scales small.
 fn random_blocks(ty: GgmlType, n: usize, k: usize, seed: u64) -> Vec<u8> {
@@ -48,11 +48,11 @@ fn values(n: usize, seed: u64) -> Vec<f32> {
 
 fn product(device: &Device, raw: &[u8], ty: GgmlType, n: usize, k: usize, x: &[f32]) -> Vec<f32> {
     let rows = x.len() / k;
-    let weight = device.upload_weight(raw, ty, n, k).unwrap();
+    let weight = device.upload_weight(&[RawMatrix::new(ty, n, k, raw)], Arrange::Stacked).unwrap();
     let x = device.upload(x, DType::F32, &[rows, k]).unwrap();
     let out = device.alloc(DType::F32, &[rows, n]).unwrap();
     let mut plan = device.plan();
-    plan.matmul(&x, [MatmulPart::new(&weight, &out)]).unwrap();
+    plan.matmul(Matmul::new(&x, &weight, &out)).unwrap();
     device.run(&plan).unwrap().wait().unwrap();
     device.read_vec(&out).unwrap()
 }
@@ -118,7 +118,7 @@ fn a_row_of_the_layout_is_the_decoded_row() {
         let raw = random_blocks(ty, n, k, 11);
         let mut decoded = vec![0.0f32; n * k];
         recua_gguf::decode(ty, &raw, &mut decoded).unwrap();
-        let weight = device.upload_weight(&raw, ty, n, k).unwrap();
+        let weight = device.upload_weight(&[RawMatrix::new(ty, n, k, &raw)], Arrange::Stacked).unwrap();
         let tokens: Vec<u32> = (0..n as u32).rev().collect();
         let tokens = device.upload(&tokens, DType::U32, &[n]).unwrap();
         let out = device.alloc(DType::F32, &[n, k]).unwrap();
