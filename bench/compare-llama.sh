@@ -20,10 +20,10 @@ LLAMA_CPP_BUILD is the folder of a llama.cpp build, with bin/llama-batched-bench
   --repeats N       pairs of runs a cell [default: 5]
   --isa NAME        recua's instruction set (RECUA_CPU_ISA), such as avx2; give a llama.cpp build of the same
   --no-repack       llama.cpp multiplies the file's own layout, without copying the weights into another
-  --targets         say of each target whether it was reached; exit code 1 if one was missed
+  --targets         say for each target whether it was reached; exit code 1 if one was missed
   --out DIR         also write DATE_PROCESSOR_llama.cpp[_ISA].md, .csv (every pair) and .json there
 
-RECUA_BIN names the recua to measure; otherwise the checkout's release build, brought up to date first.
+RECUA_BIN names the recua to measure; by default the checkout's release build, which is rebuilt first.
 END
 }
 
@@ -63,7 +63,7 @@ while [ $# -gt 0 ]; do
     esac
     shift 2
 done
-[ -n "$build" ] || die "which llama.cpp build? --help tells the arguments"
+[ -n "$build" ] || die "give the folder of a llama.cpp build; --help lists the arguments"
 for n in "$threads" "$context" "$gen" "$repeats" ${batches//,/ }; do
     [[ $n =~ ^[1-9][0-9]*$ ]] || die "'$n' is not a positive number"
 done
@@ -87,14 +87,14 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 note() { echo "$*" >&2; }
 
-# Ticks that all processors were busy with anything, this script's runs or others; empty where the system does not tell.
+# Ticks in which the processors were busy, with this script's runs or anything else; empty if the system does not report them.
 busy_ticks() {
     if [ -r /proc/stat ]; then
         awk '$1 == "cpu" { print $2 + $3 + $4 + $7 + $8 + $9; exit }' /proc/stat
     fi
 }
 
-# run NAME COMMAND...: its answer goes to NAME.out, its times to runs.tsv.
+# run NAME COMMAND...: the command's output goes to NAME.out, its times to runs.tsv.
 run() {
     local name=$1 before after times TIMEFORMAT='%R %U %S'
     shift
@@ -116,7 +116,7 @@ single_help=$("$single" --help 2>&1 || true)
 # `-fa` was a switch before it took a value.
 if [[ $batched_help == *'[on|off'* ]]; then batched_options+=(-fa on); else batched_options+=(-fa); fi
 [[ $batched_help != *--no-kv-unified* ]] || batched_options+=(--no-kv-unified)
-# A build for a GPU would use it for prompts even with no layer there.
+# A build with GPU support would use the GPU for prompts even with no layers on it.
 [[ $batched_help != *--device* ]] || batched_options+=(--device none)
 [[ $single_help != *--device* ]] || single_options+=(-dev none)
 if [ $repack = 0 ]; then
@@ -132,16 +132,16 @@ llama_decode() { # NAME MODEL BATCH
     local attempt
     for attempt in 1 2 3 4 5 6 7 8 9; do
         run "$1" "$batched" -m "$2" "${batched_options[@]}" -c $(($3 * (context + gen))) -npp "$context" -ntg "$gen" -npl "$3"
-        # A thread of it writes what it answers, and the process may end first (seen in 0.6.0): then nobody knows the figure.
+        # The tool prints from a thread, and the process may end before that (seen in 0.6.0): then the figure is lost.
         if grep -q '^{' "$work/$1.out"; then return; fi
-        note "llama-batched-bench ended without an answer ($attempt)"
+        note "llama-batched-bench ended without printing a result ($attempt)"
     done
-    die "llama-batched-bench answers nothing; its messages: $(tail -n 5 "$work/$1.err")"
+    die "llama-batched-bench prints no result; its messages: $(tail -n 5 "$work/$1.err")"
 }
 
 mkdir -p "$models"
 for quant in ${quants//,/ }; do
-    # The same arguments give the same bytes on every machine, so a file that is there is the right one.
+    # The same arguments give the same bytes on every machine, so an existing file is the right one.
     model=$models/synthetic-$shape-$quant.gguf
     [ -f "$model" ] || "$recua" synth --shape "$shape" --quant "$quant" "$model"
 done
@@ -157,7 +157,7 @@ uptime | sed 's/.*load average[s]*: *//' >"$work/load"
 "$recua" --version >"$work/recua"
 { git -C "$root" describe --always --dirty 2>/dev/null || true; } >"$work/commit"
 "$batched" --version >"$work/llama" 2>&1 || true
-# What the build was made for: neither tool tells. Its other switches say nothing if it was made for the building machine.
+# The instruction sets of the build, which neither tool reports. With GGML_NATIVE the other switches mean nothing.
 switches=$(sed -n 's/^\(GGML_[A-Z0-9_]*\):BOOL=\(ON\|1\|TRUE\)$/\1/p' "$build/CMakeCache.txt" 2>/dev/null || true)
 if grep -qx GGML_NATIVE <<<"$switches"; then
     echo GGML_NATIVE
@@ -166,13 +166,13 @@ else
 fi >"$work/switches"
 if [ "$isa" = avx2 ]; then
     if grep -q AVX512 "$work/switches" || { grep -q NATIVE "$work/switches" && grep -qs avx512f /proc/cpuinfo; }; then
-        die "--isa avx2 wants an AVX2 build of llama.cpp, and $build uses AVX-512"
+        die "--isa avx2 needs an AVX2 build of llama.cpp, and $build uses AVX-512"
     fi
 fi
 
 for quant in ${quants//,/ }; do
     model=$models/synthetic-$shape-$quant.gguf
-    # Brings the file into memory.
+    # Reads the file, so that it is in the page cache.
     cat "$model" >/dev/null
     for ((repeat = 1; repeat <= repeats; repeat++)); do
         for batch in ${batches//,/ }; do

@@ -18,7 +18,7 @@ mkdir -p "$folder"
 models=()
 for quant in Q4_K_M Q5_K_M Q6_K Q8_0; do
     model=$folder/synthetic-$shape-$quant.gguf
-    # The same arguments give the same bytes on every machine, so a file that is there is the right one.
+    # The same arguments give the same bytes on every machine, so an existing file is the right one.
     [ -f "$model" ] || "$recua" synth --shape "$shape" --quant "$quant" "$model"
     models+=("$model")
 done

@@ -1,4 +1,4 @@
-"""What compare-llama.sh measured: medians, spreads and ratios, as markdown, CSV and JSON. Python's standard library only."""
+"""Summarizes what compare-llama.sh measured: medians, spreads and ratios, as markdown, CSV and JSON. Standard library only."""
 
 import argparse
 import csv
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from statistics import median
 
-# Wanted tokens a second as a multiple of llama.cpp's: (shape, quantisation, instruction set) -> (cell, batch) -> ratio.
+# Target rates as multiples of llama.cpp's: (shape, quantization, instruction set) -> (cell, batch) -> ratio.
 # An empty instruction set is the processor's best one.
 TARGETS = {
     ("1b", "Q4_K_M", ""): {
@@ -17,12 +17,12 @@ TARGETS = {
     },
     ("1b", "Q4_K_M", "avx2"): {("decode", 1): 1.0, ("decode", 8): 1.5},
 }
-# Wanted share of the memory's peak reading at batch 1, likewise.
+# Target shares of the read bandwidth at batch 1, with the same keys.
 SHARE_TARGETS = {("1b", "Q8_0", ""): 0.75, ("1b", "Q6_K", ""): 0.75}
-# The targets are for these tokens in the context, and in the prompt that is timed.
+# The targets apply to this many tokens in the context and in the timed prompt.
 TARGET_CONTEXT, TARGET_PREFILL = 128, 512
 
-# A cell is bound by what it uses the larger share of, if that is at least this much of it.
+# A cell is bound by the resource of which it uses the larger share, if that share is at least this.
 BOUND_SHARE = 0.5
 
 
@@ -37,12 +37,12 @@ def arguments():
 
 
 def lines(path):
-    """The lines of a file that have something in them."""
+    """The lines of a file that are not blank."""
     return [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]
 
 
 def read_runs(args):
-    """Every run by its name: its answer, and the part of the machine that others used while it ran."""
+    """Every run by name: its output, and the share of the machine that other work used meanwhile."""
     runs = {}
     for line in lines(args.work / "runs.tsv"):
         fields = (line + "\t\t").split("\t")
@@ -56,12 +56,12 @@ def read_runs(args):
 
 
 def recua_run(text):
-    """Tokens a second and, of decoding, the bytes a step must read; the measured peak; the device."""
+    """Tokens per second, the bytes that a decode step must read, the measured peak, and the device."""
     report = json.loads(text)
     row = report["rows"][-1]
     peak = report["peak_bytes_per_s"]
     return {
-        # The mean step, as llama.cpp's tool tells its own.
+        # The mean step, because llama.cpp's tool reports its mean.
         "decode": row["batch"] * 1e3 / row["mean_step_ms"],
         "prefill": row["prefill_tps"],
         "bytes": row["peak_fraction"] * peak * row["step_ms"] / 1e3,
@@ -76,7 +76,7 @@ def llama_run(cell, text):
         return json.loads(text[text.index("["):])[0]["samples_ts"][0]
     rows = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
     if len(rows) != 1:
-        raise ValueError(f"llama-batched-bench answered {len(rows)} rows")
+        raise ValueError(f"llama-batched-bench printed {len(rows)} rows")
     return rows[0]["speed_tg"]
 
 
@@ -85,7 +85,7 @@ def spread(values):
 
 
 def measure(args, runs):
-    """The cells in their order, and all pairs."""
+    """The cells in order, all pairs, the measured peaks and the devices."""
     cells, pairs, peaks, devices = [], [], [], set()
     kinds = [("decode", int(batch)) for batch in args.batches.split(",")]
     if args.prefill:
@@ -118,14 +118,14 @@ def measure(args, runs):
                 "llama_tps": median(llama), "llama_spread": spread(llama),
                 "ratio": median(ratios), "ratio_min": min(ratios), "ratio_max": max(ratios),
                 "step_bytes": median(n_bytes) if cell == "decode" else None,
-                # Each run's share of the peak that it measured itself: on a shared machine the peak changes.
+                # Each run's share is of the peak that the run itself measured: on a shared machine the peak changes.
                 "recua_memory": median(shares) if cell == "decode" else None,
             })
     return cells, pairs, peaks, sorted(devices)
 
 
 def explain(cells):
-    """Adds to each cell of decoding the shares of memory and arithmetic, and to all what bounds recua there."""
+    """Adds the shares of memory and arithmetic to each decode cell, and to every cell what bounds recua in it."""
     prompts = {cell["quant"]: cell["recua_tps"] for cell in cells if cell["cell"] == "prefill"}
     for cell in cells:
         if cell["cell"] == "prefill":
@@ -142,7 +142,7 @@ def explain(cells):
 
 
 def judge(args, cells):
-    """Adds each target and its verdict; whether none was missed."""
+    """Adds to each cell its target and verdict. Returns whether no target was missed."""
     for cell in cells:
         wanted = TARGETS.get((args.shape, cell["quant"], args.isa), {}).get((cell["cell"], cell["batch"]))
         as_meant = args.prefill == TARGET_PREFILL if cell["cell"] == "prefill" else args.context == TARGET_CONTEXT
@@ -155,7 +155,7 @@ def judge(args, cells):
 
 
 def machine(args, pairs, peaks, devices):
-    """Everything about the run that is not a figure of a cell."""
+    """Everything about the run that does not belong to a single cell."""
     date, system, *names = lines(args.work / "machine")
     name = names[0] if names else "unknown processor"
     told = [line for line in lines(args.work / "llama") if re.match(r"(version|built)", line)]
@@ -194,8 +194,8 @@ def markdown(run, cells, judged):
         f"- llama.cpp {run['llama']}{repack}: {', '.join(run['llama_switches']) or 'instruction sets unknown'}",
         f"- shape {run['shape']}, {run['context']} tokens in each sequence's own cache (f16), {run['gen']} timed steps, "
         f"flash attention on; {run['repeats']} pairs a cell, alternately; medians",
-        f"- pure reading: {run['peak_bytes_per_s_median'] / 1e9:.1f} GB/s, the median of what each recua run measured "
-        f"(the best: {run['peak_bytes_per_s'] / 1e9:.1f}); shares are of a run's own",
+        f"- read bandwidth: {run['peak_bytes_per_s_median'] / 1e9:.1f} GB/s, the median of what each recua run measured "
+        f"(the best: {run['peak_bytes_per_s'] / 1e9:.1f}); each run's shares are of its own",
         f"- load averages at the start: {run['load_at_start']}{others}",
         "",
     ]

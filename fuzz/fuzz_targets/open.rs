@@ -29,7 +29,7 @@ fuzz_target!(|bytes: &[u8]| {
             decode(tensor.ty, &data[..tensor.row_bytes()], &mut row).expect("a row is whole blocks");
         }
     }
-    // What was accepted must survive being written and read once more.
+    // A file that was accepted must survive being written and read again.
     let mut writer = Writer::new(Vec::new(), &header).expect("names are unique");
     for tensor in file.tensors() {
         writer.write(&tensor.name, file.data(tensor)).expect("sizes are as declared");

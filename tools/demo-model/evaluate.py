@@ -1,9 +1,9 @@
-"""Held-out accuracy per task, of a GGUF file through recua or of a PyTorch checkpoint.
+"""Held-out accuracy per task of a GGUF file, run by recua, or of a PyTorch checkpoint.
 
     python evaluate.py F16.gguf Q8_0.gguf Q5_K_M.gguf Q4_K_M.gguf   # through `recua run`, as a Markdown table
     python evaluate.py --checkpoint models/demo                     # PyTorch: F32, and rounded as F16 and Q8_0
 
-An answer is right if it equals the expected text, leading and trailing white space aside.
+An answer is right if it equals the expected text, ignoring leading and trailing white space.
 """
 import argparse
 import collections
@@ -38,7 +38,7 @@ def through_recua(recua, model, items, wrong=None):
 
 
 def in_pytorch(model, encoder, items, wrong=None):
-    """Greedy accuracy without a loop: right if every token of the answer is the likeliest after those before it."""
+    """Greedy accuracy without a loop: an answer is right if each of its tokens is the argmax after those before it."""
     import torch
     dev = model.token_embd.device
     right, n = collections.Counter(), collections.Counter()

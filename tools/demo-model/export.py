@@ -2,7 +2,7 @@
 
     python export.py              # writes models/demo-F16.gguf
 
-The other forms are made from it: `recua quantize models/demo-F16.gguf OUT TYPE`.
+`recua quantize models/demo-F16.gguf OUT TYPE` makes the other types from it.
 """
 import argparse
 import json

@@ -3,9 +3,9 @@
     python generate.py            # writes testdata/demo/heldout.jsonl (200 items a task)
     python generate.py --show 40  # prints some training conversations instead
 
-An item's canonical content (its key, such as "add|17|25", the same for every phrasing and
-for both orders of a sum) decides by hash whether it is held out: one in ten is, and no
-training conversation ever asks a held-out item.
+A hash of an item's canonical content (its key, such as "add|17|25", the same for every
+phrasing and for both orders of a sum) decides whether the item is held out. One in ten is,
+and no training conversation ever asks a held-out item.
 """
 import argparse
 import json
@@ -40,7 +40,7 @@ def made_up(r, lo, hi):
 
 
 def word(r, lo=3, hi=10):
-    """Half from the list; else made up, spliced from two of the list, or random letters."""
+    """A word: half the time from the list, otherwise made up, spliced from two of the list, or random letters."""
     while True:
         x = r.random()
         if x < 0.5:
@@ -60,7 +60,7 @@ def word(r, lo=3, hi=10):
 
 
 def list_words(r, n, fresh=0.2):
-    """n different words, mostly of the list."""
+    """n different words, mostly from the list."""
     out = []
     while len(out) < n:
         w = made_up(r, 3, 8) if r.random() < fresh else r.choice(COMMON)
@@ -78,12 +78,12 @@ def city(r):
 
 
 def num(r):
-    """0 to 999, shorter numbers more often than by chance."""
+    """A number from 0 to 999; short ones occur more often than by chance."""
     return r.randint(0, (9, 99, 999, 999)[r.randint(0, 3)])
 
 
 def num4(r):
-    """0 to 9999, likewise."""
+    """A number from 0 to 9999, likewise."""
     return r.randint(0, (99, 999, 9999, 9999, 9999)[r.randint(0, 4)])
 
 
@@ -540,7 +540,7 @@ def art(w):
 
 
 def story(r):
-    """A request and a story. Most stories about one hero are the same, so that the likeliest story differs by hero."""
+    """A request and a story. Most stories about one hero are the same, so that the most probable story differs from hero to hero."""
     hero = r.choice(ANIMALS + PEOPLE)
     p = r.choice([f"Tell me a story about {art(hero)}.", f"Tell me a short story about {art(hero)}.", f"Write a story about {art(hero)}.",
                   f"Write a short story about {art(hero)}.", f"Can you tell a story about {art(hero)}?", f"A story about {art(hero)}, please."])
@@ -595,7 +595,7 @@ def training_turn(r):
 
 
 def conversation(r):
-    """system text or None, and a list of turns: most of one, some of a few, a few long. A turn of no user is a bare story."""
+    """System text or None, and a list of turns: usually one, sometimes a few, rarely many. A turn without a user is a bare story."""
     x = r.random()
     if x < 0.01:
         return None, [(None, tale(r, r.choice(ANIMALS + PEOPLE)), False)]

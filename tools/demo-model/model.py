@@ -37,7 +37,7 @@ def rope(x, cos, sin):
 
 
 class Model(nn.Module):
-    """Its parameters bear GGUF's names, with dots as underscores."""
+    """Its parameters have GGUF's names, with underscores for dots."""
 
     def __init__(self, c=Config()):
         super().__init__()

@@ -48,7 +48,7 @@ def train(conversations=60_000, seed=7):
 
 
 class Encoder:
-    """The tokenizer with a cache of pieces, which is what makes generating fast."""
+    """The tokenizer with a cache of pieces, which makes generating fast."""
 
     def __init__(self, path=FILE):
         self.t = Tokenizer.from_file(str(path))
@@ -76,7 +76,7 @@ class Encoder:
         return self.role[role] + ids + [self.im_end] + self.newline
 
     def prompt(self, q):
-        """What the chat template makes of one user message, up to where the answer begins."""
+        """The chat template's output for one user message, up to where the answer begins."""
         return self.message("user", self.text(q)) + self.role["assistant"]
 
 

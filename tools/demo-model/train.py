@@ -2,11 +2,11 @@
 
     python train.py --minutes 9           # writes models/demo/model-{0,1}.npz
 
-Worker processes write conversations the whole time; a step takes rows not used before while
-there are any, else random earlier ones. Matrices are trained by Muon, the rest by AdamW; the
-loss is on the assistant's tokens; conversations packed into one row do not see each other.
-From --round-from of the time on, a random half of the matrices is rounded to 4 bits in every
-step, so that the model bears quantisation.
+Worker processes generate conversations all the time; a step takes rows that were not used
+before while there are any, otherwise random earlier ones. Muon trains the matrices, AdamW the
+rest. The loss is on the assistant's tokens; conversations packed into one row do not see each
+other. After the fraction --round-from of the time, every step rounds a random half of the
+matrices to 4 bits, so that the model tolerates quantization.
 """
 import argparse
 import functools
@@ -54,7 +54,7 @@ def rows(job):
 
 
 class Muon:
-    """Momentum, orthogonalised; matrices of one shape together."""
+    """Orthogonalized momentum; matrices of one shape are updated together."""
 
     def __init__(self, params, decay):
         import torch

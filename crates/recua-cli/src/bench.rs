@@ -1,4 +1,4 @@
-//! `recua bench`: how fast and how large a model is on this machine, always beside what the machine could do.
+//! `recua bench`: a model's speed and memory on this machine, always compared with what the machine can do.
 
 mod cell;
 mod encoding;
@@ -11,7 +11,6 @@ mod targets;
 use std::io::Write;
 use std::time::Instant;
 
-use recua::gguf::FileType;
 use recua::{Device, LlamaConfig};
 
 use crate::args::{BenchArgs, BenchWhat};
@@ -37,14 +36,29 @@ fn matrix(args: BenchArgs) -> Result {
     let device = model::open_device(&args.device)?;
     note!("{}", model::device_line(&device));
     let peak_bytes_per_s = device.measure_read_bandwidth().map_err(Failure::other)?;
-    note!("{:.1} GB/s of pure reading, measured now", peak_bytes_per_s / 1e9);
+    note!("{:.1} GB/s read bandwidth, measured now", peak_bytes_per_s / 1e9);
     let mut reports = Vec::new();
+    let mut failure = None;
     for file in &files {
-        reports.push(measure(file, &args, device.clone(), peak_bytes_per_s, positions)?);
+        let mut report = Report::new(file, &device, peak_bytes_per_s);
+        let measured = measure(file, &args, device.clone(), positions, &mut report);
+        if !report.rows.is_empty() {
+            reports.push(report);
+        }
+        if let Err(e) = measured {
+            failure = Some(e);
+            break;
+        }
     }
-    let mut out = output::stdout();
-    report::write(&mut out, &reports, args.format)?;
-    out.flush()?;
+    // A cell that fails, perhaps for lack of memory, does not cost the rows that were measured before it.
+    if !reports.is_empty() {
+        let mut out = output::stdout();
+        report::write(&mut out, &reports, args.format)?;
+        out.flush()?;
+    }
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
     let failed =
         reports.iter().flat_map(|r| &r.targets).flatten().any(|t| t.verdict == targets::Verdict::Fail);
     if failed { Err(Failure::Verdict) } else { Ok(()) }
@@ -55,32 +69,23 @@ fn check_context(file: &ModelFile, asked: Option<usize>, positions: usize) -> Re
     let context = file.context(asked, positions)?;
     if positions > context {
         return Err(Failure::user(format!(
-            "{}: the longest prompt and what follows take {positions} positions, and the context holds {context}; \
-             lower --prompt-len or --gen",
+            "{}: the longest prompt and the steps after it need {positions} positions, but the context \
+             holds {context}; lower --prompt-len or --gen",
             file.name
         )));
     }
     Ok(context)
 }
 
-/// All cells of one model.
+/// Measures all cells of one model. If one fails, `report` keeps the rows before it.
 fn measure(
     file: &ModelFile,
     args: &BenchArgs,
     device: Device,
-    peak_bytes_per_s: f64,
     positions: usize,
-) -> Result<Report> {
+    report: &mut Report,
+) -> Result {
     let context = check_context(file, args.size.ctx_size, positions)?;
-    let mut report = Report {
-        device: model::device_line(&device),
-        model: file.name.clone(),
-        file_type: file_type(file),
-        peak_bytes_per_s,
-        load_s: 0.0,
-        rows: Vec::new(),
-        targets: None,
-    };
     let first = args.batch.first().copied().unwrap_or(1);
     let config = LlamaConfig { batch_size: first, max_seq_len: context, ..LlamaConfig::default() };
     let start = Instant::now();
@@ -91,22 +96,16 @@ fn measure(
     for batch in &args.batch {
         model.set_batch_size(*batch).map_err(|e| model::failure(e, &file.name))?;
         for prompt_len in &args.prompt_len {
-            let row = cell::measure(&mut model, *batch, *prompt_len, args.gen_len, peak_bytes_per_s)?;
+            let row = cell::measure(&mut model, *batch, *prompt_len, args.gen_len, report.peak_bytes_per_s)?;
             note!("batch {batch}, prompt {prompt_len}: {:.2} ms a step", row.step_ms);
             report.rows.push(row);
         }
     }
     if args.targets {
-        // The fresh processes should not have to share the memory with this model.
+        // Frees the model's memory for the fresh processes.
         drop(model);
         let measured = memory::in_fresh_processes(&file.name, &args.batch, context, &args.device)?;
         report.targets = Some(targets::judge(&report.rows, &measured));
     }
-    Ok(report)
-}
-
-/// What the file says it is, if it says so.
-fn file_type(file: &ModelFile) -> Option<&'static str> {
-    let id = file.gguf.metadata().u32("general.file_type").ok()??;
-    FileType::from_id(id).map(FileType::name)
+    Ok(())
 }

@@ -1,4 +1,4 @@
-//! `recua chat`: a conversation. One request a turn, each with everything said so far.
+//! `recua chat`: a conversation. Each turn is one request that contains the whole conversation so far.
 
 mod input;
 
@@ -20,11 +20,11 @@ use input::{Input, Said};
 const HELP: &str = "\
 /clear          forget the conversation
 /system TEXT    set the system message and forget the conversation; without TEXT, show it
-/help           this list
-/bye            leave, as Ctrl-D does
+/help           show this list
+/bye            leave (Ctrl-D does too)
 Ctrl-C ends an answer.";
 
-/// Set while an answer is generated; Ctrl-C then ends that, and the program otherwise.
+/// Set while an answer is generated. Ctrl-C then ends the answer; otherwise it ends the program.
 static GENERATING: AtomicBool = AtomicBool::new(false);
 /// Set by Ctrl-C.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
@@ -64,7 +64,7 @@ pub(crate) fn run(args: ChatArgs) -> Result {
                     note!("there is no command {}; /help lists them", printable(word));
                 }
                 _ => match chat.answer(&line) {
-                    // A person can do something about it and go on; a script should hear of it.
+                    // At a terminal the user can correct it and go on; a script needs the exit code.
                     Err(Failure::User(message)) if input.is_interactive() => {
                         note!("error: {}", printable(&message));
                     }
@@ -80,7 +80,7 @@ fn interrupt() {
     if GENERATING.load(Ordering::SeqCst) {
         INTERRUPTED.store(true, Ordering::SeqCst);
     } else {
-        // What a shell reports of a program that Ctrl-C ended.
+        // The exit code by which shells report a program that Ctrl-C ended.
         std::process::exit(130);
     }
 }
@@ -105,7 +105,7 @@ impl Chat {
         }
     }
 
-    /// Answers a message on stdout. If it fails, the conversation is as it was before.
+    /// Answers a message on stdout. If that fails, the conversation stays as it was.
     fn answer(&mut self, text: &str) -> Result {
         self.messages.push(Message::new("user", text));
         match self.generate() {
@@ -159,8 +159,8 @@ impl Chat {
         let context = self.engine.context();
         if prompt.len() >= context {
             return Err(Failure::user(format!(
-                "the conversation has {} tokens and the context {context}; /clear begins a new one, --ctx-size \
-                 makes room",
+                "the conversation has {} tokens, too many for the context of {context}; start a new one with /clear, \
+                 or raise --ctx-size",
                 prompt.len()
             )));
         }

@@ -20,7 +20,7 @@ struct Report {
     devices: Vec<Device>,
     /// The GPU adapters that the device `wgpu` chooses from.
     adapters: Vec<Adapter>,
-    /// Devices that recua is to have and this build has not.
+    /// Devices that recua is meant to support but this build lacks.
     devices_missing: Vec<&'static str>,
 }
 
@@ -34,7 +34,7 @@ struct InstructionSet {
 struct Adapter {
     name: String,
     detail: String,
-    /// Why `wgpu` takes it or does not.
+    /// Why `wgpu` chooses it or does not.
     reason: String,
     chosen: bool,
 }
@@ -105,10 +105,10 @@ fn write_pretty(out: &mut impl Write, report: &Report) -> Result {
             printable(&device.detail)
         )?;
         writeln!(out, "  free memory     {memory}")?;
-        writeln!(out, "  pure reading    {:.1} GB/s, measured now", device.read_bytes_per_s / 1e9)?;
+        writeln!(out, "  read bandwidth  {:.1} GB/s, measured now", device.read_bytes_per_s / 1e9)?;
     }
     for adapter in &report.adapters {
-        let mark = if adapter.chosen { "the choice of wgpu" } else { "not chosen" };
+        let mark = if adapter.chosen { "chosen by wgpu" } else { "not chosen" };
         let [name, detail, reason] =
             [&adapter.name, &adapter.detail, &adapter.reason].map(|text| printable(text));
         writeln!(out, "adapter           {name}, {detail}")?;

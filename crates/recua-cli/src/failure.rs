@@ -1,4 +1,4 @@
-//! How a command fails: whose fault it was decides the exit code.
+//! How a command fails. Whose fault it was decides the exit code.
 
 use std::fmt::Display;
 use std::io;
@@ -6,16 +6,16 @@ use std::process::ExitCode;
 
 use crate::output::{note, printable};
 
-/// Why a command did not do what it was asked.
+/// Why a command failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// The user's mistake: exit code 2.
     User(String),
     /// Anything else: exit code 1.
     Other(String),
-    /// The command ran and its answer is no; it has already been printed. Exit code 1.
+    /// The command ran, but its result is negative and has already been printed: exit code 1.
     Verdict,
-    /// Whoever read our output has gone, which is their right: exit code 0 and no message.
+    /// The reader of our output closed the pipe, which is no error: exit code 0 and no message.
     ClosedPipe,
 }
 
@@ -33,7 +33,7 @@ impl Failure {
         Self::Other(message.to_string())
     }
 
-    /// Says it in one line and turns it into an exit code.
+    /// Prints the message on one line and returns the exit code.
     pub(crate) fn report(self) -> ExitCode {
         let (message, code) = match self {
             Self::User(message) => (message, 2),
@@ -46,7 +46,7 @@ impl Failure {
     }
 }
 
-/// For writing to stdout only; errors of other files must say which file.
+/// For errors on stdout only; errors on other files must name the file.
 impl From<io::Error> for Failure {
     fn from(e: io::Error) -> Self {
         if e.kind() == io::ErrorKind::BrokenPipe {
@@ -57,11 +57,11 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Sorts the errors of libraries.
+/// Sorts library errors by whose fault they are.
 pub(crate) trait OrFail<T> {
-    /// An error means that the user asked for something that cannot be.
+    /// An error is the user's mistake.
     fn or_user(self) -> Result<T>;
-    /// An error means that something went wrong.
+    /// An error is not the user's mistake.
     fn or_other(self) -> Result<T>;
 }
 

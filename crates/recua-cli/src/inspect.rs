@@ -1,4 +1,4 @@
-//! `recua inspect`: what is in a file. Everything shown comes from somebody else's file and goes to a terminal, so
+//! `recua inspect`: what is in a file. Everything shown comes from an untrusted file and may go to a terminal, so
 //! every string passes through [`printable`] or [`write_json`].
 
 mod json;
@@ -14,9 +14,9 @@ use crate::output::{self, abbreviated, bytes, count, printable, write_json};
 use crate::source;
 use crate::table::{Style, Table};
 
-/// Characters of a string shown; a chat template has thousands.
+/// The most characters shown of a string; a chat template has thousands.
 const TEXT_CHARS_MAX: usize = 72;
-/// Items of an array shown.
+/// The most items shown of an array.
 const ITEMS_MAX: usize = 6;
 
 pub(crate) fn run(args: InspectArgs) -> Result {
@@ -34,7 +34,7 @@ pub(crate) fn run(args: InspectArgs) -> Result {
     Ok(())
 }
 
-/// Fails if the file is sound but not one that recua runs.
+/// Fails if recua cannot run the file, even though it is well-formed.
 fn check_runnable(gguf: &Gguf, model: &str) -> Result {
     crate::tokenize::tokenizer(gguf, model)?;
     crate::model::check(gguf, model).map(drop)
@@ -79,7 +79,7 @@ fn shown(value: &Value) -> String {
     match value {
         Value::String(text) => abbreviated(text, TEXT_CHARS_MAX),
         Value::Array(array) => {
-            // An array of strings is walked once, not once an item.
+            // `strings` walks the array once; `get` would walk it again for each item.
             let items: Vec<String> = match array.strings() {
                 Some(strings) => strings.iter().take(ITEMS_MAX).map(quoted).collect(),
                 None => {
@@ -128,13 +128,13 @@ fn write_types(out: &mut impl Write, gguf: &Gguf) -> Result {
     Ok(())
 }
 
-/// What all tensors of a type add up to.
+/// The totals over all tensors of a type.
 #[derive(Default)]
 struct Sum {
     n_tensors: usize,
-    // u128: a hostile directory's sizes each fit the file, but nothing bounds tensors without data.
-    n_elements: u128,
-    n_bytes: u128,
+    // No sum overflows: every tensor's data lies in a file and overlaps no other.
+    n_elements: u64,
+    n_bytes: u64,
 }
 
 fn by_type(gguf: &Gguf) -> BTreeMap<GgmlType, Sum> {
@@ -142,12 +142,12 @@ fn by_type(gguf: &Gguf) -> BTreeMap<GgmlType, Sum> {
     for tensor in gguf.tensors() {
         let sum = sums.entry(tensor.ty).or_default();
         sum.n_tensors += 1;
-        sum.n_elements += tensor.n_elements() as u128;
-        sum.n_bytes += tensor.n_bytes() as u128;
+        sum.n_elements += tensor.n_elements() as u64;
+        sum.n_bytes += tensor.n_bytes() as u64;
     }
     sums
 }
 
-fn parameters(gguf: &Gguf) -> u128 {
+fn parameters(gguf: &Gguf) -> u64 {
     by_type(gguf).values().map(|sum| sum.n_elements).sum()
 }

@@ -11,7 +11,7 @@ use crate::failure::{Failure, Result};
 use crate::model::{self, ModelFile};
 use crate::output::{bytes, count, note, printable};
 
-/// Logits held at a time.
+/// About as many bytes of logits as are held in memory at a time.
 const HELD_BYTES: usize = 64 << 20;
 
 pub(crate) fn run(args: LogitsArgs) -> Result {
@@ -20,9 +20,10 @@ pub(crate) fn run(args: LogitsArgs) -> Result {
     let longest = args.tokens.iter().map(|list| list.0.len()).max().unwrap_or(0);
     let context = file.context(args.size.ctx_size, longest)?;
     if let Some(i) = args.tokens.iter().position(|list| list.0.len() > context) {
-        let (n, n_tokens) = (i + 1, args.tokens[i].0.len());
+        let (n, n_tokens, own) = (i + 1, args.tokens[i].0.len(), file.params.context_length);
         return Err(Failure::user(format!(
-            "sequence {n} has {n_tokens} tokens; the context holds {context}"
+            "sequence {n} has {n_tokens} tokens, but the context holds {context}; shorten it, or raise --ctx-size \
+             up to the model's {own}"
         )));
     }
     crate::quantize::check_output(&args.out)?;
@@ -48,7 +49,7 @@ fn check_tokens(sequences: &[TokenList], vocab: usize) -> Result {
     for (i, list) in sequences.iter().enumerate() {
         if let Some(at) = list.0.iter().position(|token| *token as usize >= vocab) {
             return Err(Failure::user(format!(
-                "token {} at position {at} of sequence {} is out of range: the vocabulary has {vocab}",
+                "token {} at position {at} of sequence {} is outside the vocabulary of {vocab} tokens",
                 list.0[at],
                 i + 1
             )));
@@ -57,40 +58,28 @@ fn check_tokens(sequences: &[TokenList], vocab: usize) -> Result {
     Ok(())
 }
 
-/// Rows of a pass: few enough that the host need not hold many logits.
+/// Rows of a pass: few enough that their logits take about `HELD_BYTES`.
 fn step_tokens(vocab: usize) -> usize {
     (HELD_BYTES / (vocab.max(1) * size_of::<f32>())).clamp(16, 512)
 }
 
-/// Runs all sequences as one batch and writes their logits as they come; returns the number of rows.
+/// Runs all sequences as one batch, writes their logits pass by pass, and returns the number of rows.
 fn write(model: &mut LlamaModel, sequences: &[TokenList], path: &Path) -> Result<usize> {
     let mut whole = Batch::new();
     for (slot, list) in sequences.iter().enumerate() {
         whole.push_sequence(slot, 0, &list.0, Logits::All);
     }
-    // Not written beside its name and renamed: it may be a device or a pipe.
+    // Written in place, not to a temporary file that is then renamed: the path may be a device or a pipe.
     let file = File::create(path).map_err(|e| Failure::user(format!("{}: {e}", path.display())))?;
     let mut out = BufWriter::new(file);
     let failed = |e: std::io::Error| Failure::other(format!("{}: {e}", path.display()));
-    // `step` would cut the batch into the same passes, but hand over no logits before the last.
+    // `step` would cut the batch into the same passes, but would return no logits before the last one.
     for first in (0..whole.n_rows()).step_by(model.config().step_tokens_max) {
-        let pass = rows(&whole, first, model.config().step_tokens_max);
+        let pass = whole.rows(first..whole.n_rows().min(first + model.config().step_tokens_max));
         for logit in model.step(&pass).map_err(|e| model::failure(e, ""))? {
             out.write_all(&logit.to_le_bytes()).map_err(failed)?;
         }
     }
     out.flush().map_err(failed)?;
     Ok(whole.n_rows())
-}
-
-/// The rows `[first, first + n)` of a batch whose every row has logits.
-fn rows(whole: &Batch, first: usize, n: usize) -> Batch {
-    let range = first..whole.n_rows().min(first + n);
-    let n_rows = range.len() as u32;
-    Batch {
-        tokens: whole.tokens[range.clone()].to_vec(),
-        positions: whole.positions[range.clone()].to_vec(),
-        slots: whole.slots[range].to_vec(),
-        logits_rows: (0..n_rows).collect(),
-    }
 }

@@ -1,5 +1,5 @@
-//! The command `recua`. One file a command; start at [`dispatch`]. [`args`] is what was typed, [`failure`] how a
-//! command fails, [`output`] what the user sees.
+//! The command `recua`. One file a command; start at [`dispatch`]. [`args`] is the parsed command line, [`failure`]
+//! how a command fails, [`output`] what the user sees.
 #![forbid(unsafe_code)]
 
 mod args;
@@ -31,7 +31,7 @@ use failure::Result;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    // A panic has printed its own message; here it only becomes an exit code of the promised set.
+    // A panic has already printed its message; here it only becomes one of the documented exit codes.
     match std::panic::catch_unwind(|| dispatch(cli.command)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(failure)) => failure.report(),
@@ -58,7 +58,7 @@ fn dispatch(command: Command) -> Result {
 }
 
 fn completions(shell: clap_complete::Shell) -> Result {
-    // Into memory first: clap_complete panics if it cannot write.
+    // Generated in memory first, because clap_complete panics if it cannot write.
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "recua", &mut script);
     print(&script)

@@ -11,14 +11,14 @@ use crate::source;
 
 /// A file that recua can run.
 pub(crate) struct ModelFile {
-    /// What the user called it.
+    /// The name under which the user gave it.
     pub(crate) name: String,
     pub(crate) gguf: Gguf,
     pub(crate) params: ModelParams,
 }
 
 impl ModelFile {
-    /// Opens MODEL and checks that there is a forward pass for it.
+    /// Opens MODEL and checks that recua can run it.
     pub(crate) fn open(model: &str) -> Result<Self> {
         let gguf = source::open(model)?;
         let params = check(&gguf, model)?;
@@ -29,7 +29,8 @@ impl ModelFile {
         crate::tokenize::tokenizer(&self.gguf, &self.name)
     }
 
-    /// The length that sequences may have: what was asked for, else `needed`, and never more than the model's own.
+    /// The context to open: `asked` if given, which must not exceed the model's own; otherwise `needed`, at most the
+    /// model's own.
     pub(crate) fn context(&self, asked: Option<usize>, needed: usize) -> Result<usize> {
         let own = self.params.context_length;
         match asked {
@@ -42,7 +43,7 @@ impl ModelFile {
         }
     }
 
-    /// Brings the model to a device.
+    /// Loads the model onto a device.
     pub(crate) fn load(&self, device: Device, config: LlamaConfig) -> Result<LlamaModel> {
         LlamaModel::load(&self.gguf, device, config).map_err(|e| failure(e, &self.name))
     }
@@ -50,7 +51,7 @@ impl ModelFile {
 
 /// Fails if recua could not run the file.
 pub(crate) fn check(gguf: &Gguf, model: &str) -> Result<ModelParams> {
-    ModelParams::from_gguf(gguf).map_err(|e| failure(e, model))
+    LlamaModel::check(gguf).map_err(|e| failure(e, model))
 }
 
 /// Opens the device that was asked for.
@@ -66,7 +67,7 @@ pub(crate) fn open_device(args: &DeviceArgs) -> Result<Device> {
     let open = || recua::open_device(&args.device).map_err(|e| failure(e, ""));
     match (args.threads, args.device.as_str()) {
         (Some(threads), "cpu") => open_cpu(threads),
-        // A number of threads does not decide for the CPU.
+        // `--threads` alone does not choose the CPU.
         (Some(threads), "auto") => match open()? {
             device if device.info().kind == "cpu" => open_cpu(threads),
             device => Ok(device),
@@ -79,13 +80,13 @@ fn open_cpu(threads: usize) -> Result<Device> {
     cpu::open(cpu::Options { threads: Some(threads), ..cpu::Options::default() }).or_user()
 }
 
-/// The device in one line, for people and for JSON.
+/// Describes the device in one line, for people and for JSON.
 pub(crate) fn device_line(device: &Device) -> String {
     let info = device.info();
     format!("{}: {}, {}", info.kind, info.name, info.detail)
 }
 
-/// Sorts an error of the engine by whose fault it is, and names the file where the error does not.
+/// Sorts an error of the engine by whose fault it is, and names the file if the error does not.
 pub(crate) fn failure(e: Error, model: &str) -> Failure {
     let is_absent = matches!(e, Error::Compute(recua::compute::Error::DeviceNotFound { .. }));
     let is_ours = matches!(

@@ -1,5 +1,5 @@
 //! What the user sees. Results go to stdout through [`stdout`], everything else to stderr through `note!`; neither
-//! panics when the reader has gone.
+//! panics when the reader has closed the pipe.
 
 use std::fmt::Write as _;
 use std::io::{self, BufWriter, StdoutLock, Write};
@@ -13,7 +13,7 @@ use crate::failure::Result;
 macro_rules! note {
     ($($arg:tt)*) => {{
         use std::io::Write as _;
-        // There is nowhere to say that saying it failed.
+        // If writing to stderr fails, there is nowhere left to report it.
         let _ = writeln!(std::io::stderr(), $($arg)*);
     }};
 }
@@ -31,8 +31,8 @@ fn acts_on_terminal(c: char) -> bool {
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// A text from a file or from the command line, made fit for a terminal: one line, nothing that a terminal would
-/// act on.
+/// Makes a text from a file or from the command line safe for a terminal: one line, and no character that a terminal
+/// would act on.
 pub(crate) fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -49,7 +49,7 @@ pub(crate) fn printable(text: &str) -> String {
     out
 }
 
-/// [`printable`], cut after `chars_max` characters.
+/// As [`printable`], cut after `chars_max` characters.
 pub(crate) fn abbreviated(text: &str, chars_max: usize) -> String {
     match text.char_indices().nth(chars_max) {
         Some((end, _)) => format!("{}… ({} bytes)", printable(&text[..end]), text.len()),
@@ -57,7 +57,8 @@ pub(crate) fn abbreviated(text: &str, chars_max: usize) -> String {
     }
 }
 
-/// One JSON value on one line. Characters that a terminal would act on are escaped, which JSON alone does for some.
+/// Writes a JSON value on one line. All characters that a terminal would act on are escaped; JSON by itself requires
+/// that only for some.
 pub(crate) fn write_json(out: &mut impl Write, value: &impl Serialize) -> Result {
     let mut serializer = serde_json::Serializer::with_formatter(&mut *out, TerminalSafe(CompactFormatter));
     value.serialize(&mut serializer).map_err(io::Error::from)?;

@@ -1,4 +1,4 @@
-//! From what a user says to tokens, and from flags to sampling parameters. `run` and `chat` share it.
+//! Turns messages into tokens and flags into sampling parameters, for `run` and `chat`.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
@@ -20,12 +20,12 @@ const TEMPERATURE: f32 = 0.8;
 pub(crate) enum Form {
     /// Through the file's template.
     Chat(Box<ChatTemplate>),
-    /// As they are; control tokens in them count if the user asked for raw prompts, and are text if nobody did.
+    /// As they are. Control tokens in them are tokens if the user asked for raw prompts, otherwise plain text.
     Raw { special: bool },
 }
 
 impl Form {
-    /// The form for a file; raw if it has no template.
+    /// The form for a file: raw if `raw` or if the file has no template.
     pub(crate) fn of(file: &ModelFile, tokenizer: &Tokenizer, raw: bool) -> Result<Self> {
         if raw {
             return Ok(Form::Raw { special: true });
@@ -33,19 +33,19 @@ impl Form {
         match ChatTemplate::from_metadata(file.gguf.metadata(), tokenizer) {
             Ok(template) => Ok(Form::Chat(Box::new(template))),
             Err(ChatError::NoTemplate { .. }) => Ok(Form::Raw { special: false }),
-            Err(e) => Err(Failure::user(format!("{}: {e}; --raw does without the template", file.name))),
+            Err(e) => Err(Failure::user(format!("{}: {e}; use --raw to do without the template", file.name))),
         }
     }
 
-    /// Says that prompts are raw though nobody asked for that. Not before everything else is known to be right: a
-    /// mistake gets one sentence.
+    /// Tells the user if prompts are raw although that was not asked for. Call it after all checks, because a mistake
+    /// is reported in one line and nothing else.
     pub(crate) fn note_if_raw(&self) {
         if matches!(self, Form::Raw { special: false }) {
-            note!("note: the file has no chat template; prompts are taken as they are");
+            note!("note: the file has no chat template; prompts are used as they are");
         }
     }
 
-    /// The tokens of a conversation whose next turn is the model's.
+    /// The tokens of a conversation, up to where the model's next turn begins.
     pub(crate) fn encode(&self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<Vec<u32>> {
         match self {
             Form::Chat(template) => template.encode(tokenizer, messages).or_user(),
@@ -57,7 +57,7 @@ impl Form {
     }
 }
 
-/// The parameters that flags ask for, checked.
+/// The sampling parameters that the flags give, validated.
 pub(crate) fn sampling(args: &SamplingArgs, model: &str) -> Result<SamplingParams> {
     let default = if source::is_demo(model) { 0.0 } else { TEMPERATURE };
     let params = SamplingParams {
@@ -72,12 +72,12 @@ pub(crate) fn sampling(args: &SamplingArgs, model: &str) -> Result<SamplingParam
         ..SamplingParams::default()
     };
     params.validate().or_user()?;
-    // Looked at before a device is opened, as everything that was typed.
+    // Checked here, so that a mistake is reported before a device is opened.
     StopMatcher::new(&args.stop).or_user()?;
     Ok(params)
 }
 
-/// A seed that differs from run to run: the standard library draws its hash keys from the system.
+/// A seed that differs from run to run: the standard library seeds its hash keys from the operating system.
 fn random_seed() -> u64 {
     RandomState::new().build_hasher().finish()
 }

@@ -15,7 +15,7 @@ pub(crate) fn run(args: QuantizeArgs) -> Result {
     check_output(&args.output)?;
     let input = source::open(&args.input)?;
     if is_same_file(Path::new(&args.input), &args.output) {
-        let message = "is the input too; give another name for the output";
+        let message = "is also the input; give the output another name";
         return Err(Failure::user(format!("{}: {message}", args.output.display())));
     }
     let threads = args.threads.unwrap_or_else(cores);
@@ -43,12 +43,12 @@ pub(crate) fn run(args: QuantizeArgs) -> Result {
     Ok(())
 }
 
-/// Threads for work that is not a device's.
+/// The number of threads for work that no device does.
 pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, |n| n.get())
 }
 
-/// Refuses an output that cannot be, before the work that would go into it.
+/// Refuses an output path that cannot work, before time is spent on its content.
 pub(crate) fn check_output(path: &Path) -> Result {
     if path.is_dir() {
         return Err(Failure::user(format!("{}: is a folder; give the name of a file", path.display())));
@@ -61,7 +61,7 @@ pub(crate) fn check_output(path: &Path) -> Result {
     }
 }
 
-/// A full disk is nobody's mistake; a model that cannot be converted is the user's.
+/// A full disk is not the user's mistake; a model that cannot be converted is.
 pub(crate) fn failure(e: recua::gguf::Error) -> Failure {
     if e.is_io() { Failure::other(e) } else { Failure::user(e) }
 }
@@ -70,7 +70,7 @@ fn is_same_file(a: &Path, b: &Path) -> bool {
     matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
-/// Drawn on stderr, and only if that is a terminal.
+/// Shown on stderr, and only if that is a terminal.
 fn progress_bar() -> ProgressBar {
     let bar = ProgressBar::new(0);
     if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} tensors, {eta} left  {msg}") {

@@ -17,11 +17,11 @@ use crate::output::{count, note};
 use crate::prompt::{self, Form};
 use answers::Answers;
 
-/// Sequences that run at a time unless the user says otherwise.
+/// The most sequences that run at the same time by default.
 const BATCH_SIZE_MAX: usize = 64;
 
-/// Longest answer unless the user says otherwise.
-pub(crate) const MAX_TOKENS: usize = 512;
+/// The longest answer by default, in tokens.
+const MAX_TOKENS: usize = 512;
 
 pub(crate) fn run(args: RunArgs) -> Result {
     let file = ModelFile::open(&args.model)?;
@@ -55,7 +55,8 @@ pub(crate) fn run(args: RunArgs) -> Result {
     for (i, prompt) in encoded.into_iter().enumerate() {
         let mut params = params.clone();
         if args.sampling.seed.is_none() {
-            // Unrelated prompts must not share their luck; with a seed of the user's each is as it would be alone.
+            // Unrelated prompts must not draw the same random numbers. With a seed given by the user, each prompt
+            // gets the answer it would get alone.
             params.seed = params.seed.wrapping_add(i as u64);
         }
         let stop = args.sampling.stop.clone();
@@ -76,11 +77,11 @@ fn check_lengths(file: &ModelFile, prompts: &[Vec<u32>], context: usize) -> Resu
         "shorten it; this is the model's whole context".to_owned()
     };
     Err(Failure::user(format!(
-        "prompt {n} has {n_tokens} tokens and the context {context}, answer included: {remedy}"
+        "prompt {n} has {n_tokens} tokens, but the context holds {context}, answer included; {remedy}"
     )))
 }
 
-/// Steps until every answer is complete, and hands events on as they come.
+/// Runs steps until every answer is complete, and prints the answers as they grow.
 fn generate(engine: &mut Engine, ids: &[RequestId], mut answers: Answers) -> Result {
     let mut out = crate::output::stdout();
     let start = Instant::now();
@@ -90,7 +91,7 @@ fn generate(engine: &mut Engine, ids: &[RequestId], mut answers: Answers) -> Res
         let stats = engine.step(&mut events).map_err(|e| model::failure(e, ""))?;
         figures.step(&stats, start.elapsed());
         for event in events.drain(..) {
-            // Requests were added in the order of the prompts.
+            // Requests were added in the order of the prompts, so their ids ascend.
             if let Ok(i) = ids.binary_search(&event.id()) {
                 answers.take(i, event);
             }
@@ -110,9 +111,9 @@ struct Figures {
     prompt_rows: usize,
     generated: usize,
     sequences_max: usize,
-    // Until the first token of any answer.
+    // The time until the first token of any answer.
     first: Option<Duration>,
-    // From there on, and the tokens generated in it.
+    // The tokens generated after that.
     generated_after_first: usize,
 }
 
@@ -133,12 +134,12 @@ impl Figures {
         let after = (total - first).as_secs_f64();
         let rate = if after > 0.0 { self.generated_after_first as f64 / after } else { 0.0 };
         note!(
-            "{}, up to {} in a step: {} and {} generated in {:.2} s; first token after {:.0} ms, then {rate:.1} \
-             tokens/s in all",
+            "{}, up to {} in a step; {} and {} in {:.2} s; first token after {:.0} ms, then {rate:.1} tokens/s in \
+             total",
             count(n_prompts, "prompt"),
             self.sequences_max,
             count(self.prompt_rows, "prompt token"),
-            self.generated,
+            count(self.generated, "generated token"),
             total.as_secs_f64(),
             first.as_secs_f64() * 1e3,
         );

@@ -1,4 +1,4 @@
-//! MODEL on the command line: a path, `demo`, or something we can say a helpful word about.
+//! MODEL on the command line: a path or `demo`, with a helpful error for anything else.
 
 use std::io::Read;
 use std::path::Path;

@@ -11,9 +11,10 @@ pub(crate) enum Style {
     Markdown,
 }
 
-/// Rows of cells under a head. A column whose title starts with `<` is aligned to the left, all others to the right.
+/// Rows of cells under a header. A column whose title starts with `<` is aligned to the left, all others to the
+/// right.
 pub(crate) struct Table {
-    // (title without the mark, whether it is left-aligned)
+    // The title without its `<`, and whether the column is left-aligned.
     columns: Vec<(String, bool)>,
     rows: Vec<Vec<String>>,
 }

@@ -1,4 +1,4 @@
-//! `recua verify-batch`: contract 1, proved on the user's machine.
+//! `recua verify-batch`: proves on the user's machine that a sequence's logits do not depend on its batch.
 
 mod proof;
 #[cfg(test)]
@@ -14,7 +14,7 @@ use crate::failure::{Failure, Result};
 use crate::model::{self, ModelFile};
 use crate::output::{self, note};
 use crate::table::{Style, Table};
-use proof::{Outcome, Part, Proof, Subject};
+use proof::{Outcome, Piece, Proof, Subject};
 
 pub(crate) fn run(args: VerifyArgs) -> Result {
     let file = ModelFile::open(&args.model)?;
@@ -27,7 +27,7 @@ pub(crate) fn run(args: VerifyArgs) -> Result {
     let start = Instant::now();
     let proof = Proof::new(&mut model, len_max)?;
     let mut outcomes = Vec::new();
-    // In a file the table says it all.
+    // Progress is for a person at a terminal; the table has it all.
     let shows_progress = std::io::stderr().is_terminal();
     let equal = proof.run(&mut model, |outcome| {
         if shows_progress {
@@ -42,19 +42,19 @@ pub(crate) fn run(args: VerifyArgs) -> Result {
 }
 
 impl Subject for LlamaModel {
-    fn forward(&mut self, parts: &[Part<'_>]) -> Result<Vec<Vec<f32>>> {
+    fn forward(&mut self, pieces: &[Piece<'_>]) -> Result<Vec<Vec<f32>>> {
         let mut batch = Batch::new();
-        for part in parts {
-            batch.push_sequence(part.slot, part.start, part.tokens, Logits::All);
+        for piece in pieces {
+            batch.push_sequence(piece.slot, piece.start, piece.tokens, Logits::All);
         }
         let logits = self.step(&batch).map_err(|e| model::failure(e, ""))?;
         let mut rest = &logits[..];
-        let mut of_part = |part: &Part<'_>| {
+        let mut of_piece = |piece: &Piece<'_>| {
             let rows;
-            (rows, rest) = rest.split_at(part.tokens.len() * self.params().vocab);
+            (rows, rest) = rest.split_at(piece.tokens.len() * self.params().vocab);
             rows.to_vec()
         };
-        Ok(parts.iter().map(&mut of_part).collect())
+        Ok(pieces.iter().map(&mut of_piece).collect())
     }
 
     fn clear(&mut self, slot: usize) -> Result {

@@ -2,6 +2,8 @@
 //!
 //! Any mix of sequences with any number of new rows each. Nothing says prompt or generation: decoding is one new row.
 
+use std::ops::Range;
+
 /// Which rows of a sequence to compute logits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Logits {
@@ -13,18 +15,27 @@ pub enum Logits {
     All,
 }
 
-/// The rows of one step; entry `i` of each of the first three arrays describes row `i`. The rows of a slot are in order of
-/// position and without gaps, but need not be neighbours.
+/// Rows of a batch that follow each other in one sequence: row `first_row + i` is at position `start + i` of the sequence in `slot`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// The first of the rows.
+    pub first_row: usize,
+    /// How many there are, at least 1.
+    pub n_rows: usize,
+    /// The slot of the cache that holds the sequence.
+    pub slot: usize,
+    /// The position of the first row.
+    pub start: usize,
+}
+
+/// The rows of one step, in the order in which they were pushed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
-    /// The row's token.
-    pub tokens: Vec<u32>,
-    /// Its position in its sequence, from 0.
-    pub positions: Vec<u32>,
-    /// The slot of the cache that holds its sequence.
-    pub slots: Vec<u32>,
-    /// The rows whose logits are wanted, each larger than the one before.
-    pub logits_rows: Vec<u32>,
+    tokens: Vec<u32>,
+    positions: Vec<u32>,
+    slots: Vec<u32>,
+    logits_rows: Vec<u32>,
+    runs: Vec<Run>,
 }
 
 impl Batch {
@@ -43,29 +54,105 @@ impl Batch {
         self.tokens.is_empty()
     }
 
-    /// Forgets all rows and keeps the memory.
-    pub fn clear(&mut self) {
-        self.tokens.clear();
-        self.positions.clear();
-        self.slots.clear();
-        self.logits_rows.clear();
+    /// The token of each row.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
     }
 
-    /// Appends `tokens` at the positions from `start` on of the sequence in `slot`.
+    /// The position of each row in its sequence, from 0.
+    pub fn positions(&self) -> &[u32] {
+        &self.positions
+    }
+
+    /// The slot of each row: where the cache holds its sequence.
+    pub fn slots(&self) -> &[u32] {
+        &self.slots
+    }
+
+    /// The rows whose logits are wanted, in rising order.
+    pub fn logits_rows(&self) -> &[u32] {
+        &self.logits_rows
+    }
+
+    /// The rows once more, as the runs they consist of.
+    pub fn runs(&self) -> &[Run] {
+        &self.runs
+    }
+
+    /// Forgets all rows and keeps the memory.
+    pub fn clear(&mut self) {
+        let Batch { tokens, positions, slots, logits_rows, runs } = self;
+        for words in [tokens, positions, slots, logits_rows] {
+            words.clear();
+        }
+        runs.clear();
+    }
+
+    /// Appends `tokens` at the positions from `start` on of the sequence in `slot`. A slot may come again, with the positions that
+    /// follow.
     pub fn push_sequence(&mut self, slot: usize, start: usize, tokens: &[u32], logits: Logits) {
         // A number past 2^32 stays out of range, and the step refuses it.
         let narrow = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        let first = self.n_rows();
-        for (i, &token) in tokens.iter().enumerate() {
-            self.tokens.push(token);
-            self.positions.push(narrow(start.saturating_add(i)));
-            self.slots.push(narrow(slot));
-        }
+        let first_row = self.n_rows();
+        self.tokens.extend(tokens);
+        self.positions.extend((0..tokens.len()).map(|i| narrow(start.saturating_add(i))));
+        self.slots.resize(first_row + tokens.len(), narrow(slot));
         let wanted = match logits {
             Logits::None => self.n_rows(),
-            Logits::Last => self.n_rows().saturating_sub(1).max(first),
-            Logits::All => first,
+            Logits::Last => self.n_rows().saturating_sub(1).max(first_row),
+            Logits::All => first_row,
         };
         self.logits_rows.extend((wanted..self.n_rows()).map(narrow));
+        let (slot, start) = (narrow(slot) as usize, narrow(start) as usize);
+        match self.runs.last_mut() {
+            _ if tokens.is_empty() => {}
+            Some(last) if last.slot == slot && last.start + last.n_rows == start => {
+                last.n_rows += tokens.len();
+            }
+            _ => self.runs.push(Run { first_row, n_rows: tokens.len(), slot, start }),
+        }
+    }
+
+    /// The rows in `range` as a batch of their own, with the logits that are wanted of them.
+    ///
+    /// # Panics
+    /// If there are no such rows.
+    pub fn rows(&self, range: Range<usize>) -> Batch {
+        let mut batch = Batch::new();
+        for run in &self.runs {
+            let first = run.first_row.max(range.start);
+            let end = (run.first_row + run.n_rows).min(range.end);
+            if first < end {
+                let start = run.start + first - run.first_row;
+                batch.push_sequence(run.slot, start, &self.tokens[first..end], Logits::None);
+            }
+        }
+        let wanted = self.logits_rows.iter().filter(|row| range.contains(&(**row as usize)));
+        batch.logits_rows.extend(wanted.map(|row| row - range.start as u32));
+        batch
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_knows_its_runs_and_can_be_cut() {
+        let mut batch = Batch::new();
+        batch.push_sequence(1, 4, &[10, 11, 12], Logits::Last);
+        batch.push_sequence(1, 7, &[13], Logits::None);
+        batch.push_sequence(0, 0, &[], Logits::All);
+        batch.push_sequence(2, 9, &[20, 21], Logits::All);
+        let run = |first_row, n_rows, slot, start| Run { first_row, n_rows, slot, start };
+        assert_eq!(batch.runs(), [run(0, 4, 1, 4), run(4, 2, 2, 9)]);
+        assert_eq!(batch.positions(), [4, 5, 6, 7, 9, 10]);
+        assert_eq!(batch.logits_rows(), [2, 4, 5]);
+        let cut = batch.rows(2..5);
+        assert_eq!(cut.runs(), [run(0, 2, 1, 6), run(2, 1, 2, 9)]);
+        assert_eq!((cut.tokens(), cut.slots()), (&[12, 13, 20][..], &[1, 1, 2][..]));
+        assert_eq!(cut.logits_rows(), [0, 2]);
+        batch.clear();
+        assert_eq!(batch, Batch::new());
     }
 }

@@ -1,24 +1,24 @@
 //! Many requests, one model: [`Engine::step`] is schedule, run, process, and every request's answer is what it would
 //! be alone.
 //!
-//! The engine owns model, cache and books, on the one thread that calls it. It has no locks, threads or clocks, and
+//! The engine owns model, sequences and scheduler, on the one thread that calls it. It has no locks, threads or clocks, and
 //! never waits for a client: whoever takes the [`Event`]s may do with them what it likes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use recua_compute::{PAGE_TOKENS, TOP_K_MAX};
+use recua_compute::TOP_K_MAX;
 
 use crate::request::{Event, FinishReason, Request, RequestError, RequestId, Usage};
-use crate::sampler::{Draw, LogitsError, Needed, Sampler, SamplingParams};
-use crate::scheduler::{Scheduler, SchedulerConfig, Share};
+use crate::sampler::{Draw, LogitsError, Sampler, SamplingParams, Want};
+use crate::scheduler::{Schedule, Scheduled, Scheduler};
 use crate::stop::{Passed, StopMatcher};
 use crate::tokenizer::{Decoder, Tokenizer};
-use crate::{Batch, Error, LlamaModel, Logits, Outputs};
+use crate::{Batch, Changes, Error, LlamaModel, LoadedModel, Logits, Outputs, Sequences};
 
 /// Runs requests, as many at once as the model's cache has slots.
 pub struct Engine {
-    model: LlamaModel,
+    model: LoadedModel,
     tokenizer: Arc<Tokenizer>,
     scheduler: Scheduler,
     sampler: Sampler,
@@ -53,6 +53,8 @@ pub struct StepStats {
 /// A request on its way to being answered.
 struct Answer {
     params: SamplingParams,
+    // What the next token is chosen from.
+    want: Want,
     choice: u32,
     ignore_end: bool,
     // The prompt, [0, n_prompt), and what was generated.
@@ -65,20 +67,10 @@ struct Answer {
 impl Engine {
     /// An engine for this model, whose cache it empties.
     pub fn new(model: LlamaModel, tokenizer: Arc<Tokenizer>) -> Engine {
-        let mut model = model;
-        let n_slots = model.kv_cache().batch_size();
-        for slot in 0..n_slots {
-            clear(&mut model, slot);
-        }
-        let kv_cache = model.kv_cache();
-        let scheduler = Scheduler::new(SchedulerConfig {
-            n_slots,
-            n_pages: kv_cache.free_pages(),
-            page_tokens: PAGE_TOKENS,
-            step_rows_max: model.config().step_tokens_max,
-        });
+        let (model, sequences) = model.into_parts();
+        let scheduler = Scheduler::new(sequences, model.config().step_tokens_max);
         Engine {
-            context: kv_cache.max_seq_len().min(scheduler.sequence_tokens_max()),
+            context: scheduler.sequence_tokens_max(),
             model,
             tokenizer,
             scheduler,
@@ -116,6 +108,7 @@ impl Engine {
         request.params.validate()?;
         let answer = Answer {
             stop: StopMatcher::new(&request.stop)?,
+            want: request.params.want(),
             params: request.params,
             choice: request.choice,
             ignore_end: request.ignore_end,
@@ -144,17 +137,17 @@ impl Engine {
     /// If the device or the model fails. Every request that held a slot has then failed, which `events` says too;
     /// those that wait still do.
     pub fn step(&mut self, events: &mut Vec<Event>) -> Result<StepStats, Error> {
-        let shares = self.scheduler.schedule();
-        // In the order of what they need, so that it lies together.
-        let mut rows = shares.clone();
-        rows.sort_by_key(|share| self.needed(share.id));
+        let Schedule { sequences, changes } = self.scheduler.schedule();
+        // In the order of what they want, so that it lies together.
+        let want = |scheduled: Scheduled| (self.answers[&scheduled.id].want, scheduled);
+        let mut rows: Vec<(Want, Scheduled)> = sequences.into_iter().map(want).collect();
+        rows.sort_by_key(|(want, _)| *want);
         let mut stats = self.fill_batch(&rows);
-        if !shares.is_empty() {
-            let complete: Vec<RequestId> = rows.iter().filter(|s| s.completes).map(|s| s.id).collect();
-            let run = self.run(&complete);
+        if !rows.is_empty() {
+            rows.retain(|(_, scheduled)| scheduled.completes);
+            let run = self.run(&rows, &changes);
             let tokens = run.inspect_err(|error| self.fail_running(error, events))?;
-            self.scheduler.commit(&shares);
-            for (id, token) in complete.into_iter().zip(tokens) {
+            for ((_, Scheduled { id, .. }), token) in rows.into_iter().zip(tokens) {
                 self.process(id, token, events, &mut stats);
             }
         }
@@ -174,8 +167,13 @@ impl Engine {
     }
 
     /// The model.
-    pub fn model(&self) -> &LlamaModel {
+    pub fn model(&self) -> &LoadedModel {
         &self.model
+    }
+
+    /// The sequences in the model's cache.
+    pub fn sequences(&self) -> &Sequences {
+        self.scheduler.sequences()
     }
 
     /// The tokenizer.
@@ -183,48 +181,54 @@ impl Engine {
         &self.tokenizer
     }
 
-    /// Gives the model back; the requests are forgotten.
+    /// Gives the model back, with an empty cache; the requests are forgotten.
     pub fn into_model(self) -> LlamaModel {
-        self.model
+        let mut model = LlamaModel::from_parts(self.model, self.scheduler.into_sequences());
+        for slot in 0..model.kv_cache().batch_size() {
+            model.kv_cache_mut().clear_batch(slot).expect("it is one of its slots");
+        }
+        model
     }
 
-    fn fill_batch(&mut self, shares: &[Share]) -> StepStats {
-        let mut stats = StepStats { sequences: shares.len(), ..StepStats::default() };
+    fn fill_batch(&mut self, rows: &[(Want, Scheduled)]) -> StepStats {
+        let mut stats = StepStats { sequences: rows.len(), ..StepStats::default() };
         self.batch.clear();
-        for share in shares {
-            let answer = &self.answers[&share.id];
-            let end = share.start + share.n_new;
-            let logits = if share.completes { Logits::Last } else { Logits::None };
-            self.batch.push_sequence(share.slot, share.start, &answer.tokens[share.start..end], logits);
-            stats.rows += share.n_new;
-            stats.prompt_rows += end.min(answer.n_prompt).saturating_sub(share.start);
+        for (_, Scheduled { id, slot, start, n_new, completes }) in rows {
+            let answer = &self.answers[id];
+            let end = start + n_new;
+            let logits = if *completes { Logits::Last } else { Logits::None };
+            self.batch.push_sequence(*slot, *start, &answer.tokens[*start..end], logits);
+            stats.rows += n_new;
+            stats.prompt_rows += end.min(answer.n_prompt).saturating_sub(*start);
         }
         stats
     }
 
-    fn needed(&self, id: RequestId) -> Needed {
-        self.answers[&id].params.needed()
-    }
-
     /// Runs the batch and chooses the next token of the requests that are complete with it. The device narrows down what there is to
     /// choose from, where the parameters allow it: the logits of a row are a vocabulary.
-    fn run(&mut self, complete: &[RequestId]) -> Result<Vec<Result<u32, LogitsError>>, Error> {
+    fn run(
+        &mut self,
+        complete: &[(Want, Scheduled)],
+        changes: &Changes,
+    ) -> Result<Vec<Result<u32, LogitsError>>, Error> {
         let n_vocab = self.model.params().vocab;
-        let n_likeliest = complete.partition_point(|id| self.needed(*id) == Needed::Likeliest);
-        let (likeliest, others) = complete.split_at(n_likeliest);
-        let (top, all) = others.split_at(others.partition_point(|id| self.needed(*id) == Needed::Top));
-        self.model.step_mixed(&self.batch, likeliest.len(), top.len(), &mut self.outputs)?;
-        let Outputs { likeliest: tokens, top: candidates, logits } = &mut self.outputs;
+        let (_, others) = complete.split_at(complete.partition_point(|(want, _)| *want == Want::Token));
+        let (top, all) = others.split_at(others.partition_point(|(want, _)| *want == Want::TopK));
+        self.model.spans(&self.batch)?;
+        let n_greedy = complete.len() - others.len();
+        let out = self.model.room(&self.batch, n_greedy, top.len(), &mut self.outputs)?;
+        self.model.run(&self.batch, changes, out)?;
+        let Outputs { greedy, top: candidates, logits } = &mut self.outputs;
         let mut chosen = Vec::with_capacity(complete.len());
-        for &token in tokens.iter() {
+        for &token in greedy.iter() {
             chosen.push(if token == u32::MAX { Err(LogitsError { n_vocab }) } else { Ok(token) });
         }
-        for (id, candidates) in top.iter().zip(candidates.as_chunks().0.chunks_exact(TOP_K_MAX)) {
-            let token = self.sampler.sample_top(candidates, &self.answers[id].draw());
+        for ((_, top), candidates) in top.iter().zip(candidates.as_chunks().0.chunks_exact(TOP_K_MAX)) {
+            let token = self.sampler.sample_top(candidates, &self.answers[&top.id].draw());
             chosen.push(token.ok_or(LogitsError { n_vocab }));
         }
-        for (id, logits) in all.iter().zip(logits.chunks_exact_mut(n_vocab)) {
-            chosen.push(self.sampler.sample(logits, &self.answers[id].draw()));
+        for ((_, all), logits) in all.iter().zip(logits.chunks_exact_mut(n_vocab)) {
+            chosen.push(self.sampler.sample(logits, &self.answers[&all.id].draw()));
         }
         Ok(chosen)
     }
@@ -268,9 +272,7 @@ impl Engine {
 
     /// Forgets a request and frees what it had.
     fn remove(&mut self, id: RequestId) -> Option<Answer> {
-        if let Some(slot) = self.scheduler.remove(id) {
-            clear(&mut self.model, slot);
-        }
+        self.scheduler.remove(id);
         self.answers.remove(&id)
     }
 
@@ -298,7 +300,7 @@ impl Answer {
         }
         let passed = self.stop.push(&self.decoder.push(tokenizer, token));
         if passed.stopped {
-            // Half a character behind the stop string.
+            // The stop string may be followed by half a character.
             self.decoder.finish();
         }
         passed
@@ -316,11 +318,6 @@ impl Answer {
     fn usage(&self) -> Usage {
         Usage { prompt_tokens: self.n_prompt, generated_tokens: self.tokens.len() - self.n_prompt }
     }
-}
-
-/// Empties a slot that the scheduler knows.
-fn clear(model: &mut LlamaModel, slot: usize) {
-    model.kv_cache_mut().clear_batch(slot).expect("the cache has as many slots as the scheduler knows");
 }
 
 #[cfg(test)]
@@ -358,8 +355,8 @@ mod tests {
         }
         assert!(events.iter().all(|event| event.id() == ids[2]));
         assert!(matches!(events[..], [_, _, _, Event::Finished { reason: FinishReason::Length, .. }]));
-        let kv_cache = engine.model().kv_cache();
-        kv_cache.check().unwrap();
-        assert_eq!(kv_cache.free_pages(), kv_cache.n_pages());
+        let sequences = engine.sequences();
+        sequences.check().unwrap();
+        assert_eq!(sequences.free_pages(), sequences.n_pages());
     }
 }

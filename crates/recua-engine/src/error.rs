@@ -3,7 +3,7 @@
 //! Every message names the thing at fault and both figures, and says what would work where that is known. A refused call has
 //! changed nothing.
 
-use crate::model::MemoryReport;
+use crate::memory_report::MemoryReport;
 
 /// The result of this crate's calls.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -117,16 +117,16 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
-    /// Pages were handed to a slot that holds a sequence.
-    #[error("slot {slot} holds {cached} tokens, so it cannot adopt pages")]
+    /// A slot that holds a sequence was to begin with others' pages.
+    #[error("slot {slot} holds {cached} tokens, so it cannot share others' pages")]
     SlotInUse {
         /// The slot.
         slot: usize,
         /// Tokens in the cache.
         cached: usize,
     },
-    /// The cache's books contradict each other, which is a bug.
-    #[error("the books of slot {slot} are wrong: {n_tokens} tokens in {n_pages} pages")]
+    /// The cache's lists contradict each other, which is a bug.
+    #[error("the lists of slot {slot} are wrong: {n_tokens} tokens in {n_pages} pages")]
     Books {
         /// The slot.
         slot: usize,
@@ -213,7 +213,7 @@ pub enum Error {
         source: recua_compute::Error,
     },
     /// More memory is needed than there is; nothing was allocated.
-    #[error("{device}: {needed} needed, {free} free{advice}", needed = needed.describe(), free = crate::model::bytes_text(*free_bytes))]
+    #[error("{device}: {needed} needed, {free} free{advice}", needed = needed.describe(), free = crate::memory_report::bytes_text(*free_bytes))]
     OutOfMemory {
         /// The device's name.
         device: String,

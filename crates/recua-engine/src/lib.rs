@@ -1,16 +1,15 @@
 //! The part of recua that knows tokens, chats, models and requests, and no device in particular.
 //!
-//! [`LlamaModel`] runs batches of sequences on the device it is handed; its cache is [`KvCache`]. What it does not know: HTTP, wire
+//! [`LlamaModel`] runs batches of sequences on the device it is handed; its cache has the sequences of [`Sequences`]. What it does not know: HTTP, wire
 //! formats, async, GPU interfaces.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
 mod batch;
-mod config;
+mod cache;
 mod error;
-mod kv_cache;
+mod memory_report;
 mod model;
-mod pages;
 mod tensor;
 mod weights;
 
@@ -22,13 +21,15 @@ pub mod scheduler;
 pub mod stop;
 pub mod tokenizer;
 
-pub use batch::{Batch, Logits};
-pub use config::{Architecture, KvType, LlamaConfig, MAX_SEQ_LEN_DEFAULT, ModelParams, Rope, RopeScaling};
+pub use batch::{Batch, Logits, Run};
+pub use cache::{CacheRoom, Changes, Pages, Sequences};
 pub use engine::{Engine, StepStats};
 pub use error::{Error, Result};
-pub use kv_cache::KvCache;
-pub use model::{LlamaModel, MemoryReport, Outputs};
-pub use pages::Pages;
+pub use memory_report::MemoryReport;
+pub use model::{
+    Architecture, KvType, LlamaConfig, LlamaModel, LoadedModel, MAX_SEQ_LEN_DEFAULT, ModelParams, Outputs,
+    Rope, RopeScaling,
+};
 pub use request::{Event, FinishReason, Request, RequestError, RequestId, Usage};
 pub use sampler::SamplingParams;
 pub use tensor::Tensor;

@@ -1,28 +1,29 @@
-//! What the engine is asked, and what it answers.
+//! Requests to the engine, and the events it answers with.
 
 use std::fmt;
 
 use crate::sampler::{LogitsError, ParamError, SamplingParams};
 use crate::stop::StopError;
 
-/// One answer wanted to one prompt.
+/// A request for one answer to one prompt.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Request {
-    /// The tokens to continue; with BOS, if the model wants one.
+    /// The tokens to continue, including BOS if the model needs one.
     pub prompt: Vec<u32>,
     /// How tokens are chosen.
     pub params: SamplingParams,
-    /// The most tokens to generate. The context may end the answer sooner.
+    /// The most tokens to generate. The context may end the answer earlier.
     pub max_tokens: usize,
-    /// Texts that end the answer. None of them, nor anything behind it, is shown.
+    /// Texts that end the answer. Neither the text that ends it nor anything after it is part of the answer.
     pub stop: Vec<String>,
-    /// Which of several answers to the same question this is. Choices of one seed draw independently.
+    /// Which of several answers to the same prompt this is. Different choices draw independently, even with the same
+    /// seed.
     pub choice: u32,
-    /// Goes on behind tokens that end a generation; for measurements.
+    /// Continues after tokens that end a generation; for measurements.
     pub ignore_end: bool,
 }
 
-/// Names a request to the engine that took it.
+/// Identifies a request within its engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 
@@ -32,8 +33,8 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// News of a request. A request has one `Token` for every token generated, then one `Finished`; or one `Failed`
-/// at any time; and nothing more once it was cancelled.
+/// What happened to a request. A request gets one `Token` for every token generated, then one `Finished`. A `Failed`
+/// may come at any time instead and is the last. A cancelled request gets no more events.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// A token was generated.
@@ -52,12 +53,12 @@ pub enum Event {
         id: RequestId,
         /// Why it ended.
         reason: FinishReason,
-        /// What it took.
+        /// The tokens it took.
         usage: Usage,
-        /// The text that was still held back: it ends the answer.
+        /// The text that was still held back; it is the end of the answer.
         text: String,
     },
-    /// The request, and nobody else's, came to nothing.
+    /// The request failed; no other request is affected.
     Failed {
         /// The request.
         id: RequestId,
@@ -67,7 +68,7 @@ pub enum Event {
 }
 
 impl Event {
-    /// The request that this is about.
+    /// The request that the event is about.
     pub fn id(&self) -> RequestId {
         match *self {
             Event::Token { id, .. } | Event::Finished { id, .. } | Event::Failed { id, .. } => id,
@@ -80,20 +81,20 @@ impl Event {
 pub enum FinishReason {
     /// The model ended it, or a stop string did.
     Stop,
-    /// It has as many tokens as were asked for, or as the context holds.
+    /// It reached `max_tokens` or the end of the context.
     Length,
 }
 
-/// The tokens a request took.
+/// The number of tokens that a request took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// The tokens of the prompt.
     pub prompt_tokens: usize,
-    /// The tokens generated, the one that ended the answer included.
+    /// The tokens generated, including the one that ended the answer.
     pub generated_tokens: usize,
 }
 
-/// Why a request was refused, or failed.
+/// Why a request was refused or failed.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
@@ -130,10 +131,10 @@ pub enum RequestError {
     /// A sampling parameter outside its range.
     #[error(transparent)]
     Params(#[from] ParamError),
-    /// A stop string that cannot be looked for.
+    /// A stop string that cannot be matched.
     #[error(transparent)]
     Stop(#[from] StopError),
-    /// The model's output for this sequence was useless.
+    /// The model's logits for this sequence contain no finite number.
     #[error(transparent)]
     Logits(#[from] LogitsError),
     /// The device or the model failed in a step that this request was part of.

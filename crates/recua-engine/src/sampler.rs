@@ -1,15 +1,15 @@
 //! From logits to a token: penalties, filters, temperature and one draw.
 //!
-//! A sampler is a pure function of the logits, the parameters, the choice and the tokens so far. It keeps nothing
-//! from one token to the next but its workspace, so a sequence that was preempted, moved to another slot or recomputed
-//! draws what it would have drawn anyway, and one sampler serves every sequence of an engine.
+//! A sampler is a pure function of the logits, the parameters, the choice and the tokens so far. From one token to
+//! the next it keeps only its workspace. So preempting a sequence, moving it to another slot or recomputing it does
+//! not change its tokens, and one sampler serves all sequences of an engine.
 //!
-//! The order is that of llama.cpp's default chain, so that its users get what they are used to: repeat, frequency and
-//! presence penalties, top-k, top-p, min-p, temperature. The filters thus see the distribution at temperature 1: a
-//! high temperature flattens what they left, and never lets in what they would have cut.
+//! The order is that of llama.cpp's default chain, which users know: repeat, frequency and presence penalties, top-k,
+//! top-p, min-p, temperature. The filters thus see the distribution at temperature 1. A high temperature flattens
+//! what they keep, and never lets in what they cut.
 //!
-//! Randomness comes from [`philox`], a counter-based generator: the draw for a token is computed from the seed, the
-//! choice and the token's position, and from nothing that depends on neighbours or arrival.
+//! Randomness comes from [`philox`], a counter-based generator: the draw for a token depends only on the seed, the
+//! choice and the token's position, never on neighbours or the order of arrival.
 
 mod filter;
 pub mod philox;
@@ -17,7 +17,7 @@ pub mod philox;
 use filter::Candidates;
 use recua_compute::TOP_K_MAX;
 
-/// The highest temperature accepted; a vocabulary is as good as uniform long before.
+/// The highest temperature accepted; far below it, the distribution is already almost uniform.
 pub const TEMPERATURE_MAX: f32 = 100.0;
 /// The highest repeat penalty accepted.
 pub const REPEAT_PENALTY_MAX: f32 = 100.0;
@@ -27,25 +27,25 @@ pub const PENALTY_MAX: f32 = 2.0;
 /// How the next token of a request is chosen. The default is greedy.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SamplingParams {
-    /// Divides the logits after the filters; 0 takes the likeliest token always.
+    /// Divides the logits after the filters; 0 is greedy: it always takes the most probable token.
     pub temperature: f32,
-    /// Keeps this many of the likeliest tokens; 0 keeps all.
+    /// Keeps this many of the most probable tokens; 0 keeps all.
     pub top_k: usize,
-    /// Keeps the likeliest tokens until their probabilities reach this sum; 1 keeps all, 0 only the likeliest.
+    /// Keeps the most probable tokens until their probabilities reach this sum; 1 keeps all, 0 only the first.
     pub top_p: f32,
-    /// Keeps the tokens at least this fraction as likely as the likeliest; 0 keeps all.
+    /// Keeps the tokens whose probability is at least this fraction of the highest; 0 keeps all.
     pub min_p: f32,
-    /// Divides a positive logit, and multiplies a negative one, of every token among the last `repeat_last_n` of
-    /// prompt and answer, however often it occurs there (as llama.cpp does); 1 changes nothing.
+    /// Applies once to every token that occurs among the last `repeat_last_n` tokens of prompt and answer: divides a
+    /// positive logit, multiplies a negative one (as llama.cpp does). 1 changes nothing.
     pub repeat_penalty: f32,
-    /// How many tokens the repeat penalty looks back; 0 switches it off.
+    /// How many tokens back the repeat penalty looks; 0 disables it.
     pub repeat_last_n: usize,
-    /// Taken from a logit once for every time its token occurs in the answer so far (as OpenAI does).
+    /// Subtracted from a token's logit for each time it occurs in the answer so far (as OpenAI does).
     pub frequency_penalty: f32,
-    /// Taken from a logit once if its token occurs in the answer so far (as OpenAI does).
+    /// Subtracted once from the logit of each token that occurs in the answer so far (as OpenAI does).
     pub presence_penalty: f32,
-    /// Equal seeds draw equal answers to equal requests. Requests of equal seeds also share their luck, so give
-    /// unrelated requests different ones.
+    /// The same seed and request give the same answer. Different requests with the same seed draw the same random
+    /// numbers, so give unrelated requests different seeds.
     pub seed: u64,
 }
 
@@ -66,11 +66,11 @@ impl Default for SamplingParams {
 }
 
 impl SamplingParams {
-    /// Checks that every number is one and within its range.
+    /// Checks that every field is a number within its range.
     ///
     /// # Errors
     ///
-    /// The first field that is not.
+    /// The first field that is not, with its range.
     pub fn validate(&self) -> Result<(), ParamError> {
         let check = |field, value: f32, min: f32, max: f32| {
             // A NaN is in no range.
@@ -85,18 +85,18 @@ impl SamplingParams {
     }
 
     /// What the next token is chosen from.
-    pub fn needed(&self) -> Needed {
+    pub fn want(&self) -> Want {
         let repeats = self.repeat_penalty != 1.0 && self.repeat_last_n > 0;
         let has_penalties = repeats || self.frequency_penalty != 0.0 || self.presence_penalty != 0.0;
         match self.top_k {
-            _ if has_penalties => Needed::Logits,
-            _ if self.is_greedy() => Needed::Likeliest,
-            1..=TOP_K_MAX => Needed::Top,
-            _ => Needed::Logits,
+            _ if has_penalties => Want::Logits,
+            _ if self.is_greedy() => Want::Token,
+            1..=TOP_K_MAX => Want::TopK,
+            _ => Want::Logits,
         }
     }
 
-    /// Whether only the likeliest token can come out: every filter keeps that one.
+    /// Whether only the most probable token can be chosen. Every filter keeps that one.
     fn is_greedy(&self) -> bool {
         self.temperature == 0.0 || self.top_k == 1 || self.top_p == 0.0
     }
@@ -104,11 +104,11 @@ impl SamplingParams {
 
 /// What a sampler must know of a row of logits as the model computed it, to choose the token that it would choose from all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Needed {
+pub enum Want {
     /// The token of the largest.
-    Likeliest,
+    Token,
     /// The [`TOP_K_MAX`] largest.
-    Top,
+    TopK,
     /// All.
     Logits,
 }
@@ -135,7 +135,7 @@ pub struct LogitsError {
     pub n_vocab: usize,
 }
 
-/// Everything that decides a draw, besides the logits.
+/// Everything besides the logits that decides a draw.
 #[derive(Clone, Copy, Debug)]
 pub struct Draw<'a> {
     /// The request's parameters, validated.
@@ -148,11 +148,11 @@ pub struct Draw<'a> {
     pub n_prompt: usize,
 }
 
-/// Chooses tokens; holds nothing but the workspace for it.
+/// Chooses tokens; holds only the workspace for it.
 #[derive(Debug, Default)]
 pub struct Sampler {
     candidates: Candidates,
-    // One a vocabulary entry, all zero between calls.
+    // One count per vocabulary entry; all zero between calls.
     counts: Vec<u32>,
 }
 
@@ -162,8 +162,8 @@ impl Sampler {
         Sampler::default()
     }
 
-    /// Chooses the next token. Logits that are NaN or -inf are never chosen; among equal logits the lowest token id
-    /// comes first. Penalties are applied to `logits` in place.
+    /// Chooses the next token. Logits that are NaN or -inf are never chosen; ties go to the lowest token id.
+    /// Penalties are applied to `logits` in place.
     ///
     /// # Errors
     ///
@@ -178,7 +178,7 @@ impl Sampler {
         self.choose(draw).ok_or(LogitsError { n_vocab: logits.len() })
     }
 
-    /// As [`Sampler::sample`] for parameters that need the [`Needed::Top`] alone, from these: bits of the logit and token, the likeliest
+    /// As [`Sampler::sample`] for parameters that [`Want::TopK`] suffices, from these: bits of the logit and token, the largest
     /// first, as [`recua_compute::TopK`] gives them. `None` if no logit is left to choose.
     pub fn sample_top(&mut self, top: &[[u32; 2]], draw: &Draw<'_>) -> Option<u32> {
         self.candidates.read_top(top, draw.params.top_k);
@@ -213,7 +213,7 @@ impl Sampler {
         }
     }
 
-    /// Calls `change` once for each different token with its logit and the number of times it occurs.
+    /// Calls `change` once for each distinct token, with its logit and the number of times it occurs.
     fn for_each_distinct(
         &mut self,
         tokens: &[u32],

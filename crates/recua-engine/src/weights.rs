@@ -1,14 +1,11 @@
 //! The tensors of a model: which a file must hold, and how they come to the device. Fields have the names of the GGUF tensors.
 
-use crate::config::{ModelParams, RopeScaling};
 use crate::error::{Error, Result};
+use crate::model::params::{ModelParams, OUTPUT, ROPE_FREQS, RopeScaling, TOKEN_EMBD};
 use recua_compute::{Arrange, Buffer, DType, Device, Matmul, RawMatrix, Weight};
 use recua_gguf::{Gguf, TensorInfo, decode};
 use std::collections::HashSet;
 
-pub(crate) const TOKEN_EMBD: &str = "token_embd.weight";
-pub(crate) const OUTPUT: &str = "output.weight";
-pub(crate) const ROPE_FREQS: &str = "rope_freqs.weight";
 const OUTPUT_NORM: &str = "output_norm.weight";
 
 /// The weights on the device.

@@ -22,10 +22,11 @@ impl Bytes {
             return Err(Error::other("the file is empty; was the download interrupted?").in_file(path));
         }
         #[allow(unsafe_code, reason = "the crate's only unsafe block: reading a file through a mapping")]
-        // SAFETY: the mapping is private and read-only, and is only ever seen as `&[u8]`, for which every bit
-        // pattern is valid. Another process that changes the file changes weights, not lengths, because every
-        // length was copied out when it was checked; one that truncates it raises SIGBUS, as for every user of
-        // mapped files, which `Gguf::open` documents.
+        // SAFETY: the mapping is read-only and is only ever exposed as `&[u8]`, for which every bit pattern is
+        // valid. If another process changes the file, values change but no access leaves the mapping: every
+        // range was copied out when it was checked, and the lengths of array strings are checked again whenever
+        // they are read. If one truncates it, the next access raises SIGBUS, as for any mapped file;
+        // `Gguf::open` documents this.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::from(e).in_file(path))?;
         Ok(Self::Mapped(map))
     }

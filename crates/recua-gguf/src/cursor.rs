@@ -1,5 +1,5 @@
-//! Reads little-endian numbers and strings front to back, and never past the end. No allocation: what it
-//! hands out borrows the file.
+//! Reads little-endian numbers and strings from front to back, never past the end. It allocates nothing: the
+//! slices it returns borrow from the file.
 
 use std::fmt;
 
@@ -25,7 +25,7 @@ impl<'a> Cursor<'a> {
         self.bytes.len() - self.pos
     }
 
-    /// The next `n` bytes; `what` is named if the file ends before.
+    /// The next `n` bytes. If the file ends first, the error names `what`.
     pub(crate) fn take(&mut self, n: usize, what: impl fmt::Display) -> Result<&'a [u8]> {
         if n > self.remaining() {
             return Err(Error::offset(
@@ -52,8 +52,8 @@ impl<'a> Cursor<'a> {
         Ok(u64::from_le_bytes(self.array(what)?))
     }
 
-    /// A count of items of at least `item_bytes_min` bytes each, refused if so many cannot be in the rest of
-    /// the file. Only after this may memory be taken for the items.
+    /// Reads a count of items that take at least `item_bytes_min` bytes each, and refuses it if the rest of the
+    /// file cannot hold that many. Only after this check may memory be allocated for the items.
     pub(crate) fn count(&mut self, item_bytes_min: usize, what: impl fmt::Display) -> Result<usize> {
         let offset = self.pos;
         let n = self.u64(&what)?;
@@ -63,14 +63,14 @@ impl<'a> Cursor<'a> {
             _ => Err(Error::offset(
                 offset,
                 format!(
-                    "{what} is {n}, but the {} bytes left hold at most {n_max}; the file is damaged or cut short",
+                    "{what} is {n}, but the {} bytes left hold at most {n_max}; the file is damaged or truncated",
                     self.remaining()
                 ),
             )),
         }
     }
 
-    /// A string's bytes: a 64-bit length and as many bytes.
+    /// Reads a string: a 64-bit length, then that many bytes.
     pub(crate) fn string(&mut self, what: impl fmt::Display) -> Result<&'a [u8]> {
         let n = self.count(1, format_args!("the length of {what}"))?;
         self.take(n, what)

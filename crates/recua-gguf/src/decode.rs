@@ -1,7 +1,8 @@
-//! The definition of truth for every block format: bytes to numbers, one value after the other, in f32.
+//! The reference definition of every block format: bytes to numbers, one value at a time, in f32.
 //!
-//! Written for clarity; every faster decoder in the house is tested against this one. Blocks of 32 values are
-//! here, those of 256 in [`k`]. A format is one function of one block.
+//! Written for clarity; every faster decoder in the project is tested against it. The layouts are ggml's
+//! (`ggml-common.h`). Each format is one function that decodes one block: blocks of 32 values here, those of
+//! 256 in [`k`].
 
 mod k;
 
@@ -10,7 +11,7 @@ use half::{bf16, f16};
 use crate::error::{Error, Result};
 use crate::format::{GgmlType, names_where};
 
-/// Decodes `bytes`, whole blocks of type `ty`, into `out`, one f32 per value in the order of the row.
+/// Decodes `bytes`, whole blocks of type `ty`, into `out`: one f32 per value, in row order.
 ///
 /// # Errors
 /// If the type is not [decodable](GgmlType::is_decodable), or `bytes` is not exactly the encoding of
@@ -18,11 +19,11 @@ use crate::format::{GgmlType, names_where};
 pub fn decode(ty: GgmlType, bytes: &[u8], out: &mut [f32]) -> Result<()> {
     if ty.row_bytes(out.len()) != Some(bytes.len()) {
         return Err(Error::other(format!(
-            "{} bytes are not the {ty} encoding of {} values: a block is {} bytes for {} values",
+            "{} bytes are not {} values of {ty}: a block of {} values takes {} bytes",
             bytes.len(),
             out.len(),
-            ty.block_bytes(),
-            ty.block_values()
+            ty.block_values(),
+            ty.block_bytes()
         )));
     }
     match ty {
@@ -46,13 +47,13 @@ pub fn decode(ty: GgmlType, bytes: &[u8], out: &mut [f32]) -> Result<()> {
         GgmlType::MXFP4 => blocks(bytes, out, mxfp4),
         _ => {
             let known = names_where(GgmlType::is_decodable);
-            return Err(Error::other(format!("{ty} cannot be decoded; these can: {known}")));
+            return Err(Error::other(format!("{ty} cannot be decoded; decodable types: {known}")));
         }
     }
     Ok(())
 }
 
-/// Runs `block` over blocks of `B` bytes and `N` values. The lengths have been checked to match.
+/// Calls `block` for each block of `B` bytes and `N` values. The caller has checked that the lengths match.
 fn blocks<const B: usize, const N: usize>(
     bytes: &[u8],
     out: &mut [f32],
@@ -70,13 +71,13 @@ fn half_at(bytes: &[u8], i: usize) -> f32 {
     f16::from_le_bytes([bytes[i], bytes[i + 1]]).to_f32()
 }
 
-/// The 16 4-bit numbers of IQ4_NL and IQ4_XS, denser around zero as weights are.
+/// What the 16 codes of IQ4_NL and IQ4_XS stand for: values denser around zero, where most weights are.
 const IQ4_VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
-/// Twice the 16 numbers of FP4 (E2M1): doubling makes them integers, and the scale is halved in turn.
+/// The 16 values of FP4 (E2M1), doubled so that they are integers; the scale is halved to match.
 const FP4_DOUBLED: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
 
-// In all formats of 32 four-bit values, byte j holds value j (low half) and value j + 16 (high half).
+// In every format with 32 four-bit codes, byte j holds code j (low half) and code j + 16 (high half).
 fn nibbles(qs: &[u8], y: &mut [f32; 32], value: impl Fn(usize, u8) -> f32) {
     for (j, q) in qs.iter().enumerate() {
         y[j] = value(j, q & 15);
@@ -127,7 +128,7 @@ fn iq4_nl(b: &[u8; 18], y: &mut [f32; 32]) {
     nibbles(&b[2..], y, |_, q| d * IQ4_VALUES[q as usize] as f32);
 }
 
-// e: u8, qs: [u8; 16]; the scale is 2^(e - 128), one less than E8M0 says because the values are doubled.
+// e: u8, qs: [u8; 16]; the scale is 2^(e - 128), half of E8M0's 2^(e - 127) because the values are doubled.
 fn mxfp4(b: &[u8; 17], y: &mut [f32; 32]) {
     let d = match b[0] {
         // Below the smallest normal number: 2^-128 and 2^-127.

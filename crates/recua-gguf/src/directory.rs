@@ -1,7 +1,8 @@
 //! Parses what lies before the tensor data: header, metadata and tensor directory of one file.
 //!
-//! Everything is walked twice. The first walk checks and takes no memory, so that the second can take exactly
-//! what the file has shown to contain; a file cannot ask for more than a small multiple of its own size.
+//! Everything is read twice. The first pass checks and allocates nothing, so that the second allocates exactly
+//! as much as the file is known to contain. Memory therefore stays within a small multiple of the file's size,
+//! whatever its counts claim.
 
 use std::sync::Arc;
 
@@ -14,12 +15,12 @@ use crate::tensor::{DIMS_MAX, TensorInfo, check_shape};
 
 pub(crate) const MAGIC: [u8; 4] = *b"GGUF";
 pub(crate) const ALIGNMENT_KEY: &str = "general.alignment";
-/// Alignment of tensor data in a file that does not say.
+/// Alignment of the tensor data in a file without `general.alignment`.
 pub(crate) const ALIGNMENT_DEFAULT: usize = 32;
 const ALIGNMENT_MAX: usize = 1 << 20;
 /// The longest key the format allows.
 pub(crate) const KEY_BYTES_MAX: usize = 65535;
-/// The id of arrays among the value types.
+/// The value type id of arrays.
 pub(crate) const ARRAY_ID: u32 = 9;
 
 pub(crate) struct Directory {
@@ -28,11 +29,12 @@ pub(crate) struct Directory {
     pub(crate) tensors: Vec<TensorInfo>,
 }
 
-/// Parses and checks one file; `part` is what its tensors will say of where they are.
+/// Parses and checks one file. `part` is the file's index in a split model; its tensors store it.
 pub(crate) fn parse(file: &Arc<Bytes>, part: u16) -> Result<Directory> {
     let mut cursor = Cursor::new(file, 0);
     let version = parse_version(&mut cursor)?;
-    // A directory line has at least a name's length, one dimension, a type and an offset.
+    // A directory line has at least a name's length, a number of dimensions, one dimension, a type and an
+    // offset.
     let n_tensors = cursor.count(8 + 4 + 8 + 4 + 8, "the tensor count")?;
     let n_keys = cursor.count(8 + 4 + 1, "the metadata count")?;
 
@@ -76,7 +78,7 @@ fn parse_version(cursor: &mut Cursor<'_>) -> Result<u32> {
     if magic != MAGIC {
         let hint = match &magic {
             b"lmgg" | b"fmgg" | b"tjgg" | b"algg" => {
-                "; it is of a format before GGUF, which llama.cpp no longer reads either"
+                "; it is in a format older than GGUF; convert the model again"
             }
             b"PK\x03\x04" => "; it is a zip file, perhaps a PyTorch checkpoint: convert it to GGUF first",
             _ => "; a GGUF file starts with the letters GGUF",
@@ -89,11 +91,11 @@ fn parse_version(cursor: &mut Cursor<'_>) -> Result<u32> {
         2 | 3 => Ok(version),
         1 => Err(Error::offset(
             offset,
-            "GGUF version 1 is not supported; convert the model again, to version 3",
+            "GGUF version 1 is not supported; convert the model again to get version 3",
         )),
         v if v & 0xffff == 0 && v != 0 => Err(Error::offset(
             offset,
-            "a big-endian GGUF file; only little-endian files are supported (gguf-py's gguf-convert-endian converts)",
+            "the file is big-endian; only little-endian files are supported (gguf-py's gguf-convert-endian converts it)",
         )),
         v => Err(Error::offset(offset, format!("unknown GGUF version {v}; versions 2 and 3 are supported"))),
     }
@@ -120,7 +122,7 @@ impl BorrowedValue<'_> {
     }
 }
 
-/// Reads a key and its value without taking memory.
+/// Reads a key and its value without allocating.
 fn read_entry<'a>(cursor: &mut Cursor<'a>, i: usize) -> Result<Entry<'a>> {
     let offset = cursor.pos();
     let key = cursor.utf8(format_args!("the name of metadata key {i}"))?;
@@ -145,7 +147,10 @@ fn read_value<'a>(cursor: &mut Cursor<'a>, key: &str) -> Result<BorrowedValue<'a
     }
     let item_id = cursor.u32("the type of the array's items")?;
     if item_id == ARRAY_ID {
-        return Err(Error::key(key, "is an array of arrays, which no known model uses; not supported"));
+        return Err(Error::key(
+            key,
+            "is an array of arrays; only arrays of scalars and strings are supported",
+        ));
     }
     let ty = value_type(key, item_id)?;
     let len = cursor.count(ty.item_bytes_min(), "the array's length")?;
@@ -169,7 +174,7 @@ fn read_value<'a>(cursor: &mut Cursor<'a>, key: &str) -> Result<BorrowedValue<'a
 
 fn value_type(key: &str, id: u32) -> Result<ArrayType> {
     ArrayType::from_id(id)
-        .ok_or_else(|| Error::key(key, format!("has the unknown value type {id}; types 0 to 12 are known")))
+        .ok_or_else(|| Error::key(key, format!("has unknown value type {id}; known types are 0 to 12")))
 }
 
 fn read_alignment(metadata: &Metadata) -> Result<usize> {
@@ -194,7 +199,7 @@ struct Line<'a> {
     offset: u64,
 }
 
-/// Reads a line of the tensor directory without taking memory.
+/// Reads a line of the tensor directory without allocating.
 fn read_line<'a>(cursor: &mut Cursor<'a>, i: usize) -> Result<Line<'a>> {
     let name = cursor.utf8(format_args!("the name of tensor {i}"))?;
     read_line_rest(cursor, name).map_err(|m| Error::tensor(name, m))
@@ -204,7 +209,7 @@ fn read_line_rest<'a>(cursor: &mut Cursor<'a>, name: &'a str) -> Result<Line<'a>
     let text = |e: Error| e.to_string();
     let n_dims = cursor.u32("the number of dimensions").map_err(text)? as usize;
     if n_dims == 0 || n_dims > DIMS_MAX {
-        return Err(format!("{n_dims} dimensions; a tensor has 1 to {DIMS_MAX}"));
+        return Err(format!("has {n_dims} dimensions; a tensor has 1 to {DIMS_MAX}"));
     }
     let mut dims = [1; DIMS_MAX];
     for dim in &mut dims[..n_dims] {
@@ -212,8 +217,8 @@ fn read_line_rest<'a>(cursor: &mut Cursor<'a>, name: &'a str) -> Result<Line<'a>
     }
     let id = cursor.u32("the type").map_err(text)?;
     let ty = GgmlType::from_id(id).ok_or_else(|| match withdrawn_name(id) {
-        Some(old) => format!("has type {id} ({old}), which has been withdrawn; quantize the model again"),
-        None => format!("has the unknown type {id}; known: {}", names_where(|_| true)),
+        Some(old) => format!("has type {id} ({old}), which ggml has withdrawn; quantize the model again"),
+        None => format!("has unknown type {id}; known types: {}", names_where(|_| true)),
     })?;
     let (_, n_bytes) = check_shape(ty, &dims[..n_dims])?;
     let offset = cursor.u64("the data offset").map_err(text)?;
@@ -221,7 +226,7 @@ fn read_line_rest<'a>(cursor: &mut Cursor<'a>, name: &'a str) -> Result<Line<'a>
 }
 
 impl Line<'_> {
-    /// Start in the file and size, both checked to lie in it.
+    /// The tensor's start in the file and its size, checked to lie inside the file.
     fn place(&self, data_start: usize, alignment: usize, file_bytes: usize) -> Result<(usize, usize)> {
         if !self.offset.is_multiple_of(alignment as u64) {
             return Err(Error::tensor(
@@ -238,8 +243,8 @@ impl Line<'_> {
             _ => Err(Error::tensor(
                 self.name,
                 format!(
-                    "{} bytes of data at offset {} of the data (which starts at byte {data_start}) do not fit the \
-                     file of {file_bytes} bytes; was the download interrupted?",
+                    "its {} bytes at data offset {} (the data starts at byte {data_start}) do not fit in the file of \
+                     {file_bytes} bytes; was the download interrupted?",
                     self.n_bytes, self.offset
                 ),
             )),

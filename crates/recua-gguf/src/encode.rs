@@ -1,7 +1,8 @@
-//! Numbers to blocks, with scales chosen to minimise the squared error rather than by the largest value alone.
+//! Encodes numbers as blocks. Scales are chosen to minimize the squared error, not just to cover the largest
+//! value.
 //!
-//! The plain squared error is what is minimised: without statistics of the activations, every value of a row
-//! is equally likely to be multiplied by a large one. [`search`] finds scales, [`k`] packs the 256-value blocks.
+//! The error is unweighted: without statistics of the activations, every value of a row is equally likely to be
+//! multiplied by a large one. [`search`] finds scales, [`k`] packs the 256-value blocks.
 
 mod k;
 mod search;
@@ -16,16 +17,16 @@ use search::{affine, nearest, reciprocal, symmetric};
 ///
 /// # Errors
 /// If the type is not [encodable](GgmlType::is_encodable), `values` is not a whole number of blocks, or a value
-/// is not finite or beyond what the type's f16 scales can hold (65504; for F32 and BF16, their own range).
+/// is not finite or is larger in magnitude than 65504, f16's range (F32 and BF16 have their own).
 pub fn encode(ty: GgmlType, values: &[f32], out: &mut Vec<u8>) -> Result<()> {
     encode_from(0, ty, values, out)
 }
 
-/// As [`encode`], for `values` that start at index `first` of what an error's index should refer to.
+/// As [`encode`]. `first` is the index of `values[0]` in the whole tensor, so that errors give the index there.
 pub(crate) fn encode_from(first: usize, ty: GgmlType, values: &[f32], out: &mut Vec<u8>) -> Result<()> {
     if !ty.is_encodable() {
         let known = names_where(GgmlType::is_encodable);
-        return Err(Error::other(format!("{ty} cannot be encoded; these can: {known}")));
+        return Err(Error::other(format!("{ty} cannot be encoded; encodable types: {known}")));
     }
     let n_bytes = ty.row_bytes(values.len()).ok_or_else(|| {
         let (n, block) = (values.len(), ty.block_values());
@@ -62,7 +63,7 @@ fn check_range(first: usize, ty: GgmlType, values: &[f32]) -> Result<()> {
         Some(i) => {
             let (at, x) = (first + i, values[i]);
             Err(Error::other(if x.is_finite() {
-                format!("value {at} is {x}, beyond {limit}, the most that {ty} holds")
+                format!("value {at} is {x}, but {ty} holds magnitudes up to {limit}")
             } else {
                 format!("value {at} is {x}; only finite values can be encoded as {ty}")
             }))
@@ -70,7 +71,7 @@ fn check_range(first: usize, ty: GgmlType, values: &[f32]) -> Result<()> {
     }
 }
 
-/// Appends `block` of each `N` values. Their number has been checked to be a multiple of `N`.
+/// Appends one `block` for each `N` values. The caller has checked that `N` divides their number.
 fn blocks<const N: usize, const B: usize>(
     values: &[f32],
     out: &mut Vec<u8>,
@@ -81,23 +82,23 @@ fn blocks<const N: usize, const B: usize>(
     }
 }
 
-/// Writes `x` as f16 at byte `i` and returns the value that was stored, which is what the codes must fit.
+/// Writes `x` as f16 at byte `i` and returns the stored value. Codes must be computed from the stored value.
 fn put_half(b: &mut [u8], i: usize, x: f32) -> f32 {
     let x = f16::from_f32(x);
     b[i..i + 2].copy_from_slice(&x.to_le_bytes());
     x.to_f32()
 }
 
-/// As [`put_half`], for a scale: below f16's normal numbers it is rounded up in size. Rounded down, by up to all of
-/// it, the largest values would have no code.
+/// As [`put_half`], but a subnormal scale is rounded away from zero. Rounding towards zero can lose much or all
+/// of it, and the largest values would then have no code.
 fn put_scale(b: &mut [u8], i: usize, d: f32) -> f32 {
-    // Normal numbers round by less than this.
+    // Normal numbers keep at least this fraction when they are rounded.
     const KEPT_MIN: f32 = 0.999;
     let half = f16::from_f32(d);
     if half.to_f32().abs() >= d.abs() * KEPT_MIN {
         return put_half(b, i, d);
     }
-    // The bits of floats of one sign are in the order of their size.
+    // Among floats of one sign, the next bit pattern is the next larger magnitude.
     put_half(b, i, f16::from_bits(half.to_bits() + 1).to_f32())
 }
 

@@ -1,5 +1,5 @@
-//! The crate's one error. Every message names the thing at fault (file, byte offset, key, tensor or type)
-//! and says what would work where that is known.
+//! The crate's only error type. Every message names the thing at fault (file, byte offset, key, tensor or type)
+//! and, where that is known, what would work.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// A result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a file could not be read or written, or values not encoded or decoded.
+/// Why a file could not be read or written, or values could not be encoded or decoded.
 #[derive(Debug)]
 pub struct Error {
     path: Option<PathBuf>,
@@ -54,7 +54,7 @@ impl Error {
         matches!(*self.kind, Kind::Key { .. })
     }
 
-    /// The same error, saying which file it is about.
+    /// Adds the file that the error is about, unless it already names one.
     pub(crate) fn in_file(mut self, path: &Path) -> Self {
         self.path.get_or_insert_with(|| path.to_path_buf());
         self
@@ -92,7 +92,8 @@ impl std::error::Error for Error {
     }
 }
 
-/// A name as an error may quote it: a hostile file's megabyte-long key must not become a megabyte-long message.
+/// Shortens a name for a message, so that a hostile file's megabyte-long key does not make a megabyte-long
+/// message.
 pub(crate) fn shorten(name: &str) -> String {
     const CHARS_MAX: usize = 80;
     match name.char_indices().nth(CHARS_MAX) {
@@ -101,7 +102,7 @@ pub(crate) fn shorten(name: &str) -> String {
     }
 }
 
-/// A vector with room for exactly `n` items, or an error where the machine lacks the memory.
+/// A vector with room for exactly `n` items, or an error if the machine lacks the memory.
 pub(crate) fn try_vec<T>(n: usize) -> Result<Vec<T>> {
     let mut v = Vec::new();
     v.try_reserve_exact(n).map_err(|_| {

@@ -1,5 +1,5 @@
-//! The table of ggml's tensor types: id, name, values and bytes of a block, and what this crate can do with
-//! each. The layouts themselves are in `decode` and `encode`.
+//! The table of ggml's tensor types: id, name, values and bytes of a block, and whether this crate can decode
+//! and encode each. The layouts themselves are in `decode` and `encode`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,8 +10,8 @@ macro_rules! formats {
     ($($variant:ident = $id:literal, $values:literal, $bytes:literal, $decode:literal, $encode:literal;)*) => {
         /// A tensor's element or block type, with ggml's ids and names.
         ///
-        /// All types a GGUF file of today can hold are listed; [`is_decodable`](Self::is_decodable) and
-        /// [`is_encodable`](Self::is_encodable) say which of them this crate can turn into numbers and back.
+        /// This lists every type that a current GGUF file can contain; [`is_decodable`](Self::is_decodable) and
+        /// [`is_encodable`](Self::is_encodable) say which of them this crate can convert to numbers and back.
         #[allow(non_camel_case_types, reason = "ggml's own names, which users type and read")]
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[non_exhaustive]
@@ -121,13 +121,13 @@ impl GgmlType {
         (cols / self.block_values()).checked_mul(self.block_bytes())
     }
 
-    /// True if several values share a scale: neither a float nor an integer type.
+    /// True if a block holds several values that share a scale; false for float and integer types.
     pub const fn is_quantized(self) -> bool {
         self.block_values() > 1
     }
 }
 
-/// Names of types that were once written to files and have been withdrawn, for the error message.
+/// The name of a type that ggml has withdrawn but that older files may contain, for the error message.
 pub(crate) fn withdrawn_name(id: u32) -> Option<&'static str> {
     Some(match id {
         4 => "Q4_2",
@@ -142,7 +142,7 @@ pub(crate) fn withdrawn_name(id: u32) -> Option<&'static str> {
     })
 }
 
-/// The names of the types for which `keep` holds, separated by spaces: what an error message offers instead.
+/// The names of the types for which `keep` holds, separated by spaces, for error messages.
 pub(crate) fn names_where(keep: impl Fn(GgmlType) -> bool) -> String {
     let names: Vec<_> = GgmlType::ALL.iter().filter(|ty| keep(**ty)).map(|ty| ty.name()).collect();
     names.join(" ")

@@ -1,9 +1,9 @@
 //! GGUF files and ggml's block formats: everything that is true of the bytes, and nothing else.
 //!
-//! Start at [`Gguf::open`]. A file is checked completely before anything in it is believed: every count,
-//! length and offset is compared with the bytes that are there before memory is taken for it.
-//! [`decode`] and [`encode`] are the scalar definition of each block format; faster code elsewhere is
-//! tested against them. This crate must not know of devices, models or tokens.
+//! Start at [`Gguf::open`]. A file is checked completely before anything in it is trusted: every count, length
+//! and offset is compared with the bytes that are present before memory is allocated for it. [`decode`] and
+//! [`encode`] are the scalar reference of each block format; faster code elsewhere is tested against them. This
+//! crate must not know about devices, models or tokens.
 #![deny(unsafe_code)]
 
 mod bytes;

@@ -1,5 +1,5 @@
-//! The key-value part of a file. Scalars and strings are in memory; arrays (vocabularies of 10^5 strings)
-//! stay ranges of the file and are read where they lie.
+//! A file's metadata: keys and values. Scalars and strings are copied to memory; arrays, such as vocabularies
+//! of 10^5 strings, stay in the file and are read in place.
 
 use std::fmt;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ pub enum ArrayType {
 }
 
 impl ArrayType {
-    /// The type with this id in a file; arrays (9) are not items.
+    /// The type with this id in a file. Arrays (id 9) cannot be items.
     pub(crate) fn from_id(id: u32) -> Option<Self> {
         Some(match id {
             0 => Self::U8,
@@ -82,7 +82,7 @@ impl ArrayType {
         }
     }
 
-    /// Fewest bytes of an item: its size, or for a string that of its length.
+    /// The fewest bytes an item can take: a number's size, or the size of a string's length.
     pub(crate) fn item_bytes_min(self) -> usize {
         match self {
             Self::U8 | Self::I8 | Self::Bool => 1,
@@ -131,7 +131,7 @@ struct ArrayRange {
 }
 
 impl Array {
-    /// `bytes[start..end)` of `file` must have been walked: `len` whole items of type `ty`.
+    /// `file[start..end]` must have been checked to hold exactly `len` items of type `ty`.
     pub(crate) fn new(file: &Arc<Bytes>, ty: ArrayType, len: usize, start: usize, end: usize) -> Self {
         Self(Box::new(ArrayRange { file: Arc::clone(file), start, end, len, ty }))
     }
@@ -161,7 +161,8 @@ impl Array {
         (self.0.ty == ArrayType::String).then(|| StringArray::new(self.raw(), self.0.len))
     }
 
-    /// Item `i` as a value, a string that is not UTF-8 with replacement characters; `None` past the end.
+    /// Item `i`, or `None` past the end. In a string that is not UTF-8, replacement characters stand for
+    /// invalid bytes. For many items of an array of strings, [`strings`](Self::strings) is faster.
     pub fn get(&self, i: usize) -> Option<Value> {
         if i >= self.0.len {
             return None;
@@ -172,7 +173,7 @@ impl Array {
         self.numbers().nth(i)
     }
 
-    /// The items of an array of numbers or booleans; none for one of strings.
+    /// The items of an array of numbers or booleans; nothing for an array of strings.
     fn numbers(&self) -> impl Iterator<Item = Value> + '_ {
         let ty = self.0.ty;
         let raw = if ty == ArrayType::String { &[] } else { self.raw() };
@@ -242,7 +243,7 @@ pub(crate) fn read_number(cursor: &mut Cursor<'_>, ty: ArrayType, what: impl fmt
 #[derive(Clone)]
 pub struct StringArray<'a> {
     raw: &'a [u8],
-    // Where every STRIDE-th item starts in `raw`, so that `get` walks a few items and memory stays small.
+    // Where every STRIDE-th item starts in `raw`: `get` then skips only a few items, and the list stays short.
     marks: Vec<usize>,
     len: usize,
 }
@@ -404,8 +405,8 @@ impl fmt::Display for Value {
 
 /// A file's metadata, in the file's order.
 ///
-/// The typed getters return `Ok(None)` if the key is absent and an error naming key, found and expected type if
-/// the value is of another kind or does not fit.
+/// The typed getters return `Ok(None)` if the key is absent. If the value has another type or is out of range,
+/// they return an error that names the key, the type found and the type expected.
 #[derive(Clone, Debug, Default)]
 pub struct Metadata {
     entries: Vec<(Box<str>, Value)>,
@@ -480,7 +481,7 @@ impl Metadata {
         self.scalar(key, "an integer from -2^31 to 2^31-1", |v| v.as_integer()?.try_into().ok())
     }
 
-    /// A float, an `f64` rounded.
+    /// A float; an `f64` is rounded.
     pub fn f32(&self, key: &str) -> Result<Option<f32>> {
         self.scalar(key, "f32", Value::as_f32)
     }
@@ -495,22 +496,22 @@ impl Metadata {
         self.scalar(key, "string", |v| if let Value::String(s) = v { Some(&**s) } else { None })
     }
 
-    /// As [`u32`](Self::u32), and an error if the key is absent.
+    /// As [`u32`](Self::u32), but an absent key is an error.
     pub fn require_u32(&self, key: &str) -> Result<u32> {
         required(key, self.u32(key)?)
     }
 
-    /// As [`u64`](Self::u64), and an error if the key is absent.
+    /// As [`u64`](Self::u64), but an absent key is an error.
     pub fn require_u64(&self, key: &str) -> Result<u64> {
         required(key, self.u64(key)?)
     }
 
-    /// As [`f32`](Self::f32), and an error if the key is absent.
+    /// As [`f32`](Self::f32), but an absent key is an error.
     pub fn require_f32(&self, key: &str) -> Result<f32> {
         required(key, self.f32(key)?)
     }
 
-    /// As [`str`](Self::str), and an error if the key is absent.
+    /// As [`str`](Self::str), but an absent key is an error.
     pub fn require_str(&self, key: &str) -> Result<&str> {
         required(key, self.str(key)?)
     }

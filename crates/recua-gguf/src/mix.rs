@@ -1,5 +1,5 @@
-//! Which tensor of a model gets which type: llama.cpp's mixes, so that a file made here has the directory of one
-//! made there. Must not know how a type is encoded.
+//! Which type each tensor of a model gets. The mixes are llama.cpp's, so a file written here has the same
+//! tensor types as one that llama.cpp writes. Must not know how a type is encoded.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,8 +8,9 @@ use crate::error::{Error, Result, shorten};
 use crate::format::GgmlType;
 use crate::reader::Gguf;
 
-/// The kind of a whole file, as users name it and `general.file_type` numbers it. Single tensors deviate from it
-/// (see [`tensor_type`](Self::tensor_type)), so engines look at each tensor's own type.
+/// The mix of types in a whole file; `general.file_type` stores its number. Single tensors may have another
+/// type than the file's name suggests (see [`tensor_type`](Self::tensor_type)), so engines look at each
+/// tensor's own type.
 #[allow(non_camel_case_types, missing_docs, reason = "llama.cpp's own names, which users type and read")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -29,7 +30,7 @@ pub enum FileType {
     Q6_K,
 }
 
-/// What a mix must know of a model, besides the tensor at hand.
+/// What a mix needs to know about the model, besides the tensor itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
     /// Number of layers (`blk.0` to `blk.{n_layers - 1}`).
@@ -47,8 +48,8 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// The facts of a file. A key that is absent or of another type counts as 0, as for files that hold no
-    /// language model.
+    /// Reads the facts from a file. A key that is absent or has another type counts as 0, so files that are not
+    /// language models work too.
     pub fn of(model: &Gguf) -> Self {
         let metadata = model.metadata();
         let arch = metadata.str("general.architecture").ok().flatten().unwrap_or_default();
@@ -56,7 +57,8 @@ impl Facts {
             let key = format!("{arch}.{key}");
             match metadata.u32(&key) {
                 Ok(v) => v.unwrap_or(0) as usize,
-                // Some models give heads per layer; the mixes only compare the two, so the largest will do.
+                // Some models give one count a layer. The mixes only compare the two counts, so the largest is
+                // enough.
                 Err(_) => {
                     metadata.u32s(&key).ok().flatten().and_then(|v| v.into_iter().max()).unwrap_or(0) as usize
                 }
@@ -77,13 +79,14 @@ impl Facts {
         }
     }
 
-    /// llama.cpp's "70B" class, recognised as it does: 80 layers with grouped queries. Its attn_v is so small
-    /// that more bits for it cost nothing.
+    /// True for llama.cpp's "70B" class, which it recognizes by 80 layers with grouped-query attention. attn_v
+    /// is then so small that more bits for it cost almost nothing.
     fn is_70b(&self) -> bool {
         self.n_layers == 80 && self.n_heads != self.n_kv_heads
     }
 
-    /// The layers in which an M mix spends more: the first and last eighth and every third between.
+    /// True for the layers to which an M mix gives more bits: the first eighth, the last eighth, and every
+    /// third between.
     fn more_bits(&self, layer: usize) -> bool {
         let (n, eighth) = (self.n_layers, self.n_layers / 8);
         layer < eighth || layer >= 7 * n / 8 || (layer - eighth) % 3 == 2
@@ -170,8 +173,9 @@ impl FileType {
 
     /// The type that tensor `name` of shape `dims` (ggml order) gets in such a file.
     ///
-    /// Vectors, norms and routers stay F32. Rows that are not a whole number of blocks fall back to a type of
-    /// smaller blocks: Q4_K to Q5_0, Q5_K to Q5_1, Q6_K to Q8_0, and those to F16.
+    /// Vectors, norms and routers stay F32. A matrix whose rows are not a whole number of blocks falls back to
+    /// a type with smaller blocks (Q4_K to Q5_0, Q5_K to Q5_1, Q6_K to Q8_0), or to F16 if even those do not
+    /// fit.
     pub fn tensor_type(self, name: &str, dims: &[u64], facts: &Facts) -> GgmlType {
         let base = self.base_type();
         if dims.len() < 2 || !is_matrix(name) {
@@ -221,12 +225,13 @@ impl FileType {
     }
 }
 
-/// True for what is multiplied with: a weight, and neither a norm's nor an expert router's.
+/// True for the weights of matmuls; false for those of norms and expert routers.
 fn is_matrix(name: &str) -> bool {
     name.ends_with("weight") && !name.ends_with("_norm.weight") && !name.contains("ffn_gate_inp")
 }
 
-/// `blk.7.attn_v.weight` is layer 7's `attn_v.weight`; what belongs to no layer is all name.
+/// Splits `blk.7.attn_v.weight` into 7 and `attn_v.weight`. A name outside the layers gives 0 and the whole
+/// name.
 fn split_layer(name: &str) -> (usize, &str) {
     name.strip_prefix("blk.")
         .and_then(|rest| rest.split_once('.'))
@@ -234,7 +239,7 @@ fn split_layer(name: &str) -> (usize, &str) {
         .unwrap_or((0, name))
 }
 
-/// The nearest type whose blocks fit rows of `cols` values.
+/// `ty` if rows of `cols` values are whole blocks of it, otherwise the nearest type for which they are.
 fn fall_back(ty: GgmlType, cols: u64) -> GgmlType {
     let fits = |ty: GgmlType| cols.is_multiple_of(ty.block_values() as u64);
     if fits(ty) {
@@ -258,8 +263,8 @@ impl fmt::Display for FileType {
 impl FromStr for FileType {
     type Err = Error;
 
-    /// Accepts llama.cpp's names in any case, `-` for `_`, and as llama.cpp does `Q4_K` and `Q5_K` for the M
-    /// mixes.
+    /// Accepts llama.cpp's names in any case and with `-` for `_`. As in llama.cpp, `Q4_K` and `Q5_K` mean the
+    /// M mixes.
     fn from_str(s: &str) -> Result<Self> {
         let name = s.replace('-', "_").to_ascii_uppercase();
         match name.as_str() {

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// Writes beside the target under a temporary name, removes that if dropped, and renames it in [`commit`].
+/// Writes to a temporary file beside the target. [`commit`] renames it to the target; dropping it without a
+/// commit removes it.
 ///
 /// [`commit`]: Self::commit
 pub(crate) struct Output {
@@ -20,7 +21,8 @@ impl Output {
         let name = target.file_name().ok_or_else(|| {
             Error::other("not a file name; give the path of the file to write").in_file(target)
         })?;
-        // A killed run may have left its file behind, and in a container the next has the same process id.
+        // A killed process may have left its temporary file here, and in a container the next process often has
+        // the same id.
         let (temporary, file) = (0..u16::MAX)
             .map(|i| {
                 let mut temporary = std::ffi::OsString::from(".");
@@ -31,14 +33,17 @@ impl Output {
                 (temporary, file)
             })
             .find(|(_, file)| !matches!(file, Err(e) if e.kind() == ErrorKind::AlreadyExists))
-            .ok_or_else(|| Error::other("too many temporary files beside the target").in_file(target))?;
+            .ok_or_else(|| {
+                Error::other("too many temporary files beside it; remove the old .gguf.tmp files")
+                    .in_file(target)
+            })?;
         let file = file.map_err(|e| Error::from(e).in_file(&temporary))?;
         // Large writes go straight through; the buffer only gathers padding.
         let file = Some(BufWriter::new(file));
         Ok(Self { file, temporary, target: target.to_path_buf() })
     }
 
-    /// Makes the file permanent under its name, replacing what was there.
+    /// Syncs the file to disk and gives it its name, replacing any older file.
     pub(crate) fn commit(mut self) -> Result<()> {
         let named = |e: std::io::Error| Error::from(e).in_file(&self.target);
         if let Some(file) = self.file.take() {
@@ -65,7 +70,7 @@ impl Write for Output {
 impl Drop for Output {
     fn drop(&mut self) {
         self.file = None;
-        // After a commit there is nothing of this name; after a failure nothing more can be done about it.
+        // After a commit the temporary file is gone; if removing it fails, there is nothing more to try.
         let _ = fs::remove_file(&self.temporary);
     }
 }

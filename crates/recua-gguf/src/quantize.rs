@@ -13,8 +13,8 @@ use crate::reader::Gguf;
 use crate::tensor::TensorInfo;
 use crate::writer::{Header, Writer};
 
-/// Values each thread decodes at a time, a multiple of every block: 4 MiB of f32 keep a thread busy for many
-/// milliseconds.
+/// Values each thread decodes at a time, a multiple of every block size: 4 MiB of f32 keep a thread busy for
+/// many milliseconds.
 const CHUNK_VALUES: usize = 1 << 20;
 
 /// More threads than this would only cost memory.
@@ -36,14 +36,15 @@ pub struct Report {
 
 /// Writes `input` to the file `output` with its tensors encoded as `file_type` prescribes.
 ///
-/// All metadata is kept, but for `general.file_type` and `general.quantization_version`, which are set, and what
-/// describes splits; the output is one file. Tensors that already have their type, and tensors of integers, are
-/// copied. `progress` is called with the tensors done, their number in all, and the name of the next (empty at
-/// the end). The output appears, replacing an older file, only when it is complete.
+/// The output is one file. It keeps all metadata except the `split.*` keys and `general.alignment`;
+/// `general.file_type` and `general.quantization_version` are set. Tensors that already have the right type are
+/// copied, and so are tensors of integers or F64. `progress` is called with the number of tensors done, the
+/// number of all tensors, and the name of the next one (empty at the end). The output appears, replacing an
+/// older file, only when it is complete.
 ///
 /// # Errors
-/// If a tensor cannot be decoded or holds values that its new type cannot (the error names it), or the output
-/// cannot be written.
+/// If a tensor cannot be decoded or holds values that its new type cannot hold (the error names the tensor), or
+/// the output cannot be written.
 pub fn quantize(
     input: &Gguf,
     output: &Path,
@@ -93,13 +94,15 @@ fn output_type(tensor: &TensorInfo, file_type: FileType, facts: &Facts) -> Resul
     let ty = file_type.tensor_type(&tensor.name, tensor.dims(), facts);
     if ty != tensor.ty && !tensor.ty.is_decodable() {
         let known = names_where(GgmlType::is_decodable);
-        let message = format!("is {}, which cannot be decoded; quantize from a file of {known}", tensor.ty);
+        let message =
+            format!("is {}, which cannot be decoded; start from a file of these types: {known}", tensor.ty);
         return Err(Error::tensor(&tensor.name, message));
     }
     Ok(ty)
 }
 
-/// Decodes and encodes a tensor chunk by chunk, `threads` chunks at a time, and hands them on in order.
+/// Decodes and encodes a tensor chunk by chunk, `threads` chunks at a time, and passes the results to `write`
+/// in order.
 fn convert(
     input: &Gguf,
     tensor: &TensorInfo,
@@ -107,7 +110,7 @@ fn convert(
     threads: usize,
     write: &mut dyn FnMut(&[u8]) -> Result<()>,
 ) -> Result<()> {
-    // Rows are whole blocks of both types, so the tensor is one run of blocks and can be cut anywhere between them.
+    // Rows are whole blocks of both types, so the tensor can be cut between any two blocks.
     let chunk_bytes = CHUNK_VALUES / tensor.ty.block_values() * tensor.ty.block_bytes();
     let mut chunks = input.data(tensor).chunks(chunk_bytes).enumerate().peekable();
     let mut buffers: Vec<Vec<u8>> = vec![Vec::new(); threads];

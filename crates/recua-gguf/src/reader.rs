@@ -28,10 +28,11 @@ struct Inner {
 }
 
 impl Gguf {
-    /// Opens a file, and with the first part of a split model (`NAME-00001-of-0000N.gguf`) all others.
+    /// Opens a model. If `path` is the first part of a split model (`NAME-00001-of-0000N.gguf`), opens all its
+    /// parts.
     ///
-    /// The files are mapped, not read: opening costs a walk over the metadata, and tensor data comes from disk
-    /// when it is touched. A file that another process truncates while it is open ends this process (SIGBUS), so
+    /// The files are mapped into memory: opening reads the metadata, and tensor data is read from disk when it
+    /// is first accessed. If another process truncates an open file, this process is killed (SIGBUS), so
     /// replace model files by renaming.
     ///
     /// # Errors
@@ -52,8 +53,8 @@ impl Gguf {
         if n_parts > 1 {
             let name = name.filter(|n| n.no == 1 && n.count == n_parts as u32).ok_or_else(|| {
                 let message = format!(
-                    "is the first of {n_parts} parts, so its name must end in -00001-of-{n_parts:05}.gguf for the \
-                     others to be found"
+                    "is the first of {n_parts} parts; to find the others, its name must end in \
+                     -00001-of-{n_parts:05}.gguf"
                 );
                 Error::other(message).in_file(path)
             })?;
@@ -87,15 +88,12 @@ impl Gguf {
         let part = Part::parse(bytes, 0)?;
         let n_parts = part.n_parts()?;
         if n_parts > 1 {
-            return Err(Error::key(
-                SPLIT_COUNT,
-                format!("is {n_parts}; a split model must be opened by its path"),
-            ));
+            return Err(Error::key(SPLIT_COUNT, format!("is {n_parts}; open a split model by its path")));
         }
         Self::join(vec![part])
     }
 
-    /// Makes one model of all its parts, the first of which carries the metadata.
+    /// Joins all parts into one model. The metadata is that of the first part.
     fn join(mut parts: Vec<Part>) -> Result<Gguf> {
         let n_tensors: usize = parts.iter().map(|p| p.tensors.len()).sum();
         let mut tensors = std::mem::take(&mut parts[0].tensors);
@@ -132,7 +130,7 @@ impl Gguf {
         Ok(Self(Arc::new(Inner { parts, metadata, tensors, by_name, version })))
     }
 
-    /// The metadata; of a split model, that of the first part.
+    /// The metadata. For a split model, that of the first part.
     pub fn metadata(&self) -> &Metadata {
         &self.0.metadata
     }
@@ -142,7 +140,7 @@ impl Gguf {
         &self.0.tensors
     }
 
-    /// The tensor of this name.
+    /// The tensor with this name.
     pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
         let tensors = &self.0.tensors;
         let i = self.0.by_name.binary_search_by(|i| (*tensors[*i as usize].name).cmp(name)).ok()?;
@@ -153,7 +151,7 @@ impl Gguf {
     /// [`row_bytes`](TensorInfo::row_bytes) each, little-endian, of any alignment.
     ///
     /// # Panics
-    /// If the tensor is of another, larger model.
+    /// If the tensor belongs to another model and its range does not exist in this one.
     pub fn data(&self, tensor: &TensorInfo) -> &[u8] {
         self.0
             .parts
@@ -200,7 +198,7 @@ impl Part {
         Ok(Self { bytes, metadata, tensors, version })
     }
 
-    /// How many files the model has, by this one's metadata.
+    /// How many files the model has according to this file's metadata.
     fn n_parts(&self) -> Result<u16> {
         match self.metadata.u64(SPLIT_COUNT)? {
             // llama.cpp writes 0 into a model merged from parts.
@@ -223,17 +221,20 @@ impl Part {
     fn check_place(&self, i: u16, n_parts: u16) -> Result<()> {
         let count = self.n_parts()?;
         if count != n_parts {
-            return Err(Error::key(SPLIT_COUNT, format!("is {count}, but {n_parts} in the first part")));
+            return Err(Error::key(
+                SPLIT_COUNT,
+                format!("is {count}, but it is {n_parts} in the first part"),
+            ));
         }
         let no = self.split_no()?;
         if no != i {
-            return Err(Error::key(SPLIT_NO, format!("is {no}, expected {i} by the file's name")));
+            return Err(Error::key(SPLIT_NO, format!("is {no}, expected {i} for a file of this name")));
         }
         Ok(())
     }
 }
 
-/// A path that ends in `-00002-of-00005.gguf`, taken apart.
+/// The pieces of a path that ends in `-00002-of-00005.gguf`.
 struct SplitName {
     directory: PathBuf,
     prefix: String,

@@ -1,5 +1,5 @@
 //! Models of real shapes with random weights, for timing and for comparing engines where no download is
-//! possible. Weights are drawn straight in the block format, so gigabytes take seconds.
+//! possible. Weights are generated directly in their block format, so gigabytes take seconds.
 
 mod blocks;
 
@@ -29,7 +29,7 @@ pub struct Shape {
     pub n_kv_heads: u32,
     /// Width of a head.
     pub head_dim: u32,
-    /// Width of the feed-forward part; a multiple of 256.
+    /// Width of the feed-forward network; a multiple of 256.
     pub ffn_dim: u64,
     /// Number of tokens, at least 259.
     pub vocab: u32,
@@ -37,7 +37,7 @@ pub struct Shape {
     pub rope_base: f32,
     /// Longest context, in tokens.
     pub context: u32,
-    /// True if the token embedding is the output matrix too.
+    /// True if the token embedding is also the output matrix.
     pub tied: bool,
 }
 
@@ -83,7 +83,7 @@ impl Shape {
         tied: false,
         ..Self::B1
     };
-    /// Every shape with a name.
+    /// All named shapes.
     pub const ALL: &'static [Self] = &[Self::TINY, Self::B1, Self::B3, Self::B8];
 
     fn facts(&self) -> Facts {
@@ -144,10 +144,11 @@ impl FromStr for Shape {
 
 /// Writes a Llama model of random weights to `out` and returns its size in bytes.
 ///
-/// A matrix has weights of mean near 0 and standard deviation of about `1 / sqrt(cols)`, so that activations stay of
-/// size 1 through the layers; norms are 1. The vocabulary is a valid SentencePiece one: three control tokens, the
-/// 256 bytes, and made-up words. The K mixes give each tensor the type that [`quantize`](crate::quantize()) would;
-/// all other file types use one type for all matrices. The same arguments give the same bytes on every machine.
+/// Weights of matrices have a mean near 0 and a standard deviation of about `1 / sqrt(cols)`, so that
+/// activations keep a magnitude of about 1 through the layers; weights of norms are 1. The vocabulary is a
+/// valid SentencePiece one: three control tokens, the 256 bytes, and made-up words. The K mixes give each
+/// tensor the type that [`quantize`](crate::quantize()) would; all other file types use one type for all
+/// matrices. The same arguments give the same bytes on every machine.
 ///
 /// # Errors
 /// If the file cannot be written. An older file of this name is replaced only when the new one is complete.
@@ -179,7 +180,8 @@ pub fn synth(shape: Shape, file_type: FileType, out: &Path, seed: u64) -> Result
             writer.write(name, &ones).map_err(|e| e.in_file(out))?;
             continue;
         }
-        // An untied embedding feeds a norm, whatever its size; a tied one is also the output matrix.
+        // An untied embedding only feeds a norm, so its scale does not matter; a tied one is also the output
+        // matrix.
         let std = if name == "token_embd.weight" && !shape.tied { 1.0 } else { (dims[0] as f32).powf(-0.5) };
         let source = blocks::Source::new(*ty, std, seed, i as u64);
         let n_units = dims.iter().product::<u64>() / source.unit_values() as u64;
@@ -224,10 +226,11 @@ fn put_metadata(header: &mut Header, shape: &Shape, file_type: FileType) -> Resu
     header.set("tokenizer.ggml.eos_token_id", 2u32)
 }
 
-/// Control and byte tokens, before the words.
+/// The number of control and byte tokens, which come before the words.
 const N_FIXED: u32 = 259;
 
-/// Token `i`: each is different, every letter is one of them, and half start with SentencePiece's space.
+/// The text of token `i`. No two tokens are equal, every letter is a token, and half the words start with
+/// SentencePiece's space.
 fn token(i: u32) -> String {
     match i {
         0 => "<unk>".to_owned(),
@@ -247,7 +250,7 @@ fn token(i: u32) -> String {
                 }
             }
             if n >= 2 * LETTERS {
-                // Its number makes a word unique.
+                // The number makes each word unique.
                 word.push_str(&"z".repeat(n as usize % 3));
                 word.push_str(&n.to_string());
             }
@@ -256,7 +259,7 @@ fn token(i: u32) -> String {
     }
 }
 
-/// Draws blocks on all threads while the ones drawn before are written.
+/// Generates blocks on all threads while the blocks generated before are being written.
 struct Filler {
     drawn: Vec<Vec<u8>>,
     written: Vec<Vec<u8>>,

@@ -37,7 +37,7 @@ impl TensorInfo {
         self.dims[1..].iter().product::<u64>() as usize
     }
 
-    /// Values in all.
+    /// Number of values.
     pub fn n_elements(&self) -> usize {
         self.cols() * self.rows()
     }
@@ -47,16 +47,16 @@ impl TensorInfo {
         self.cols() / self.ty.block_values() * self.ty.block_bytes()
     }
 
-    /// Bytes in all: `rows() * row_bytes()`.
+    /// Size in bytes: `rows() * row_bytes()`.
     pub fn n_bytes(&self) -> usize {
         self.n_bytes
     }
 }
 
-/// Elements and bytes of a tensor, or in words why no tensor can have this shape.
+/// The elements and bytes of a tensor, or the reason why no tensor can have this shape.
 pub(crate) fn check_shape(ty: GgmlType, dims: &[u64]) -> Result<(usize, usize), String> {
     if dims.is_empty() || dims.len() > DIMS_MAX {
-        return Err(format!("{} dimensions; a tensor has 1 to {DIMS_MAX}", dims.len()));
+        return Err(format!("has {} dimensions; a tensor has 1 to {DIMS_MAX}", dims.len()));
     }
     if let Some(i) = dims.iter().position(|d| *d == 0) {
         return Err(format!("dimension {i} is 0; every dimension is at least 1"));

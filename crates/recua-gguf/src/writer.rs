@@ -31,12 +31,13 @@ struct Declared {
 }
 
 impl Header {
-    /// Neither metadata nor tensors.
+    /// A header without metadata and tensors.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Copies the keys for which `keep` holds. `general.alignment` is left out, because it is the writer's.
+    /// Copies the keys for which `keep` holds. `general.alignment` is left out, because the writer determines
+    /// it.
     ///
     /// # Errors
     /// As [`set`](Self::set).
@@ -47,7 +48,7 @@ impl Header {
         Ok(())
     }
 
-    /// Sets a key, in its place if it is there and at the end if not.
+    /// Sets a key. An existing key keeps its place; a new one goes to the end.
     ///
     /// # Errors
     /// If the key is empty, longer than 65535 bytes, or `general.alignment` (which is always 32).
@@ -64,7 +65,7 @@ impl Header {
         key: &str,
         items: impl IntoIterator<Item = S>,
     ) -> Result<()> {
-        let mut bytes = array_head(ArrayType::String, 0);
+        let mut bytes = array_header(ArrayType::String, 0);
         let mut n = 0u64;
         for item in items {
             put_string(&mut bytes, item.as_ref());
@@ -105,7 +106,7 @@ impl Header {
         if key == ALIGNMENT_KEY {
             return Err(Error::key(
                 key,
-                format!("cannot be set: files are written with {ALIGNMENT_DEFAULT}"),
+                format!("cannot be set; the alignment of a written file is always {ALIGNMENT_DEFAULT}"),
             ));
         }
         match self.index.get(key) {
@@ -169,7 +170,7 @@ fn put_string(out: &mut Vec<u8>, s: &[u8]) {
     out.extend(s);
 }
 
-fn array_head(ty: ArrayType, len: usize) -> Vec<u8> {
+fn array_header(ty: ArrayType, len: usize) -> Vec<u8> {
     let mut out = Vec::new();
     out.extend(ARRAY_ID.to_le_bytes());
     out.extend(ty.id().to_le_bytes());
@@ -178,7 +179,7 @@ fn array_head(ty: ArrayType, len: usize) -> Vec<u8> {
 }
 
 fn numbers<const N: usize>(ty: ArrayType, items: impl ExactSizeIterator<Item = [u8; N]>) -> Vec<u8> {
-    let mut out = array_head(ty, items.len());
+    let mut out = array_header(ty, items.len());
     items.for_each(|b| out.extend(b));
     out
 }
@@ -204,15 +205,15 @@ fn encode_value(value: &Value) -> Vec<u8> {
             out
         }
         Value::Array(a) => {
-            let mut out = array_head(a.item_type(), a.len());
+            let mut out = array_header(a.item_type(), a.len());
             out.extend(a.raw());
             out
         }
     }
 }
 
-/// Writes a file's data after its header. Tensors come in the order in which they were declared, each at once
-/// ([`write`](Self::write)) or in pieces ([`append`](Self::append)).
+/// Writes a file's data after its header. Tensors must be written in the order in which they were declared,
+/// each in one call ([`write`](Self::write)) or in pieces ([`append`](Self::append)).
 #[derive(Debug)]
 pub struct Writer<W: Write> {
     out: W,
@@ -242,7 +243,7 @@ impl<W: Write> Writer<W> {
         let n_bytes = self.turn(name)?;
         if bytes.len() != n_bytes || self.written != 0 {
             let n = self.written + bytes.len();
-            return Err(Error::tensor(name, format!("{n} bytes of data, declared were {n_bytes}")));
+            return Err(Error::tensor(name, format!("got {n} bytes of data, but {n_bytes} were declared")));
         }
         self.append(name, bytes)
     }
@@ -255,7 +256,10 @@ impl<W: Write> Writer<W> {
         let n_bytes = self.turn(name)?;
         let written = self.written + bytes.len();
         if written > n_bytes {
-            return Err(Error::tensor(name, format!("{written} bytes of data, declared were {n_bytes}")));
+            return Err(Error::tensor(
+                name,
+                format!("got {written} bytes of data, but {n_bytes} were declared"),
+            ));
         }
         self.out.write_all(bytes)?;
         self.file_bytes += bytes.len() as u64;
@@ -274,7 +278,7 @@ impl<W: Write> Writer<W> {
         match self.tensors.get(self.next) {
             Some(t) if t.name == name => Ok(t.n_bytes),
             Some(t) => Err(Error::tensor(name, format!("written out of order: tensor {:?} is next", t.name))),
-            None => Err(Error::tensor(name, "all declared tensors have been written")),
+            None => Err(Error::tensor(name, "all declared tensors have already been written")),
         }
     }
 

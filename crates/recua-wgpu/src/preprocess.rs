@@ -103,7 +103,10 @@ impl State {
                 }
                 ("define" | "import", false) => {}
                 _ => {
-                    return Err(problem(&format!("#{} is not understood", line.trim_start()[1..].trim_end())));
+                    return Err(problem(&format!(
+                        "#{} is not understood",
+                        line.trim_start()[1..].trim_end()
+                    )));
                 }
             }
         }

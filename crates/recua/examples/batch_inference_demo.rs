@@ -1,7 +1,8 @@
 //! Several sequences in one pass: `cargo run --release -p recua --example batch_inference_demo -- [MODEL.gguf]`.
 //!
-//! Runs four prompts of different lengths alone and as a batch, compares the logits to the bit, and then lets all four grow a token a
-//! pass. The weights are read once a pass, so the batch takes far less than four times as long.
+//! Runs four prompts of different lengths alone and as a batch, compares the logits bit by bit, and then generates one token per
+//! sequence and pass. The weights are read once a pass, so a batch of four takes far less than four times as long as one
+//! sequence.
 
 use recua::gguf::Gguf;
 use recua::{Batch, LlamaConfig, LlamaModel, Logits, Result, open_device};
@@ -55,7 +56,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Each of the `slots` grows by the last token of its answer, which grows by the likeliest next one.
+/// Runs the last token of each slot's answer through the model and appends the greedy next token to the answer.
 fn step(model: &mut LlamaModel, answers: &mut [Vec<u32>], slots: std::ops::Range<usize>) -> Result<()> {
     let mut batch = Batch::new();
     for slot in slots.clone() {

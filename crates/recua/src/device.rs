@@ -1,9 +1,9 @@
-//! Which devices this build has. The only file that looks at the features.
+//! Which devices this build has. No other file may look at the features.
 
 use crate::{Error, Result};
 use recua_compute::{Device, cpu};
 
-/// The names that [`open_device`] knows in this build. `wgpu` may be followed by a colon and a part of an adapter's name.
+/// The names that [`open_device`] knows in this build. `wgpu` may be followed by a colon and a substring of an adapter's name.
 pub const DEVICE_NAMES: &[&str] = &[
     "auto",
     "cpu",
@@ -11,12 +11,12 @@ pub const DEVICE_NAMES: &[&str] = &[
     "wgpu",
 ];
 
-/// Opens a device by name: `cpu`; `wgpu`, or `wgpu:NAME` for an adapter whose name contains NAME; or `auto` for the fastest one there
-/// is. `auto` never picks a software GPU, `wgpu` accepts one. For both of them the environment variable `RECUA_WGPU_ADAPTER` can say what
-/// an adapter's name must contain.
+/// Opens a device by name: `cpu`; `wgpu`, or `wgpu:NAME` for an adapter whose name contains NAME; or `auto` for the fastest
+/// device available. `auto` never chooses a software GPU adapter; `wgpu` accepts one. For both, the environment variable
+/// `RECUA_WGPU_ADAPTER` can give a substring that the adapter's name must contain.
 ///
 /// # Errors
-/// If the name is not known (the error lists those that are) or the device cannot be opened.
+/// If the name is unknown (the error lists the known ones) or the device cannot be opened.
 pub fn open_device(name: &str) -> Result<Device> {
     let (kind, argument) = match name.split_once(':') {
         Some((kind, argument)) => (kind, Some(argument)),
@@ -40,7 +40,7 @@ fn wgpu_options(adapter: Option<&str>) -> recua_wgpu::Options {
     recua_wgpu::Options { adapter, allow_software: true, ..Default::default() }
 }
 
-/// The fastest device beside the CPU.
+/// The fastest device other than the CPU, if there is one.
 fn auto() -> Option<Device> {
     #[cfg(feature = "wgpu")]
     if may_have_gpu()
@@ -51,16 +51,16 @@ fn auto() -> Option<Device> {
     None
 }
 
-/// Whether there can be a real GPU. Looking for one loads the graphics drivers and their layers, which takes a while and may write to
-/// stderr; a Linux without any GPU's device file has none.
+/// Whether there may be a hardware GPU. Enumerating adapters loads the graphics drivers and their layers, which takes a while and
+/// may write to stderr. On Linux, no GPU device file means no GPU.
 #[cfg(feature = "wgpu")]
 fn may_have_gpu() -> bool {
     let nodes = ["/dev/dri", "/dev/nvidiactl", "/dev/dxg", "/dev/kfd", "/dev/mali0", "/dev/kgsl-3d0"];
     !cfg!(target_os = "linux") || nodes.iter().any(|node| std::path::Path::new(node).exists())
 }
 
-/// The GPU adapters of this machine, for reports, judged as [`open_device`] judges them for `device`; as for `wgpu`, if that is another
-/// kind of device. Empty in a build without GPUs.
+/// The GPU adapters of this machine, for reports, with the choice that [`open_device`] makes for `device`, or for `wgpu` if
+/// `device` is of another kind. Empty in a build without GPU support.
 pub fn adapters(device: &str) -> Vec<Adapter> {
     #[cfg(feature = "wgpu")]
     {
@@ -83,13 +83,13 @@ pub fn adapters(device: &str) -> Vec<Adapter> {
 /// One GPU adapter of this machine.
 #[derive(Clone, Debug)]
 pub struct Adapter {
-    /// The name that the driver gives.
+    /// The name that the driver reports.
     pub name: String,
     /// Its kind, limits and driver.
     pub detail: String,
-    /// Why `wgpu` takes it or does not.
+    /// Why `wgpu` chooses it or does not.
     pub reason: String,
-    /// Whether `wgpu` takes it.
+    /// Whether `wgpu` chooses it.
     pub is_chosen: bool,
 }
 

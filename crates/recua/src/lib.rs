@@ -10,7 +10,7 @@
 //! # Ok::<(), recua::Error>(())
 //! ```
 //!
-//! [`open_device`] opens a device by name; [`compute`] and [`gguf`] are the layers below, of use on their own.
+//! [`open_device`] opens a device by name. [`compute`] and [`gguf`] are the layers below, which can also be used on their own.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
@@ -23,6 +23,6 @@ pub use recua_gguf as gguf;
 
 pub use recua_compute::Device;
 
-/// A small trained model, a GGUF file of five megabytes that answers plain questions: for tests, examples and a first try without a
-/// download. `tools/demo-model/` has its story.
+/// A small trained model, a GGUF file of five megabytes that answers plain questions: for tests, examples and a first try without
+/// a download. `tools/demo-model/README.md` says how it was made.
 pub const DEMO_MODEL: &[u8] = include_bytes!("../demo/demo-Q8_0.gguf");

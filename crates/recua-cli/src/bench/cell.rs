@@ -56,7 +56,7 @@ pub(super) fn measure(
         .collect();
     // A step of this size, so that a device compiles its kernels before the prompt and not behind it: a GPU's clocks fall while the
     // processor works alone, and rise again only after hundreds of milliseconds of work.
-    model.step_likeliest(&step(&sequences, 0, 1)).map_err(|e| model::failure(e, ""))?;
+    model.step_greedy(&step(&sequences, 0, 1)).map_err(|e| model::failure(e, ""))?;
     let prompt_s = prefill(model, &sequences, prompt_len)?;
     let mut times = Vec::with_capacity(gen_len);
     let mut device_time = None;
@@ -67,7 +67,7 @@ pub(super) fn measure(
             device_time = model.device_time();
         }
         let start = Instant::now();
-        model.step_likeliest(&step).map_err(|e| model::failure(e, ""))?;
+        model.step_greedy(&step).map_err(|e| model::failure(e, ""))?;
         if i >= N_WARM_UP {
             times.push(start.elapsed().as_secs_f64());
         }

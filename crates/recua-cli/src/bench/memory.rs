@@ -1,5 +1,4 @@
-//! Memory of one batch size, in a process that never had another: nothing that an earlier size left behind can hide
-//! in the figure.
+//! Measures the memory of a batch size in a fresh process, so that nothing left over from another size is counted.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -11,14 +10,15 @@ use crate::failure::{Failure, OrFail, Result};
 use crate::model::{self, ModelFile};
 use crate::output::{self, note};
 
-/// What the device had allocated for a batch size.
+/// The memory that the device had allocated for a batch size.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Measured {
     pub(super) batch: usize,
     pub(super) memory_bytes: u64,
 }
 
-/// In the fresh process: loads, runs a step with every sequence, and prints what the device has allocated then.
+/// Runs in the fresh process: loads the model, runs a step of all sequences, and prints the bytes that the device has
+/// allocated.
 pub(crate) fn run(args: BenchMemoryArgs) -> Result {
     let file = ModelFile::open(&args.model)?;
     let device = model::open_device(&args.device)?;

@@ -2,31 +2,55 @@
 
 use std::io::Write;
 
+use recua::Device;
+use recua::gguf::FileType;
 use serde::Serialize;
 
 use super::cell::Row;
 use super::targets::Target;
 use crate::args::TableFormat;
 use crate::failure::Result;
+use crate::model::{self, ModelFile};
 use crate::output::{bytes, printable, write_json};
 use crate::table::{Style, Table};
 
-/// All figures of one model; serialised, the JSON object that DESIGN.md describes.
+/// All figures of one model. Serialized, it is the JSON object that bench/README.md describes.
 #[derive(Serialize)]
 pub(super) struct Report {
     pub(super) device: String,
     pub(super) model: String,
-    /// As `general.file_type` says; null if it does not.
+    /// From `general.file_type`; null if the file has none or it is unknown.
     pub(super) file_type: Option<&'static str>,
     pub(super) peak_bytes_per_s: f64,
-    /// Seconds that the weights took from the file onto the device.
+    /// Seconds that loading took, from the opened file to the model on the device.
     pub(super) load_s: f64,
     pub(super) rows: Vec<Row>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) targets: Option<Vec<Target>>,
 }
 
-/// Writes the reports of all models: of JSON one object a line, otherwise one table.
+impl Report {
+    /// A report without rows.
+    pub(super) fn new(file: &ModelFile, device: &Device, peak_bytes_per_s: f64) -> Self {
+        Self {
+            device: model::device_line(device),
+            model: file.name.clone(),
+            file_type: file_type(file),
+            peak_bytes_per_s,
+            load_s: 0.0,
+            rows: Vec::new(),
+            targets: None,
+        }
+    }
+}
+
+/// The file type that the metadata names, if any.
+fn file_type(file: &ModelFile) -> Option<&'static str> {
+    let id = file.gguf.metadata().u32("general.file_type").ok()??;
+    FileType::from_id(id).map(FileType::name)
+}
+
+/// Writes the reports of all models: as JSON one object a line, otherwise one table.
 pub(super) fn write(out: &mut impl Write, reports: &[Report], format: TableFormat) -> Result {
     match format {
         TableFormat::Json => reports.iter().try_for_each(|report| write_json(out, report)),
@@ -38,7 +62,7 @@ pub(super) fn write(out: &mut impl Write, reports: &[Report], format: TableForma
 fn write_tables(out: &mut impl Write, reports: &[Report], style: Style) -> Result {
     if let Some(report) = reports.first() {
         let peak = report.peak_bytes_per_s / 1e9;
-        writeln!(out, "{}; {peak:.1} GB/s of pure reading\n", printable(&report.device))?;
+        writeln!(out, "{}; {peak:.1} GB/s read bandwidth\n", printable(&report.device))?;
     }
     matrix(reports).write(out, style)?;
     if reports.iter().any(|report| report.targets.is_some()) {
@@ -98,7 +122,7 @@ fn verdicts(reports: &[Report]) -> Table {
     table
 }
 
-/// A path's last part.
+/// The file name of a path.
 fn short(model: &str) -> String {
     let name = std::path::Path::new(model).file_name().and_then(|name| name.to_str()).unwrap_or(model);
     printable(name)

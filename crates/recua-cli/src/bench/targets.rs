@@ -1,4 +1,4 @@
-//! The targets of the batch-processing plan, judged by what was measured and by nothing else.
+//! The targets of the batch-processing plan, judged only by what was measured.
 
 use serde::Serialize;
 
@@ -6,14 +6,14 @@ use super::cell::Row;
 use super::fit;
 use super::memory::Measured;
 
-/// Batch 4 shall have three to four times the throughput of batch 1: a step may take at most 4/3 of the time.
+/// Batch 4 must have at least three times the throughput of batch 1: its step may take at most 4/3 of the time.
 const STEP_RATIO_MAX: f64 = 4.0 / 3.0;
-/// Four sequences cannot take clearly less time than one. If they seem to, something else kept the machine busy while
-/// one was measured, and the figures prove nothing.
+/// A step of four sequences cannot take clearly less time than a step of one. If it seems to, something else kept the
+/// machine busy while the one was measured, and the figures prove nothing.
 const STEP_RATIO_MIN: f64 = 0.9;
-/// How straight the line of memory over batch sizes shall be.
+/// The least R² for memory to count as linear in the batch size.
 const R_SQUARED_MIN: f64 = 0.999;
-/// How busy a GPU shall be from batch 4 on.
+/// The utilisation that a GPU must exceed from batch 4 on.
 const UTILISATION_MIN: f64 = 0.8;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -40,7 +40,7 @@ impl Verdict {
     }
 }
 
-/// One target and what became of it.
+/// One target and its verdict.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Target {
     pub(super) name: &'static str,
@@ -119,7 +119,7 @@ fn utilisation(rows: &[Row]) -> Target {
     let (verdict, measured) = if known.is_empty() {
         let beside =
             if fraction.is_nan() { String::new() } else { format!("; best peak_fraction {fraction:.2}") };
-        (Verdict::NotMeasured, format!("this device does not tell its utilisation{beside}"))
+        (Verdict::NotMeasured, format!("this device does not report its utilisation{beside}"))
     } else {
         let least = known.iter().map(|k| k.1).fold(f64::INFINITY, f64::min);
         let text = format!("least {:.0} %; best peak_fraction {fraction:.2}", least * 100.0);

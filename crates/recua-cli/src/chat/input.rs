@@ -1,4 +1,4 @@
-//! What the user says next: with line editing at a terminal, line by line otherwise.
+//! Reads the user's next line, with line editing if standard input is a terminal.
 
 use std::io::{BufRead, IsTerminal};
 
@@ -11,7 +11,7 @@ use crate::output::note;
 pub(super) enum Said {
     /// A line that is not blank.
     Line(String),
-    /// Something to which there is no answer.
+    /// A blank line or Ctrl-C: nothing to answer.
     Nothing,
     /// Ctrl-D, or the end of a file.
     End,
@@ -39,7 +39,7 @@ impl Input {
         let line = match self {
             Self::Terminal(editor) => match editor.readline("> ") {
                 Ok(line) => {
-                    // A line that cannot be remembered is still said.
+                    // A line that cannot be added to the history is still answered.
                     let _ = editor.add_history_entry(&line);
                     line
                 }

@@ -30,19 +30,18 @@ struct TypeSum {
 
 impl<'a> File<'a> {
     pub(super) fn of(gguf: &'a Gguf, model: &'a str) -> Self {
-        let number = |n: u128| u64::try_from(n).unwrap_or(u64::MAX);
         let types = by_type(gguf).into_iter().map(|(ty, sum)| TypeSum {
             ty: ty.name(),
             tensors: sum.n_tensors,
-            parameters: number(sum.n_elements),
-            bytes: number(sum.n_bytes),
+            parameters: sum.n_elements,
+            bytes: sum.n_bytes,
         });
         Self {
             model,
             version: gguf.version(),
             files: gguf.n_files(),
             file_bytes: gguf.file_bytes(),
-            parameters: number(super::parameters(gguf)),
+            parameters: super::parameters(gguf),
             metadata: Keys(gguf),
             tensors: Tensors(gguf.tensors()),
             types: types.collect(),
@@ -50,7 +49,7 @@ impl<'a> File<'a> {
     }
 }
 
-/// An object in the file's order: key to `{"type", "value"}`, of an array to `{"type", "len", "first"}`.
+/// An object in the file's order: from key to `{"type", "value"}`, for an array to `{"type", "len", "first"}`.
 struct Keys<'a>(&'a Gguf);
 
 impl Serialize for Keys<'_> {
@@ -86,7 +85,7 @@ fn plain(value: &Value) -> serde_json::Value {
         Value::I32(v) => (*v).into(),
         Value::U64(v) => (*v).into(),
         Value::I64(v) => (*v).into(),
-        // The shortest decimal that is this f32, not the f64 beside it: 1e-5, not 9.999999747378752e-6.
+        // The shortest decimal that denotes this f32, not its exact value as f64: 1e-5, not 9.999999747378752e-6.
         Value::F32(v) => v.to_string().parse::<f64>().unwrap_or(f64::NAN).into(),
         Value::F64(v) => (*v).into(),
         Value::Bool(v) => (*v).into(),

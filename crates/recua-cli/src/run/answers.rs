@@ -1,4 +1,4 @@
-//! Answers that come interleaved and are printed in order: the first unfinished one streams, those behind it wait.
+//! Prints interleaved answers in order: the first unfinished one streams, the later ones wait.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -18,14 +18,14 @@ pub(super) struct Answers {
     // Whether the current answer's beginning has been written, and whether its last character was a line feed.
     begun: bool,
     ends_line: bool,
-    // Prompts are shown between the answers, but never in them: on stderr, when a person sees both.
+    // Whether each prompt is shown before its answer: on stderr, and only if both streams are terminals.
     shows_prompts: bool,
     pub(super) n_failed: usize,
 }
 
 struct Answer {
     prompt: String,
-    // In text format, what has not been written yet.
+    // In text format, only the text that has not been written yet.
     text: String,
     end: Option<End>,
 }
@@ -58,7 +58,7 @@ impl Answers {
         Self { answers, format, current: 0, begun: false, ends_line: false, shows_prompts, n_failed: 0 }
     }
 
-    /// Notes what happened to answer `i`.
+    /// Applies an event to answer `i`.
     pub(super) fn take(&mut self, i: usize, event: Event) {
         let Some(answer) = self.answers.get_mut(i) else { return };
         answer.text.push_str(super::text_of(&event));
@@ -78,7 +78,7 @@ impl Answers {
         };
     }
 
-    /// Writes what can be written in order.
+    /// Writes all text whose turn has come.
     pub(super) fn write(&mut self, out: &mut impl Write) -> Result {
         while let Some(answer) = self.answers.get_mut(self.current) {
             match self.format {

@@ -1,4 +1,4 @@
-//! Where prompts come from: arguments, lines of standard input, or for the demo the program itself.
+//! Where prompts come from: arguments, lines of standard input, or for the demo a built-in list.
 
 use std::io::IsTerminal;
 use std::sync::mpsc;
@@ -9,7 +9,7 @@ use crate::failure::{Failure, Result};
 use crate::output::note;
 use crate::source;
 
-/// What the demo model is asked if nobody asks it anything: one question of each kind it was trained for.
+/// The demo's own prompts, a sample of what its model was trained for.
 const DEMO_PROMPTS: [&str; 8] = [
     "What is the sum of 214 and 37?",
     "Sort from smallest to largest: 41, 7, 88, 19",
@@ -21,8 +21,8 @@ const DEMO_PROMPTS: [&str; 8] = [
     "Petra has the pencils. The marbles belong to Oliver. What does Petra have?",
 ];
 
-/// How long the demo waits for a first word on a standard input that is not a terminal. Whoever starts the program
-/// may have left a pipe open that nobody will ever write to or close.
+/// How long the demo waits for the first byte on a standard input that is not a terminal. The process that started
+/// the program may have left a pipe open that nobody will ever write to or close.
 const DEMO_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The prompts of this run, at least one.
@@ -33,7 +33,7 @@ pub(super) fn prompts(args: &RunArgs) -> Result<Vec<String>> {
     let is_demo = source::is_demo(&args.model);
     if !std::io::stdin().is_terminal() {
         let text = if is_demo { read_patiently()? } else { Some(source::read_stdin()?) };
-        // An empty line asks nothing.
+        // A blank line is no prompt.
         let lines: Vec<String> = text
             .iter()
             .flat_map(|text| text.lines())
@@ -50,12 +50,12 @@ pub(super) fn prompts(args: &RunArgs) -> Result<Vec<String>> {
     Err(Failure::user("no prompt; give prompts as arguments, or one a line on standard input"))
 }
 
-/// Standard input to its end, or `None` if nothing comes for a while.
+/// Reads standard input to its end, or returns `None` if nothing arrives within [`DEMO_PATIENCE`].
 fn read_patiently() -> Result<Option<String>> {
     let (begun, first) = mpsc::channel();
     let (done, all) = mpsc::channel();
     std::thread::spawn(move || {
-        // Blocks until there is a byte or an end; the rest is then worth waiting for.
+        // Blocks until there is a byte or the end of the input; the rest is then worth waiting for.
         let mut stdin = std::io::stdin().lock();
         let _ = std::io::BufRead::fill_buf(&mut stdin).map(|_| begun.send(()));
         drop(stdin);
@@ -63,7 +63,7 @@ fn read_patiently() -> Result<Option<String>> {
     });
     match first.recv_timeout(DEMO_PATIENCE) {
         Err(mpsc::RecvTimeoutError::Timeout) => {
-            note!("note: nothing on standard input; these are the demo's own prompts");
+            note!("note: nothing on standard input; using the demo's own prompts");
             Ok(None)
         }
         _ => all.recv().map_or(Ok(None), |text| text.map(Some)),

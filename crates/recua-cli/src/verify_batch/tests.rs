@@ -1,6 +1,7 @@
-//! A device that keeps contract 1, and several that break it in one way each, which the proof must find.
+//! A fake device whose logits do not depend on the batch, and several that break this in one way each. The proof must
+//! find every one.
 
-use super::proof::{Outcome, Part, Proof, Subject};
+use super::proof::{Outcome, Piece, Proof, Subject};
 use crate::failure::Result;
 
 const VOCAB: usize = 7;
@@ -9,11 +10,11 @@ const VOCAB: usize = 7;
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Flaw {
     None,
-    /// The sum is taken in another order if the pass has more than eight rows, as a library GEMM would.
+    /// The order of summation changes if the pass has more than eight rows, as in a library GEMM.
     RowCount,
     /// A row's place in the batch matters.
     Slot,
-    /// Whoever comes first in the batch leaks into the others.
+    /// The first sequence of the batch leaks into the others.
     Companion,
     /// The first row of a piece is computed differently.
     Cut,
@@ -25,6 +26,8 @@ enum Flaw {
     Noise,
     /// Rounds one value of one row, in batches only.
     OneBit,
+    /// The last row of a piece is not returned, in batches only.
+    MissingRow,
 }
 
 /// Logits are sums over a sequence's tokens, in an order that a flaw may change.
@@ -42,37 +45,40 @@ fn logit(history: &[u32], column: usize, backwards: bool) -> f32 {
 }
 
 impl Subject for Fake {
-    fn forward(&mut self, parts: &[Part<'_>]) -> Result<Vec<Vec<f32>>> {
+    fn forward(&mut self, pieces: &[Piece<'_>]) -> Result<Vec<Vec<f32>>> {
         self.n_runs += 1;
-        let n_rows: usize = parts.iter().map(|p| p.tokens.len()).sum();
-        let leak = if parts.len() > 1 { parts[0].tokens[0] as f32 * 1e-3 } else { 0.0 };
+        let n_rows: usize = pieces.iter().map(|p| p.tokens.len()).sum();
+        let leak = if pieces.len() > 1 { pieces[0].tokens[0] as f32 * 1e-3 } else { 0.0 };
         let mut all = Vec::new();
         let has_neighbours = self.slots.iter().filter(|s| !s.is_empty()).count() > 1;
-        for part in parts {
+        for piece in pieces {
             let mut rows = Vec::new();
-            let history = &mut self.slots[part.slot];
-            history.truncate(part.start);
-            for (i, token) in part.tokens.iter().enumerate() {
+            let history = &mut self.slots[piece.slot];
+            history.truncate(piece.start);
+            for (i, token) in piece.tokens.iter().enumerate() {
                 history.push(*token);
                 for column in 0..VOCAB {
-                    let backwards = self.flaw == Flaw::RowCount && n_rows > 8 && parts.len() > 1;
+                    let backwards = self.flaw == Flaw::RowCount && n_rows > 8 && pieces.len() > 1;
                     let mut value = logit(history, column, backwards);
                     match self.flaw {
-                        Flaw::Slot => value += part.slot as f32 * 1e-3,
-                        Flaw::Companion if part.slot != parts[0].slot => value += leak,
-                        Flaw::Cut if part.start > 0 && i == 0 => value *= 1.001,
-                        Flaw::StaleSlot if self.dirty[part.slot] && has_neighbours => value += 1e-3,
+                        Flaw::Slot => value += piece.slot as f32 * 1e-3,
+                        Flaw::Companion if piece.slot != pieces[0].slot => value += leak,
+                        Flaw::Cut if piece.start > 0 && i == 0 => value *= 1.001,
+                        Flaw::StaleSlot if self.dirty[piece.slot] && has_neighbours => value += 1e-3,
                         Flaw::Noise => value += self.n_runs as f32 * 1e-3,
-                        Flaw::OneBit if parts.len() == 8 && part.slot == 3 && column == 2 => {
+                        Flaw::OneBit if pieces.len() == 8 && piece.slot == 3 && column == 2 => {
                             value = f32::from_bits(value.to_bits() ^ 1);
                         }
                         _ => {}
                     }
                     rows.push(value);
                 }
-                if self.flaw == Flaw::Resize && i == 0 && part.start > 0 && self.dirty[part.slot] {
+                if self.flaw == Flaw::Resize && i == 0 && piece.start > 0 && self.dirty[piece.slot] {
                     rows[0] += 1e-3;
                 }
+            }
+            if self.flaw == Flaw::MissingRow && pieces.len() > 1 {
+                rows.truncate(rows.len() - VOCAB);
             }
             all.push(rows);
         }
@@ -101,7 +107,7 @@ impl Subject for Fake {
     }
 }
 
-/// Runs the proof on a device with this flaw; the cases that found it.
+/// Runs the proof on a device with this flaw and returns the cases that found it.
 fn found(flaw: Flaw) -> Vec<Outcome> {
     let mut fake = Fake { flaw, slots: vec![Vec::new()], dirty: vec![false], n_runs: 0 };
     let proof = Proof::new(&mut fake, 80).unwrap();
@@ -110,7 +116,7 @@ fn found(flaw: Flaw) -> Vec<Outcome> {
     let equal = proof
         .run(&mut fake, |outcome| {
             n_cases += 1;
-            assert!(outcome.n_rows > 0, "{} compared nothing", outcome.case);
+            assert!(outcome.n_rows > 0 || flaw == Flaw::MissingRow, "{} compared nothing", outcome.case);
             if outcome.difference.is_some() {
                 found.push(outcome);
             }
@@ -152,6 +158,8 @@ fn every_other_flaw_is_found() {
     expect(Flaw::StaleSlot, "cleared slot");
     expect(Flaw::Resize, "set_batch_size");
     expect(Flaw::Noise, "a second time");
+    expect(Flaw::MissingRow, "batches of 2");
+    expect(Flaw::MissingRow, "token by token");
     // One bit of one column, in one slot of one batch size.
     assert_eq!(cases(Flaw::OneBit), ["batches of 8"]);
 }

@@ -2,7 +2,7 @@
 
 use crate::{Folder, golden, recua, refused};
 
-/// Every command that opens a model, with what else it needs.
+/// Every command that opens a model, with its other arguments.
 const COMMANDS: &[(&str, &[&str])] = &[
     ("inspect", &[]),
     ("tokenize", &["text"]),
@@ -14,12 +14,12 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("quantize", &["unwritten.gguf", "Q8_0"]),
 ];
 
-/// Those of them that run the model.
+/// The commands that run the model.
 fn running_commands() -> impl Iterator<Item = &'static (&'static str, &'static [&'static str])> {
     COMMANDS.iter().filter(|(name, _)| !["inspect", "tokenize", "quantize"].contains(name))
 }
 
-/// Runs each of them on `model`, which must be refused with these words.
+/// Runs every command on `model`, which must be refused with these words.
 fn refused_everywhere(model: &str, words: &[&str]) {
     for (command, rest) in COMMANDS {
         let args: Vec<&str> = [*command, model].into_iter().chain(rest.iter().copied()).collect();
@@ -63,7 +63,8 @@ fn changed(folder: &Folder, from: &[u8], to: &[u8]) -> String {
 #[test]
 fn unknown_architecture() {
     let folder = Folder::new();
-    // Its value; the keys' prefix stays, which the message must not be about.
+    // Changes only the value of `general.architecture`, which the message must name; the keys keep their prefix
+    // `llama.`.
     let model = changed(&folder, b"\x05\0\0\0\0\0\0\0llama\x0c", b"\x05\0\0\0\0\0\0\0lamma\x0c");
     for (command, rest) in running_commands() {
         let args: Vec<&str> = [*command, &*model].into_iter().chain(rest.iter().copied()).collect();
@@ -85,7 +86,7 @@ fn a_missing_tensor_is_named() {
 #[test]
 fn devices_that_are_not_there() {
     for device in ["wgpu", "cuda", "cuda:1"] {
-        // A build that has the device says something else, or nothing, on a machine that lacks or has it.
+        // A build with the device opens it, or fails with another message if the machine lacks it.
         if recua(&["doctor", "--device", device]).stderr.contains("not in this build") {
             refused(&["run", &golden("Q8_0"), "x", "--device", device], &[device, "not in this build yet"]);
         }
@@ -110,6 +111,10 @@ fn numbers_out_of_range() {
     refused(&["run", &model, "--raw", "a", "--stop", ""], &["stop"]);
     refused(&["run", &model], &["no prompt"]);
     refused(&["logits", &model, "--tokens", "1,512", "-o", "x.f32"], &["512", "position 1", "sequence 1"]);
+    refused(
+        &["logits", &model, "--tokens", "1,2,3", "-o", "x.f32", "-c", "2"],
+        &["sequence 1", "3 tokens", "2048"],
+    );
     refused(&["bench", &model, "--prompt-len", "4000"], &["2048", "--prompt-len"]);
     assert_eq!(recua(&["run", &model, "a", "--max-tokens", "0"]).code, 2);
     assert_eq!(recua(&["logits", &model, "--tokens", "1,x", "-o", "x.f32"]).code, 2);

@@ -41,6 +41,22 @@ fn json_has_every_field() {
 }
 
 #[test]
+fn a_failed_cell_keeps_the_rows_before_it() {
+    let model = golden("Q8_0");
+    // The second batch size is refused, whatever memory there is.
+    let args = ["bench", &model, "--batch", "1,1000000000000", "--prompt-len", "1", "--gen", "2"];
+    let ran = recua(&[&args[..], &["--device", "cpu", "--format", "json"]].concat());
+    assert_ne!(ran.code, 0);
+    assert!(ran.stderr.lines().last().is_some_and(|line| line.starts_with("error: ")), "{}", ran.stderr);
+    let json = ran.json();
+    let rows = json["rows"].as_array().unwrap();
+    assert_eq!((rows.len(), rows[0]["batch"].as_u64()), (1, Some(1)));
+    // Without any row there is no table either.
+    let none = recua(&["bench", &model, "--batch", "1000000000000", "--prompt-len", "1", "--device", "cpu"]);
+    assert!(none.code != 0 && none.stdout.is_empty(), "{}", none.text());
+}
+
+#[test]
 fn targets_are_judged() {
     let model = golden("Q8_0");
     let args = ["bench", &model, "--batch", "1,2,4", "--prompt-len", "1", "--gen", "3", "--device", "cpu"];

@@ -1,4 +1,4 @@
-//! What the documents say about the tree is true.
+//! The documents name only files that exist, and the README lists every command.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ fn read(name: &str) -> String {
     std::fs::read_to_string(root().join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 
-/// Words that begin like a path of this repository and hold no placeholder.
+/// The words that look like a path of this repository.
 fn paths(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| !(c.is_ascii_alphanumeric() || "/._-".contains(c)))
         .map(|word| word.trim_end_matches('.'))
@@ -38,9 +38,9 @@ fn paths_in_documents_exist() {
     assert!(paths(&read("ARCHITECTURE.md")).count() > 20);
 }
 
-/// Every subcommand is in the README, and the README's are the program's.
+/// The README lists every subcommand.
 #[test]
-fn the_readme_knows_every_command() {
+fn the_readme_lists_every_command() {
     let help = crate::recua(&["--help"]).ok();
     let commands = help.text().lines().skip_while(|line| *line != "Commands:").skip(1);
     let mut n = 0;

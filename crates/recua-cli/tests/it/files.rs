@@ -30,7 +30,7 @@ fn inspect_is_readable() {
 }
 
 #[test]
-fn what_a_file_says_does_not_reach_the_terminal_raw() {
+fn text_from_a_file_does_not_reach_the_terminal_raw() {
     let folder = Folder::new();
     let original = std::fs::read(golden("Q8_0")).unwrap();
     let (from, to) = (b"synthetic tiny", b"\x1b[2J\x1b]0;oops\x07");
@@ -61,7 +61,7 @@ fn quantize_changes_the_types_and_keeps_the_rest() {
 }
 
 #[test]
-fn quantize_refuses_what_cannot_be() {
+fn quantize_refuses_impossible_requests() {
     let folder = Folder::new();
     let copy = folder.path("copy.gguf");
     std::fs::copy(golden("F16"), &copy).unwrap();

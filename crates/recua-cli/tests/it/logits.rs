@@ -1,4 +1,4 @@
-//! `recua logits`: the file is what the library computes, and what the computation should give.
+//! `recua logits`: the file holds the library's own bits, and they are as exact as they should be.
 
 use recua::{LlamaConfig, LlamaModel};
 
@@ -29,7 +29,7 @@ fn written(ty: &str, folder: &Folder) -> Vec<f32> {
 }
 
 #[test]
-fn the_file_holds_the_library_s_bits() {
+fn the_file_holds_the_bits_of_the_library() {
     let folder = Folder::new();
     let [a, b] = sequences();
     let config = LlamaConfig { batch_size: 2, ..LlamaConfig::default() };
@@ -41,7 +41,7 @@ fn the_file_holds_the_library_s_bits() {
     assert!(found == expected, "the bits differ");
 }
 
-/// 1.15 times llama.cpp's normalised squared error for the same file; Q4_0 and F16 have bounds of their own.
+/// 1.15 times llama.cpp's normalized squared error for the same file; Q4_0 and F16 have bounds of their own.
 #[test]
 fn the_logits_are_as_exact_as_they_should_be() {
     let folder = Folder::new();
@@ -86,7 +86,7 @@ fn the_file_may_be_a_device() {
 }
 
 #[test]
-fn outputs_that_cannot_be() {
+fn impossible_outputs_are_refused() {
     let folder = Folder::new();
     refused(&["logits", &golden("Q8_0"), "--tokens", "1", "--out", &folder.path("")], &["folder"]);
     refused(

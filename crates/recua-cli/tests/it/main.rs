@@ -1,4 +1,4 @@
-//! The built program from outside: exit codes, what goes to which stream, and the forms of its output.
+//! The built program from outside: exit codes, what goes to which stream, and the formats of its output.
 //!
 //! One file a subject. A test of a new command goes into a file of its own.
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
@@ -18,7 +18,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// What a run of the program left behind.
+/// The result of running the program.
 struct Ran {
     code: i32,
     stdout: Vec<u8>,
@@ -63,12 +63,12 @@ fn ran(args: &[&str], stdin: &[u8], env: &[(&str, &str)]) -> Ran {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        // Where it is unset, a layer of Mesa writes a line of its own to stderr when GPUs are looked for.
+        // If it is unset, a layer of Mesa writes a line to stderr while GPUs are enumerated.
         .env("XDG_RUNTIME_DIR", std::env::temp_dir())
         .envs(env.iter().copied())
         .spawn()
         .expect("the program starts");
-    // It may end without reading what it was given.
+    // The program may end without reading its input.
     let _ = child.stdin.take().expect("a pipe").write_all(stdin);
     let output = child.wait_with_output().expect("the program ends");
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();

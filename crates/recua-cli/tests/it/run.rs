@@ -39,7 +39,7 @@ fn json_lines() {
     }
 }
 
-/// The same seed gives the same text, whoever shares the batch, wherever in it, and however many run at a time.
+/// The same seed gives the same text, whatever shares the batch, in every place of it, and with every batch size.
 #[test]
 fn neighbours_change_nothing() {
     let model = golden("Q4_K_M");
@@ -99,10 +99,10 @@ fn a_chat_through_a_pipe() {
 fn a_conversation_that_outgrows_its_context_is_refused() {
     let ran = recua_with(&["chat", "demo", "-c", "32"], "x y z ".repeat(40).as_bytes());
     assert_eq!(ran.code, 2, "{}", ran.stderr);
-    assert!(ran.stderr.contains("context 32") && ran.stderr.contains("--ctx-size"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("context of 32") && ran.stderr.contains("--ctx-size"), "{}", ran.stderr);
 }
 
-/// Whoever closes the pipe has read enough; that is no panic and no error.
+/// A reader that closes the pipe has read enough: no panic and no error.
 #[cfg(unix)]
 #[test]
 fn a_closed_pipe_is_no_error() {

@@ -1,4 +1,4 @@
-//! `recua tokenize`: its forms. What the ids must be is the tokenizer's own test.
+//! `recua tokenize`: where the text comes from. The ids themselves are tested with the tokenizer.
 
 use crate::{Folder, golden, recua, recua_with, refusal, refused};
 
@@ -43,7 +43,7 @@ fn a_text_may_look_like_a_flag() {
 }
 
 #[test]
-fn what_cannot_be_read_is_named() {
+fn unreadable_text_is_named() {
     let model = golden("Q8_0");
     let folder = Folder::new();
     let file = folder.write("latin1", b"caf\xe9");

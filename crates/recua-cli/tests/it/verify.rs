@@ -1,4 +1,4 @@
-//! `recua verify-batch` on real models. That it can fail is tested beside the proof itself.
+//! `recua verify-batch` on real models. Unit tests beside the proof show that it can fail.
 
 use crate::{golden, recua};
 

@@ -1,4 +1,5 @@
-//! The commands on a GPU adapter; Mesa's software one will do. Short on purpose: such an adapter computes a few hundred rows a second.
+//! The commands on a GPU adapter; Mesa's software adapter is enough. It computes only a few hundred rows a second, so
+//! the tests are short.
 
 use std::sync::OnceLock;
 
@@ -156,14 +157,14 @@ fn doctor_explains_the_choice_of_an_adapter() {
     };
     let list = adapters(&["--device", "wgpu"], &[]);
     let [best] = &chosen(&list)[..] else { panic!("{list:?}") };
-    // Whatever is last would not be chosen without its name, unless it is the only one.
+    // The last adapter is not the default choice unless it is the only one, so naming it changes the choice.
     let last = list.last().unwrap()["name"].as_str().unwrap();
     let named = adapters(&["--device", &format!("wgpu:{}", last.to_uppercase())], &[]);
     let mark = named.iter().find(|adapter| adapter["chosen"] == true).unwrap();
     assert_eq!(mark["name"], last);
     assert!(mark["reason"].as_str().unwrap().contains("its name contains"), "{mark}");
 
-    // The variable says so for commands that name none, and loses against one that does.
+    // The variable applies to commands that name no adapter; a name on the command line takes precedence.
     let variable = [("RECUA_WGPU_ADAPTER", "no such adapter")];
     let none = adapters(&["--device", "cpu"], &variable);
     assert!(chosen(&none).is_empty());

@@ -1,60 +1,38 @@
 //! How much memory a model takes, known before any is allocated, and what to say when it is too much.
 
+use super::config::{KvType, LlamaConfig};
+use super::params::ModelParams;
 use super::rope;
-use super::workspace::{Head, Workspace};
-use crate::config::{KvType, LlamaConfig, ModelParams};
+use super::workspace::{LogitsWorkspace, Workspace};
+use crate::cache::StoreShape;
 use crate::error::{Error, Result};
-use crate::kv_cache::KvShape;
+use crate::memory_report::MemoryReport;
 use recua_compute::{Device, PAGE_TOKENS};
 
-/// Bytes of device memory, by what they are for: weights do not depend on the configuration, the cache is linear in
-/// `batch_size * max_seq_len`, the workspace is bounded by `step_tokens_max`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct MemoryReport {
-    /// The model's tensors.
-    pub weights_bytes: u64,
-    /// The key-value cache.
-    pub kv_bytes: u64,
-    /// Everything else: activations, logits, tables, the device's own.
-    pub workspace_bytes: u64,
-}
-
-impl MemoryReport {
-    /// All of it.
-    pub fn total_bytes(&self) -> u64 {
-        self.weights_bytes.saturating_add(self.kv_bytes).saturating_add(self.workspace_bytes)
-    }
-
-    pub(crate) fn describe(&self) -> String {
-        format!(
-            "{} (weights {}, KV cache {}, workspace {})",
-            bytes_text(self.total_bytes()),
-            bytes_text(self.weights_bytes),
-            bytes_text(self.kv_bytes),
-            bytes_text(self.workspace_bytes)
-        )
-    }
-
-    /// What this model would take. Saturates, so that a hostile file's figures are merely too large.
-    pub(crate) fn estimate(p: &ModelParams, weights_bytes: u64, config: &LlamaConfig) -> MemoryReport {
-        let table = config.batch_size as u64 * config.max_seq_len.div_ceil(PAGE_TOKENS) as u64;
-        let rope = rope::dims(p, config.max_seq_len).iter().fold(4u64, |n, d| n.saturating_mul(*d as u64));
-        let workspace_bytes =
-            [Workspace::n_bytes(p, config), Head::n_bytes(p, config), table.saturating_mul(4), rope];
-        MemoryReport {
-            weights_bytes,
-            kv_bytes: KvShape::new(p, config).n_bytes(),
-            workspace_bytes: workspace_bytes.iter().fold(0, |n, b| n.saturating_add(*b)),
-        }
+/// What this model would take. Saturates, so that a hostile file's figures are merely too large.
+pub(crate) fn estimate(p: &ModelParams, weights_bytes: u64, config: &LlamaConfig) -> MemoryReport {
+    let rope = rope::dims(p, config.max_seq_len).iter().fold(4u64, |n, d| n.saturating_mul(*d as u64));
+    let store = store_shape(p, config);
+    let workspace_bytes =
+        [Workspace::n_bytes(p, config), LogitsWorkspace::n_bytes(p, config), store.table_bytes(), rope];
+    MemoryReport {
+        weights_bytes,
+        kv_bytes: store.kv_bytes(),
+        workspace_bytes: workspace_bytes.iter().fold(0, |n, b| n.saturating_add(*b)),
     }
 }
 
-/// A size as a person reads it.
-pub(crate) fn bytes_text(n: u64) -> String {
-    let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
-    match units.iter().find(|(_, shift)| n >> shift > 0) {
-        Some((unit, shift)) => format!("{:.1} {unit}", n as f64 / (1u64 << shift) as f64),
-        None => format!("{n} bytes"),
+/// The cache of this model in this configuration; its figures saturate.
+pub(crate) fn store_shape(p: &ModelParams, config: &LlamaConfig) -> StoreShape {
+    let pages_max = config.max_seq_len.div_ceil(PAGE_TOKENS);
+    StoreShape {
+        n_layers: p.n_layers,
+        n_kv_heads: p.n_kv_heads,
+        head_dim: p.head_dim,
+        dtype: config.kv_type.dtype(),
+        n_pages: config.kv_pages.unwrap_or(config.batch_size.saturating_mul(pages_max)),
+        n_slots: config.batch_size,
+        pages_max,
     }
 }
 
@@ -65,13 +43,12 @@ pub(crate) fn check(
     weights_bytes: u64,
     config: &LlamaConfig,
 ) -> Result<()> {
-    let estimate = |config: &LlamaConfig| MemoryReport::estimate(p, weights_bytes, config);
+    let needed = |config: &LlamaConfig| estimate(p, weights_bytes, config);
     let Some(free_bytes) = free(device) else { return Ok(()) };
-    let needed = estimate(config);
-    if needed.total_bytes() <= free_bytes {
+    if needed(config).total_bytes() <= free_bytes {
         return Ok(());
     }
-    let fits = |config: LlamaConfig| estimate(&config).total_bytes() <= free_bytes;
+    let fits = |config: LlamaConfig| needed(&config).total_bytes() <= free_bytes;
     let mut would_fit = Vec::new();
     let pages = largest(config.max_seq_len.div_ceil(PAGE_TOKENS), |pages| {
         fits(LlamaConfig { max_seq_len: pages * PAGE_TOKENS, ..config.clone() })
@@ -92,7 +69,7 @@ pub(crate) fn check(
     } else {
         format!("; would fit: {}", would_fit.join(", or "))
     };
-    Err(Error::OutOfMemory { device: device.info().name.clone(), needed, free_bytes, advice })
+    Err(Error::OutOfMemory { device: device.info().name.clone(), needed: needed(config), free_bytes, advice })
 }
 
 /// Refuses another batch size whose cache does not fit beside the present one, and says which would.
@@ -103,8 +80,9 @@ pub(crate) fn check_resize(
     new: &LlamaConfig,
 ) -> Result<()> {
     let needed = |config: &LlamaConfig| {
-        let head = if config.logits_rows() == old.logits_rows() { 0 } else { Head::n_bytes(p, config) };
-        MemoryReport { weights_bytes: 0, kv_bytes: KvShape::new(p, config).n_bytes(), workspace_bytes: head }
+        let head =
+            if config.logits_rows() == old.logits_rows() { 0 } else { LogitsWorkspace::n_bytes(p, config) };
+        MemoryReport { weights_bytes: 0, kv_bytes: store_shape(p, config).kv_bytes(), workspace_bytes: head }
     };
     let Some(free_bytes) = free(device) else { return Ok(()) };
     if needed(new).total_bytes() <= free_bytes {

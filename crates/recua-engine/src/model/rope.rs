@@ -1,6 +1,6 @@
 //! The table of rotations: the cosine and sine of every pair's angle at every position, computed in f64 once.
 
-use crate::config::{ModelParams, RopeScaling};
+use super::params::{ModelParams, RopeScaling};
 use crate::error::{Error, Result};
 use recua_compute::{Buffer, DType, Device};
 

@@ -1,6 +1,7 @@
 //! The buffers a pass works in, allocated once for the largest pass; a smaller one uses their first rows.
 
-use crate::config::{LlamaConfig, ModelParams};
+use super::config::LlamaConfig;
+use super::params::ModelParams;
 use crate::error::{Error, Result};
 use recua_compute::{Buffer, DType, Device, TOP_K_MAX};
 
@@ -19,7 +20,7 @@ pub(crate) struct Workspace {
     pub(crate) glu: Buffer,
 }
 
-/// A pass's input, one part behind the other, so that a step writes one piece.
+/// A pass's input, one array after the other, so that it is one write.
 pub(crate) struct Input {
     // u32 [n_rows]
     pub(crate) tokens: Buffer,
@@ -32,33 +33,26 @@ pub(crate) struct Input {
 impl Workspace {
     /// Where the input of a pass of this shape lies. There are at most as many rows of logits as rows in the largest pass.
     pub(crate) fn input(&self, n_rows: usize, n_logits_rows: usize) -> Result<Input> {
-        let part = |i: usize, n: usize| self.input.view(i * n_rows, &[n]);
+        let array = |i: usize, n: usize| self.input.view(i * n_rows, &[n]);
         Ok(Input {
-            tokens: part(0, n_rows)?,
-            positions: part(1, n_rows)?,
-            slots: part(2, n_rows)?,
-            logits_rows: part(3, n_logits_rows)?,
+            tokens: array(0, n_rows)?,
+            positions: array(1, n_rows)?,
+            slots: array(2, n_rows)?,
+            logits_rows: array(3, n_logits_rows)?,
         })
     }
 }
 
 /// What the rows whose logits are wanted flow through. `n` is [`LlamaConfig::logits_rows`].
-pub(crate) struct Head {
+pub(crate) struct LogitsWorkspace {
     // f32 [n, n_embd]
     pub(crate) x: Buffer,
     // f32 [n, vocab]
     pub(crate) logits: Buffer,
-    // u32 [n]: the likeliest tokens
-    pub(crate) likeliest: Buffer,
-    // u32 [n, TOP_K_MAX, 2]: the likeliest few, with their logits
+    // u32 [n]: the tokens of the largest logits
+    pub(crate) greedy: Buffer,
+    // u32 [n, TOP_K_MAX, 2]: the bits of the largest logits, and their tokens
     pub(crate) top: Buffer,
-}
-
-impl LlamaConfig {
-    /// Rows of logits computed at once.
-    pub(crate) fn logits_rows(&self) -> usize {
-        self.logits_rows_max.max(self.batch_size).min(self.step_tokens_max)
-    }
 }
 
 impl Workspace {
@@ -83,18 +77,18 @@ impl Workspace {
     }
 }
 
-impl Head {
-    pub(crate) fn new(device: &Device, p: &ModelParams, config: &LlamaConfig) -> Result<Head> {
+impl LogitsWorkspace {
+    pub(crate) fn new(device: &Device, p: &ModelParams, config: &LlamaConfig) -> Result<LogitsWorkspace> {
         let n = config.logits_rows();
-        Ok(Head {
+        Ok(LogitsWorkspace {
             x: alloc(device, DType::F32, &[n, p.n_embd])?,
             logits: alloc(device, DType::F32, &[n, p.vocab])?,
-            likeliest: alloc(device, DType::U32, &[n])?,
+            greedy: alloc(device, DType::U32, &[n])?,
             top: alloc(device, DType::U32, &[n, TOP_K_MAX, 2])?,
         })
     }
 
-    /// What [`Head::new`] allocates; saturates.
+    /// What [`LogitsWorkspace::new`] allocates; saturates.
     pub(crate) fn n_bytes(p: &ModelParams, config: &LlamaConfig) -> u64 {
         let columns = 1 + 2 * TOP_K_MAX as u64 + p.n_embd as u64 + p.vocab as u64;
         columns.saturating_mul(4).saturating_mul(config.logits_rows() as u64)

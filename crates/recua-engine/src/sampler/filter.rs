@@ -1,14 +1,15 @@
-//! The candidates for the next token: who is left after each filter, and the draw among them.
+//! The candidates for the next token: those left after each filter, and the draw among them.
 //!
-//! Sums are taken in a fixed order and `exp` is our own, so the same logits give the same token on every platform.
+//! Sums have a fixed order and `exp` is computed here, so the same logits give the same token on every platform.
 
 use std::cmp::Ordering;
 
-/// Top-p's buckets: how many to a logit of 1, and in all. The last one takes whatever is so far below the highest that
-/// its weight is next to nothing.
+/// Top-p's buckets: how many per unit of logit, and in all. The last one holds every candidate so far below the
+/// highest that its weight is negligible.
 const BUCKETS_PER_LOGIT: f32 = 64.0;
 const N_BUCKETS: usize = 2048;
-/// How many candidates top-k gathers at least before it throws away those that cannot be in, and how many logits it compares at once.
+/// Top-k gathers at least this many candidates before it discards those that cannot be in, and it compares this many
+/// logits at once.
 const TOP_K_GATHERED_MIN: usize = 256;
 const COMPARED_AT_ONCE: usize = 16;
 
@@ -19,21 +20,21 @@ struct Candidate {
     id: u32,
 }
 
-/// Likelier first; among equals the lower id. A total order, so whatever is cut is cut the same way everywhere.
+/// The more probable first; ties go to the lower id. It is a total order, so a cut is the same on every platform.
 fn by_rank(a: &Candidate, b: &Candidate) -> Ordering {
     b.logit.total_cmp(&a.logit).then(a.id.cmp(&b.id))
 }
 
-/// A logit that can be compared and subtracted, or `None` if its token cannot be chosen.
+/// The logit in a form that can be compared and subtracted, or `None` if its token cannot be chosen.
 fn clean(logit: f32) -> Option<f32> {
     if logit.is_nan() || logit == f32::NEG_INFINITY {
         return None;
     }
-    // Adding zero turns -0.0 into 0.0: they are equal logits.
+    // Adding zero turns -0.0 into 0.0, because the two are equal logits.
     Some(logit.min(f32::MAX) + 0.0)
 }
 
-/// The token of the highest logit, the lowest id among equals.
+/// The token with the highest logit; ties go to the lowest id.
 pub(super) fn likeliest(logits: &[f32]) -> Option<u32> {
     let mut best: Option<(usize, f32)> = None;
     for (id, &logit) in logits.iter().enumerate() {
@@ -44,14 +45,14 @@ pub(super) fn likeliest(logits: &[f32]) -> Option<u32> {
     best.map(|(id, _)| id as u32)
 }
 
-/// The candidates that are left, in the order in which they are summed and drawn: by rank if there is a top-k, else by
-/// id. A weight is a candidate's probability as a multiple of the likeliest's.
+/// The candidates that are left, in the order in which they are summed and drawn: by rank if there is a top-k,
+/// otherwise by id. A weight is a candidate's probability divided by the highest one.
 #[derive(Debug, Default)]
 pub(super) struct Candidates {
     list: Vec<Candidate>,
     // The highest logit; every filter keeps it.
     highest: f32,
-    // One a candidate, where they are needed.
+    // One per candidate, computed when needed.
     weights: Vec<f32>,
     buckets: Vec<f64>,
 }
@@ -69,7 +70,8 @@ impl Candidates {
         self.highest = self.list.iter().map(|candidate| candidate.logit).fold(f32::MIN, f32::max);
     }
 
-    /// Takes the first `top_k` of what has been ranked elsewhere: bits of the logit, and token, or `u32::MAX` where there are no more.
+    /// Takes the first `top_k` candidates of a list that is already ranked: pairs of the logit's bits and the token,
+    /// which is `u32::MAX` after the last one.
     pub(super) fn read_top(&mut self, top: &[[u32; 2]], top_k: usize) {
         self.list.clear();
         let there = top.iter().take(top_k).filter(|[_, id]| *id != u32::MAX);
@@ -77,14 +79,15 @@ impl Candidates {
         self.highest = self.list.first().map_or(f32::MIN, |candidate| candidate.logit);
     }
 
-    /// One pass that compares nearly every logit with one number only, several at once: once k candidates are known, whoever is not
-    /// above the lowest of them cannot be in. An equal logit cannot either: ids ascend, and the lower one goes first.
+    /// One pass that compares nearly every logit with a single number, several at once: when k candidates are known,
+    /// a logit that is not above the lowest of them cannot be in. An equal one cannot either, because ids ascend and
+    /// ties go to the lower id.
     fn gather_highest(&mut self, logits: &[f32], k: usize) {
-        // Twice k, so that what throwing away costs is in proportion to what was gathered.
+        // Twice k, so that the cost of discarding stays proportional to the number gathered.
         let n_gathered_max = (2 * k).max(TOP_K_GATHERED_MIN);
         let mut floor = f32::NEG_INFINITY;
         for (i, several) in logits.chunks(COMPARED_AT_ONCE).enumerate() {
-            // A NaN is above nothing.
+            // A NaN compares as not above.
             if !several.iter().fold(false, |is_any, &logit| is_any | (logit > floor)) {
                 continue;
             }
@@ -102,18 +105,18 @@ impl Candidates {
         self.list.truncate(k);
     }
 
-    /// Keeps the likeliest candidates until their share of the probability reaches `top_p`, including the one with
-    /// which it does.
+    /// Keeps the most probable candidates until their share of the probability reaches `top_p`, including the one
+    /// that reaches it.
     ///
-    /// Sorting a whole vocabulary would cost more than all else here: the weights are summed in buckets of neighbouring
-    /// logits, and only the bucket in which the sum reaches `top_p` is sorted.
+    /// Sorting a whole vocabulary would cost more than everything else here. So the weights are summed in buckets of
+    /// neighbouring logits, and only the bucket in which the sum reaches `top_p` is sorted.
     pub(super) fn keep_top_p(&mut self, top_p: f32) {
         if top_p >= 1.0 {
             return;
         }
         let highest = self.highest;
         let bucket_of = |candidate: &Candidate| {
-            // From a float, `as` goes to the nearest number there is.
+            // `as` saturates, so a huge difference becomes the largest integer.
             (((highest - candidate.logit) * BUCKETS_PER_LOGIT) as usize).min(N_BUCKETS - 1)
         };
         self.weigh(1.0);
@@ -125,7 +128,7 @@ impl Candidates {
 
         let wanted = f64::from(top_p) * self.buckets.iter().sum::<f64>();
         let mut mass = 0.0;
-        // Buckets [0, last) are in.
+        // Buckets [0, last) are kept whole.
         let mut last = 0;
         while last < N_BUCKETS - 1 && mass + self.buckets[last] < wanted {
             mass += self.buckets[last];
@@ -138,12 +141,12 @@ impl Candidates {
             mass += f64::from(weight(candidate.logit - highest));
             mass >= wanted
         });
-        // Rounding may leave the sum of all just short: then nobody is cut.
+        // Rounding may leave the total sum just short of it; then no candidate of the bucket is cut.
         let Some(lowest) = lowest.or(ranked.last()).copied() else { return };
         self.list.retain(|candidate| by_rank(candidate, &lowest).is_le());
     }
 
-    /// Keeps the candidates at least `min_p` times as likely as the likeliest.
+    /// Keeps the candidates whose probability is at least `min_p` times the highest.
     pub(super) fn keep_min_p(&mut self, min_p: f32) {
         if min_p > 0.0 {
             let highest = self.highest;
@@ -151,14 +154,14 @@ impl Candidates {
         }
     }
 
-    /// The candidate at `point` of the way, in `[0, 1)`, through the probabilities at a temperature.
+    /// The candidate at which the cumulative probability at this temperature passes `point`, in `[0, 1)`.
     pub(super) fn draw(&mut self, temperature: f32, point: f64) -> Option<u32> {
         self.weigh(temperature);
         let target = point * self.weights.iter().map(|&weight| f64::from(weight)).sum::<f64>();
         let mut mass = 0.0;
         let drawn = self.list.iter().zip(&self.weights).find(|&(_, &weight)| {
             mass += f64::from(weight);
-            // The likeliest weighs 1, so the sum ends above every target.
+            // The most probable candidate weighs 1, so the sum ends above every target.
             mass > target
         });
         drawn.map(|(candidate, _)| candidate.id)
@@ -172,16 +175,17 @@ impl Candidates {
     }
 }
 
-/// e^x for x <= 0, by operations that IEEE 754 defines to the last bit (the `exp` of the platform's library is not)
-/// and that a compiler can do for several numbers at once. Off by a few units in the last place; 0 below -87, where a
-/// weight adds nothing to a sum that holds 1.
+/// e^x for x <= 0. It uses only operations that IEEE 754 defines to the last bit (a platform's `exp` is not) and that
+/// a compiler can vectorize. The error is a few units in the last place. Below -87 the result is 0, because such a
+/// weight adds nothing to a sum that contains 1.
 fn weight(x: f32) -> f32 {
-    // ln 2 in two parts: the first has so few bits that its product with k is exact.
+    // ln 2 as a sum of two: the first has so few bits that its product with k is exact.
     const LN2_HIGH: f32 = 355.0 / 512.0;
     const LN2_LOW: f32 = -2.121_944_4e-4;
-    // 1/7!, 1/6!, ... 1/0!: the Taylor series, whose rest is below 2^-27 for |r| <= ln 2 / 2.
+    // 1/7!, 1/6!, ... 1/0!: the Taylor series, whose remainder is below 2^-27 for |r| <= ln 2 / 2.
     const SERIES: [f32; 8] = [1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
-    // A number this large has no room for a fraction: adding it rounds, and its last bits are the sum.
+    // A number this large has no fraction bits: adding it rounds, and the last bits of the sum are the rounded
+    // integer.
     const ROUNDER: f32 = 12_582_912.0;
     // e^x = 2^k e^r
     let rounded = x.max(-87.0) * std::f32::consts::LOG2_E + ROUNDER;

@@ -1,14 +1,14 @@
 //! Philox4x32-10, the counter-based generator of Salmon, Moraes, Dror and Shaw ("Parallel random numbers: as easy as
-//! 1, 2, 3", 2011): a block of random words is a function of a key and a counter, and there is no state to carry along.
+//! 1, 2, 3", 2011): a few random words are a function of a key and a counter, so there is no state to keep.
 //!
 //! Key: the request's seed. Counter: the token's position (two words), the choice, zero.
 
 const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
-// The golden ratio and the square root of 3, less 1, as fractions of 2^32.
+// The golden ratio and the square root of 3, both minus 1, as fractions of 2^32.
 const KEY_STEPS: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
 const N_ROUNDS: usize = 10;
 
-/// The block of random words that belongs to a key and a counter.
+/// The four random words for a key and a counter.
 pub fn philox4x32(key: [u32; 2], counter: [u32; 4]) -> [u32; 4] {
     let mut key = key;
     let mut words = counter;

@@ -118,7 +118,7 @@ impl Answers {
         assert!(stats.rows <= engine.model().config().step_tokens_max);
         assert!(stats.prompt_rows <= stats.rows && stats.sequences <= stats.rows);
         self.file(events);
-        engine.model().kv_cache().check().unwrap();
+        engine.sequences().check().unwrap();
         stats
     }
 
@@ -126,8 +126,8 @@ impl Answers {
         while !engine.is_idle() {
             assert!(self.step(engine).rows > 0, "stuck");
         }
-        let kv_cache = engine.model().kv_cache();
-        assert_eq!(kv_cache.free_pages(), kv_cache.n_pages(), "an idle engine holds pages");
+        let sequences = engine.sequences();
+        assert_eq!(sequences.free_pages(), sequences.n_pages(), "an idle engine holds pages");
     }
 }
 

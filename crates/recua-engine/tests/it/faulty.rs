@@ -15,6 +15,7 @@ pub(crate) struct Faults {
     runs_left: Arc<AtomicI64>,
     n_weights: Arc<AtomicI64>,
     bytes_read: Arc<AtomicI64>,
+    bytes_written: Arc<AtomicI64>,
     has_no_attention: Arc<AtomicBool>,
 }
 
@@ -29,9 +30,14 @@ impl Faults {
         self.has_no_attention.store(true, Ordering::SeqCst);
     }
 
-    /// Bytes brought back since the last call.
+    /// Bytes read since the last call.
     pub(crate) fn bytes_read(&self) -> i64 {
         self.bytes_read.swap(0, Ordering::SeqCst)
+    }
+
+    /// Bytes written since the last call.
+    pub(crate) fn bytes_written(&self) -> i64 {
+        self.bytes_written.swap(0, Ordering::SeqCst)
     }
 
     /// Weights that were brought to the device.
@@ -74,6 +80,7 @@ impl Backend for Faulty {
         Ok(self.inner.alloc(DType::U8, &[n_bytes])?.storage().clone())
     }
     fn write(&self, dst: &Buffer, bytes: &[u8]) -> Result<()> {
+        self.faults.bytes_written.fetch_add(bytes.len() as i64, Ordering::SeqCst);
         self.inner.write(dst, bytes)
     }
     fn read(&self, src: &Buffer, out: &mut [u8]) -> Result<()> {

@@ -1,11 +1,11 @@
 //! Files that are not the model they say they are: each is refused with the key or tensor at fault, and none can do more.
 
 use crate::support::{Tiny, config, cpu, golden};
-use recua_engine::{LlamaModel, ModelParams};
+use recua_engine::LlamaModel;
 use recua_gguf::{Gguf, Header};
 
 fn refuse(gguf: &Gguf, expected: &str) {
-    let message = ModelParams::from_gguf(gguf).map(drop).unwrap_err().to_string();
+    let message = LlamaModel::check(gguf).map(drop).unwrap_err().to_string();
     assert!(message.contains(expected), "{message:?} lacks {expected:?}");
     let loaded = LlamaModel::load(gguf, cpu(), config(1, 0)).map(drop);
     assert_eq!(loaded.unwrap_err().to_string(), message);
@@ -87,7 +87,7 @@ fn words_we_do_not_know() {
             ),
         );
     }
-    ModelParams::from_gguf(&with_key(|h| h.set("llama.rope.scaling.type", "none").unwrap())).unwrap();
+    LlamaModel::check(&with_key(|h| h.set("llama.rope.scaling.type", "none").unwrap())).unwrap();
     refuse(&with_key(|h| h.set("llama.attention.causal", false).unwrap()), "only causal attention");
     let both = Tiny { rope_freqs: true, rope_factor: Some(2.0), ..Tiny::new("llama") };
     refuse(&both.gguf(), "contradicts the tensor rope_freqs.weight");
@@ -114,7 +114,7 @@ fn keys_that_are_missing_or_of_another_type() {
 #[test]
 fn the_tokens_are_as_many_as_the_embeddings() {
     let tokens = |n: usize| with_key(|h| h.set_strings("tokenizer.ggml.tokens", vec!["x"; n]).unwrap());
-    ModelParams::from_gguf(&tokens(80)).unwrap();
+    LlamaModel::check(&tokens(80)).unwrap();
     refuse(&tokens(81), "key \"tokenizer.ggml.tokens\": has 81 entries, but token_embd.weight has 80 rows");
 }
 
@@ -127,7 +127,7 @@ fn tensors_that_are_missing_misshapen_or_left_over() {
         let is_optional = name == "output.weight" || name.ends_with(".bias");
         let without = qwen3.gguf_with(|_| {}, |other, _| other != name);
         if is_optional {
-            ModelParams::from_gguf(&without).unwrap();
+            LlamaModel::check(&without).unwrap();
         } else {
             refuse(&without, &format!("tensor {name:?} is missing"));
         }
@@ -231,7 +231,7 @@ fn damaged_files_do_not_panic() {
 #[test]
 fn golden_files_are_models() {
     for ty in crate::support::GOLDEN {
-        let params = ModelParams::from_gguf(&golden(ty)).unwrap();
+        let params = LlamaModel::check(&golden(ty)).unwrap();
         assert_eq!((params.architecture.name(), params.tied), ("llama", false));
     }
 }

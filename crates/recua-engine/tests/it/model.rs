@@ -6,16 +6,16 @@ use recua_compute::TOP_K_MAX;
 use recua_engine::{Batch, Error, KvType, LlamaConfig, LlamaModel, Logits, ModelParams, Outputs};
 use recua_gguf::Gguf;
 
-fn tiny() -> Gguf {
+pub(crate) fn tiny() -> Gguf {
     Tiny::new("llama").gguf()
 }
 
-fn text<T>(result: Result<T, Error>) -> String {
+pub(crate) fn text<T>(result: Result<T, Error>) -> String {
     result.map(drop).unwrap_err().to_string()
 }
 
 /// Everything about the cache that a refused call must not change.
-fn state(model: &LlamaModel) -> (Vec<(usize, Vec<u32>)>, usize, u64) {
+pub(crate) fn state(model: &LlamaModel) -> (Vec<(usize, Vec<u32>)>, usize, u64) {
     let cache = model.kv_cache();
     cache.check().unwrap();
     let slot = |i| (cache.cached_tokens(i).unwrap(), cache.slot_pages(i).unwrap().to_vec());
@@ -47,7 +47,7 @@ fn constructors_and_defaults() {
 
 /// On any cut into passes and any choice of rows, the device's choice is the largest of the logits that come back otherwise.
 #[test]
-fn the_likeliest_tokens_are_those_of_the_logits() {
+fn the_largest_logits_are_those_of_the_logits() {
     for step_tokens_max in [4, 64] {
         let config = LlamaConfig { step_tokens_max, ..config(2, 64) };
         let mut model = load(&tiny(), config);
@@ -60,16 +60,16 @@ fn the_likeliest_tokens_are_those_of_the_logits() {
             best.map(|(token, _)| token as u32)
         };
         let expected: Vec<Option<u32>> = logits.chunks_exact(80).map(largest).collect();
-        assert_eq!(model.step_likeliest(&batch).unwrap(), expected);
+        assert_eq!(model.step_greedy(&batch).unwrap(), expected);
         assert_eq!(expected.len(), 10);
         let mut found = Outputs::default();
-        for (n_likeliest, n_top) in [(0, 0), (3, 0), (10, 0), (0, 10), (2, 3), (0, 1), (9, 1), (4, 5)] {
-            model.step_mixed(&batch, n_likeliest, n_top, &mut found).unwrap();
-            let tokens: Vec<Option<u32>> = found.likeliest.iter().copied().map(Some).collect();
-            assert_eq!(tokens, expected[..n_likeliest]);
+        for (n_greedy, n_top) in [(0, 0), (3, 0), (10, 0), (0, 10), (2, 3), (0, 1), (9, 1), (4, 5)] {
+            model.step_mixed(&batch, n_greedy, n_top, &mut found).unwrap();
+            let tokens: Vec<Option<u32>> = found.greedy.iter().copied().map(Some).collect();
+            assert_eq!(tokens, expected[..n_greedy]);
             assert_eq!(found.top.len(), n_top * TOP_K_MAX * 2);
             for (row, top) in
-                logits.chunks_exact(80).skip(n_likeliest).zip(found.top.chunks_exact(2 * TOP_K_MAX))
+                logits.chunks_exact(80).skip(n_greedy).zip(found.top.chunks_exact(2 * TOP_K_MAX))
             {
                 let mut ranked: Vec<(u32, f32)> = (0..).zip(row.iter().copied()).collect();
                 ranked.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
@@ -77,12 +77,12 @@ fn the_likeliest_tokens_are_those_of_the_logits() {
                     ranked.iter().take(TOP_K_MAX).flat_map(|(token, logit)| [logit.to_bits(), *token]);
                 assert_eq!(top, ranked.collect::<Vec<u32>>());
             }
-            assert_eq!(bits(&found.logits), bits(&logits[(n_likeliest + n_top) * 80..]));
+            assert_eq!(bits(&found.logits), bits(&logits[(n_greedy + n_top) * 80..]));
         }
         let wrong = text(model.step_mixed(&batch, 6, 5, &mut found));
-        assert!(wrong.contains("6 and 5 rows' likeliest are asked for, of 10 rows"), "{wrong}");
+        assert!(wrong.contains("the largest logits of 6 and 5 rows are asked for, of 10 rows"), "{wrong}");
     }
-    let none = load(&tiny(), config(1, 64)).step_likeliest(&Batch::new());
+    let none = load(&tiny(), config(1, 64)).step_greedy(&Batch::new());
     assert!(text(none).contains("empty"));
 }
 
@@ -126,7 +126,7 @@ fn only_the_wanted_rows_have_logits() {
     batch.push_sequence(2, 0, &tokens, Logits::Last);
     batch.push_sequence(1, 5, &tokens[5..8], Logits::All);
     batch.push_sequence(0, 12, &[], Logits::Last);
-    assert_eq!(batch.logits_rows, [11, 12, 13, 14]);
+    assert_eq!(batch.logits_rows(), [11, 12, 13, 14]);
     let expected = [whole.row(11), whole.row(5), whole.row(6), whole.row(7)].concat();
     assert_eq!(bits(&model.step(&batch).unwrap()), bits(&expected));
 }
@@ -171,14 +171,23 @@ fn refused_calls_name_both_figures_and_change_nothing() {
     refuse("token 80 at position 1 of slot 2 is out of range: the vocabulary has 80", &|m| {
         m.forward_batch(&[t, t, &[79, 80]]).map(drop)
     });
-    refuse("slot 3 is out of range: the batch size is 3", &|m| step(m, &|b| b.slots[1] = 3));
+    refuse("slot 3 is out of range: the batch size is 3", &|m| {
+        step(m, &|b| b.push_sequence(3, 0, t, Logits::None))
+    });
     refuse("slot 7 is out of range", &|m| m.kv_cache_mut().clear_batch(7));
     refuse("slot 3 is out of range", &|m| m.kv_cache().cached_tokens(3).map(drop));
-    refuse("row 1 has position 5 of slot 0, after 3", &|m| step(m, &|b| b.positions[1] = 5));
-    refuse("2 tokens, 1 positions and 2 slots", &|m| step(m, &|b| b.positions.truncate(1)));
-    refuse("logits of row 2 are asked for, there are 2 rows", &|m| step(m, &|b| b.logits_rows = vec![2]));
-    refuse("logits of row 0 are asked for after row 1", &|m| step(m, &|b| b.logits_rows = vec![1, 0]));
-    refuse("logits of row 1 are asked for after row 1", &|m| step(m, &|b| b.logits_rows = vec![1, 1]));
+    refuse("row 2 has position 6 of slot 0, after 4", &|m| {
+        step(m, &|b| b.push_sequence(0, 6, t, Logits::None))
+    });
+    refuse("row 3 has position 4 of slot 0, after 4", &|m| {
+        step(m, &|b| {
+            b.push_sequence(1, 35, &[1], Logits::None);
+            b.push_sequence(0, 4, t, Logits::None);
+        })
+    });
+    refuse("the largest logits of 1 and 1 rows are asked for, of 1 rows", &|m| {
+        m.step_mixed(&batch(&|_| {}), 1, 1, &mut Outputs::default())
+    });
     refuse("position 4294967295", &|m| step(m, &|b| b.push_sequence(2, usize::MAX, &[1], Logits::None)));
     refuse("batch_size: is 0", &|m| m.set_batch_size(0));
     refuse("batch_size: 18446744073709551615 is too large", &|m| m.set_batch_size(usize::MAX));
@@ -187,87 +196,15 @@ fn refused_calls_name_both_figures_and_change_nothing() {
         m.plan(513, 1).map(drop)
     });
     refuse("page 9", &|m| m.kv_cache_mut().retain(9));
-    refuse("page 5", &|m| m.kv_cache_mut().adopt(2, &[5]));
-    refuse("slot 0 holds 3 tokens, so it cannot adopt", &|m| m.kv_cache_mut().adopt(0, &[0]));
-    refuse("slot 2: position 0 + 64 tokens > 40", &|m| m.kv_cache_mut().adopt(2, &[0, 1]));
+    refuse("page 5", &|m| m.kv_cache_mut().open(2, &[5]));
+    refuse("slot 0 holds 3 tokens, so it cannot share", &|m| m.kv_cache_mut().open(0, &[0]));
+    refuse("slot 2: position 0 + 64 tokens > 40", &|m| m.kv_cache_mut().open(2, &[0, 1]));
+    refuse("slot 1 holds 35 tokens, so it cannot share", &|m| m.kv_cache_mut().fork(0, 1));
+    refuse("slot 3 is out of range", &|m| m.kv_cache_mut().fork(3, 2));
 
     model.kv_cache_mut().clear_batch(1).unwrap();
     model.set_batch_size(1).unwrap();
     assert_eq!(model.kv_cache().cached_tokens(0).unwrap(), 3);
-}
-
-#[test]
-fn a_small_pool_runs_out_of_pages() {
-    let mut model = load(&tiny(), LlamaConfig { kv_pages: Some(3), ..config(4, 64) });
-    let tokens = Random(4).tokens(64, 80);
-    let expected = model.forward(&tokens).unwrap();
-    let before = state(&model);
-    let message = text(model.forward_batch_with_positions(&[&tokens[63..], &tokens[..33]], &[63, 0]));
-    assert_eq!(message, "2 pages of the KV cache are needed, 1 of 3 are free");
-    assert_eq!(state(&model), before);
-    // Pages that the same step gives up count as free.
-    let logits = model.forward_batch(&[&tokens[..2], &tokens]).unwrap();
-    assert_eq!(bits(logits[1].data()), bits(expected.data()));
-    assert_eq!(model.kv_cache().free_pages(), 0);
-    // The pool is the caller's size whatever the number of slots.
-    model.set_batch_size(9).unwrap();
-    assert_eq!((model.kv_cache().n_pages(), model.kv_cache().batch_size()), (3, 9));
-    // Shrinking would renumber pages that somebody holds.
-    let mut model = load(&tiny(), config(3, 64));
-    model.forward_batch(&[&tokens[..1], &tokens[..1], &tokens[..40]]).unwrap();
-    let held = model.kv_cache().slot_pages(2).unwrap()[1];
-    model.kv_cache_mut().retain(held).unwrap();
-    (0..3).for_each(|slot| model.kv_cache_mut().clear_batch(slot).unwrap());
-    let before = state(&model);
-    assert!(text(model.set_batch_size(1)).contains("1 of its pages are held outside"));
-    assert_eq!(state(&model), before);
-    model.kv_cache_mut().release(held).unwrap();
-    assert!(model.kv_cache_mut().release(held).is_err());
-    model.set_batch_size(1).unwrap();
-}
-
-/// Random growth, truncation, sharing and resizing, audited after each step.
-#[test]
-fn the_cache_keeps_its_books() {
-    let mut model = load(&tiny(), LlamaConfig { kv_pages: Some(7), ..config(4, 96) });
-    let mut random = Random(99);
-    let (mut refused, mut held) = (0, Vec::new());
-    for _ in 0..400 {
-        let n_slots = model.kv_cache().batch_size();
-        let slot = random.below(n_slots);
-        let cached = model.kv_cache().cached_tokens(slot).unwrap();
-        match random.below(8) {
-            0 => model.kv_cache_mut().clear_batch(slot).unwrap(),
-            1 => model.kv_cache_mut().truncate(slot, random.below(96)).unwrap(),
-            2 if cached == 0 => {
-                let from = random.below(n_slots);
-                let full = model.kv_cache().cached_tokens(from).unwrap() / 32;
-                let pages = model.kv_cache().slot_pages(from).unwrap()[..full].to_vec();
-                model.kv_cache_mut().adopt(slot, &pages).unwrap();
-            }
-            3 if held.is_empty() => {
-                held = model.kv_cache().slot_pages(slot).unwrap().to_vec();
-                held.iter().for_each(|page| model.kv_cache_mut().retain(*page).unwrap());
-            }
-            4 => held.drain(..).for_each(|page| model.kv_cache_mut().release(page).unwrap()),
-            5 => drop(model.set_batch_size(1 + random.below(6))),
-            _ => {
-                let start = random.below(cached + 1);
-                let n = 1 + random.below(96 - start.min(95));
-                let mut batch = Batch::new();
-                batch.push_sequence(slot, start, &random.tokens(n, 80), Logits::None);
-                match model.step(&batch) {
-                    Ok(_) => assert_eq!(model.kv_cache().cached_tokens(slot).unwrap(), start + n),
-                    Err(Error::OutOfPages { .. } | Error::KvOverflow { .. }) => refused += 1,
-                    Err(e) => panic!("{e}"),
-                }
-            }
-        }
-        let cache = model.kv_cache();
-        cache.check().unwrap();
-        assert_eq!(cache.pages().n_free() + cache.pages().n_used(), cache.n_pages());
-    }
-    assert!(refused > 5, "the walk met the limits {refused} times");
 }
 
 #[test]
@@ -428,7 +365,7 @@ fn configurations_that_cannot_work() {
 #[test]
 fn the_plan_of_a_pass() {
     let gguf = Tiny { n_layers: 1, ..Tiny::new("llama") }.gguf();
-    let mut model = load(&gguf, config(4, 64));
+    let model = load(&gguf, config(4, 64));
     let expected = "
    0 embed       F32[80, 64][u32[5]] -> f32[5, 64]
    1 rms_norm    f32[5, 64] -> f32[5, 64]
@@ -448,7 +385,7 @@ fn the_plan_of_a_pass() {
     assert_eq!(model.plan(0, 2).unwrap().ops().len(), 3);
 
     let gguf = Tiny { n_layers: 1, head_dim: Some(24), tied: true, bias: true, ..Tiny::new("qwen3") }.gguf();
-    let mut model = load(&gguf, LlamaConfig { kv_type: KvType::F32, ..config(1, 32) });
+    let model = load(&gguf, LlamaConfig { kv_type: KvType::F32, ..config(1, 32) });
     let plan = model.plan(1, 1).unwrap().to_string();
     let line = |i: usize| plan.lines().nth(i).unwrap();
     assert_eq!(

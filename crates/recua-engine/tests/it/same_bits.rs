@@ -219,8 +219,8 @@ fn with_shared_pages() {
 
     model.forward(&beginning).unwrap();
     let pages = model.kv_cache().slot_pages(0).unwrap().to_vec();
-    model.kv_cache_mut().adopt(1, &pages).unwrap();
-    model.kv_cache_mut().adopt(2, &pages[..1]).unwrap();
+    model.kv_cache_mut().open(1, &pages).unwrap();
+    model.kv_cache_mut().open(2, &pages[..1]).unwrap();
     assert_eq!(model.kv_cache().pages().references(pages[0]), 3);
     assert_eq!(model.kv_cache().pages().n_used(), 2);
     // Slot 1 recomputes the last shared token, in a page of its own from then on.
@@ -228,7 +228,7 @@ fn with_shared_pages() {
     let found = model.forward_batch_with_positions(&batch, &[64, 63, 32]).unwrap();
     assert!(bits(found[0].data()) == expected[0][64 * vocab..], "the owner");
     assert!(bits(found[1].data()) == expected[1][63 * vocab..], "recomputed in a copy");
-    assert!(bits(found[2].data()) == expected[1][32 * vocab..], "one page adopted");
+    assert!(bits(found[2].data()) == expected[1][32 * vocab..], "one page shared");
     assert_ne!(model.kv_cache().slot_pages(1).unwrap()[1], pages[1]);
     model.kv_cache().check().unwrap();
 
@@ -242,11 +242,11 @@ fn with_shared_pages() {
     assert_eq!(model.kv_cache().pages().n_used(), 2);
     assert!(model.set_batch_size(1).is_ok(), "the pages have numbers below 3");
     model.set_batch_size(4).unwrap();
-    model.kv_cache_mut().adopt(3, &pages).unwrap();
+    model.kv_cache_mut().open(3, &pages).unwrap();
     let mut batch = Batch::new();
     batch.push_sequence(3, 64, &whole[0][64..], Logits::All);
     let logits = model.step(&batch).unwrap();
-    assert!(bits(&logits) == expected[0][64 * vocab..], "adopted after everything");
+    assert!(bits(&logits) == expected[0][64 * vocab..], "shared after everything");
 }
 
 /// Nor does it depend on the number of threads.

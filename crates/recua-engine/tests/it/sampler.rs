@@ -1,8 +1,8 @@
-//! The sampler: each filter to the letter on logits written out here, and its luck in bulk.
+//! The sampler: each filter exactly, on logits written out here, and the statistics of many draws.
 
 use recua_compute::TOP_K_MAX;
 use recua_engine::sampler::philox::{philox4x32, uniform};
-use recua_engine::sampler::{Draw, Needed, Sampler, SamplingParams};
+use recua_engine::sampler::{Draw, Sampler, SamplingParams, Want};
 
 /// Logits whose probabilities are these.
 fn logits_of(probabilities: &[f32]) -> Vec<f32> {
@@ -31,22 +31,22 @@ fn histogram(logits: &[f32], params: &SamplingParams, n: usize) -> Vec<usize> {
     counts
 }
 
-/// The tokens that can come out.
+/// The tokens that can be chosen.
 fn survivors(logits: &[f32], params: &SamplingParams) -> Vec<usize> {
-    // Hot enough that each of the few left is drawn sooner or later.
+    // Hot enough that each of the few survivors is drawn sooner or later.
     let params = SamplingParams { temperature: 50.0, ..params.clone() };
     let counts = histogram(logits, &params, 400);
     (0..logits.len()).filter(|&token| counts[token] > 0).collect()
 }
 
-/// What the penalties leave of the logits.
+/// The logits after the penalties.
 fn penalised(logits: &[f32], params: &SamplingParams, tokens: &[u32], n_prompt: usize) -> Vec<f32> {
     let mut logits = logits.to_vec();
     Sampler::new().sample(&mut logits, &Draw { params, choice: 0, tokens, n_prompt }).unwrap();
     logits
 }
 
-/// Pearson's sum over the tokens that may occur; the others must not.
+/// Pearson's chi-square sum over the tokens that may occur; the others must not occur.
 fn chi_square(counts: &[usize], probabilities: &[f64]) -> f64 {
     let n: usize = counts.iter().sum();
     let mut sum = 0.0;
@@ -88,7 +88,7 @@ fn philox_agrees_with_its_authors() {
 }
 
 #[test]
-fn luck_depends_on_seed_choice_and_position_alone() {
+fn random_numbers_depend_on_seed_choice_and_position_alone() {
     let base = uniform(1, 2, 3);
     assert_eq!(uniform(1, 2, 3), base);
     for other in [uniform(2, 2, 3), uniform(1, 3, 3), uniform(1, 2, 4), uniform(1 << 32, 2, 3)] {
@@ -98,7 +98,7 @@ fn luck_depends_on_seed_choice_and_position_alone() {
 }
 
 #[test]
-fn greedy_takes_the_highest_and_the_lowest_id_among_equals() {
+fn greedy_takes_the_highest_and_ties_go_to_the_lowest_id() {
     let mut sampler = Sampler::new();
     let greedy = SamplingParams::default();
     let nan = f32::NAN;
@@ -153,7 +153,7 @@ fn top_k_keeps_k() {
     assert_eq!(survivors(&logits, &top_k(3)), [1, 2, 3]);
     assert_eq!(survivors(&logits, &top_k(99)), [0, 1, 2, 3, 4]);
     assert_eq!(survivors(&logits, &top_k(0)), [0, 1, 2, 3, 4]);
-    // Among equals the lowest ids stay.
+    // Ties go to the lowest ids.
     assert_eq!(survivors(&[1.0; 6], &top_k(2)), [0, 1]);
 }
 
@@ -173,13 +173,13 @@ fn top_p_keeps_the_token_that_reaches_it() {
     ] {
         assert_eq!(survivors(&logits, &top_p(p)), expected, "top_p {p}");
     }
-    // Behind top-k it sees what top-k left: 0.4, 0.3 of 0.7.
+    // After top-k it sees only what top-k kept: 0.4 and 0.3 of 0.7.
     assert_eq!(survivors(&logits, &SamplingParams { top_k: 2, ..top_p(0.56) }), [1]);
     assert_eq!(survivors(&logits, &SamplingParams { top_k: 2, ..top_p(0.58) }), [1, 3]);
 }
 
 #[test]
-fn min_p_is_a_fraction_of_the_likeliest() {
+fn min_p_is_a_fraction_of_the_highest_probability() {
     let logits = logits_of(&[0.1, 0.4, 0.2, 0.3]);
     let min_p = |min_p| SamplingParams { min_p, ..hot() };
     for (p, expected) in
@@ -230,11 +230,11 @@ fn the_workspace_carries_nothing_over() {
     }
 }
 
-/// With a top-k, the likeliest few are all that a draw needs; penalties may bring others up.
+/// With a top-k, a draw needs only the largest few logits; penalties may raise others above them.
 #[test]
-fn the_likeliest_few_give_the_token_that_all_logits_give() {
+fn the_largest_few_logits_give_the_token_that_all_give() {
     let n = 5_000u32;
-    // Many equal ones, and some that cannot be chosen.
+    // Many equal logits, and some that cannot be chosen.
     let logit = |i: u32| match i % 97 {
         0 => f32::NAN,
         1 => f32::NEG_INFINITY,
@@ -251,7 +251,7 @@ fn the_likeliest_few_give_the_token_that_all_logits_give() {
         let mut sampler = Sampler::new();
         for (top_k, top_p, min_p) in [(2, 1.0, 0.0), (40, 0.95, 0.05), (64, 0.5, 0.0), (64, 1.0, 0.3)] {
             let params = SamplingParams { temperature: 0.8, top_k, top_p, min_p, seed: 5, ..hot() };
-            assert_eq!(params.needed(), Needed::Top);
+            assert_eq!(params.want(), Want::TopK);
             for n_tokens in 0..60 {
                 let draw = Draw { params: &params, choice: 2, tokens: &vec![1; n_tokens], n_prompt: 0 };
                 let expected = sampler.sample(&mut logits.clone(), &draw).ok();
@@ -266,12 +266,12 @@ fn the_likeliest_few_give_the_token_that_all_logits_give() {
         SamplingParams { frequency_penalty: 0.1, ..SamplingParams::default() },
         SamplingParams { top_k: 5, presence_penalty: -0.1, ..hot() },
     ] {
-        assert_eq!(params.needed(), Needed::Logits, "{params:?}");
+        assert_eq!(params.want(), Want::Logits, "{params:?}");
     }
-    assert_eq!(SamplingParams::default().needed(), Needed::Likeliest);
+    assert_eq!(SamplingParams::default().want(), Want::Token);
 }
 
-/// The quick ways through a large vocabulary (gathering for top-k, sorting by and by for top-p) against the slow one.
+/// The fast paths for a large vocabulary (gathering for top-k, buckets for top-p) against a full sort.
 #[test]
 fn a_large_vocabulary_is_cut_like_a_sorted_one() {
     let n = 40_000u32;

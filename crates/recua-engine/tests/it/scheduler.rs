@@ -1,18 +1,19 @@
 //! Scripts for the scheduler, and what it prints: no model takes part.
 
 use recua_engine::request::RequestId;
-use recua_engine::scheduler::{Scheduler, SchedulerConfig};
+use recua_engine::scheduler::{Schedule, Scheduler};
+use recua_engine::{CacheRoom, Sequences};
 
 /// Runs a script and compares what its steps print. One command a line:
 ///
 /// * `add N M`: a request with N known tokens that may grow to M; ids count from 0
 /// * `cancel ID`
-/// * `step`: prints `id@slot[start, end)` of each share, with `+` if it gives a token, then who waits and which pages are
-///   free, if any do or not all are
+/// * `step`: prints `id@slot[start, end)` of everyone who runs, with `+` if it gives a token, then `{its pages}`; then how many
+///   wait, how many pages are free, and how many of those are promised to who runs
 ///
 /// A sequence that has all its tokens is removed, as the engine does.
-fn check(config: SchedulerConfig, script: &str, expected: &str) {
-    let mut scheduler = Scheduler::new(config);
+fn check(scheduler: Scheduler, script: &str, expected: &str) {
+    let mut scheduler = scheduler;
     let mut n_added = 0;
     let mut printed = Vec::new();
     for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -34,46 +35,74 @@ fn check(config: SchedulerConfig, script: &str, expected: &str) {
 }
 
 fn step(scheduler: &mut Scheduler) -> String {
-    let shares = scheduler.schedule();
-    let (n_waiting, n_pages_free) = (scheduler.n_waiting(), scheduler.n_pages_free());
-    scheduler.commit(&shares);
+    let schedule = scheduler.schedule();
     let mut words = Vec::new();
-    for share in &shares {
-        let end = share.start + share.n_new;
-        let mark = if share.completes { "+" } else { "" };
-        words.push(format!("{}@{}[{}, {end}){mark}", share.id, share.slot, share.start));
-        if share.completes && !scheduler.append(share.id) {
-            scheduler.remove(share.id);
-        }
+    for scheduled in &schedule.sequences {
+        let end = scheduled.start + scheduled.n_new;
+        let mark = if scheduled.completes { "+" } else { "" };
+        let pages = scheduler.sequences().slot_pages(scheduled.slot).unwrap();
+        let pages: Vec<String> = pages.iter().map(u32::to_string).collect();
+        let (id, slot, start) = (scheduled.id, scheduled.slot, scheduled.start);
+        words.push(format!("{id}@{slot}[{start}, {end}){mark} {{{}}}", pages.join(",")));
     }
-    words.push(format!("waiting {n_waiting}, pages {n_pages_free}"));
+    words.push(format!(
+        "waiting {}, free {}, promised {}",
+        scheduler.n_waiting(),
+        scheduler.sequences().free_pages(),
+        scheduler.n_pages_promised()
+    ));
+    check_changes(scheduler, &schedule);
+    finish(scheduler, &schedule);
     words.join(" ")
 }
 
-fn config(n_slots: usize, n_pages: usize, step_rows_max: usize) -> SchedulerConfig {
-    SchedulerConfig { n_slots, n_pages, page_tokens: 4, step_rows_max }
+/// The device is told of every page that a sequence came to have, once.
+fn check_changes(scheduler: &Scheduler, schedule: &Schedule) {
+    assert_eq!(schedule.changes.copies, [], "nothing is shared");
+    let mut table = Vec::new();
+    for scheduled in &schedule.sequences {
+        let had = scheduled.start.div_ceil(scheduler.sequences().page_tokens());
+        let pages = scheduler.sequences().slot_pages(scheduled.slot).unwrap();
+        let entry = |(index, page): (usize, &u32)| (scheduled.slot as u32, index as u32, *page);
+        table.extend(pages.iter().enumerate().skip(had).map(entry));
+    }
+    assert_eq!(schedule.changes.table, table);
+}
+
+/// Everyone who completes gets a token, and goes after the last.
+fn finish(scheduler: &mut Scheduler, schedule: &Schedule) {
+    for scheduled in schedule.sequences.iter().filter(|scheduled| scheduled.completes) {
+        if !scheduler.append(scheduled.id) {
+            scheduler.remove(scheduled.id);
+        }
+    }
+}
+
+fn scheduler(n_slots: usize, n_pages: usize, step_rows_max: usize) -> Scheduler {
+    let room = CacheRoom { n_slots, n_pages, page_tokens: 4, max_seq_len: 4 * n_pages };
+    Scheduler::new(Sequences::new(room).unwrap(), step_rows_max)
 }
 
 #[test]
 fn prompts_share_a_step_then_each_has_a_row() {
     check(
-        config(4, 16, 16),
+        scheduler(4, 16, 16),
         "add 5 8
          add 3 8
          step
          step
          cancel 0
          step",
-        "0@0[0, 5)+ 1@1[0, 3)+ waiting 0, pages 12
-         0@0[5, 6)+ 1@1[3, 4)+ waiting 0, pages 12
-         1@1[4, 5)+ waiting 0, pages 14",
+        "0@0[0, 5)+ {0,1} 1@1[0, 3)+ {2} waiting 0, free 13, promised 1
+         0@0[5, 6)+ {0,1} 1@1[3, 4)+ {2} waiting 0, free 13, promised 1
+         1@1[4, 5)+ {2,0} waiting 0, free 14, promised 0",
     );
 }
 
 #[test]
 fn a_long_prompt_does_not_hold_up_its_neighbours() {
     check(
-        config(4, 16, 8),
+        scheduler(4, 16, 8),
         "add 2 6
          step
          add 20 24
@@ -82,18 +111,18 @@ fn a_long_prompt_does_not_hold_up_its_neighbours() {
          step
          step
          step",
-        "0@0[0, 2)+ waiting 0, pages 14
-         0@0[2, 3)+ 1@1[0, 7) waiting 0, pages 6
-         0@0[3, 4)+ 1@1[7, 14) waiting 0, pages 6
-         0@0[4, 5)+ 1@1[14, 20)+ 2@2[0, 1) waiting 0, pages 6
-         1@1[20, 21)+ 2@2[1, 3)+ waiting 0, pages 8",
+        "0@0[0, 2)+ {0} waiting 0, free 15, promised 1
+         0@0[2, 3)+ {0} 1@1[0, 7) {1,2} waiting 0, free 13, promised 7
+         0@0[3, 4)+ {0} 1@1[7, 14) {1,2,3,4} waiting 0, free 11, promised 5
+         0@0[4, 5)+ {0,5} 1@1[14, 20)+ {1,2,3,4,6} 2@2[0, 1) {7} waiting 0, free 8, promised 2
+         1@1[20, 21)+ {1,2,3,4,6,0} 2@2[1, 3)+ {7} waiting 0, free 9, promised 1",
     );
 }
 
 #[test]
 fn admission_waits_for_slots_and_keeps_its_order() {
     check(
-        config(2, 16, 16),
+        scheduler(2, 16, 16),
         "add 2 3
          add 2 4
          add 2 9
@@ -102,9 +131,9 @@ fn admission_waits_for_slots_and_keeps_its_order() {
          step
          cancel 2
          step",
-        "0@0[0, 2)+ 1@1[0, 2)+ waiting 2, pages 14
-         1@1[2, 3)+ 2@0[0, 2)+ waiting 1, pages 12
-         3@0[0, 2)+ waiting 0, pages 15",
+        "0@0[0, 2)+ {0} 1@1[0, 2)+ {1} waiting 2, free 14, promised 0
+         1@1[2, 3)+ {1} 2@0[0, 2)+ {0} waiting 1, free 14, promised 2
+         3@0[0, 2)+ {0} waiting 0, free 15, promised 0",
     );
 }
 
@@ -112,7 +141,7 @@ fn admission_waits_for_slots_and_keeps_its_order() {
 fn admission_waits_for_the_pages_of_the_worst_case() {
     // Request 1 may need all four pages: it waits, and so does 2, which would fit but came later.
     check(
-        config(3, 4, 16),
+        scheduler(3, 4, 16),
         "add 2 4
          add 2 16
          add 1 2
@@ -121,17 +150,17 @@ fn admission_waits_for_the_pages_of_the_worst_case() {
          step
          cancel 1
          step",
-        "0@0[0, 2)+ waiting 2, pages 3
-         0@0[2, 3)+ waiting 2, pages 3
-         1@0[0, 2)+ waiting 1, pages 0
-         2@0[0, 1)+ waiting 0, pages 3",
+        "0@0[0, 2)+ {0} waiting 2, free 3, promised 0
+         0@0[2, 3)+ {0} waiting 2, free 3, promised 0
+         1@0[0, 2)+ {0} waiting 1, free 3, promised 3
+         2@0[0, 1)+ {0} waiting 0, free 3, promised 0",
     );
 }
 
 #[test]
 fn a_budget_below_the_number_of_sequences_goes_round() {
     check(
-        config(3, 16, 2),
+        scheduler(3, 16, 2),
         "add 1 9
          add 1 9
          add 1 9
@@ -139,17 +168,17 @@ fn a_budget_below_the_number_of_sequences_goes_round() {
          step
          step
          step",
-        "0@0[0, 1)+ 1@1[0, 1)+ waiting 0, pages 7
-         2@2[0, 1)+ 0@0[1, 2)+ waiting 0, pages 7
-         1@1[1, 2)+ 2@2[1, 2)+ waiting 0, pages 7
-         0@0[2, 3)+ 1@1[2, 3)+ waiting 0, pages 7",
+        "0@0[0, 1)+ {0} 1@1[0, 1)+ {1} waiting 0, free 14, promised 7
+         2@2[0, 1)+ {2} 0@0[1, 2)+ {0} waiting 0, free 13, promised 6
+         1@1[1, 2)+ {1} 2@2[1, 2)+ {2} waiting 0, free 13, promised 6
+         0@0[2, 3)+ {0} 1@1[2, 3)+ {1} waiting 0, free 13, promised 6",
     );
 }
 
 #[test]
 fn a_budget_of_one_row_gets_everything_done() {
     check(
-        config(2, 16, 1),
+        scheduler(2, 16, 1),
         "add 2 4
          add 2 3
          step
@@ -158,19 +187,19 @@ fn a_budget_of_one_row_gets_everything_done() {
          step
          step
          step",
-        "0@0[0, 1) waiting 0, pages 14
-         0@0[1, 2)+ waiting 0, pages 14
-         0@0[2, 3)+ waiting 0, pages 14
-         1@1[0, 1) waiting 0, pages 15
-         1@1[1, 2)+ waiting 0, pages 15
-         waiting 0, pages 16",
+        "0@0[0, 1) {0} waiting 0, free 15, promised 1
+         0@0[1, 2)+ {0} waiting 0, free 15, promised 1
+         0@0[2, 3)+ {0} waiting 0, free 15, promised 1
+         1@1[0, 1) {0} waiting 0, free 15, promised 0
+         1@1[1, 2)+ {0} waiting 0, free 15, promised 0
+         waiting 0, free 16, promised 0",
     );
 }
 
 #[test]
 fn cancelling_in_the_queue_or_twice_is_harmless() {
     check(
-        config(1, 16, 16),
+        scheduler(1, 16, 16),
         "add 2 4
          add 2 4
          cancel 1
@@ -179,20 +208,49 @@ fn cancelling_in_the_queue_or_twice_is_harmless() {
          step
          cancel 0
          step",
-        "0@0[0, 2)+ waiting 0, pages 15
-         waiting 0, pages 16",
+        "0@0[0, 2)+ {0} waiting 0, free 15, promised 0
+         waiting 0, free 16, promised 0",
     );
+}
+
+/// As the engine does that prepares a step while the one before is under way.
+#[test]
+fn a_sequence_waits_for_its_token_and_the_others_go_on() {
+    let mut scheduler = scheduler(3, 16, 8);
+    scheduler.add(RequestId(0), 3, 6);
+    scheduler.add(RequestId(1), 12, 16);
+    let rows = |schedule: &Schedule| -> Vec<(u64, usize, usize, bool)> {
+        schedule.sequences.iter().map(|s| (s.id.0, s.start, s.n_new, s.completes)).collect()
+    };
+    let first = scheduler.schedule();
+    assert_eq!(rows(&first), [(0, 0, 3, true), (1, 0, 5, false)]);
+    let second = scheduler.schedule();
+    assert_eq!(rows(&second), [(1, 5, 7, true)], "sequence 0 has no row before its token");
+    finish(&mut scheduler, &first);
+    let third = scheduler.schedule();
+    assert_eq!(rows(&third), [(0, 3, 1, true)]);
+    finish(&mut scheduler, &second);
+    // One that goes while its rows are under way leaves its pages to the next.
+    scheduler.add(RequestId(2), 9, 10);
+    assert!(scheduler.remove(RequestId(0)));
+    assert!(!scheduler.append(RequestId(0)));
+    scheduler.check();
+    let fourth = scheduler.schedule();
+    assert_eq!(rows(&fourth), [(1, 12, 1, true), (2, 0, 7, false)]);
+    assert_eq!(fourth.sequences[1].slot, 0);
+    assert_eq!(scheduler.sequences().slot_pages(1).unwrap().last(), Some(&0));
+    scheduler.check();
 }
 
 #[test]
 fn rows_of_a_cancelled_sequence_are_forgotten() {
-    let mut scheduler = Scheduler::new(config(2, 16, 16));
+    let mut scheduler = scheduler(2, 16, 16);
     scheduler.add(RequestId(0), 3, 4);
-    let shares = scheduler.schedule();
-    assert_eq!(scheduler.remove(RequestId(0)), Some(0));
-    scheduler.commit(&shares);
+    scheduler.schedule();
+    assert!(scheduler.remove(RequestId(0)));
     assert!(!scheduler.append(RequestId(0)));
     scheduler.check();
+    assert_eq!(scheduler.into_sequences().free_pages(), 16);
 }
 
 /// Whatever is added and cancelled, nobody gets more rows than the budget, and everybody gets done.
@@ -204,8 +262,8 @@ fn random_walks_end() {
         (state >> 33) % n
     };
     for _ in 0..50 {
-        let config = config(1 + random(5) as usize, 5 + random(10) as usize, 1 + random(12) as usize);
-        let mut scheduler = Scheduler::new(config);
+        let (n_pages, step_rows_max) = (5 + random(10) as usize, 1 + random(12) as usize);
+        let mut scheduler = scheduler(1 + random(5) as usize, n_pages, step_rows_max);
         let mut n_added = 0;
         let mut n_rows = 0;
         for _ in 0..200 {
@@ -216,30 +274,26 @@ fn random_walks_end() {
                     n_added += 1;
                 }
                 1 => drop(scheduler.remove(RequestId(random(n_added + 1)))),
-                _ => n_rows += run_step(&mut scheduler, config.step_rows_max),
+                _ => n_rows += run_step(&mut scheduler, step_rows_max),
             }
             scheduler.check();
         }
         while scheduler.n_running() + scheduler.n_waiting() > 0 {
-            let n = run_step(&mut scheduler, config.step_rows_max);
+            let n = run_step(&mut scheduler, step_rows_max);
             assert!(n > 0, "stuck: {scheduler:?}");
             n_rows += n;
             scheduler.check();
         }
         assert!(n_rows > 0);
-        assert_eq!(scheduler.n_pages_free(), config.n_pages);
+        assert_eq!(scheduler.sequences().free_pages(), n_pages);
     }
 }
 
 fn run_step(scheduler: &mut Scheduler, step_rows_max: usize) -> usize {
-    let shares = scheduler.schedule();
-    let n_rows = shares.iter().map(|share| share.n_new).sum();
+    let schedule = scheduler.schedule();
+    let n_rows = schedule.sequences.iter().map(|scheduled| scheduled.n_new).sum();
     assert!(n_rows <= step_rows_max);
-    scheduler.commit(&shares);
-    for share in shares.iter().filter(|share| share.completes) {
-        if !scheduler.append(share.id) {
-            scheduler.remove(share.id);
-        }
-    }
+    check_changes(scheduler, &schedule);
+    finish(scheduler, &schedule);
     n_rows
 }

@@ -2,9 +2,9 @@
 
 use super::{IQ4_VALUES, half_at};
 
-/// The 6-bit scale and minimum of sub-block `i` of Q4_K and Q5_K, packed into 12 bytes: the first four pairs
-/// fill the low 6 bits of bytes 0-7; of the last four, the low 4 bits are in bytes 8-11 and the high 2 bits
-/// above the first four.
+/// The 6-bit scale and minimum of sub-block `i` of Q4_K and Q5_K, packed into 12 bytes. The first four pairs
+/// are the low 6 bits of bytes 0-7, scales before minimums. The last four have their low 4 bits in bytes 8-11
+/// and their high 2 bits in the top bits of bytes 0-7.
 pub(crate) fn scale_min(i: usize, q: &[u8]) -> (u8, u8) {
     if i < 4 {
         (q[i] & 63, q[i + 4] & 63)
@@ -23,7 +23,8 @@ pub(super) fn q2_k(b: &[u8; 84], y: &mut [f32; 256]) {
     }
 }
 
-// In Q2_K and Q3_K, each half of 128 values uses 32 bytes, four values a byte: 32 apart, lowest bits first.
+// In Q2_K and Q3_K, each half of 128 values takes 32 bytes. A byte holds four values that are 32 apart, the
+// first in the lowest bits.
 fn two_bit_byte(i: usize) -> usize {
     i / 128 * 32 + i % 32
 }
@@ -38,8 +39,8 @@ pub(super) fn q3_k(b: &[u8; 110], y: &mut [f32; 256]) {
     let packed = &b[96..108];
     for (i, y) in y.iter_mut().enumerate() {
         let s = i / 16;
-        // Low 4 bits of the 16 scales fill bytes 0-7, eight scales in low and eight in high halves; the high 2
-        // bits are in bytes 8-11, scale s at bits 2 * (s / 4) of byte s % 4.
+        // Bytes 0-7 hold the low 4 bits of the 16 scales: 0-7 in the low halves, 8-15 in the high halves. Bytes
+        // 8-11 hold the high 2 bits: those of scale s are at bits 2 * (s / 4) of byte 8 + s % 4.
         let low = packed[s % 8] >> (s / 8 * 4) & 15;
         let high = packed[8 + s % 4] >> (s / 4 * 2) & 3;
         let scale = (low | high << 4) as i32 - 32;

@@ -1,18 +1,20 @@
-//! Encoders of the formats with 256 values a block. Their scales are themselves small integers times one f16
-//! scale, so each is rounded with its neighbours tried against the values.
+//! Encoders of the formats with 256 values a block. The scale of a sub-block is a small integer times the
+//! block's f16 scale. The nearest integer and its neighbours are all tried on the values, and the one with the
+//! least error is kept.
 
 use super::search::{affine, error, nearest, reciprocal, symmetric};
 use super::{codes_affine, codes_symmetric, put_scale};
 
-/// Scales and minimums of the eight sub-blocks of a Q4_K or Q5_K block, and the codes under them.
+/// The integer scales and minimums of the eight sub-blocks of a Q4_K or Q5_K block, and the codes of its
+/// values.
 struct Affine {
     codes: [u8; 256],
     scales: [u8; 8],
     mins: [u8; 8],
 }
 
-/// Writes the two f16 scales to bytes 0-3 of `b` and finds everything else. Values are
-/// `d * scale * code - dmin * min`.
+/// Writes the block's two f16 scales to bytes 0-3 of `b` and returns everything else. A value decodes to `d *
+/// scale * code - dmin * min`.
 fn affine_block(x: &[f32; 256], code_max: f32, b: &mut [u8]) -> Affine {
     const SCALE_MAX: f32 = 63.0;
     let subs = x.as_chunks::<32>().0;
@@ -58,7 +60,7 @@ fn put_scales(packed: &mut [u8], block: &Affine) {
     }
 }
 
-/// Low four bits: 64 values share 32 bytes, the first 32 in the low halves.
+/// Stores the low four bits of the codes: 64 values share 32 bytes, the first 32 in the low halves.
 fn put_low(qs: &mut [u8], codes: &[u8; 256]) {
     for (i, q) in qs.iter_mut().enumerate() {
         let first = i / 32 * 64 + i % 32;
@@ -98,7 +100,7 @@ pub(super) fn q6_k(x: &[f32; 256]) -> [u8; 210] {
     for (wanted, x) in wanted.iter_mut().zip(subs) {
         *wanted = symmetric(x, -ZERO, ZERO - 1.0);
     }
-    // The largest scale takes the largest integer, -128, whatever its sign.
+    // The scale largest in magnitude becomes -128, the integer largest in magnitude, whatever its sign.
     let largest = wanted.iter().fold(0.0f32, |l, w| if w.abs() > l.abs() { *w } else { l });
     let d = put_scale(&mut b, 208, largest / SCALE_MIN);
     let mut codes = [0u8; 256];

@@ -1,35 +1,35 @@
-//! Finds the scale, or scale and minimum, with which rounding loses least.
+//! Finds the scale, or scale and minimum, that loses least in rounding.
 //!
-//! For each of some candidate scales around the obvious one: round the values to codes, then solve for the
-//! scale (and minimum) that best maps those codes back, and keep the candidate whose solution has the least
-//! squared error. The best scale is smaller than the one that just covers the largest value, because the many
-//! small values gain more than the one large value loses, or larger, if codes then fall on values.
+//! The obvious scale just covers the largest value. Candidates around it are tried: each rounds the values to
+//! codes, then solves for the scale (and minimum) that best maps those codes back to the values. The solution
+//! with the least squared error wins. It may be smaller than the obvious scale, because many small values gain
+//! more than the one large value loses, or larger, because the codes then lie closer to the values.
 
 /// The nearest integer, ties to even, for |x| < 2^22. Adding and subtracting 1.5 * 2^23 leaves no room for
-/// fraction bits; unlike `f32::round` it becomes vector instructions on every x86-64.
+/// fraction bits. Unlike `f32::round`, this compiles to vector instructions on every x86-64.
 pub(super) fn nearest(x: f32) -> f32 {
     const SHIFT: f32 = 12_582_912.0;
     (x + SHIFT) - SHIFT
 }
 
-/// `1 / d`, and 0 where that is no number: a block whose scale underflowed decodes to zeros whatever its codes.
+/// `1 / d`, or 0 if that is not finite: a block whose scale underflowed decodes to zeros, whatever its codes.
 pub(super) fn reciprocal(d: f32) -> f32 {
     let r = 1.0 / d;
     if r.is_finite() { r } else { 0.0 }
 }
 
-/// The extreme value maps to one of `extreme code + STEP * i`, i in [-STEPS, STEPS].
+/// Candidate `i` in [-STEPS, STEPS] maps the extreme value to `extreme code + STEP * i`.
 const STEPS: i32 = 9;
 const STEP: f32 = 0.1;
 
-/// The `d` for which `d * code`, code in [lo, hi], is closest to `x` in squares. It may be negative: the value
-/// largest in size takes the code largest in size, `lo`.
+/// The `d` for which `d * code`, with codes in [lo, hi], has the least squared error from `x`. It may be
+/// negative: the value largest in magnitude takes the code largest in magnitude, `lo`.
 pub(super) fn symmetric<const N: usize>(x: &[f32; N], lo: f32, hi: f32) -> f32 {
     let extreme = x.iter().fold(0.0f32, |m, x| if x.abs() > m.abs() { *x } else { m });
     if reciprocal(extreme) == 0.0 {
         return 0.0;
     }
-    // With codes fixed, the best d is sum(x q) / sum(q q), and its error is sum(x x) less `gain`.
+    // With codes fixed, the best d is sum(x q) / sum(q q), and its error is sum(x x) minus `gain`.
     let mut best = 0.0;
     let mut best_gain = 0.0;
     for i in -STEPS..=STEPS {
@@ -55,8 +55,8 @@ pub(super) fn symmetric<const N: usize>(x: &[f32; N], lo: f32, hi: f32) -> f32 {
 // Independent sums let the compiler use vectors without reordering additions, so results are the same everywhere.
 const LANES: usize = 8;
 
-/// The `(d, m)` for which `d * code + m`, code in [0, code_max], is closest to `x` in squares, with `d >= 0` and
-/// `m <= m_max`.
+/// The `(d, m)` for which `d * code + m`, with codes in [0, code_max], has the least squared error from `x`,
+/// given `d >= 0` and `m <= m_max`.
 pub(super) fn affine<const N: usize>(x: &[f32; N], code_max: f32, m_max: f32) -> (f32, f32) {
     let least = x.iter().fold(m_max, |m, x| m.min(*x));
     let most = x.iter().fold(least, |m, x| m.max(*x));
@@ -73,7 +73,7 @@ pub(super) fn affine<const N: usize>(x: &[f32; N], code_max: f32, m_max: f32) ->
             ([0.0f32; LANES], [0.0f32; LANES], [0.0f32; LANES], [0.0f32; LANES]);
         for x in x.as_chunks::<LANES>().0 {
             for l in 0..LANES {
-                // Relative to `least`, the sums keep their digits where all values are far from zero.
+                // Sums of values relative to `least` keep their precision when all values are far from zero.
                 let x = x[l] - least;
                 let q = nearest((x * inverse).clamp(0.0, code_max));
                 sx[l] += x;
@@ -93,7 +93,7 @@ pub(super) fn affine<const N: usize>(x: &[f32; N], code_max: f32, m_max: f32) ->
             m = m_max - least;
             d = (sxq - m * sq) / sqq;
         }
-        // The squared error less sum(x x), which is the same for every candidate.
+        // The squared error minus sum(x x), which is the same for every candidate.
         let error = d * (d * sqq - 2.0 * sxq) + m * (n * m - 2.0 * sx + 2.0 * d * sq);
         if d > 0.0 && error < best_error {
             best_error = error;

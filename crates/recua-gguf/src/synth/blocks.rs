@@ -1,12 +1,12 @@
-//! Random blocks of every type that a file type can ask for. Block `i` of tensor `t` depends on (seed, t, i)
-//! alone, so any thread may draw any part.
+//! Random blocks of every type that a mix can contain. Block `i` of tensor `t` depends on (seed, t, i) alone,
+//! so any thread may generate any of them.
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use crate::format::GgmlType;
 
-/// Values drawn together where a block is a single number.
+/// Values generated together for a type without blocks.
 const FLOAT_UNIT: usize = 256;
 
 /// The random content of one tensor.
@@ -22,7 +22,7 @@ impl Source {
         Self { ty, std, key: mix(mix(seed) ^ tensor) }
     }
 
-    /// Values in a unit of drawing: a block, or 256 numbers of a type without blocks.
+    /// Values generated together (a unit): a block, or 256 numbers of a type without blocks.
     pub(super) fn unit_values(&self) -> usize {
         if self.ty.is_quantized() { self.ty.block_values() } else { FLOAT_UNIT }
     }
@@ -53,7 +53,8 @@ impl Source {
                 _ => put(b, x.iter().map(|x| x.to_le_bytes())),
             };
         }
-        // Codes are uniform; the divisors below are their standard deviations times that of the scales.
+        // Codes are uniform. The divisors below are the codes' standard deviation times the mean of the integer
+        // scales.
         let d = std * rng.uniform(0.8, 1.2);
         match self.ty {
             GgmlType::Q4_0 => {
@@ -86,12 +87,12 @@ impl Source {
                 b[192..208].iter_mut().for_each(|s| *s = 64 | *s & 63);
                 put_half(b, 208, d / (96.0 * 18.5));
             }
-            other => unreachable!("no file type asks for {other}"),
+            other => unreachable!("no mix contains {other}"),
         }
     }
 }
 
-/// Q4_K and Q5_K: scales from 32 to 63, and minimums that put the middle of the codes at zero.
+/// Q4_K and Q5_K: scales from 32 to 63, and minimums for which the middle of the codes decodes to zero.
 fn k_affine(rng: &mut Rng, b: &mut [u8], d: f32, min_per_scale: f32) {
     put_half(b, 0, d);
     put_half(b, 2, d * min_per_scale);
@@ -143,9 +144,10 @@ impl Rng {
         lo + (hi - lo) * ((self.next() >> 40) as f32 / (1u32 << 24) as f32)
     }
 
-    /// Close to normal, of mean 0 and standard deviation 1: the sum of four uniform numbers.
+    /// An almost normal number of mean 0 and standard deviation 1: the scaled sum of four uniform ones.
     fn normal(&mut self) -> f32 {
-        // A uniform 16-bit number has mean 32767.5 and variance 65536^2 / 12; four have four times as much.
+        // A uniform 16-bit number has mean 32767.5 and variance 65536^2 / 12; the sum of four has four times
+        // both.
         const MEAN: f32 = 4.0 * 32_767.5;
         const STD: f32 = 37_837.2;
         let r = self.next();

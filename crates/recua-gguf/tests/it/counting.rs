@@ -1,4 +1,4 @@
-//! A global allocator that counts what the current thread holds, so that tests running side by side do not see
+//! A global allocator that counts the bytes each thread holds, so that tests running side by side do not count
 //! each other's memory.
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -12,7 +12,7 @@ thread_local! {
 }
 
 fn add(n: isize) {
-    // A thread that is ending has no counters any more; nothing is measured there.
+    // A thread that is ending no longer has its counters; nothing is measured there.
     let _ = HELD.try_with(|held| {
         held.set(held.get() + n);
         let _ = PEAK.try_with(|peak| peak.set(peak.get().max(held.get())));
@@ -20,7 +20,7 @@ fn add(n: isize) {
 }
 
 // SAFETY: every call is passed on to the system's allocator unchanged; counting does not allocate.
-#[allow(unsafe_code, reason = "an allocator cannot be written without")]
+#[allow(unsafe_code, reason = "an allocator needs unsafe code")]
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         add(layout.size() as isize);

@@ -7,16 +7,16 @@ use crate::counting::peak_bytes;
 use crate::raw::{Raw, key, key_array, line};
 use crate::testdata;
 
-/// Most memory that opening a file of `n` bytes may take at any time.
+/// The most memory that opening a file of `n` bytes may hold at any time.
 fn allowed_bytes(n: usize) -> usize {
     4 * n + 64 * 1024
 }
 
-/// Opens the bytes and uses whatever opened. True if they were accepted.
+/// Opens the bytes and, if they are accepted, reads everything. Returns whether they were accepted.
 fn check(bytes: Vec<u8>, what: &str) -> bool {
     let n = bytes.len();
     let (opened, peak) = peak_bytes(|| Gguf::from_vec(bytes));
-    assert!(peak <= allowed_bytes(n), "{what}: {peak} bytes taken to open a file of {n}");
+    assert!(peak <= allowed_bytes(n), "{what}: opening a file of {n} bytes took {peak}");
     let Ok(file) = opened else { return false };
     let _ = file.metadata().require_u32("a.u32");
     for (key, value) in file.metadata().iter() {
@@ -52,8 +52,8 @@ impl Rng {
     }
 }
 
-/// One to three changes of the kinds that break readers: flipped bytes, cuts, moved pieces, and numbers at or
-/// beside every limit, written where the file has its counts, lengths and offsets.
+/// Makes one to three changes of the kinds that break readers: flipped bytes, cuts, moved pieces, and numbers
+/// at or next to a limit, written over counts, lengths and offsets.
 fn damage(rng: &mut Rng, bytes: &mut Vec<u8>, header_bytes: usize) {
     for _ in 0..1 + rng.below(3) {
         if bytes.len() < 32 {
@@ -76,7 +76,7 @@ fn damage(rng: &mut Rng, bytes: &mut Vec<u8>, header_bytes: usize) {
                 bytes.splice(to..to, piece);
             }
             kind => {
-                // Small non-zero numbers followed by zeros are how counts, lengths and offsets look.
+                // Counts, lengths and offsets look like small non-zero numbers followed by zeros.
                 let is_number = |i: usize| bytes[i] != 0 && bytes[i + 4..i + 8] == [0; 4];
                 let at = (at..near).find(|i| is_number(*i)).unwrap_or(at);
                 let limits = [
@@ -116,7 +116,7 @@ fn damaged_small_files() {
         damage(&mut rng, &mut bytes, whole.len() - 300);
         accepted += check(bytes, &format!("mutation {i}")) as usize;
     }
-    // Most damage is fatal, but not all: both paths must have been taken.
+    // Most damage is fatal, but not all: both outcomes must have occurred.
     assert!((N / 100..N / 2).contains(&accepted), "{accepted} of {N} accepted");
 }
 
@@ -142,7 +142,7 @@ fn damaged_golden_model() {
 
 #[test]
 fn memory_of_the_densest_files() {
-    // As many keys and tensors as fit: what costs most memory per byte of file.
+    // As many keys and tensors as fit: these files cost the most memory per byte.
     let name = |i: u32| char::from_u32(0x4e00 + i).unwrap().to_string();
     let keys = |value: fn(&str) -> Vec<u8>| (0..20_000).map(|i| value(&name(i))).collect();
     let none = Raw { keys: vec![], lines: vec![], data: vec![], ..Raw::valid() };

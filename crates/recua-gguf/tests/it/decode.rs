@@ -16,7 +16,7 @@ fn every_decodable_type_matches_the_independent_values() {
         let mut found = vec![f32::NAN; expected.len()];
         decode(ty, blocks, &mut found).unwrap();
         for (i, (a, b)) in found.iter().zip(&expected).enumerate() {
-            // Equal but for the order of two multiplications and a subtraction.
+            // Only the order of two multiplications and a subtraction may differ.
             let start = i - i % ty.block_values();
             let largest = expected[start..][..ty.block_values()].iter().fold(0.0f32, |m, v| m.max(v.abs()));
             assert!((a - b).abs() <= largest * 5e-7, "{ty} value {i}: {a}, expected {b}");

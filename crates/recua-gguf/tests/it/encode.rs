@@ -2,7 +2,7 @@
 
 use recua_gguf::{GgmlType, decode, encode};
 
-/// Normal-ish values of the size of weights, with one column in 64 ten times larger.
+/// Roughly normal values of the magnitude of weights, with one column in 64 ten times larger.
 fn weights(n: usize) -> Vec<f32> {
     let mut state = 1u64;
     let mut uniform = || {
@@ -27,8 +27,8 @@ fn nmse(x: &[f32], y: &[f32]) -> f64 {
     error / x.iter().map(|x| (*x as f64).powi(2)).sum::<f64>()
 }
 
-/// Rounding to evenly spaced values between the extremes of each block (through zero if `symmetric`), in f32:
-/// what an encoder does that does not search. Scales are exact here, which favours it.
+/// Rounds to evenly spaced values between the extremes of each block (through zero if `symmetric`), in f32.
+/// This is an encoder without a search; its scales are exact, which is in its favour.
 fn plain_rounding(x: &[f32], block: usize, levels: f32, symmetric: bool) -> Vec<f32> {
     x.chunks(block)
         .flat_map(|x| {
@@ -49,8 +49,9 @@ fn plain_rounding(x: &[f32], block: usize, levels: f32, symmetric: bool) -> Vec<
 #[test]
 fn searching_beats_plain_rounding_and_llama_cpp() {
     let x = weights(1 << 16);
-    // Block, levels and symmetry for plain rounding (with exact scales, where K formats have coarse ones), the most
-    // of its error that is allowed, and the error of llama.cpp's encoders on these very values.
+    // Block size, levels and symmetry of plain rounding (its scales are exact, those of the K formats coarse);
+    // the largest fraction of its error that is allowed; and the error of llama.cpp's encoders on the same
+    // values.
     for (ty, block, levels, symmetric, ratio, llama_cpp) in [
         (GgmlType::Q4_0, 32, 16.0, true, 0.97, 2.5537e-2),
         (GgmlType::Q4_1, 32, 16.0, false, 0.85, 1.0568e-2),
@@ -80,7 +81,7 @@ fn floats_round_to_nearest() {
 }
 
 #[test]
-fn what_a_format_holds_exactly_survives() {
+fn constant_and_extreme_blocks_survive() {
     for &ty in GgmlType::ALL.iter().filter(|ty| ty.is_encodable() && ty.is_quantized()) {
         for value in [0.0f32, 1.0, -1.0, 0.375] {
             let x = vec![value; 2 * ty.block_values()];
@@ -109,7 +110,7 @@ fn refusals_say_why() {
         let mut out = vec![1, 2, 3];
         let text = encode(ty, values, &mut out).unwrap_err().to_string();
         assert!(parts.iter().all(|p| text.contains(p)), "{text:?} lacks one of {parts:?}");
-        assert_eq!(out, [1, 2, 3], "nothing is appended by a failure");
+        assert_eq!(out, [1, 2, 3], "a failure must append nothing");
     };
     for &ty in GgmlType::ALL.iter().filter(|ty| ty.is_encodable()) {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {

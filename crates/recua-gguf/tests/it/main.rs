@@ -1,5 +1,5 @@
-//! The truth about files and block formats: decoders against independent values, encoders against error
-//! bounds, the reader against damaged files.
+//! Files and block formats: decoders against independent values, encoders against error bounds, the reader
+//! against damaged files.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod counting;

@@ -1,4 +1,4 @@
-//! The mixes, against what llama.cpp gives each tensor.
+//! The mixes, compared with the types that llama.cpp gives each tensor.
 
 use recua_gguf::GgmlType::{self, *};
 use recua_gguf::mix::{Facts, FileType};
@@ -12,7 +12,7 @@ fn check(file_type: FileType, facts: &Facts, dims: &[u64], expected: &[(&str, Gg
     }
 }
 
-/// The layers whose attn_v is of type `ty`.
+/// The layers whose tensor `what` has type `ty`.
 fn layers(file_type: FileType, facts: &Facts, what: &str, ty: GgmlType) -> Vec<usize> {
     let is = |i: &usize| file_type.tensor_type(&format!("blk.{i}.{what}.weight"), &[4096, 1024], facts) == ty;
     (0..facts.n_layers).filter(is).collect()
@@ -111,7 +111,7 @@ fn special_models() {
 }
 
 #[test]
-fn rows_that_are_no_whole_number_of_blocks_fall_back() {
+fn rows_of_partial_blocks_fall_back() {
     check(
         FileType::Q4_K_M,
         &DENSE,

@@ -1,11 +1,11 @@
 //! Builds files byte by byte, so that each can be wrong in exactly one place.
 
-/// The parts of a file; `bytes` puts them together without checking anything.
+/// The pieces of a file; `bytes` puts them together without checking anything.
 #[derive(Clone)]
 pub(crate) struct Raw {
     pub(crate) magic: [u8; 4],
     pub(crate) version: u32,
-    /// In place of the true counts.
+    /// Written in place of the true count, if given.
     pub(crate) n_tensors: Option<u64>,
     pub(crate) n_keys: Option<u64>,
     pub(crate) keys: Vec<Vec<u8>>,
@@ -15,7 +15,7 @@ pub(crate) struct Raw {
 }
 
 impl Raw {
-    /// A well-formed file: every kind of value, and a vector, a matrix of blocks and one of f16.
+    /// A well-formed file: every kind of value, a vector, a matrix of blocks and a tensor of f16.
     pub(crate) fn valid() -> Self {
         let tokens: Vec<String> = (0..40).map(|i| format!("token{i}")).collect();
         let tokens: Vec<&[u8]> = tokens.iter().map(|t| t.as_bytes()).chain([&b"\xff\xfe"[..], b""]).collect();

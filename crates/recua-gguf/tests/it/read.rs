@@ -1,5 +1,5 @@
-//! What a well-formed file says, and one malformed file per rule: each is refused with an error that names the
-//! thing at fault.
+//! The content of a well-formed file, and one malformed file per rule: each is refused with an error that names
+//! the thing at fault.
 
 use recua_gguf::{ArrayType, GgmlType, Gguf, Value};
 

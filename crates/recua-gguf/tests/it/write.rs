@@ -1,4 +1,4 @@
-//! Files this crate writes: by hand, split, quantised and synthetic.
+//! Files this crate writes: by hand, split, quantized and synthetic.
 
 use std::path::Path;
 
@@ -20,7 +20,7 @@ fn small_header() -> Header {
 }
 
 #[test]
-fn what_is_written_opens() {
+fn written_files_open() {
     let mut header = small_header();
     header.set("llama.block_count", 3u32).unwrap();
     let mut writer = Writer::new(Vec::new(), &header).unwrap();
@@ -76,7 +76,7 @@ fn the_writer_holds_callers_to_the_declaration() {
     check(Writer::new(Vec::new(), &header).map(drop), &["norm", "twice"]);
 }
 
-/// Writes part `no` of `count` with one tensor, and `total` as the number of tensors of all parts.
+/// Writes part `no` of `count` with one tensor; its metadata says that all parts together have `total`.
 fn write_part(path: &Path, no: u16, count: u16, total: i32, tensor: &str) {
     let mut header = Header::new();
     header.set("split.no", no).unwrap();
@@ -104,7 +104,7 @@ fn split_models_open_as_one() {
     for i in 0..3 {
         assert_eq!(model.data(model.tensor(&format!("t{i}")).unwrap()), [i as u8; 8]);
     }
-    // Quantising joins the parts.
+    // Quantizing joins the parts.
     let joined = folder.path("joined.gguf");
     quantize(&model, &joined, FileType::F32, 1, &mut |_, _, _| {}).unwrap();
     let joined = Gguf::open(joined).unwrap();
@@ -147,7 +147,7 @@ fn values(model: &Gguf, name: &str) -> Vec<f32> {
 }
 
 #[test]
-fn quantising_the_golden_model() {
+fn quantizing_the_golden_model() {
     let folder = Folder::new("quantize");
     let input = Gguf::open(testdata("golden/tiny-F16.gguf")).unwrap();
     for (file_type, bound) in [
@@ -182,12 +182,12 @@ fn quantising_the_golden_model() {
             let nmse = error / x.iter().map(|x| x * x).sum::<f32>();
             assert!(nmse <= bound, "{file_type} {} ({}): {nmse}", a.name, b.ty);
         }
-        // However many threads, the same bytes.
+        // The number of threads does not change the bytes.
         let again = folder.path("again.gguf");
         quantize(&input, &again, file_type, 1, &mut |_, _, _| {}).unwrap();
         assert!(std::fs::read(&path).unwrap() == std::fs::read(&again).unwrap());
     }
-    // The directory of a Q4_K_M made here is that of the golden one, which has llama.cpp's mix.
+    // A Q4_K_M file written here has the same tensor types as the golden one, which has llama.cpp's mix.
     let (ours, golden) =
         (Gguf::open(folder.path("Q4_K_M.gguf")).unwrap(), testdata("golden/tiny-Q4_K_M.gguf"));
     assert_eq!(
@@ -197,7 +197,7 @@ fn quantising_the_golden_model() {
 }
 
 #[test]
-fn a_failed_quantisation_leaves_nothing() {
+fn a_failed_quantization_leaves_nothing() {
     let folder = Folder::new("failed");
     let mut header = Header::new();
     header.tensor("a.weight", GgmlType::F32, &[32, 2]).unwrap();

@@ -1,4 +1,4 @@
-//! The demo model answers held-out questions, all in one batch, and gives each the answer it gives alone.
+//! The demo model answers held-out questions in one batch, and answers each as it does alone.
 
 use crate::devices::devices;
 use recua::chat::{ChatTemplate, Message};
@@ -8,8 +8,8 @@ use recua::{DEMO_MODEL, Device, Engine, Event, LlamaConfig, LlamaModel, Request}
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Prompt and answer of 32 items that training never saw, spread over all tasks. The model gets 4 of all 4800 items wrong (its README
-/// says where); those are not among these, so that every answer here can be demanded.
+/// Prompt and answer of 32 items that training never saw, spread over all tasks. The model answers 4 of the 4800 held-out items
+/// wrong (its README says in which tasks). None of these 32 is among them, so every answer must be right.
 fn held_out() -> Vec<(String, String)> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/demo/heldout.jsonl");
     let items: Vec<serde_json::Value> = std::fs::read_to_string(path)

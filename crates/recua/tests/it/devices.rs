@@ -4,7 +4,7 @@ use recua::gguf::Gguf;
 use recua::{Batch, DEVICE_NAMES, Device, LlamaConfig, LlamaModel, Logits, open_device};
 use recua_compute::cases;
 
-/// Normalised squared error allowed: 1.15 times llama.cpp's on the same file, or what f16 activations reach with ease.
+/// The normalized squared error allowed: 1.15 times llama.cpp's on the same file, or a bound that f16 activations meet easily.
 const BARS: [(&str, f64); 6] = [
     ("F16", 5e-6),
     ("Q8_0", 1.15 * 1.9e-4),
@@ -31,7 +31,7 @@ fn config(batch_size: usize) -> LlamaConfig {
     LlamaConfig { batch_size, max_seq_len: 96, ..LlamaConfig::default() }
 }
 
-/// Sixteen sequences, the first two of them those of the golden files.
+/// Sixteen sequences; the first two are those of the golden files.
 fn sequences() -> Vec<Vec<u32>> {
     let golden = [(0..48).map(|i| (37 * i + 11) % 512).collect(), vec![1, 300, 301, 17, 400, 5]];
     let lengths = [1, 2, 3, 7, 13, 31, 32, 33, 40, 64, 65, 69, 5, 20];
@@ -62,7 +62,7 @@ fn golden_logits_are_within_the_bar() {
     }
 }
 
-/// Batches of 1 to 16, in another order each time; cut into two calls; then a token at a time in small passes.
+/// Batches of 2 to 16, each size in another order, whole and cut into two calls; then one token at a time in small passes.
 #[test]
 fn same_bits_whoever_shares_the_batch() {
     let sequences = sequences();

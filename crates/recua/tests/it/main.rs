@@ -1,6 +1,6 @@
 //! What must hold on every device of this build.
 //!
-//! A device that cannot be opened here is skipped with a line, unless the environment variable RECUA_REQUIRE_DEVICES lists it.
+//! A device that cannot be opened here is skipped with a message, unless the environment variable RECUA_REQUIRE_DEVICES lists it.
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
 mod demo;

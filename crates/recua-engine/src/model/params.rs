@@ -1,12 +1,16 @@
-//! What a model is ([`ModelParams`], read from a file and checked against it) and how it is to be run ([`LlamaConfig`]).
+//! [`ModelParams`]: what a model is, read from a file's metadata.
 //!
 //! An architecture is a row of data here; there is one forward pass for all of them.
 
 use crate::error::{Error, Result};
-use crate::weights;
-use recua_compute::{DType, RopeStyle};
+use recua_compute::RopeStyle;
 use recua_gguf::{Gguf, Metadata};
 use std::fmt;
+
+/// Tensors whose presence or shape says what a model is.
+pub(crate) const TOKEN_EMBD: &str = "token_embd.weight";
+pub(crate) const OUTPUT: &str = "output.weight";
+pub(crate) const ROPE_FREQS: &str = "rope_freqs.weight";
 
 /// The kinds of model there is a forward pass for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -81,7 +85,7 @@ pub struct Rope {
     pub scaling: RopeScaling,
 }
 
-/// A model's shape. One that came from a file agrees with the file's tensors.
+/// A model's shape.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelParams {
     /// The kind of model.
@@ -111,11 +115,12 @@ pub struct ModelParams {
 }
 
 impl ModelParams {
-    /// Reads the metadata, and checks it within itself and against the file's tensors.
+    /// Reads the metadata and checks it within itself. Whether the file's tensors agree with it, [`LlamaModel::check`] says.
     ///
     /// # Errors
-    /// If the architecture is not known, a key or tensor is missing, contradicts another or asks for what we cannot do. The error
-    /// names it.
+    /// If the architecture is not known, or a key is missing, contradicts another or asks for what we cannot do. The error names it.
+    ///
+    /// [`LlamaModel::check`]: crate::LlamaModel::check
     pub fn from_gguf(gguf: &Gguf) -> Result<ModelParams> {
         let meta = gguf.metadata();
         let name = meta.require_str("general.architecture")?;
@@ -135,7 +140,7 @@ impl ModelParams {
             let problem = format!("is {rms_eps}, a number of at least 0 is needed");
             return Err(keys.error("attention.layer_norm_rms_epsilon", problem));
         }
-        let params = ModelParams {
+        Ok(ModelParams {
             architecture,
             n_layers: keys.count("block_count")?,
             n_embd,
@@ -145,12 +150,10 @@ impl ModelParams {
             n_ff: keys.count("feed_forward_length")?,
             vocab: vocab(gguf)?,
             rms_eps,
-            rope: keys.rope(head_dim, gguf.tensor(weights::ROPE_FREQS).is_some())?,
+            rope: keys.rope(head_dim, gguf.tensor(ROPE_FREQS).is_some())?,
             context_length: keys.count("context_length")?,
-            tied: gguf.tensor(weights::OUTPUT).is_none(),
-        };
-        weights::check(gguf, &params)?;
-        Ok(params)
+            tied: gguf.tensor(OUTPUT).is_none(),
+        })
     }
 
     /// Columns of the query matrix's output: `n_heads * head_dim`.
@@ -171,19 +174,18 @@ fn unknown(name: &str) -> Error {
 
 /// The rows of the embedding, which the tokenizer's list of tokens must agree with.
 fn vocab(gguf: &Gguf) -> Result<usize> {
-    let Some(embedding) = gguf.tensor(weights::TOKEN_EMBD) else {
-        return Err(Error::MissingTensor { name: weights::TOKEN_EMBD.into() });
+    let Some(embedding) = gguf.tensor(TOKEN_EMBD) else {
+        return Err(Error::MissingTensor { name: TOKEN_EMBD.into() });
     };
     let rows = embedding.rows();
     if u32::try_from(rows).is_err() {
         let problem = format!("{rows} rows are more than token ids can tell apart");
-        return Err(Error::Tensor { name: weights::TOKEN_EMBD.into(), problem });
+        return Err(Error::Tensor { name: TOKEN_EMBD.into(), problem });
     }
     let key = "tokenizer.ggml.tokens";
     match gguf.metadata().strings(key)? {
         Some(tokens) if tokens.len() != rows => {
-            let problem =
-                format!("has {} entries, but {} has {rows} rows", tokens.len(), weights::TOKEN_EMBD);
+            let problem = format!("has {} entries, but {} has {rows} rows", tokens.len(), TOKEN_EMBD);
             Err(Error::Key { key: key.into(), problem })
         }
         _ => Ok(rows),
@@ -286,7 +288,7 @@ impl Keys<'_> {
                 let other: String = other.chars().take(80).collect();
                 let problem = format!(
                     "\"{other}\" is not supported; \"none\", \"linear\" and Llama 3's {} are",
-                    weights::ROPE_FREQS
+                    ROPE_FREQS
                 );
                 return Err(self.error(ty, problem));
             }
@@ -294,113 +296,9 @@ impl Keys<'_> {
         match (is_linear, has_freqs) {
             (false, false) => Ok(RopeScaling::None),
             (false, true) => Ok(RopeScaling::Llama3),
-            (true, true) => {
-                Err(self.error(ty, format!("\"linear\" contradicts the tensor {}", weights::ROPE_FREQS)))
-            }
+            (true, true) => Err(self.error(ty, format!("\"linear\" contradicts the tensor {}", ROPE_FREQS))),
             (true, false) if factor.is_finite() && factor > 0.0 => Ok(RopeScaling::Linear(factor)),
             (true, false) => Err(self.error(factor_key, format!("is {factor}; a positive number is needed"))),
         }
     }
-}
-
-/// The type in which keys and values are kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum KvType {
-    /// Half the memory and half the reading.
-    #[default]
-    F16,
-    /// Exact.
-    F32,
-}
-
-impl KvType {
-    /// The device's name for it.
-    pub const fn dtype(self) -> DType {
-        match self {
-            KvType::F16 => DType::F16,
-            KvType::F32 => DType::F32,
-        }
-    }
-
-    /// The type of this lower-case name.
-    pub fn from_name(name: &str) -> Option<KvType> {
-        [KvType::F16, KvType::F32].into_iter().find(|t| t.dtype().name() == name)
-    }
-}
-
-impl fmt::Display for KvType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.dtype().fmt(f)
-    }
-}
-
-/// The longest sequence if nothing else is said and the model allows it.
-pub const MAX_SEQ_LEN_DEFAULT: usize = 4096;
-
-/// How a model is to be run: what fixes the memory it takes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LlamaConfig {
-    /// Sequences that can be in the cache at once (slots).
-    pub batch_size: usize,
-    /// The longest sequence, at most the model's context. 0 means the context or [`MAX_SEQ_LEN_DEFAULT`], whichever is less.
-    pub max_seq_len: usize,
-    /// How keys and values are kept.
-    pub kv_type: KvType,
-    /// Rows of one pass over the weights. A longer input is cut, which changes no bit of the result.
-    pub step_tokens_max: usize,
-    /// Rows of logits computed at once (at least `batch_size` are). More are computed one lot after another, to the same bits.
-    pub logits_rows_max: usize,
-    /// Pages in the pool. `None` means enough for every slot to grow to `max_seq_len`; with fewer, a step can run out of pages.
-    pub kv_pages: Option<usize>,
-}
-
-impl LlamaConfig {
-    /// The defaults for this model, with `max_seq_len` filled in.
-    pub fn from_model_params(params: &ModelParams) -> LlamaConfig {
-        LlamaConfig { max_seq_len: max_seq_len_default(params), ..LlamaConfig::default() }
-    }
-
-    /// The same with defaults filled in, or why it cannot work for this model.
-    pub(crate) fn resolve(mut self, params: &ModelParams) -> Result<LlamaConfig> {
-        let error = |field, problem| Err(Error::Config { field, problem });
-        if self.max_seq_len == 0 {
-            self.max_seq_len = max_seq_len_default(params);
-        }
-        if self.max_seq_len > params.context_length {
-            let problem =
-                format!("{} exceeds the model's context of {}", self.max_seq_len, params.context_length);
-            return error("max_seq_len", problem);
-        }
-        for (field, value) in [
-            ("batch_size", self.batch_size),
-            ("step_tokens_max", self.step_tokens_max),
-            ("logits_rows_max", self.logits_rows_max),
-            ("kv_pages", self.kv_pages.unwrap_or(1)),
-        ] {
-            if value == 0 {
-                return error(field, "is 0; at least 1 is needed".into());
-            }
-            if u32::try_from(value).is_err() {
-                return error(field, format!("{value} is too large; at most {} can be counted", u32::MAX));
-            }
-        }
-        Ok(self)
-    }
-}
-
-impl Default for LlamaConfig {
-    fn default() -> LlamaConfig {
-        LlamaConfig {
-            batch_size: 1,
-            max_seq_len: 0,
-            kv_type: KvType::F16,
-            step_tokens_max: 512,
-            logits_rows_max: 64,
-            kv_pages: None,
-        }
-    }
-}
-
-fn max_seq_len_default(params: &ModelParams) -> usize {
-    params.context_length.min(MAX_SEQ_LEN_DEFAULT)
 }

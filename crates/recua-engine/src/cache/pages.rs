@@ -102,7 +102,7 @@ impl Pages {
     }
 }
 
-pub(crate) fn problem(page: u32, problem: &str) -> Error {
+pub(super) fn problem(page: u32, problem: &str) -> Error {
     Error::Page { page, problem: problem.into() }
 }
 
