@@ -96,7 +96,7 @@ def main():
         items = [json.loads(l) for l in open(HELDOUT)]
     columns = {Path(m).stem: through_recua(a.recua, m, items, a.wrong) for m in a.models}
     if a.checkpoint:
-        from model import Model, quantised
+        from model import Model, quantized
         from tokenizer import Encoder
         m, e = Model.load(a.checkpoint), Encoder()
         columns["F32"] = in_pytorch(m, e, items, a.wrong)
@@ -105,7 +105,7 @@ def main():
         import torch
         with torch.no_grad():
             for p in (p for p in m.parameters() if p.ndim == 2):
-                p.copy_(quantised(p, 6 if p is m.token_embd else 4))
+                p.copy_(quantized(p, 6 if p is m.token_embd else 4))
         columns["plain 4-bit"] = in_pytorch(m, e, items)
     table(columns)
 

@@ -22,7 +22,7 @@ class Config:
     rope_base: float = 10000.0
 
 
-def quantised(w, bits):
+def quantized(w, bits):
     """w rounded in blocks of 32 to `bits` bits with a scale and a minimum, as K-quants do."""
     b = w.float().view(w.shape[0], -1, 32)
     lo = b.amin(-1, keepdim=True).clamp(max=0)
@@ -64,7 +64,7 @@ class Model(nn.Module):
         w = getattr(self, name)
         if gate is not None:
             bits = 6 if name == "token_embd" else 4
-            w = w + (gate[self.matrices.index(name)] * (quantised(w, bits) - w)).detach()
+            w = w + (gate[self.matrices.index(name)] * (quantized(w, bits) - w)).detach()
         return w.to(dtype)
 
     def norm(self, x, name):

@@ -54,7 +54,7 @@ pub(crate) fn check(gguf: &Gguf, model: &str) -> Result<ModelParams> {
     LlamaModel::check(gguf).map_err(|e| failure(e, model))
 }
 
-/// Opens the device that was asked for.
+/// Opens the device that the arguments name.
 pub(crate) fn open_device(args: &DeviceArgs) -> Result<Device> {
     let kind = args.device.split(':').next().unwrap_or_default();
     if !recua::DEVICE_NAMES.contains(&kind) && ["wgpu", "cuda"].contains(&kind) {
@@ -69,7 +69,7 @@ pub(crate) fn open_device(args: &DeviceArgs) -> Result<Device> {
         (Some(threads), "cpu") => open_cpu(threads),
         // `--threads` alone does not choose the CPU.
         (Some(threads), "auto") => match open()? {
-            device if device.info().kind == "cpu" => open_cpu(threads),
+            device if device.info().runs_in_submit => open_cpu(threads),
             device => Ok(device),
         },
         _ => open(),

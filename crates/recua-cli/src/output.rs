@@ -7,8 +7,6 @@ use std::io::{self, BufWriter, StdoutLock, Write};
 use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter};
 
-use crate::failure::Result;
-
 /// A line on stderr. Unlike `eprintln!` it does not panic if stderr is closed.
 macro_rules! note {
     ($($arg:tt)*) => {{
@@ -59,11 +57,10 @@ pub(crate) fn abbreviated(text: &str, chars_max: usize) -> String {
 
 /// Writes a JSON value on one line. All characters that a terminal would act on are escaped; JSON by itself requires
 /// that only for some.
-pub(crate) fn write_json(out: &mut impl Write, value: &impl Serialize) -> Result {
+pub(crate) fn write_json(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
     let mut serializer = serde_json::Serializer::with_formatter(&mut *out, TerminalSafe(CompactFormatter));
     value.serialize(&mut serializer).map_err(io::Error::from)?;
-    writeln!(out)?;
-    Ok(())
+    writeln!(out)
 }
 
 struct TerminalSafe(CompactFormatter);

@@ -1,6 +1,7 @@
 //! Turns messages into tokens and flags into sampling parameters, for `run` and `chat`.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::time::SystemTime;
 
 use recua::SamplingParams;
 use recua::chat::{ChatError, ChatTemplate, Message};
@@ -48,7 +49,7 @@ impl Form {
     /// The tokens of a conversation, up to where the model's next turn begins.
     pub(crate) fn encode(&self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<Vec<u32>> {
         match self {
-            Form::Chat(template) => template.encode(tokenizer, messages).or_user(),
+            Form::Chat(template) => template.encode(tokenizer, messages, SystemTime::now()).or_user(),
             Form::Raw { special } => {
                 let text: Vec<_> = messages.iter().map(|m| m.content.as_str()).collect();
                 tokenizer.encode(&text.join("\n"), tokenizer.adds_bos(), *special).or_user()

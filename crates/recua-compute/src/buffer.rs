@@ -246,6 +246,21 @@ impl Buffer {
         }
     }
 
+    /// Fails unless `n_bytes` of elements of `element` bytes fit the start of this view; bytes always are elements.
+    pub(crate) fn check_bytes(&self, op: &'static str, n_bytes: usize, element: usize) -> Result<()> {
+        if element != self.dtype.size_of() && element != 1 {
+            return Err(argument(op, format!("elements of {element} bytes for {self:?}")));
+        }
+        if !self.is_contiguous() {
+            let problem = format!("{self:?} are columns of a wider matrix; all of its rows would do");
+            return Err(argument(op, problem));
+        }
+        if n_bytes > self.n_bytes() {
+            return Err(argument(op, format!("{n_bytes} bytes do not fit {self:?}")));
+        }
+        Ok(())
+    }
+
     /// Whether two views share at least one byte. Columns that lie beside each other in one matrix do not.
     pub fn overlaps(&self, other: &Buffer) -> bool {
         if !Arc::ptr_eq(&self.storage, &other.storage) {

@@ -7,6 +7,7 @@
 //! of their own and implement [`Backend`].
 
 mod args;
+mod backend;
 mod buffer;
 mod buffer_pool;
 #[cfg(any(test, feature = "testing"))]
@@ -18,20 +19,27 @@ pub mod docs {}
 mod encoder;
 mod error;
 pub mod hazards;
+mod kernel;
 mod op;
 mod plan;
+mod program;
 mod registry;
+mod submission;
 mod weight;
 mod worker;
 
+pub use backend::{Backend, Compiled, DeviceInfo, Encode};
 pub use buffer::{Buffer, DType, DeviceId, Storage};
 pub use buffer_pool::BufferPool;
-pub use device::{Backend, Device, DeviceInfo};
-pub use encoder::{CommandEncoder, Commands, Encode, Pending, QuantizedMatmulParams, Submission};
+pub use device::Device;
+pub use encoder::{CommandEncoder, Commands, QuantizedMatmulParams};
 pub use error::{Error, Result};
+pub use kernel::{CallArg, Kernel, KernelArg, KernelCall, KernelSource, RustKernel};
 pub use op::*;
 pub use plan::{Plan, Record};
+pub use program::{Input, Program};
 pub use recua_gguf::GgmlType;
-pub use registry::{CallArg, Kernel, KernelArg, KernelCall, KernelRegistry, KernelSource, RustKernel};
+pub use registry::KernelRegistry;
+pub use submission::{Pending, Submission, no_output};
 pub use weight::{Arrange, RawMatrix, Weight, WeightPart};
 pub use worker::EncoderWorker;

@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use recua_compute::TOP_K_MAX;
+use recua_text::stop::{Passed, StopMatcher};
+use recua_text::tokenizer::{Decoder, Tokenizer};
 
 use crate::request::{Event, FinishReason, Request, RequestError, RequestId, Usage};
 use crate::sampler::{Draw, LogitsError, Sampler, SamplingParams, Want};
 use crate::scheduler::{Schedule, Scheduled, Scheduler};
-use crate::stop::{Passed, StopMatcher};
-use crate::tokenizer::{Decoder, Tokenizer};
 use crate::{Batch, Changes, Error, LlamaModel, LoadedModel, Logits, Outputs, Sequences};
 
 /// Runs requests, as many at once as the model's cache has slots.

@@ -1,4 +1,4 @@
-//! The part of recua that knows tokens, chats, models and requests, and no device in particular.
+//! The part of recua that knows tokens, models and requests, and no device in particular.
 //!
 //! [`LlamaModel`] runs batches of sequences on the device it is handed; its cache has the sequences of [`Sequences`]. What it does not know: HTTP, wire
 //! formats, async, GPU interfaces.
@@ -13,13 +13,10 @@ mod model;
 mod tensor;
 mod weights;
 
-pub mod chat;
 pub mod engine;
 pub mod request;
 pub mod sampler;
 pub mod scheduler;
-pub mod stop;
-pub mod tokenizer;
 
 pub use batch::{Batch, Logits, Run};
 pub use cache::{CacheRoom, Changes, Pages, Sequences};

@@ -2,8 +2,9 @@
 
 use std::fmt;
 
+use recua_text::stop::StopError;
+
 use crate::sampler::{LogitsError, ParamError, SamplingParams};
-use crate::stop::StopError;
 
 /// A request for one answer to one prompt.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -84,7 +84,7 @@ impl SamplingParams {
         check("presence_penalty", self.presence_penalty, -PENALTY_MAX, PENALTY_MAX)
     }
 
-    /// What the next token is chosen from.
+    /// How much of a row of logits the next token is chosen from.
     pub fn want(&self) -> Want {
         let repeats = self.repeat_penalty != 1.0 && self.repeat_last_n > 0;
         let has_penalties = repeats || self.frequency_penalty != 0.0 || self.presence_penalty != 0.0;
@@ -102,14 +102,14 @@ impl SamplingParams {
     }
 }
 
-/// What a sampler must know of a row of logits as the model computed it, to choose the token that it would choose from all of them.
+/// How much of a row of logits a sampler needs to choose the same token that it would choose from the whole row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Want {
-    /// The token of the largest.
+    /// The token with the largest logit.
     Token,
-    /// The [`TOP_K_MAX`] largest.
+    /// The [`TOP_K_MAX`] largest logits with their tokens.
     TopK,
-    /// All.
+    /// All logits.
     Logits,
 }
 
@@ -169,17 +169,18 @@ impl Sampler {
     ///
     /// If no logit is left to choose.
     pub fn sample(&mut self, logits: &mut [f32], draw: &Draw<'_>) -> Result<u32, LogitsError> {
-        self.penalise(logits, draw);
+        self.penalize(logits, draw);
         let params = draw.params;
         if params.is_greedy() {
-            return filter::likeliest(logits).ok_or(LogitsError { n_vocab: logits.len() });
+            return filter::argmax(logits).ok_or(LogitsError { n_vocab: logits.len() });
         }
         self.candidates.read(logits, params.top_k);
         self.choose(draw).ok_or(LogitsError { n_vocab: logits.len() })
     }
 
-    /// As [`Sampler::sample`] for parameters that [`Want::TopK`] suffices, from these: bits of the logit and token, the largest
-    /// first, as [`recua_compute::TopK`] gives them. `None` if no logit is left to choose.
+    /// As [`Sampler::sample`], for parameters for which [`Want::TopK`] is enough. `top` is the output of
+    /// [`recua_compute::TopK`]: pairs of the logit's bits and the token, the largest logit first. Returns `None` if
+    /// no logit is left to choose.
     pub fn sample_top(&mut self, top: &[[u32; 2]], draw: &Draw<'_>) -> Option<u32> {
         self.candidates.read_top(top, draw.params.top_k);
         self.choose(draw)
@@ -193,7 +194,7 @@ impl Sampler {
         candidates.draw(params.temperature, point)
     }
 
-    fn penalise(&mut self, logits: &mut [f32], draw: &Draw<'_>) {
+    fn penalize(&mut self, logits: &mut [f32], draw: &Draw<'_>) {
         let &Draw { params, tokens, n_prompt, .. } = draw;
         if params.repeat_penalty != 1.0 {
             let recent = &tokens[tokens.len().saturating_sub(params.repeat_last_n)..];

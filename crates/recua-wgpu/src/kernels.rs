@@ -1,41 +1,46 @@
-//! The WGSL files, by name without folder and ending; formats keep their folder.
+//! The WGSL files, the one list of them: by name without folder and ending; formats keep their folder.
 
-use crate::matmul::MatmulArgs;
+use crate::lower::matmul::MatmulArgs;
 use recua_compute::GgmlType;
 
 /// The text of a file, or of a kernel's arguments: `args/NAME`.
 pub(crate) fn source(name: &str) -> Option<&'static str> {
-    SOURCES.iter().find(|(file, _)| *file == name).map(|(_, text)| *text)
+    SOURCES.iter().chain(PRODUCTS).find(|(file, _)| *file == name).map(|(_, text)| *text)
 }
 
 /// The include of a type: the file's name, which is also its define, and its text.
 pub(crate) fn format(ty: GgmlType) -> Option<(&'static str, &'static str)> {
     let is_its =
         |name: &str| name.strip_prefix("formats/").is_some_and(|name| name.eq_ignore_ascii_case(ty.name()));
-    SOURCES.iter().copied().find(|(name, _)| is_its(name))
+    PRODUCTS.iter().copied().find(|(name, _)| is_its(name))
 }
 
-/// Files of folders, a name each.
+/// Texts that are there already, and the names of files in folders.
 macro_rules! files {
-    ($($folder:literal [$($name:literal)*])*) => {
-        &[
-            ("args/matmul", MatmulArgs::WGSL),
-            $($(($name, include_str!(concat!("kernels/", $folder, $name, ".wgsl"))),)*)*
-        ]
+    ([$($text:expr),*] $($folder:literal [$($name:literal)*])*) => {
+        &[$($text,)* $($(($name, include_str!(concat!("kernels/", $folder, $name, ".wgsl"))),)*)*]
     };
 }
 
-/// All of them.
+/// The files, but those of the products.
 pub(crate) const SOURCES: &[(&str, &str)] = files! {
+    []
     "" [
-        "argmax" "attention" "attention_common" "attention_rows" "attention_tensor" "bandwidth" "copy" "embed" "gather_rows"
+        "argmax" "attention" "attention_common" "attention_rows" "attention_tensor" "bandwidth" "copy" "gather_rows"
         "rms_norm" "rope_store" "top_k"
     ]
+    "shared/" ["math" "row_map" "status"]
+};
+
+/// The files of the products and of `embed`.
+pub(crate) const PRODUCTS: &[(&str, &str)] = files! {
+    [("args/matmul", MatmulArgs::WGSL)]
+    "" ["embed"]
     "matmul/" [
-        "matmul_activations" "matmul_ahead" "matmul_bindings" "matmul_coop_128" "matmul_coop_16" "matmul_coop_64" "matmul_glu"
-        "matmul_sum" "matmul_tile" "matmul_vec" "matmul_write"
+        "matmul_activations" "matmul_ahead" "matmul_bindings" "matmul_coop_128" "matmul_coop_16" "matmul_coop_64"
+        "matmul_glu" "matmul_sum" "matmul_tile" "matmul_vec" "matmul_write"
     ]
-    "shared/" ["decode" "half" "math" "matrices" "row_map" "status"]
+    "shared/" ["decode" "half" "matrices"]
     "" [
         "formats/bf16" "formats/f16" "formats/f32" "formats/iq4_nl" "formats/iq4_xs" "formats/k_scales" "formats/mxfp4"
         "formats/q2_k" "formats/q3_k" "formats/q4_0" "formats/q4_1" "formats/q4_k" "formats/q5_0" "formats/q5_1"

@@ -9,9 +9,9 @@
 //! an up matrix of one type are a segment, too, whose tiles have [`GLU_ROWS`] rows of each: a kernel then has what a GLU needs of both. Of
 //! two types, they are a segment each. A segment that no binding can hold is cut into several allocations at whole tiles.
 
-use crate::gpu::Gpu;
 use crate::kernels;
 use crate::memory::Memory;
+use crate::shared::Shared;
 use recua_compute::{Arrange, Error, GgmlType, RawMatrix, Result, Weight};
 use std::ops::Range;
 
@@ -61,20 +61,20 @@ impl Packed {
 }
 
 /// Re-lays matrices out, once.
-pub(crate) fn upload(gpu: &Gpu, parts: &[RawMatrix<'_>], arrange: Arrange) -> Result<Weight> {
+pub(crate) fn upload(shared: &Shared, parts: &[RawMatrix<'_>], arrange: Arrange) -> Result<Weight> {
     let same_type = parts.windows(2).all(|pair| pair[0].ty == pair[1].ty);
     let is_glu = arrange == Arrange::Interleaved && same_type;
     let (mut segments, mut first, mut n_bytes) = (Vec::new(), 0, 0);
     for parts in parts.chunk_by(|a, b| is_glu || arrange == Arrange::Stacked && a.ty == b.ty) {
         let rows = Rows { parts, is_glu };
-        let segment = upload_segment(gpu, &rows, first)?;
+        let segment = upload_segment(shared, &rows, first)?;
         n_bytes += segment.pieces.iter().map(|piece| piece.memory.n_bytes()).sum::<usize>();
         segments.push(segment);
         // Of a GLU that is not interleaved, each has all outputs.
         first += if arrange == Arrange::Stacked { rows.n_outputs() } else { 0 };
     }
     let packed = std::sync::Arc::new(Packed { segments });
-    Ok(Weight::from_storage(packed, gpu.id, parts, arrange, n_bytes))
+    Ok(Weight::from_storage(packed, shared.gpu.id, parts, arrange, n_bytes))
 }
 
 /// The rows of a segment's tiles.
@@ -113,7 +113,8 @@ impl<'a> Rows<'_, 'a> {
 }
 
 /// Lays rows of one type out; `first` is their first output.
-fn upload_segment(gpu: &Gpu, rows: &Rows<'_, '_>, first: usize) -> Result<Segment> {
+fn upload_segment(shared: &Shared, rows: &Rows<'_, '_>, first: usize) -> Result<Segment> {
+    let gpu = &shared.gpu;
     let (ty, k) = (rows.parts[0].ty, rows.parts[0].columns.len());
     let unsupported = || Error::UnsupportedType { device: gpu.info.name.clone(), ty };
     let (format, text) = kernels::format(ty).ok_or_else(unsupported)?;
@@ -134,8 +135,8 @@ fn upload_segment(gpu: &Gpu, rows: &Rows<'_, '_>, first: usize) -> Result<Segmen
     let mut pieces = Vec::new();
     for first_tile in (0..n_tiles).step_by(tiles_max) {
         let tiles = tiles_max.min(n_tiles - first_tile);
-        let memory = gpu.alloc(tiles * tile_bytes, "a weight")?;
-        send(gpu, &memory, &layout, rows, first_tile..first_tile + tiles, tile_bytes)?;
+        let memory = Memory::new(gpu, tiles * tile_bytes, "a weight")?;
+        send(shared, &memory, &layout, rows, first_tile..first_tile + tiles, tile_bytes)?;
         let before = first_tile * tile_outputs;
         let n = (tiles * tile_outputs).min(n_outputs - before);
         pieces.push(Piece { memory, tiles, first: first + before, n });
@@ -145,7 +146,7 @@ fn upload_segment(gpu: &Gpu, rows: &Rows<'_, '_>, first: usize) -> Result<Segmen
 
 /// Lays tiles out, a stage at a time on all cores, and sends them.
 fn send(
-    gpu: &Gpu,
+    shared: &Shared,
     memory: &Memory,
     layout: &Layout,
     rows: &Rows<'_, '_>,
@@ -176,7 +177,8 @@ fn send(
             shares.for_each(|share| drop(scope.spawn(move || pack(share))));
             own.into_iter().for_each(pack);
         });
-        gpu.upload(memory, ((first - tiles.start) * tile_bytes) as u64, &stage)?;
+        let at = ((first - tiles.start) * tile_bytes) as u64;
+        shared.transfers.upload(&shared.gpu, memory, at, &stage)?;
     }
     Ok(())
 }

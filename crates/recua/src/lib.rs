@@ -20,6 +20,7 @@ pub use device::{Adapter, DEVICE_NAMES, adapters, open_device};
 pub use recua_compute as compute;
 pub use recua_engine::*;
 pub use recua_gguf as gguf;
+pub use recua_text::{chat, stop, tokenizer};
 
 pub use recua_compute::Device;
 

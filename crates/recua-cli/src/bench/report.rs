@@ -53,7 +53,7 @@ fn file_type(file: &ModelFile) -> Option<&'static str> {
 /// Writes the reports of all models: as JSON one object a line, otherwise one table.
 pub(super) fn write(out: &mut impl Write, reports: &[Report], format: TableFormat) -> Result {
     match format {
-        TableFormat::Json => reports.iter().try_for_each(|report| write_json(out, report)),
+        TableFormat::Json => Ok(reports.iter().try_for_each(|report| write_json(out, report))?),
         TableFormat::Table => write_tables(out, reports, Style::Plain),
         TableFormat::Md => write_tables(out, reports, Style::Markdown),
     }

@@ -79,20 +79,20 @@ impl Proof {
         mut report: impl FnMut(Outcome) -> Result,
     ) -> Result<bool> {
         let mut all_equal = true;
-        let mut tell = |outcome: Outcome| {
+        let mut add = |outcome: Outcome| {
             all_equal &= outcome.difference.is_none();
             report(outcome)
         };
-        tell(self.again(subject)?)?;
+        add(self.again(subject)?)?;
         for n in SIZES {
-            tell(self.in_order(subject, n)?)?;
+            add(self.in_order(subject, n)?)?;
         }
-        tell(self.shuffled(subject)?)?;
-        tell(self.other_companions(subject)?)?;
-        tell(self.cut(subject, "cut into pieces of 1 to 9 tokens", 9)?)?;
-        tell(self.cut(subject, "token by token", 1)?)?;
-        tell(self.after_clear(subject)?)?;
-        tell(self.resized(subject)?)?;
+        add(self.shuffled(subject)?)?;
+        add(self.other_companions(subject)?)?;
+        add(self.cut(subject, "cut into pieces of 1 to 9 tokens", 9)?)?;
+        add(self.cut(subject, "token by token", 1)?)?;
+        add(self.after_clear(subject)?)?;
+        add(self.resized(subject)?)?;
         Ok(all_equal)
     }
 

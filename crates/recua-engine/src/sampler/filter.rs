@@ -35,7 +35,7 @@ fn clean(logit: f32) -> Option<f32> {
 }
 
 /// The token with the highest logit; ties go to the lowest id.
-pub(super) fn likeliest(logits: &[f32]) -> Option<u32> {
+pub(super) fn argmax(logits: &[f32]) -> Option<u32> {
     let mut best: Option<(usize, f32)> = None;
     for (id, &logit) in logits.iter().enumerate() {
         if clean(logit).is_some() && best.is_none_or(|(_, highest)| logit > highest) {

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use recua_compute::{PAGE_TOKENS, TOP_K_MAX, cpu};
 use recua_engine::sampler::philox::uniform;
-use recua_engine::tokenizer::Tokenizer;
 use recua_engine::{
     Engine, Event, FinishReason, LlamaConfig, LlamaModel, Request, RequestError, RequestId, SamplingParams,
     StepStats, Usage,
 };
 use recua_gguf::Gguf;
+use recua_text::tokenizer::Tokenizer;
 
 use crate::faulty;
 

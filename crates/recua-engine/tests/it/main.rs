@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
 mod cache;
-mod chat;
 mod engine;
 mod faulty;
 mod files;
@@ -13,4 +12,3 @@ mod same_bits;
 mod sampler;
 mod scheduler;
 mod support;
-mod tokenizer;

@@ -40,7 +40,7 @@ fn survivors(logits: &[f32], params: &SamplingParams) -> Vec<usize> {
 }
 
 /// The logits after the penalties.
-fn penalised(logits: &[f32], params: &SamplingParams, tokens: &[u32], n_prompt: usize) -> Vec<f32> {
+fn penalized(logits: &[f32], params: &SamplingParams, tokens: &[u32], n_prompt: usize) -> Vec<f32> {
     let mut logits = logits.to_vec();
     Sampler::new().sample(&mut logits, &Draw { params, choice: 0, tokens, n_prompt }).unwrap();
     logits
@@ -61,7 +61,7 @@ fn chi_square(counts: &[usize], probabilities: &[f64]) -> f64 {
     sum
 }
 
-fn normalised(weights: &[f64]) -> Vec<f64> {
+fn normalized(weights: &[f64]) -> Vec<f64> {
     let total: f64 = weights.iter().sum();
     weights.iter().map(|weight| weight / total).collect()
 }
@@ -195,10 +195,10 @@ fn the_repeat_penalty_is_llama_cpps() {
     let params = SamplingParams { repeat_penalty: 2.0, repeat_last_n: 3, ..SamplingParams::default() };
     let logits = [4.0, -1.0, 3.0, 0.0, 5.0];
     // Token 4 lies too far back; 0 occurs twice and counts once; the prompt counts.
-    assert_eq!(penalised(&logits, &params, &[4, 0, 1, 0], 4), [2.0, -2.0, 3.0, 0.0, 5.0]);
-    assert_eq!(penalised(&logits, &params, &[2], 0), [4.0, -1.0, 1.5, 0.0, 5.0]);
+    assert_eq!(penalized(&logits, &params, &[4, 0, 1, 0], 4), [2.0, -2.0, 3.0, 0.0, 5.0]);
+    assert_eq!(penalized(&logits, &params, &[2], 0), [4.0, -1.0, 1.5, 0.0, 5.0]);
     let off = SamplingParams { repeat_last_n: 0, ..params };
-    assert_eq!(penalised(&logits, &off, &[0, 1, 2], 3), logits);
+    assert_eq!(penalized(&logits, &off, &[0, 1, 2], 3), logits);
 }
 
 #[test]
@@ -206,10 +206,10 @@ fn frequency_and_presence_count_the_answer_only() {
     let params =
         SamplingParams { frequency_penalty: 0.5, presence_penalty: 1.0, ..SamplingParams::default() };
     let logits = [4.0, -1.0, 3.0, 0.0];
-    assert_eq!(penalised(&logits, &params, &[2, 2, 0, 1, 0], 2), [2.0, -2.5, 3.0, 0.0]);
-    assert_eq!(penalised(&logits, &params, &[2, 2, 0], 3), logits);
+    assert_eq!(penalized(&logits, &params, &[2, 2, 0, 1, 0], 2), [2.0, -2.5, 3.0, 0.0]);
+    assert_eq!(penalized(&logits, &params, &[2, 2, 0], 3), logits);
     // A token beyond the logits, as a vocabulary larger than the model's could have, is ignored.
-    assert_eq!(penalised(&logits, &params, &[9], 0), logits);
+    assert_eq!(penalized(&logits, &params, &[9], 0), logits);
 }
 
 #[test]
@@ -349,7 +349,7 @@ fn draws_follow_the_probabilities() {
     assert!(sum < 22.5, "temperature 1: {sum}");
 
     for temperature in [0.5, 2.0] {
-        let expected = normalised(&weights.map(|weight| weight.powf(1.0 / f64::from(temperature))));
+        let expected = normalized(&weights.map(|weight| weight.powf(1.0 / f64::from(temperature))));
         let params = SamplingParams { temperature, ..params.clone() };
         let sum = chi_square(&histogram(&logits, &params, 20_000), &expected);
         assert!(sum < 22.5, "temperature {temperature}: {sum}");
@@ -358,7 +358,7 @@ fn draws_follow_the_probabilities() {
     // 0.3 + 0.25 + 0.15 = 0.7 reaches 0.6: three are left, two degrees of freedom; the temperature comes afterwards.
     for temperature in [1.0, 3.0] {
         let kept = [0.0, 0.3, 0.15, 0.0, 0.25, 0.0, 0.0];
-        let expected = normalised(&kept.map(|weight: f64| weight.powf(1.0 / f64::from(temperature))));
+        let expected = normalized(&kept.map(|weight: f64| weight.powf(1.0 / f64::from(temperature))));
         let params = SamplingParams { temperature, top_p: 0.6, ..params.clone() };
         let sum = chi_square(&histogram(&logits, &params, 20_000), &expected);
         assert!(sum < 13.8, "top_p 0.6, temperature {temperature}: {sum}");

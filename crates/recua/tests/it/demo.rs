@@ -37,7 +37,9 @@ fn answers(device: &Device, batch_size: usize, prompts: &[&str]) -> Vec<String> 
     let mut engine = Engine::new(model, tokenizer.clone());
     let mut ids = Vec::new();
     for prompt in prompts {
-        let prompt = template.encode(&tokenizer, &[Message::new("user", *prompt)]).unwrap();
+        let prompt = template
+            .encode(&tokenizer, &[Message::new("user", *prompt)], std::time::SystemTime::now())
+            .unwrap();
         ids.push(engine.add(Request { prompt, max_tokens: 100, ..Request::default() }).unwrap());
     }
     let (mut texts, mut events) = (HashMap::new(), Vec::new());

@@ -1,0 +1,31 @@
+//! The integration tests of recua-template, one binary.
+#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
+
+mod hostile;
+mod jinja;
+mod language;
+
+use std::time::SystemTime;
+
+use recua_template::{Error, Input, Template};
+
+pub(crate) const LLAMA_3_1: &str = include_str!("../../../../testdata/templates/llama-3.1.jinja");
+pub(crate) const QWEN_3: &str = include_str!("../../../../testdata/templates/qwen-3.jinja");
+
+/// When all this takes place.
+pub(crate) const NOW: SystemTime = SystemTime::UNIX_EPOCH;
+
+/// Renders a template with four messages and what else a chat has.
+pub(crate) fn render(template: &str) -> Result<String, Error> {
+    let talk = [("system", "Be brief."), ("user", " Hi! "), ("assistant", "Hello."), ("user", "1 < 2?")];
+    let message =
+        |(role, content)| Input::Map(vec![("role", Input::Str(role)), ("content", Input::Str(content))]);
+    let variables = [
+        ("messages", Input::List(talk.into_iter().map(message).collect())),
+        ("add_generation_prompt", Input::Bool(true)),
+        ("bos_token", Input::Str("<s>")),
+        ("eos_token", Input::Str("</s>")),
+        ("tools", Input::None),
+    ];
+    Template::parse(template)?.render(&variables, NOW)
+}
