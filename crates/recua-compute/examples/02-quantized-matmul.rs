@@ -3,7 +3,7 @@
 //! `cargo run -p recua-compute --example 02-quantized-matmul`
 
 use recua_compute::cpu::{self, Options};
-use recua_compute::{DType, GgmlType, QuantizedMatmulParams};
+use recua_compute::{Arrange, DType, GgmlType, QuantizedMatmulParams, RawMatrix};
 use std::error::Error;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("{} weights in {} bytes", weights.len(), blocks.len());
 
     // Checked and re-laid-out once, for this device.
-    let w = device.upload_weight(&blocks, ggml_type, n, k)?;
+    let w = device.upload_weight(&[RawMatrix::new(ggml_type, n, k, &blocks)], Arrange::Stacked)?;
 
     let input: Vec<f32> = (0..m * k).map(|i| ((i * 11 % 31) as f32 - 15.0) / 15.0).collect();
     let x = device.upload(&input, DType::F32, &[m, k])?;

@@ -1,7 +1,7 @@
 //! [`Backend`], [`Compiled`] and [`Encode`]: what a device crate implements. Callers use [`crate::Device`], [`crate::Program`] and
 //! [`crate::CommandEncoder`], which check arguments before they come here.
 
-use crate::buffer::{Buffer, DeviceId, Storage, Weight};
+use crate::buffer::{Buffer, DeviceId, Storage};
 use crate::error::Result;
 use crate::kernel::{Kernel, KernelArg, KernelSource};
 use crate::kv::{KvPool, KvShape};
@@ -9,8 +9,8 @@ use crate::op::Op;
 use crate::plan::Plan;
 use crate::program::Input;
 use crate::submission::Submission;
+use crate::weight::{Arrange, RawMatrix, Weight};
 use crate::work::Tiling;
-use recua_gguf::GgmlType;
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
@@ -52,8 +52,8 @@ pub trait Backend: Send + Sync + 'static {
     fn write(&self, dst: &Buffer, bytes: &[u8]) -> Result<()>;
     /// Copies the start of `src` to `out`; it fits. Waits for submitted work.
     fn read(&self, src: &Buffer, out: &mut [u8]) -> Result<()>;
-    /// Re-lays raw blocks out; their number has been checked.
-    fn upload_weight(&self, raw: &[u8], ty: GgmlType, n: usize, k: usize) -> Result<Weight>;
+    /// Re-lays matrices out, which have been checked; see [`Device::upload_weight`](crate::Device::upload_weight).
+    fn upload_weight(&self, parts: &[RawMatrix<'_>], arrange: Arrange) -> Result<Weight>;
     /// Allocates a layer's cache in the device's own layout; zero or garbage, which nobody reads before it is written. The shape has
     /// been checked. Refuses, never aborts, when there is no memory.
     fn alloc_kv(&self, shape: &KvShape) -> Result<KvPool>;

@@ -1,9 +1,9 @@
-//! Memory on a device: [`Buffer`] (typed, shaped, cheap to clone) and [`Weight`] (a quantised matrix in the device's own layout).
+//! Memory on a device: [`Buffer`], typed, shaped, cheap to clone. A view is a run of elements, or some columns of a wider matrix.
 
 use crate::error::{Result, argument};
-use recua_gguf::GgmlType;
 use std::any::Any;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -76,6 +76,8 @@ pub struct Buffer {
     dtype: DType,
     shape: Vec<usize>,
     offset_bytes: usize,
+    /// Elements from the start of a row to the start of the next.
+    row_stride: usize,
 }
 
 impl Buffer {
@@ -87,7 +89,8 @@ impl Buffer {
         dtype: DType,
         shape: &[usize],
     ) -> Result<Buffer> {
-        let buffer = Buffer { storage, device, dtype, shape: shape.to_vec(), offset_bytes: 0 };
+        let row_stride = shape.last().copied().unwrap_or(1);
+        let buffer = Buffer { storage, device, dtype, shape: shape.to_vec(), offset_bytes: 0, row_stride };
         match n_bytes(dtype, shape) {
             Some(n) if n <= buffer.storage.n_bytes() => Ok(buffer),
             _ => Err(argument(
@@ -102,7 +105,7 @@ impl Buffer {
         self.dtype
     }
 
-    /// The dimensions, outermost first; the last one is contiguous.
+    /// The dimensions, outermost first; elements of the last one follow each other.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
@@ -112,9 +115,28 @@ impl Buffer {
         self.shape.iter().product()
     }
 
-    /// The number of bytes this view covers.
+    /// The number of bytes of this view's elements.
     pub fn n_bytes(&self) -> usize {
         self.n_elements() * self.dtype.size_of()
+    }
+
+    /// Bytes from the first element to the end of the last: more than [`Buffer::n_bytes`] if there are others between the rows.
+    pub fn span_bytes(&self) -> usize {
+        match self.n_elements() {
+            0 => 0,
+            _ => ((self.n_rows() - 1) * self.row_stride + self.n_cols()) * self.dtype.size_of(),
+        }
+    }
+
+    /// Elements from the start of a row to the start of the next: [`Buffer::n_cols`], unless this is some [`Buffer::columns`] of a
+    /// wider matrix.
+    pub fn row_stride(&self) -> usize {
+        self.row_stride
+    }
+
+    /// Whether nothing lies between the elements.
+    pub fn is_contiguous(&self) -> bool {
+        self.row_stride == self.n_cols() || self.n_rows() <= 1
     }
 
     /// Where this view begins in its allocation.
@@ -150,8 +172,14 @@ impl Buffer {
     /// The same bytes from `first` elements on, seen as `shape`.
     ///
     /// # Errors
-    /// If the view would end after this one.
+    /// If `shape` reaches outside this view, or elements of others lie between this view's rows.
     pub fn view(&self, first: usize, shape: &[usize]) -> Result<Buffer> {
+        if !self.is_contiguous() {
+            return Err(argument(
+                "view",
+                format!("{self:?} are columns of a wider matrix: take its rows first"),
+            ));
+        }
         let fits = shape
             .iter()
             .try_fold(1usize, |n, &d| n.checked_mul(d))
@@ -163,13 +191,8 @@ impl Buffer {
                 format!("{shape:?} from element {first} is outside {}{:?}", self.dtype, self.shape),
             ));
         }
-        Ok(Buffer {
-            storage: self.storage.clone(),
-            device: self.device,
-            dtype: self.dtype,
-            shape: shape.to_vec(),
-            offset_bytes: self.offset_bytes + first * self.dtype.size_of(),
-        })
+        let row_stride = shape.last().copied().unwrap_or(1);
+        Ok(self.at(first, shape.to_vec(), row_stride))
     }
 
     /// The first `n` entries of the outermost dimension.
@@ -182,7 +205,45 @@ impl Buffer {
             Some(outer) if n <= *outer => *outer = n,
             _ => return Err(argument("rows", format!("{n} rows of {}{:?}", self.dtype, self.shape))),
         }
-        self.view(0, &shape)
+        Ok(self.at(0, shape, self.row_stride))
+    }
+
+    /// Some rows of a matrix.
+    ///
+    /// # Errors
+    /// If this has not two dimensions, or not these rows.
+    pub fn row_range(&self, rows: Range<usize>) -> Result<Buffer> {
+        match *self.shape {
+            [n_rows, n_cols] if rows.start <= rows.end && rows.end <= n_rows => {
+                Ok(self.at(rows.start * self.row_stride, vec![rows.len(), n_cols], self.row_stride))
+            }
+            _ => Err(argument("row_range", format!("rows {rows:?} of {self:?}"))),
+        }
+    }
+
+    /// Some columns of a matrix: all its rows, [`Buffer::row_stride`] elements apart as before.
+    ///
+    /// # Errors
+    /// If this has not two dimensions, or not these columns.
+    pub fn columns(&self, columns: Range<usize>) -> Result<Buffer> {
+        match *self.shape {
+            [n_rows, n_cols] if columns.start <= columns.end && columns.end <= n_cols => {
+                Ok(self.at(columns.start, vec![n_rows, columns.len()], self.row_stride))
+            }
+            _ => Err(argument("columns", format!("columns {columns:?} of {self:?}"))),
+        }
+    }
+
+    /// A view that begins at an element of this one; the caller has checked that it ends inside.
+    fn at(&self, first: usize, shape: Vec<usize>, row_stride: usize) -> Buffer {
+        Buffer {
+            storage: self.storage.clone(),
+            device: self.device,
+            dtype: self.dtype,
+            shape,
+            offset_bytes: self.offset_bytes + first * self.dtype.size_of(),
+            row_stride,
+        }
     }
 
     /// Fails unless `n_bytes` of elements of `element` bytes fit the start of this view; bytes always are elements.
@@ -190,24 +251,77 @@ impl Buffer {
         if element != self.dtype.size_of() && element != 1 {
             return Err(argument(op, format!("elements of {element} bytes for {self:?}")));
         }
+        if !self.is_contiguous() {
+            let problem = format!("{self:?} are columns of a wider matrix; all of its rows would do");
+            return Err(argument(op, problem));
+        }
         if n_bytes > self.n_bytes() {
             return Err(argument(op, format!("{n_bytes} bytes do not fit {self:?}")));
         }
         Ok(())
     }
 
-    /// Whether two views share at least one byte.
+    /// Whether two views share at least one byte. Columns that lie beside each other in one matrix do not.
     pub fn overlaps(&self, other: &Buffer) -> bool {
-        Arc::ptr_eq(&self.storage, &other.storage)
-            && self.offset_bytes < other.offset_bytes + other.n_bytes()
-            && other.offset_bytes < self.offset_bytes + self.n_bytes()
+        if !Arc::ptr_eq(&self.storage, &other.storage) {
+            return false;
+        }
+        let (Some(a), Some(b)) = (Runs::of(self), Runs::of(other)) else { return false };
+        match (a.count, b.count) {
+            (1, _) => Runs { stride: b.stride, ..a }.meets(&b),
+            (_, 1) => a.meets(&Runs { stride: a.stride, ..b }),
+            _ if a.stride == b.stride => a.meets(&b),
+            _ => (0..a.count)
+                .any(|i| Runs { start: a.start + i * a.stride, count: 1, stride: b.stride, ..a }.meets(&b)),
+        }
     }
 
-    /// Whether two views are the same bytes.
+    /// Whether two views are the same bytes, row by row.
     pub fn is_same(&self, other: &Buffer) -> bool {
+        let has_same_rows = || self.row_stride == other.row_stride && self.n_cols() == other.n_cols();
         Arc::ptr_eq(&self.storage, &other.storage)
             && self.offset_bytes == other.offset_bytes
             && self.n_bytes() == other.n_bytes()
+            && (self.is_contiguous() && other.is_contiguous() || has_same_rows())
+    }
+}
+
+/// The bytes of a view: `count` runs of `len` bytes, `stride` from one to the next.
+#[derive(Clone, Copy)]
+struct Runs {
+    start: usize,
+    len: usize,
+    count: usize,
+    stride: usize,
+}
+
+impl Runs {
+    /// `None` of a view without elements.
+    fn of(buffer: &Buffer) -> Option<Runs> {
+        let (start, size) = (buffer.offset_bytes, buffer.dtype.size_of());
+        match buffer.n_bytes() {
+            0 => None,
+            len if buffer.is_contiguous() => Some(Runs { start, len, count: 1, stride: len }),
+            _ => Some(Runs {
+                start,
+                len: buffer.n_cols() * size,
+                count: buffer.n_rows(),
+                stride: buffer.row_stride * size,
+            }),
+        }
+    }
+
+    /// Whether they share a byte with others of the same stride, which is at least one byte.
+    fn meets(&self, other: &Runs) -> bool {
+        // Run i of these and run j of the others meet if (i - j) strides lie between -len and the other's len, counted from how far
+        // apart the first ones are. Sizes of allocations are far below the limits of i128.
+        let [a, b, a_len, b_len, stride] =
+            [self.start, other.start, self.len, other.len, self.stride].map(|n| n as i128);
+        let (lowest, highest) = (-(other.count as i128 - 1), self.count as i128 - 1);
+        // The lowest number of strides that is above the lower bound.
+        let strides = (b - a - a_len).div_euclid(stride) + 1;
+        let strides = strides.max(lowest);
+        strides <= highest && strides * stride < b - a + b_len
     }
 }
 
@@ -220,65 +334,4 @@ impl fmt::Debug for Buffer {
 /// Bytes of `shape` elements; `None` on overflow.
 pub(crate) fn n_bytes(dtype: DType, shape: &[usize]) -> Option<usize> {
     shape.iter().try_fold(dtype.size_of(), |n, &d| n.checked_mul(d))
-}
-
-/// A weight matrix of `n` rows and `k` columns, checked and re-laid-out once by [`crate::Device::upload_weight`].
-#[derive(Clone)]
-pub struct Weight {
-    storage: Arc<dyn Any + Send + Sync>,
-    device: DeviceId,
-    ty: GgmlType,
-    n: usize,
-    k: usize,
-    n_bytes: usize,
-}
-
-impl Weight {
-    /// Wraps a device's own layout; for device crates. `n_bytes` is what the layout occupies.
-    pub fn from_storage(
-        storage: Arc<dyn Any + Send + Sync>,
-        device: DeviceId,
-        ty: GgmlType,
-        n: usize,
-        k: usize,
-        n_bytes: usize,
-    ) -> Weight {
-        Weight { storage, device, ty, n, k, n_bytes }
-    }
-
-    /// The GGML type of the blocks it was made from.
-    pub fn ggml_type(&self) -> GgmlType {
-        self.ty
-    }
-
-    /// Rows: the outputs of a product.
-    pub fn n(&self) -> usize {
-        self.n
-    }
-
-    /// Columns: the length of each dot product.
-    pub fn k(&self) -> usize {
-        self.k
-    }
-
-    /// Bytes on the device.
-    pub fn n_bytes(&self) -> usize {
-        self.n_bytes
-    }
-
-    /// The device it belongs to.
-    pub fn device(&self) -> DeviceId {
-        self.device
-    }
-
-    /// The layout as the device's own type.
-    pub fn storage_as<T: Any>(&self) -> Option<&T> {
-        self.storage.downcast_ref()
-    }
-}
-
-impl fmt::Debug for Weight {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}[{}, {}]", self.ty, self.n, self.k)
-    }
 }

@@ -16,7 +16,7 @@ mod program;
 pub use isa::Isa;
 
 use crate::backend::{Backend, Compiled, DeviceInfo, Encode};
-use crate::buffer::{Buffer, DeviceId, Storage, Weight};
+use crate::buffer::{Buffer, DeviceId, Storage};
 use crate::device::Device;
 use crate::error::{Error, Result, argument};
 use crate::kernel::{CallArg, Kernel, KernelArg, KernelCall, KernelSource, RustKernel};
@@ -24,15 +24,15 @@ use crate::kv::{KvPool, KvShape};
 use crate::op::{Attention, Op, RopeStore};
 use crate::plan::Plan;
 use crate::submission::Submission;
+use crate::weight::{Arrange, RawMatrix, Weight};
 use crate::work::Tiling;
 use kv::Kv;
 use matmul::Workspace;
 use matmul::planes::TILE;
-use matmul::weight::{Layout, Packed};
+use matmul::weight::{self, Layout, Packed, Rows, Segment};
 use memory::{Memory, ptr, slice};
 use pool::{Pool, Worker};
 use program::{CpuProgram, Done};
-use recua_gguf::GgmlType;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -142,7 +142,7 @@ impl Storage for Counted {
     }
 }
 
-impl Drop for Packed {
+impl Drop for Segment {
     fn drop(&mut self) {
         self.counter.release(self.memory.len());
     }
@@ -360,30 +360,26 @@ impl Backend for Arc<Cpu> {
         Ok(())
     }
 
-    fn upload_weight(&self, raw: &[u8], ty: GgmlType, n: usize, k: usize) -> Result<Weight> {
-        let unsupported = || Error::UnsupportedType { device: self.info.name.clone(), ty };
-        let layout = Layout::of(ty).ok_or_else(unsupported)?;
-        let (tile_bytes, n_tiles) = (layout.tile_bytes(k), n.div_ceil(TILE));
-        let too_large = || argument("upload_weight", format!("{ty}[{n}, {k}] is larger than memory can be"));
-        let n_bytes = tile_bytes.checked_mul(n_tiles).ok_or_else(too_large)?;
-        let memory = self.allocated.memory(n_bytes, &format!("a weight {ty}[{n}, {k}]"))?;
-        let packed = Packed { memory, tile_bytes, n_tiles, layout, counter: self.allocated.clone() };
-        let row_bytes = raw.len() / n;
-        let job = |worker: &Worker<'_>| {
-            while let Some(range) = worker.claim(n_tiles, 4) {
-                for tile in range {
-                    let rows = &raw[tile * TILE * row_bytes..n.min((tile + 1) * TILE) * row_bytes];
-                    // SAFETY: the tile lies inside the allocation and belongs to the thread that claimed it.
-                    let out = unsafe {
-                        let start = packed.memory.as_ptr().add(tile * tile_bytes);
-                        std::slice::from_raw_parts_mut(start, tile_bytes)
-                    };
-                    layout.pack_tile(rows, k, out);
-                }
-            }
-        };
-        self.lock().pool.run(&job);
-        Ok(Weight::from_storage(Arc::new(packed), self.id, ty, n, k, n_bytes))
+    fn upload_weight(&self, parts: &[RawMatrix<'_>], arrange: Arrange) -> Result<Weight> {
+        let k = parts.first().map_or(0, |part| part.columns.len());
+        let (mut segments, mut first, mut n_bytes) = (Vec::new(), 0, 0);
+        for parts in weight::segments(parts, arrange) {
+            let (ty, rows) = (parts[0].ty, Rows::of(parts));
+            let unsupported = || Error::UnsupportedType { device: self.info.name.clone(), ty };
+            let layout = Layout::of(ty).ok_or_else(unsupported)?;
+            let (tile_bytes, n_tiles, n) = (layout.tile_bytes(k), rows.n.div_ceil(TILE), rows.n);
+            let too_large =
+                || argument("upload_weight", format!("{ty}[{n}, {k}] is larger than memory can be"));
+            let bytes = tile_bytes.checked_mul(n_tiles).ok_or_else(too_large)?;
+            let memory = self.allocated.memory(bytes, &format!("a weight {ty}[{n}, {k}]"))?;
+            let counter = self.allocated.clone();
+            let segment = Segment { memory, tile_bytes, n_tiles, first, n, layout, counter };
+            self.lock().pool.run(&|worker: &Worker<'_>| rows.pack(&segment, k, worker));
+            segments.push(segment);
+            first += n;
+            n_bytes += bytes;
+        }
+        Ok(Weight::from_storage(Arc::new(Packed { segments }), self.id, parts, arrange, n_bytes))
     }
 
     fn alloc_kv(&self, shape: &KvShape) -> Result<KvPool> {

@@ -1,16 +1,16 @@
 //! [`Device`]: the one face of every device.
 
 use crate::backend::{Backend, DeviceInfo};
-use crate::buffer::{Buffer, DType, DeviceId, Weight, n_bytes};
+use crate::buffer::{Buffer, DType, DeviceId, n_bytes};
 use crate::encoder::{CommandEncoder, Commands};
 use crate::error::{Error, Result, argument};
 use crate::kv::{KvPool, KvShape};
 use crate::plan::Plan;
 use crate::program::Program;
 use crate::submission::Submission;
+use crate::weight::{Arrange, RawMatrix, Weight, check_parts};
 use crate::work::Tiling;
 use bytemuck::Pod;
-use recua_gguf::GgmlType;
 use std::fmt;
 use std::sync::{Arc, Weak};
 
@@ -110,23 +110,15 @@ impl Device {
         buffer.check_bytes(op, n_bytes, element)
     }
 
-    /// Checks a matrix of `n` rows of `k` weights, given as raw GGML blocks, and re-lays it out for this device, once.
+    /// Makes one weight of matrices that share their input: checks them and re-lays them out for this device, once. They may be of
+    /// several types. Rows and columns of each may be a part of the matrix that its blocks are of, so a shard of a weight is the same call.
     ///
     /// # Errors
-    /// If the bytes are not those of such a matrix, or the device has no kernels for the type ([`Error::UnsupportedType`]) or no memory.
-    pub fn upload_weight(&self, raw: &[u8], ty: GgmlType, n: usize, k: usize) -> Result<Weight> {
-        let bytes = ty.row_bytes(k).and_then(|row| row.checked_mul(n));
-        if n == 0 || k == 0 || bytes != Some(raw.len()) {
-            let problem = match bytes {
-                Some(b) if n > 0 && k > 0 => format!("{ty}[{n}, {k}] takes {b} bytes, {} came", raw.len()),
-                _ => format!("{ty} cannot be [{n}, {k}]: blocks hold {} values", ty.block_values()),
-            };
-            return Err(argument("upload_weight", problem));
-        }
-        if !ty.is_decodable() {
-            return Err(Error::UnsupportedType { device: self.info().name.clone(), ty });
-        }
-        self.backend.upload_weight(raw, ty, n, k)
+    /// If a matrix has not the bytes that its shape takes, a range is empty, outside the matrix or not of whole blocks, the matrices differ
+    /// in their number of columns, they cannot be arranged so, the device cannot compute with a type, or there is no memory.
+    pub fn upload_weight(&self, parts: &[RawMatrix<'_>], arrange: Arrange) -> Result<Weight> {
+        check_parts(parts, arrange, &self.info().name)?;
+        self.backend.upload_weight(parts, arrange)
     }
 
     /// The cache of one layer, which nobody else holds. The device decides how it lies, and splits it where one allocation cannot hold

@@ -1,12 +1,13 @@
 //! Driving a device by hand: [`CommandEncoder`] records ops and hand-written kernels, [`Commands`] is what it finishes into.
 
 use crate::backend::{Backend, Encode};
-use crate::buffer::{Buffer, DeviceId, Weight};
+use crate::buffer::{Buffer, DeviceId};
 use crate::error::{Error, Result, argument};
 use crate::kernel::{Kernel, KernelArg};
-use crate::op::{Matmul, MatmulPart, Op};
+use crate::op::{Matmul, Op};
 use crate::plan::Record;
 use crate::submission::Submission;
+use crate::weight::Weight;
 use recua_gguf::GgmlType;
 use std::any::Any;
 use std::sync::Arc;
@@ -36,7 +37,7 @@ impl CommandEncoder {
     ) -> Result<()> {
         const NAME: &str = "quantized_matmul";
         let QuantizedMatmulParams { m, n, k, ggml_type } = *params;
-        if w.ggml_type() != ggml_type || (w.n(), w.k()) != (n, k) {
+        if w.ggml_type() != Some(ggml_type) || (w.n(), w.k()) != (n, k) {
             return Err(argument(NAME, format!("{ggml_type}[{n}, {k}] is asked for, {w:?} came")));
         }
         let matrix = |what: &str, buffer: &Buffer, n_cols| {
@@ -44,7 +45,7 @@ impl CommandEncoder {
             buffer.view(0, &[m, n_cols]).map_err(small)
         };
         let (x, out) = (matrix("x", x, k)?, matrix("y", y, n)?);
-        let op = Op::Matmul(Matmul { x, parts: vec![MatmulPart::new(w, &out)] });
+        let op = Op::Matmul(Matmul::new(&x, w, &out));
         op.check_as(NAME, self.backend.id())?;
         self.inner.op(&op)
     }
@@ -64,6 +65,13 @@ impl CommandEncoder {
             let Some(buffer) = arg.buffer() else { continue };
             if buffer.device() != self.backend.id() {
                 return Err(Error::WrongDevice { op, what: "a buffer" });
+            }
+            if !buffer.is_contiguous() {
+                let problem = format!(
+                    "kernel '{}': argument {i}, {buffer:?}, are columns of a wider matrix",
+                    kernel.name()
+                );
+                return Err(argument(op, problem));
             }
             let overlap = |other: &KernelArg<'_>| {
                 (arg.is_written() || other.is_written())

@@ -16,10 +16,7 @@ pub fn reads(op: &Op) -> Vec<&Buffer> {
     match op {
         Op::Embed(o) => vec![&o.tokens],
         Op::RmsNorm(o) => vec![&o.x, &o.weight],
-        Op::Matmul(o) => {
-            let more = o.parts.iter().flat_map(|part| part.bias.iter().chain(&part.add));
-            std::iter::once(&o.x).chain(more).collect()
-        }
+        Op::Matmul(o) => std::iter::once(&o.x).chain(&o.bias).chain(&o.add).collect(),
         Op::MatmulGlu(o) => vec![&o.x],
         Op::RopeStore(o) => {
             let norm = o.norm.iter().flat_map(|norm| [&norm.q, &norm.k]);
@@ -40,7 +37,7 @@ pub fn writes(op: &Op) -> Vec<&Buffer> {
     match op {
         Op::Embed(o) => vec![&o.out],
         Op::RmsNorm(o) => vec![&o.out],
-        Op::Matmul(o) => o.parts.iter().map(|part| &part.out).collect(),
+        Op::Matmul(o) => vec![&o.out],
         Op::MatmulGlu(o) => vec![&o.out],
         Op::RopeStore(o) => std::iter::once(&o.q).chain(o.cache.memory()).collect(),
         Op::Attention(o) => vec![&o.out],
@@ -72,7 +69,8 @@ pub struct Hazard {
     pub later: usize,
     /// Why.
     pub kind: HazardKind,
-    /// The bytes they share, counted from the start of the allocation.
+    /// Where the bytes are that they share, counted from the start of the allocation. Of columns of a matrix, what lies between the rows
+    /// is inside the range and not shared.
     pub bytes: Range<usize>,
 }
 
@@ -166,7 +164,7 @@ impl Hazards {
 /// The bytes that two views share.
 fn shared(a: &Buffer, b: &Buffer) -> Option<Range<usize>> {
     let start = a.offset_bytes().max(b.offset_bytes());
-    let end = (a.offset_bytes() + a.n_bytes()).min(b.offset_bytes() + b.n_bytes());
+    let end = (a.offset_bytes() + a.span_bytes()).min(b.offset_bytes() + b.span_bytes());
     (a.overlaps(b) && start < end).then_some(start..end)
 }
 
@@ -228,11 +226,41 @@ mod tests {
     }
 
     #[test]
+    fn columns_beside_each_other_are_apart() {
+        let device = device();
+        let all = device.alloc(DType::F32, &[5, 12]).unwrap();
+        let columns = |range| all.columns(range).unwrap();
+        let (q, k, v) = (columns(0..6), columns(6..9), columns(9..12));
+        for (a, b) in [(&q, &k), (&k, &v), (&q, &v), (&k, &q)] {
+            assert!(!a.overlaps(b));
+        }
+        assert!(q.overlaps(&columns(5..7)) && columns(5..7).overlaps(&k) && q.overlaps(&all));
+        // Rows of others, of another stride, and single rows.
+        let lower = all.row_range(2..5).unwrap();
+        assert!(!lower.columns(0..3).unwrap().overlaps(&all.rows(2).unwrap().columns(0..3).unwrap()));
+        assert!(lower.columns(0..3).unwrap().overlaps(&q));
+        let pairs = all.view(6, &[9, 6]).unwrap();
+        assert!(!pairs.row_range(0..1).unwrap().overlaps(&q) && pairs.row_range(1..2).unwrap().overlaps(&q));
+        assert!(
+            pairs.columns(0..2).unwrap().overlaps(&k)
+                && !pairs.columns(3..4).unwrap().overlaps(&columns(0..3))
+        );
+        assert!(pairs.columns(3..4).unwrap().overlaps(&columns(3..4)));
+        let mut hazards = Hazards::new();
+        hazards.add(&[], &[&q]);
+        hazards.add(&[], &[&k]);
+        hazards.add(&[&v], &[]);
+        hazards.add(&[&all], &[]);
+        let list: Vec<_> = hazards.list().iter().map(|h| (h.earlier, h.later, h.bytes.clone())).collect();
+        assert_eq!(list, [(0, 3, 0..216), (1, 3, 24..228)]);
+        assert_eq!(hazards.groups(), [vec![0, 1, 2], vec![3]]);
+    }
+
+    #[test]
     fn every_op_names_what_it_touches() {
         let device = device();
         let matrix = || device.alloc(DType::F32, &[2, 8]).unwrap();
         let u32s = |shape: &[usize]| device.alloc(DType::U32, shape).unwrap();
-        let weight = device.upload_weight(&[0; 8 * 8 * 4], recua_gguf::GgmlType::F32, 8, 8).unwrap();
         let (q, k, v, out) = (matrix(), matrix(), matrix(), matrix());
         let bias = device.alloc(DType::F32, &[8]).unwrap();
         let rows =
@@ -240,10 +268,12 @@ mod tests {
         let shape = KvShape { n_pages: 1, n_kv_heads: 1, head_dim: 8, kv_type: KvType::F16 };
         let cache = device.alloc_kv(&shape).unwrap();
         let mut plan = device.plan();
-        let part = MatmulPart::new(&weight, &out).with_bias(Some(&bias)).with_add(&v);
+        let raw = || crate::RawMatrix::new(recua_gguf::GgmlType::F32, 8, 8, &[0; 8 * 8 * 4]);
+        let weight = device.upload_weight(&[raw()], crate::Arrange::Stacked).unwrap();
+        let gate_up = device.upload_weight(&[raw(), raw()], crate::Arrange::Interleaved).unwrap();
         plan.embed(&weight, &rows.positions, &q).unwrap();
-        plan.matmul(&q, [part]).unwrap();
-        plan.matmul_glu(&q, &weight, &weight, Activation::Silu, &out).unwrap();
+        plan.matmul(Matmul::new(&q, &weight, &out).with_bias(Some(&bias)).with_add(&v)).unwrap();
+        plan.matmul_glu(&q, &gate_up, Activation::Silu, &out).unwrap();
         plan.rope_store(RopeStore {
             q: q.clone(),
             k,

@@ -27,11 +27,12 @@ mod plan;
 mod program;
 mod registry;
 mod submission;
+mod weight;
 mod work;
 mod worker;
 
 pub use backend::{Backend, Compiled, DeviceInfo, Encode};
-pub use buffer::{Buffer, DType, DeviceId, Storage, Weight};
+pub use buffer::{Buffer, DType, DeviceId, Storage};
 pub use buffer_pool::BufferPool;
 pub use device::Device;
 pub use encoder::{CommandEncoder, Commands, QuantizedMatmulParams};
@@ -44,6 +45,7 @@ pub use program::{Input, Program};
 pub use recua_gguf::GgmlType;
 pub use registry::KernelRegistry;
 pub use submission::{Pending, Submission, no_output};
+pub use weight::{Arrange, RawMatrix, Weight, WeightPart};
 pub use work::{ALL, ENTRY_WORDS, HEADER_WORDS, RowRun, Tiling, WorkList};
 pub use worker::EncoderWorker;
 

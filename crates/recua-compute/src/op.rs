@@ -8,9 +8,10 @@
 //! **Room to spare.** A row whose `sequences[r]` is [`INERT`] is skipped by `rope_store` and `attention`; what other ops write for it
 //! is unspecified.
 
-use crate::buffer::{Buffer, DType, DeviceId, Weight};
+use crate::buffer::{Buffer, DType, DeviceId};
 use crate::error::{Error, Result, argument};
 use crate::kv::KvPool;
+use crate::weight::{Arrange, Weight};
 use crate::work::HEADER_WORDS;
 use std::fmt;
 
@@ -44,7 +45,7 @@ pub enum Op {
 /// `out[r] = table[tokens[r]]`, decoded to f32.
 #[derive(Clone, Debug)]
 pub struct Embed {
-    /// `[vocabulary, dim]`
+    /// `[vocabulary, dim]`, stacked
     pub table: Weight,
     /// u32 `[rows]`
     pub tokens: Buffer,
@@ -65,19 +66,12 @@ pub struct RmsNorm {
     pub eps: f32,
 }
 
-/// `part.out = x · part.weightᵀ (+ bias) (+ add)` for each part: several weights share one reading of `x`.
+/// `out = x · weightᵀ (+ bias) (+ add)`.
 #[derive(Clone, Debug)]
 pub struct Matmul {
     /// f32 `[rows, k]`
     pub x: Buffer,
-    /// At least one.
-    pub parts: Vec<MatmulPart>,
-}
-
-/// One weight of a [`Matmul`].
-#[derive(Clone, Debug)]
-pub struct MatmulPart {
-    /// `[n, k]`
+    /// `[n, k]`, stacked: `n` are the rows of all its matrices
     pub weight: Weight,
     /// f32 `[n]`
     pub bias: Option<Buffer>,
@@ -87,20 +81,20 @@ pub struct MatmulPart {
     pub out: Buffer,
 }
 
-impl MatmulPart {
+impl Matmul {
     /// A plain product.
-    pub fn new(weight: &Weight, out: &Buffer) -> MatmulPart {
-        MatmulPart { weight: weight.clone(), bias: None, add: None, out: out.clone() }
+    pub fn new(x: &Buffer, weight: &Weight, out: &Buffer) -> Matmul {
+        Matmul { x: x.clone(), weight: weight.clone(), bias: None, add: None, out: out.clone() }
     }
 
     /// The same with `bias` added to every row.
-    pub fn with_bias(mut self, bias: Option<&Buffer>) -> MatmulPart {
+    pub fn with_bias(mut self, bias: Option<&Buffer>) -> Matmul {
         self.bias = bias.cloned();
         self
     }
 
     /// The same with the residual `add` added.
-    pub fn with_add(mut self, add: &Buffer) -> MatmulPart {
+    pub fn with_add(mut self, add: &Buffer) -> Matmul {
         self.add = Some(add.clone());
         self
     }
@@ -118,10 +112,8 @@ pub enum Activation {
 pub struct MatmulGlu {
     /// f32 `[rows, k]`
     pub x: Buffer,
-    /// `[n, k]`
-    pub gate: Weight,
-    /// `[n, k]`
-    pub up: Weight,
+    /// gate and up, `[n, k]` each, interleaved
+    pub gate_up: Weight,
     /// Applied to the gate.
     pub activation: Activation,
     /// f32 `[rows, n]`
@@ -169,7 +161,7 @@ pub struct HeadNorm {
 /// row's values are left there, head by head, is left open.
 #[derive(Clone, Debug)]
 pub struct RopeStore {
-    /// f32 `[rows, n_heads * head_dim]`, rotated in place
+    /// f32 `[rows, n_heads * head_dim]`, rotated in place; like `k` and `v`, it may be columns of a wider matrix
     pub q: Buffer,
     /// f32 `[rows, n_kv_heads * head_dim]`, unchanged
     pub k: Buffer,
@@ -191,7 +183,7 @@ pub struct RopeStore {
 /// `h / (n_heads / n_kv_heads)`.
 #[derive(Clone, Debug)]
 pub struct Attention {
-    /// f32 `[rows, n_heads * head_dim]`, rotated
+    /// f32 `[rows, n_heads * head_dim]`, rotated; may be columns of a wider matrix
     pub q: Buffer,
     /// Where each row stands.
     pub rows: RowMap,
@@ -298,7 +290,7 @@ impl Op {
         let c = Check { op, device };
         match self {
             Op::Embed(o) => {
-                c.weight("table", &o.table)?;
+                c.weight("table", &o.table, Arrange::Stacked)?;
                 c.shape("tokens", &o.tokens, DType::U32, &[o.out.n_rows()])?;
                 c.shape("out", &o.out, DType::F32, &[o.tokens.n_elements(), o.table.k()])
             }
@@ -311,43 +303,31 @@ impl Op {
             }
             Op::Matmul(o) => {
                 c.matrix("x", &o.x)?;
-                if o.parts.is_empty() {
-                    return Err(argument(c.op, "there is no weight"));
+                c.product(&o.x, &o.weight, Arrange::Stacked, &o.out, o.weight.n())?;
+                if let Some(bias) = &o.bias {
+                    c.shape("bias", bias, DType::F32, &[o.weight.n()])?;
+                    c.apart("out", &o.out, "bias", bias)?;
                 }
-                for (i, part) in o.parts.iter().enumerate() {
-                    c.product(&o.x, &part.weight, &part.out)?;
-                    if let Some(bias) = &part.bias {
-                        c.shape("bias", bias, DType::F32, &[part.weight.n()])?;
-                        c.apart("out", &part.out, "bias", bias)?;
-                    }
-                    if let Some(add) = &part.add {
-                        c.shape("add", add, DType::F32, part.out.shape())?;
-                        c.apart_or_same("out", &part.out, "add", add)?;
-                    }
-                    for other in &o.parts[i + 1..] {
-                        c.apart("out", &part.out, "another part's out", &other.out)?;
-                    }
-                    for other in o.parts.iter().enumerate().filter(|(j, _)| *j != i).map(|(_, p)| p) {
-                        if let Some(add) = &other.add {
-                            c.apart("out", &part.out, "another part's add", add)?;
-                        }
-                    }
+                if let Some(add) = &o.add {
+                    c.shape("add", add, DType::F32, o.out.shape())?;
+                    c.apart_or_same("out", &o.out, "add", add)?;
                 }
                 Ok(())
             }
             Op::MatmulGlu(o) => {
                 c.matrix("x", &o.x)?;
-                c.product(&o.x, &o.gate, &o.out)?;
-                c.product(&o.x, &o.up, &o.out)
+                c.product(&o.x, &o.gate_up, Arrange::Interleaved, &o.out, o.gate_up.n() / 2)
             }
             Op::RopeStore(o) => {
                 let (rows, head_dim) = (o.q.n_rows(), c.cache(&o.cache)?);
                 c.row_map(&o.rows, rows)?;
-                c.matrix("q", &o.q)?;
+                c.columns("q", &o.q)?;
                 c.heads("q", &o.q, head_dim)?;
                 let kv_shape = [rows, o.cache.shape().n_kv_heads * head_dim];
-                c.shape("k", &o.k, DType::F32, &kv_shape)?;
-                c.shape("v", &o.v, DType::F32, &kv_shape)?;
+                for (what, buffer) in [("k", &o.k), ("v", &o.v)] {
+                    c.columns(what, buffer)?;
+                    c.has_shape(what, buffer, &kv_shape)?;
+                }
                 c.dtype("table", &o.table, DType::F32)?;
                 match *o.table.shape() {
                     [_, pairs, 2] if pairs <= head_dim / 2 && o.table.n_elements() > 0 => {}
@@ -371,7 +351,7 @@ impl Op {
             Op::Attention(o) => {
                 let (rows, head_dim) = (o.q.n_rows(), c.cache(&o.cache)?);
                 c.row_map(&o.rows, rows)?;
-                c.matrix("q", &o.q)?;
+                c.columns("q", &o.q)?;
                 let n_heads = c.heads("q", &o.q, head_dim)?;
                 let n_kv_heads = o.cache.shape().n_kv_heads;
                 if !n_heads.is_multiple_of(n_kv_heads) {
@@ -410,8 +390,10 @@ impl Op {
                 c.apart("out", &o.out, "x", &o.x)
             }
             Op::Copy(o) => {
-                c.same_device("src", o.src.device())?;
-                c.same_device("dst", o.dst.device())?;
+                for (what, buffer) in [("src", &o.src), ("dst", &o.dst)] {
+                    c.same_device(what, buffer.device())?;
+                    c.contiguous(what, buffer)?;
+                }
                 if o.src.n_bytes() != o.dst.n_bytes() {
                     let problem = format!("src has {} bytes, dst {}", o.src.n_bytes(), o.dst.n_bytes());
                     return Err(argument(c.op, problem));
@@ -446,7 +428,7 @@ impl Check {
         if device == self.device { Ok(()) } else { Err(Error::WrongDevice { op: self.op, what }) }
     }
 
-    fn dtype(&self, what: &'static str, buffer: &Buffer, expected: DType) -> Result<()> {
+    fn has_type(&self, what: &'static str, buffer: &Buffer, expected: DType) -> Result<()> {
         self.same_device(what, buffer.device())?;
         if buffer.dtype() == expected {
             return Ok(());
@@ -454,16 +436,39 @@ impl Check {
         Err(Error::WrongType { op: self.op, what, found: buffer.dtype(), expected })
     }
 
-    fn shape(&self, what: &'static str, buffer: &Buffer, dtype: DType, shape: &[usize]) -> Result<()> {
-        self.dtype(what, buffer, dtype)?;
+    fn has_shape(&self, what: &'static str, buffer: &Buffer, shape: &[usize]) -> Result<()> {
         if buffer.shape() == shape {
             return Ok(());
         }
         Err(argument(self.op, format!("{what} has shape {:?}, {shape:?} is needed", buffer.shape())))
     }
 
+    fn contiguous(&self, what: &'static str, buffer: &Buffer) -> Result<()> {
+        if buffer.is_contiguous() {
+            return Ok(());
+        }
+        let problem = format!("{what} {buffer:?} are columns of a wider matrix, a whole one is needed");
+        Err(argument(self.op, problem))
+    }
+
+    fn dtype(&self, what: &'static str, buffer: &Buffer, expected: DType) -> Result<()> {
+        self.has_type(what, buffer, expected)?;
+        self.contiguous(what, buffer)
+    }
+
+    fn shape(&self, what: &'static str, buffer: &Buffer, dtype: DType, shape: &[usize]) -> Result<()> {
+        self.dtype(what, buffer, dtype)?;
+        self.has_shape(what, buffer, shape)
+    }
+
     fn matrix(&self, what: &'static str, buffer: &Buffer) -> Result<()> {
-        self.dtype(what, buffer, DType::F32)?;
+        self.columns(what, buffer)?;
+        self.contiguous(what, buffer)
+    }
+
+    /// A matrix, or columns of one.
+    fn columns(&self, what: &'static str, buffer: &Buffer) -> Result<()> {
+        self.has_type(what, buffer, DType::F32)?;
         if buffer.shape().len() == 2 && buffer.n_elements() > 0 {
             return Ok(());
         }
@@ -472,17 +477,25 @@ impl Check {
         Err(argument(self.op, problem))
     }
 
-    fn weight(&self, what: &'static str, weight: &Weight) -> Result<()> {
-        self.same_device(what, weight.device())
+    fn weight(&self, what: &'static str, weight: &Weight, arrange: Arrange) -> Result<()> {
+        self.same_device(what, weight.device())?;
+        if weight.arrange() == arrange {
+            return Ok(());
+        }
+        let needed = match arrange {
+            Arrange::Stacked => "a stacked one",
+            Arrange::Interleaved => "one of a gate and an up matrix, interleaved,",
+        };
+        Err(argument(self.op, format!("{what} {weight:?}: {needed} is needed")))
     }
 
-    fn product(&self, x: &Buffer, weight: &Weight, out: &Buffer) -> Result<()> {
-        self.weight("weight", weight)?;
+    fn product(&self, x: &Buffer, weight: &Weight, arrange: Arrange, out: &Buffer, n: usize) -> Result<()> {
+        self.weight("weight", weight, arrange)?;
         if x.n_cols() != weight.k() {
             let problem = format!("x {x:?} has {} columns, the weight {weight:?} {}", x.n_cols(), weight.k());
             return Err(argument(self.op, problem));
         }
-        self.shape("out", out, DType::F32, &[x.n_rows(), weight.n()])?;
+        self.shape("out", out, DType::F32, &[x.n_rows(), n])?;
         self.apart("out", out, "x", x)
     }
 
@@ -530,18 +543,11 @@ impl fmt::Display for Op {
             Op::Embed(o) => write!(f, "{:?}[{:?}] -> {:?}", o.table, o.tokens, o.out),
             Op::RmsNorm(o) => write!(f, "{:?} -> {:?}", o.x, o.out),
             Op::Matmul(o) => {
-                write!(f, "{:?}", o.x)?;
-                for (i, part) in o.parts.iter().enumerate() {
-                    write!(f, "{} {:?}", if i == 0 { " ·" } else { "," }, part.weight)?;
-                    let bias = if part.bias.is_some() { " + bias" } else { "" };
-                    let add = if part.add.is_some() { " + residual" } else { "" };
-                    write!(f, "{bias}{add} -> {:?}", part.out)?;
-                }
-                Ok(())
+                let bias = if o.bias.is_some() { " + bias" } else { "" };
+                let add = if o.add.is_some() { " + residual" } else { "" };
+                write!(f, "{:?} · {:?}{bias}{add} -> {:?}", o.x, o.weight, o.out)
             }
-            Op::MatmulGlu(o) => {
-                write!(f, "{:?} · {:?}, {:?} ({:?}) -> {:?}", o.x, o.gate, o.up, o.activation, o.out)
-            }
+            Op::MatmulGlu(o) => write!(f, "{:?} · {:?} ({:?}) -> {:?}", o.x, o.gate_up, o.activation, o.out),
             Op::RopeStore(o) => {
                 let norm = if o.norm.is_some() { ", head norm" } else { "" };
                 write!(f, "{:?}, {:?}, {:?} ({:?}{norm}) -> {:?}", o.q, o.k, o.v, o.style, o.cache)

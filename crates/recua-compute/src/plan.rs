@@ -1,9 +1,10 @@
 //! A forward pass as data: [`Plan`], and [`Record`], the typed methods that a plan and a command encoder share.
 
-use crate::buffer::{Buffer, DeviceId, Weight};
+use crate::buffer::{Buffer, DeviceId};
 use crate::error::Result;
 use crate::kv::KvPool;
 use crate::op::*;
+use crate::weight::Weight;
 use std::fmt;
 
 /// Something ops are recorded into. Each method checks its arguments at once and names what does not fit.
@@ -26,29 +27,20 @@ pub trait Record {
     }
 
     /// See [`Matmul`].
-    fn matmul(&mut self, x: &Buffer, parts: impl Into<Vec<MatmulPart>>) -> Result<()>
-    where
-        Self: Sized,
-    {
-        self.push(Op::Matmul(Matmul { x: x.clone(), parts: parts.into() }))
+    fn matmul(&mut self, op: Matmul) -> Result<()> {
+        self.push(Op::Matmul(op))
     }
 
     /// See [`MatmulGlu`].
     fn matmul_glu(
         &mut self,
         x: &Buffer,
-        gate: &Weight,
-        up: &Weight,
+        gate_up: &Weight,
         activation: Activation,
         out: &Buffer,
     ) -> Result<()> {
-        self.push(Op::MatmulGlu(MatmulGlu {
-            x: x.clone(),
-            gate: gate.clone(),
-            up: up.clone(),
-            activation,
-            out: out.clone(),
-        }))
+        let (x, gate_up, out) = (x.clone(), gate_up.clone(), out.clone());
+        self.push(Op::MatmulGlu(MatmulGlu { x, gate_up, activation, out }))
     }
 
     /// See [`RopeStore`].

@@ -94,12 +94,12 @@ impl Compiled {
 mod tests {
     use super::*;
     use crate::backend::{Compiled as Program, DeviceInfo, Encode};
-    use crate::buffer::{Buffer, Storage, Weight};
+    use crate::buffer::{Buffer, Storage};
     use crate::kv::{KvPool, KvShape};
     use crate::plan::Plan;
     use crate::submission::Submission;
+    use crate::weight::{Arrange, RawMatrix, Weight};
     use crate::work::Tiling;
-    use recua_gguf::GgmlType;
     use std::any::Any;
 
     /// A device that only compiles: what it compiles to is the source itself, and `before` is called first.
@@ -136,7 +136,7 @@ mod tests {
         fn read(&self, _: &Buffer, _: &mut [u8]) -> Result<()> {
             unimplemented!()
         }
-        fn upload_weight(&self, _: &[u8], _: GgmlType, _: usize, _: usize) -> Result<Weight> {
+        fn upload_weight(&self, _: &[RawMatrix<'_>], _: Arrange) -> Result<Weight> {
             unimplemented!()
         }
         fn alloc_kv(&self, _: &KvShape) -> Result<KvPool> {

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::model::params::{ModelParams, OUTPUT, ROPE_FREQS, RopeScaling, TOKEN_EMBD};
-use recua_compute::{Buffer, DType, Device, MatmulPart, Weight};
+use recua_compute::{Arrange, Buffer, DType, Device, Matmul, RawMatrix, Weight};
 use recua_gguf::{Gguf, TensorInfo, decode};
 use std::collections::HashSet;
 
@@ -23,27 +23,21 @@ pub(crate) struct Weights {
 pub(crate) struct Layer {
     // f32 [n_embd]
     pub(crate) attn_norm: Buffer,
-    // [q_dim, n_embd]
-    pub(crate) attn_q: Linear,
-    // [kv_dim, n_embd]
-    pub(crate) attn_k: Linear,
-    // [kv_dim, n_embd]
-    pub(crate) attn_v: Linear,
+    // attn_q, attn_k, attn_v: [q_dim + 2 * kv_dim, n_embd]
+    pub(crate) attn_qkv: Linear,
     // f32 [head_dim] each
     pub(crate) head_norm: Option<(Buffer, Buffer)>,
     // [n_embd, q_dim]
     pub(crate) attn_output: Linear,
     // f32 [n_embd]
     pub(crate) ffn_norm: Buffer,
-    // [n_ff, n_embd]
-    pub(crate) ffn_gate: Weight,
-    // [n_ff, n_embd]
-    pub(crate) ffn_up: Weight,
+    // ffn_gate and ffn_up: [n_ff, n_embd] each, interleaved
+    pub(crate) ffn_gate_up: Weight,
     // [n_embd, n_ff]
     pub(crate) ffn_down: Linear,
 }
 
-/// A matrix and the bias that may come with it.
+/// A matrix, or several that share their input, and the bias that may come with it.
 pub(crate) struct Linear {
     pub(crate) weight: Weight,
     // f32 [n]
@@ -51,9 +45,9 @@ pub(crate) struct Linear {
 }
 
 impl Linear {
-    /// This matrix as a part of a product.
-    pub(crate) fn part(&self, out: &Buffer) -> MatmulPart {
-        MatmulPart::new(&self.weight, out).with_bias(self.bias.as_ref())
+    /// The product of `x` and this matrix.
+    pub(crate) fn matmul(&self, x: &Buffer, out: &Buffer) -> Matmul {
+        Matmul::new(x, &self.weight, out).with_bias(self.bias.as_ref())
     }
 }
 
@@ -165,11 +159,26 @@ impl Loader<'_> {
         self.gguf.tensor(name).ok_or_else(|| Error::MissingTensor { name: name.into() })
     }
 
-    fn matrix(&self, name: &str) -> Result<Weight> {
+    fn raw(&self, name: &str) -> Result<RawMatrix<'_>> {
         let tensor = self.find(name)?;
-        self.device
-            .upload_weight(self.gguf.data(tensor), tensor.ty, tensor.rows(), tensor.cols())
-            .map_err(|source| refused(name, source))
+        Ok(RawMatrix::new(tensor.ty, tensor.rows(), tensor.cols(), self.gguf.data(tensor)))
+    }
+
+    /// One weight of the tensors of these names.
+    fn matrices(&self, names: &[String], arrange: Arrange) -> Result<Weight> {
+        let parts = names.iter().map(|name| self.raw(name)).collect::<Result<Vec<_>>>()?;
+        self.device.upload_weight(&parts, arrange).map_err(|source| match (source, names) {
+            // One of several may be of a type that the device does not know.
+            (source @ recua_compute::Error::UnsupportedType { ty, .. }, names) => {
+                let at = parts.iter().position(|part| part.ty == ty).unwrap_or(0);
+                refused(&names[at], source)
+            }
+            (source, names) => refused(&names.join(", "), source),
+        })
+    }
+
+    fn matrix(&self, name: &str) -> Result<Weight> {
+        self.matrices(&[name.to_string()], Arrange::Stacked)
     }
 
     /// A vector on the device, decoded: norms and biases are a thousandth of the bytes.
@@ -178,10 +187,24 @@ impl Loader<'_> {
         self.device.upload(&values, DType::F32, &[values.len()]).map_err(|source| refused(name, source))
     }
 
-    fn linear(&self, name: &str) -> Result<Linear> {
-        let bias = format!("{name}.bias");
-        let bias = self.gguf.tensor(&bias).map(|_| self.vector(&bias)).transpose()?;
-        Ok(Linear { weight: self.matrix(&format!("{name}.weight"))?, bias })
+    fn linear(&self, names: &[String]) -> Result<Linear> {
+        let weights: Vec<String> = names.iter().map(|name| format!("{name}.weight")).collect();
+        let weight = self.matrices(&weights, Arrange::Stacked)?;
+        let biases: Vec<_> = names.iter().map(|name| self.gguf.tensor(&format!("{name}.bias"))).collect();
+        if biases.iter().all(Option::is_none) {
+            return Ok(Linear { weight, bias: None });
+        }
+        let mut values = Vec::new();
+        for (bias, part) in biases.into_iter().zip(weight.parts()) {
+            match bias {
+                Some(tensor) => values.extend(host_vector(self.gguf, tensor)?),
+                // Nothing is added to the product with a matrix that has none.
+                None => values.extend(std::iter::repeat_n(0.0, part.n)),
+            }
+        }
+        let bias = self.device.upload(&values, DType::F32, &[values.len()]);
+        let bias = bias.map_err(|source| refused(&format!("{}.bias", names.join(".bias, ")), source))?;
+        Ok(Linear { weight, bias: Some(bias) })
     }
 
     fn layer(&self, p: &ModelParams, i: usize) -> Result<Layer> {
@@ -194,15 +217,13 @@ impl Loader<'_> {
         };
         Ok(Layer {
             attn_norm: self.vector(&name("attn_norm.weight"))?,
-            attn_q: self.linear(&name("attn_q"))?,
-            attn_k: self.linear(&name("attn_k"))?,
-            attn_v: self.linear(&name("attn_v"))?,
+            attn_qkv: self.linear(&["attn_q", "attn_k", "attn_v"].map(name))?,
             head_norm,
-            attn_output: self.linear(&name("attn_output"))?,
+            attn_output: self.linear(&[name("attn_output")])?,
             ffn_norm: self.vector(&name("ffn_norm.weight"))?,
-            ffn_gate: self.matrix(&name("ffn_gate.weight"))?,
-            ffn_up: self.matrix(&name("ffn_up.weight"))?,
-            ffn_down: self.linear(&name("ffn_down"))?,
+            ffn_gate_up: self
+                .matrices(&["ffn_gate.weight", "ffn_up.weight"].map(name), Arrange::Interleaved)?,
+            ffn_down: self.linear(&[name("ffn_down")])?,
         })
     }
 }
@@ -231,13 +252,12 @@ impl Weights {
 
 impl Layer {
     fn n_bytes(&self) -> usize {
-        let linears = [&self.attn_q, &self.attn_k, &self.attn_v, &self.attn_output, &self.ffn_down];
+        let linears = [&self.attn_qkv, &self.attn_output, &self.ffn_down];
         let norms = self.head_norm.iter().flat_map(|(q, k)| [q, k]);
         let vectors = norms.chain([&self.attn_norm, &self.ffn_norm]);
         linears.map(|l| l.weight.n_bytes() + l.bias.as_ref().map_or(0, Buffer::n_bytes)).iter().sum::<usize>()
             + vectors.map(Buffer::n_bytes).sum::<usize>()
-            + self.ffn_gate.n_bytes()
-            + self.ffn_up.n_bytes()
+            + self.ffn_gate_up.n_bytes()
     }
 }
 

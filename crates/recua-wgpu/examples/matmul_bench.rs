@@ -5,7 +5,9 @@
 //! The check compares every type with the decoded weights in f64 and with the portable kernels, and each row's bits across row
 //! counts. The timing runs through enough different weights that the second-level cache does not hold them.
 
-use recua_compute::{Activation, Buffer, DType, Device, GgmlType, MatmulPart, Plan, Record, Result, Weight};
+use recua_compute::{
+    Activation, Arrange, Buffer, DType, Device, GgmlType, Matmul, Plan, RawMatrix, Record, Result, Weight,
+};
 use recua_wgpu::{Options, open};
 use std::time::{Duration, Instant};
 
@@ -57,16 +59,16 @@ fn product(device: &Device, weight: &Weight, x: &[f32]) -> Result<Vec<f32>> {
     let x = upload(device, x, weight.k())?;
     let out = device.alloc(DType::F32, &[x.n_rows(), weight.n()])?;
     let mut plan = device.plan();
-    plan.matmul(&x, [MatmulPart::new(weight, &out)])?;
+    plan.matmul(Matmul::new(&x, weight, &out))?;
     device.run(&plan)?.wait()?;
     device.read_vec(&out)
 }
 
-fn glu(device: &Device, gate: &Weight, up: &Weight, x: &[f32]) -> Result<Vec<f32>> {
-    let x = upload(device, x, gate.k())?;
-    let out = device.alloc(DType::F32, &[x.n_rows(), gate.n()])?;
+fn glu(device: &Device, gate_up: &Weight, x: &[f32]) -> Result<Vec<f32>> {
+    let x = upload(device, x, gate_up.k())?;
+    let out = device.alloc(DType::F32, &[x.n_rows(), gate_up.n() / 2])?;
     let mut plan = device.plan();
-    plan.matmul_glu(&x, gate, up, Activation::Silu, &out)?;
+    plan.matmul_glu(&x, gate_up, Activation::Silu, &out)?;
     device.run(&plan)?.wait()?;
     device.read_vec(&out)
 }
@@ -99,11 +101,12 @@ fn check(device: &Device, portable: &Device, types: &[GgmlType]) -> Result<bool>
         recua_gguf::decode(ty, &raw, &mut decoded).expect("whole blocks");
         let x = random.values(rows * k);
         let small: Vec<f32> = x.iter().map(|v| v * 0.01).collect();
-        let weight = device.upload_weight(&raw, ty, n, k)?;
-        let up = device.upload_weight(&raw_up, ty, n, k)?;
+        let matrix = |raw| RawMatrix::new(ty, n, k, raw);
+        let weight = device.upload_weight(&[matrix(&raw)], Arrange::Stacked)?;
+        let gate_up = device.upload_weight(&[matrix(&raw), matrix(&raw_up)], Arrange::Interleaved)?;
         let all = product(device, &weight, &x)?;
-        let all_glu = glu(device, &weight, &up, &small)?;
-        let other = product(portable, &portable.upload_weight(&raw, ty, n, k)?, &x)?;
+        let all_glu = glu(device, &gate_up, &small)?;
+        let other = product(portable, &portable.upload_weight(&[matrix(&raw)], Arrange::Stacked)?, &x)?;
         let mut differs = Vec::new();
         for batch in [1, 2, 3, 4, 5, 8, 16, 17, 32, 33, 64, 65, 128] {
             let start = batch.min(22);
@@ -111,7 +114,7 @@ fn check(device: &Device, portable: &Device, types: &[GgmlType]) -> Result<bool>
             if let Some(row) = differing_row(&part, &all[start * n..], n) {
                 differs.push(format!("matmul {batch} row {row}"));
             }
-            let part = glu(device, &weight, &up, &small[start * k..(start + batch) * k])?;
+            let part = glu(device, &gate_up, &small[start * k..(start + batch) * k])?;
             if let Some(row) = differing_row(&part, &all_glu[start * n..], n) {
                 differs.push(format!("glu {batch} row {row}"));
             }
@@ -169,24 +172,28 @@ fn time(device: &Device, types: &[GgmlType], rows: &[usize], ns: &[usize], bytes
             let mut raw = random.blocks(ty, n.min(512), k).repeat(n.div_ceil(512));
             raw.truncate(n * ty.row_bytes(k).unwrap_or(0));
             let n_weights = (bytes / raw.len()).clamp(2, 64);
-            let weights = (0..n_weights).map(|_| device.upload_weight(&raw, ty, n, k));
+            let matrix = || RawMatrix::new(ty, n, k, &raw);
+            let weights = (0..n_weights / if is_glu { 2 } else { 1 }).map(|_| match is_glu {
+                true => device.upload_weight(&[matrix(), matrix()], Arrange::Interleaved),
+                false => device.upload_weight(&[matrix()], Arrange::Stacked),
+            });
             let weights = weights.collect::<Result<Vec<_>>>()?;
             let x = upload(device, &random.values(rows_max * k), k)?;
             let out = device.alloc(DType::F32, &[rows_max, n])?;
             for &rows in rows {
                 let (x, out) = (x.rows(rows)?, out.rows(rows)?);
                 // Fewer where one takes long anyway.
-                let n_used = if rows > 256 { n_weights.min(4) } else { n_weights };
+                let n_used = if rows > 256 { weights.len().min(4) } else { weights.len() };
+                let matrices = if is_glu { 2 * n_used } else { n_used };
                 let mut plan = device.plan();
-                for pair in weights[..n_used / 2 * 2].chunks_exact(2) {
+                for weight in &weights[..n_used] {
                     if is_glu {
-                        plan.matmul_glu(&x, &pair[0], &pair[1], Activation::Silu, &out)?;
+                        plan.matmul_glu(&x, weight, Activation::Silu, &out)?;
                     } else {
-                        plan.matmul(&x, [MatmulPart::new(&pair[0], &out)])?;
-                        plan.matmul(&x, [MatmulPart::new(&pair[1], &out)])?;
+                        plan.matmul(Matmul::new(&x, weight, &out))?;
                     }
                 }
-                let seconds = median(device, &plan)?.as_secs_f64() / (n_used / 2 * 2) as f64;
+                let seconds = median(device, &plan)?.as_secs_f64() / matrices as f64;
                 let shape = format!("{}{n}x{k}", if is_glu { "glu " } else { "" });
                 println!(
                     "{:8} {shape:>14} {rows:6} {:10.2} {:9.0} {:9.2}",

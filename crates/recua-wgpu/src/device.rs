@@ -14,8 +14,8 @@ use crate::tuning::Tuning;
 use crate::user_kernel::UserKernel;
 use crate::{bandwidth, weight};
 use recua_compute::{
-    Backend, Buffer, Compiled, DeviceId, DeviceInfo, Encode, Error, GgmlType, Kernel, KernelArg,
-    KernelSource, KvPool, KvShape, Op, Plan, Result, Storage, Submission, Tiling, Weight, hazards,
+    Arrange, Backend, Buffer, Compiled, DeviceId, DeviceInfo, Encode, Error, Kernel, KernelArg, KernelSource,
+    KvPool, KvShape, Op, Plan, RawMatrix, Result, Storage, Submission, Tiling, Weight, hazards,
 };
 use std::any::Any;
 use std::sync::Arc;
@@ -64,8 +64,8 @@ impl Backend for Wgpu {
         readbacks.check_unread()
     }
 
-    fn upload_weight(&self, raw: &[u8], ty: GgmlType, n: usize, k: usize) -> Result<Weight> {
-        weight::upload(&self.shared, raw, ty, n, k)
+    fn upload_weight(&self, parts: &[RawMatrix<'_>], arrange: Arrange) -> Result<Weight> {
+        weight::upload(&self.shared, parts, arrange)
     }
 
     fn alloc_kv(&self, shape: &KvShape) -> Result<KvPool> {

@@ -1,48 +1,13 @@
-//! The WGSL files, the one list of them: entry points by what they compute, what several of them import in `shared`.
+//! The WGSL files, the one list of them: by name without folder and ending; formats keep their folder.
 
+use crate::lower::matmul::MatmulArgs;
 use crate::lower::{AttentionArgs, CopyPagesArgs, RopeStoreArgs};
 use recua_compute::GgmlType;
 
-/// The text of a file by its name without the ending.
+/// The text of a file, or of a kernel's arguments: `args/NAME`.
 pub(crate) fn source(name: &str) -> Option<&'static str> {
     SOURCES.iter().chain(PRODUCTS).find(|(file, _)| *file == name).map(|(_, text)| *text)
 }
-
-/// The files, but those of the products; `args/` are made from the structures that the host fills.
-pub(crate) const SOURCES: &[(&str, &str)] = &[
-    ("args/attention", AttentionArgs::WGSL),
-    ("args/copy_pages", CopyPagesArgs::WGSL),
-    ("args/rope_store", RopeStoreArgs::WGSL),
-    ("argmax", include_str!("kernels/rows/argmax.wgsl")),
-    ("attention", include_str!("kernels/attention/attention.wgsl")),
-    ("attention_common", include_str!("kernels/shared/attention_common.wgsl")),
-    ("attention_prefill", include_str!("kernels/attention/attention_prefill.wgsl")),
-    ("attention_tensor", include_str!("kernels/attention/attention_tensor.wgsl")),
-    ("bandwidth", include_str!("kernels/bandwidth.wgsl")),
-    ("copy", include_str!("kernels/rows/copy.wgsl")),
-    ("copy_pages", include_str!("kernels/rows/copy_pages.wgsl")),
-    ("gather_rows", include_str!("kernels/rows/gather_rows.wgsl")),
-    ("math", include_str!("kernels/shared/math.wgsl")),
-    ("rms_norm", include_str!("kernels/rows/rms_norm.wgsl")),
-    ("rope_store", include_str!("kernels/rows/rope_store.wgsl")),
-    ("row_map", include_str!("kernels/shared/row_map.wgsl")),
-    ("status", include_str!("kernels/shared/status.wgsl")),
-    ("top_k", include_str!("kernels/rows/top_k.wgsl")),
-    ("work_list", include_str!("kernels/shared/work_list.wgsl")),
-];
-
-macro_rules! sources {
-    ($($name:literal)*) => { &[$(($name, include_str!(concat!("kernels/", $name, ".wgsl")))),*] };
-}
-
-/// The files of the products and of `embed`.
-pub(crate) const PRODUCTS: &[(&str, &str)] = sources! {
-    "embed" "matmul" "matmul_activations" "matmul_bindings" "matmul_decode" "matmul_half" "matmul_k_scales" "matmul_matrices" "matmul_sum" "matmul_tensor" "matmul_tensor_many"
-    "matmul_tensor_some" "matmul_tile"
-    "formats/bf16" "formats/f16" "formats/f32" "formats/iq4_nl" "formats/iq4_xs" "formats/mxfp4"
-    "formats/q2_k" "formats/q3_k" "formats/q4_0" "formats/q4_1" "formats/q4_k" "formats/q5_0" "formats/q5_1" "formats/q5_k"
-    "formats/q6_k" "formats/q8_0"
-};
 
 /// The include of a type: the file's name, which is also its define, and its text.
 pub(crate) fn format(ty: GgmlType) -> Option<(&'static str, &'static str)> {
@@ -50,3 +15,39 @@ pub(crate) fn format(ty: GgmlType) -> Option<(&'static str, &'static str)> {
         |name: &str| name.strip_prefix("formats/").is_some_and(|name| name.eq_ignore_ascii_case(ty.name()));
     PRODUCTS.iter().copied().find(|(name, _)| is_its(name))
 }
+
+/// Texts that are there already, and the names of files in folders.
+macro_rules! files {
+    ([$($text:expr),*] $($folder:literal [$($name:literal)*])*) => {
+        &[$($text,)* $($(($name, include_str!(concat!("kernels/", $folder, $name, ".wgsl"))),)*)*]
+    };
+}
+
+/// The files, but those of the products; `args/` are made from the structures that the host fills.
+pub(crate) const SOURCES: &[(&str, &str)] = files! {
+    [
+        ("args/attention", AttentionArgs::WGSL),
+        ("args/copy_pages", CopyPagesArgs::WGSL),
+        ("args/rope_store", RopeStoreArgs::WGSL)
+    ]
+    "" ["bandwidth"]
+    "attention/" ["attention" "attention_prefill" "attention_tensor"]
+    "rows/" ["argmax" "copy" "copy_pages" "gather_rows" "rms_norm" "rope_store" "top_k"]
+    "shared/" ["attention_common" "math" "row_map" "status" "work_list"]
+};
+
+/// The files of the products and of `embed`.
+pub(crate) const PRODUCTS: &[(&str, &str)] = files! {
+    [("args/matmul", MatmulArgs::WGSL)]
+    "" ["embed"]
+    "matmul/" [
+        "matmul_activations" "matmul_ahead" "matmul_bindings" "matmul_coop_128" "matmul_coop_16" "matmul_coop_64"
+        "matmul_glu" "matmul_sum" "matmul_tile" "matmul_vec" "matmul_write"
+    ]
+    "shared/" ["decode" "half" "matrices"]
+    "" [
+        "formats/bf16" "formats/f16" "formats/f32" "formats/iq4_nl" "formats/iq4_xs" "formats/k_scales" "formats/mxfp4"
+        "formats/q2_k" "formats/q3_k" "formats/q4_0" "formats/q4_1" "formats/q4_k" "formats/q5_0" "formats/q5_1"
+        "formats/q5_k" "formats/q6_k" "formats/q8_0"
+    ]
+};

@@ -111,7 +111,8 @@ impl<'a> Recorder<'a> {
         immediates: &[u8],
         groups: [u32; 3],
     ) -> Result<()> {
-        let is_emulated = self.gpu.tuning.emulated && kernel.file.contains("tensor");
+        let is_emulated =
+            self.gpu.tuning.emulated && ["tensor", "coop"].iter().any(|name| kernel.file.contains(name));
         let kernel = kernel.clone().define_if(is_emulated, "EMULATED");
         self.push(Kernel::Ours(kernel), bindings, immediates, groups)
     }

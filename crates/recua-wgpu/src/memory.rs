@@ -131,7 +131,7 @@ impl<'a> Binding<'a> {
 
     fn view(gpu: &Gpu, buffer: &'a Buffer, write: bool) -> Result<(Binding<'a>, u32)> {
         let (memory, start) = (Memory::of(buffer)?, buffer.offset_bytes() as u64);
-        let (binding, rest) = Binding::part(gpu, memory, start, start + buffer.n_bytes() as u64, write)?;
+        let (binding, rest) = Binding::part(gpu, memory, start, start + buffer.span_bytes() as u64, write)?;
         if rest % 4 != 0 {
             let problem = format!("{buffer:?} begins at byte {start}, a multiple of four is needed");
             return Err(Error::Argument { op: "wgpu", problem });

@@ -1,5 +1,7 @@
-//! WGSL has no includes and no conditions: `#import NAME`, `#define NAME`, `#ifdef NAME`, `#else`, `#endif`, each on a line of its
-//! own, and nothing more. A file is imported once. `#import FOLDER/*` imports the file of the folder whose name is defined.
+//! WGSL has no includes, no conditions and no repetition: `#import NAME`, `#define NAME`, `#ifdef NAME`, `#else`, `#endif`, and
+//! `#for NAME in WORDS`, `#end`, each on a line of its own, and nothing more. A file is imported once. `#import FOLDER/*` imports the
+//! file of the folder whose name is defined. The lines of a `#for` come once for each of the words, which stands wherever they have `$NAME`;
+//! the words may be the name of a `#define NAME WORDS`.
 
 /// Expands `file` with `defines` set. `source` finds a file's text by its name without the ending.
 pub(crate) fn preprocess<'s>(
@@ -8,7 +10,7 @@ pub(crate) fn preprocess<'s>(
     source: &dyn Fn(&str) -> Option<&'s str>,
 ) -> Result<String, String> {
     let mut state = State {
-        defines: defines.iter().map(|name| name.to_string()).collect(),
+        defines: defines.iter().map(|name| (name.to_string(), String::new())).collect(),
         imported: Vec::new(),
         out: String::new(),
     };
@@ -17,9 +19,17 @@ pub(crate) fn preprocess<'s>(
 }
 
 struct State {
-    defines: Vec<String>,
+    /// Names, and what they stand for in a `#for`.
+    defines: Vec<(String, String)>,
     imported: Vec<String>,
     out: String,
+}
+
+/// The directive of a line and what follows it.
+fn directive(line: &str) -> Option<(&str, &str)> {
+    let directive = line.trim_start().strip_prefix('#')?;
+    let (name, argument) = directive.split_once(' ').unwrap_or((directive, ""));
+    Some((name.trim(), argument.trim()))
 }
 
 impl State {
@@ -29,22 +39,33 @@ impl State {
         }
         self.imported.push(file.to_string());
         let text = source(file).ok_or_else(|| format!("there is no file {file}.wgsl"))?;
+        let lines: Vec<(usize, String)> = (1..).zip(text.lines().map(str::to_string)).collect();
+        self.lines(file, &lines, source)
+    }
+
+    /// Expands lines of a file, each with its number.
+    fn lines<'s>(
+        &mut self,
+        file: &str,
+        lines: &[(usize, String)],
+        source: &dyn Fn(&str) -> Option<&'s str>,
+    ) -> Result<(), String> {
         // One entry an open `#ifdef`: whether its lines count.
         let mut open: Vec<bool> = Vec::new();
-        for (i, line) in text.lines().enumerate() {
-            let problem = |what: &str| format!("{file}.wgsl:{}: {what}", i + 1);
+        let mut at = 0;
+        while let Some((number, line)) = lines.get(at) {
+            at += 1;
+            let problem = |what: &str| format!("{file}.wgsl:{number}: {what}");
             let counts = open.iter().all(|&counts| counts);
-            let Some(directive) = line.trim_start().strip_prefix('#') else {
+            let Some((name, argument)) = directive(line) else {
                 if counts {
                     self.out.push_str(line);
                     self.out.push('\n');
                 }
                 continue;
             };
-            let (name, argument) = directive.split_once(' ').unwrap_or((directive, ""));
-            let argument = argument.trim();
-            match (name.trim(), argument.is_empty()) {
-                ("ifdef", false) => open.push(self.defines.iter().any(|name| name == argument)),
+            match (name, argument.is_empty()) {
+                ("ifdef", false) => open.push(self.defines.iter().any(|(name, _)| name == argument)),
                 ("else", true) => match open.last_mut() {
                     Some(counts) => *counts = !*counts,
                     None => return Err(problem("#else without #ifdef")),
@@ -52,7 +73,28 @@ impl State {
                 ("endif", true) => {
                     open.pop().ok_or_else(|| problem("#endif without #ifdef"))?;
                 }
-                ("define", false) if counts => self.defines.push(argument.to_string()),
+                ("for", false) => {
+                    let end = end_of(&lines[at..]).ok_or_else(|| problem("#for without #end"))?;
+                    let body = &lines[at..at + end];
+                    at += end + 1;
+                    if counts {
+                        let (name, words) =
+                            argument.split_once(" in ").ok_or_else(|| problem("#for without in"))?;
+                        let named = self.defines.iter().find(|(define, _)| define == words.trim());
+                        let words = named.map_or(words, |(_, words)| words).to_string();
+                        for word in words.split_whitespace() {
+                            let replace = |(i, line): &(usize, String)| {
+                                (*i, line.replace(&format!("${}", name.trim()), word))
+                            };
+                            self.lines(file, &body.iter().map(replace).collect::<Vec<_>>(), source)?;
+                        }
+                    }
+                }
+                ("end", true) => return Err(problem("#end without #for")),
+                ("define", false) if counts => {
+                    let (name, words) = argument.split_once(' ').unwrap_or((argument, ""));
+                    self.defines.push((name.to_string(), words.to_string()));
+                }
                 ("import", false) if counts => {
                     let file = self
                         .file_named(argument)
@@ -60,7 +102,12 @@ impl State {
                     self.file(&file, source)?;
                 }
                 ("define" | "import", false) => {}
-                _ => return Err(problem(&format!("#{directive} is not understood"))),
+                _ => {
+                    return Err(problem(&format!(
+                        "#{} is not understood",
+                        line.trim_start()[1..].trim_end()
+                    )));
+                }
             }
         }
         if open.is_empty() { Ok(()) } else { Err(format!("{file}.wgsl: #ifdef without #endif")) }
@@ -69,10 +116,25 @@ impl State {
     /// The file that an `#import` means.
     fn file_named(&self, argument: &str) -> Option<String> {
         match argument.strip_suffix('*') {
-            Some(folder) => self.defines.iter().find(|name| name.starts_with(folder)).cloned(),
+            Some(folder) => {
+                self.defines.iter().map(|(name, _)| name).find(|name| name.starts_with(folder)).cloned()
+            }
             None => Some(argument.to_string()),
         }
     }
+}
+
+/// Lines until the `#end` of a `#for` that has begun before them.
+fn end_of(lines: &[(usize, String)]) -> Option<usize> {
+    let mut depth = 1;
+    lines.iter().position(|(_, line)| {
+        match directive(line) {
+            Some(("for", _)) => depth += 1,
+            Some(("end", _)) => depth -= 1,
+            _ => {}
+        }
+        depth == 0
+    })
 }
 
 #[cfg(test)]
@@ -89,6 +151,10 @@ mod tests {
             "lost" => Some("#import nowhere"),
             "one" => Some("#import of/*"),
             "of/a" => Some("a"),
+            "for" => Some("#for I in 0 1\n#for J in a b\n$I$J\n#end\n#ifdef F$I\nf$I\n#endif\n#end\nz"),
+            "named" => Some("#define ROWS 4 5\n#for R in ROWS\nrow_$R\n#end\n#for R in COLUMNS\n$R\n#end"),
+            "endless" => Some("#for I in 0\n#for J in 1\n#end"),
+            "end" => Some("#end"),
             _ => None,
         }
     }
@@ -109,11 +175,19 @@ mod tests {
     }
 
     #[test]
+    fn lines_are_repeated_for_each_word() {
+        assert_eq!(preprocess("for", &["F1"], &files), Ok("0a\n0b\n1a\n1b\nf1\nz\n".into()));
+        assert_eq!(preprocess("named", &[], &files), Ok("row_4\nrow_5\nCOLUMNS\n".into()));
+    }
+
+    #[test]
     fn errors_name_the_place() {
         let error = |file| preprocess(file, &[], &files).unwrap_err();
         assert_eq!(error("bad"), "bad.wgsl: #ifdef without #endif");
         assert_eq!(error("else"), "else.wgsl:1: #else without #ifdef");
         assert_eq!(error("what"), "what.wgsl:2: #include <b> is not understood");
+        assert_eq!(error("endless"), "endless.wgsl:1: #for without #end");
+        assert_eq!(error("end"), "end.wgsl:1: #end without #for");
         assert_eq!(error("lost"), "there is no file nowhere.wgsl");
     }
 }

@@ -5,12 +5,15 @@
 //! a piece of whole vectors of 16 bytes lies as `[vector][row]`, any other as `[row]`: 32 invocations that read the same vector of
 //! 32 rows read 512 bytes next to each other. Rows behind the last one and columns behind K are zero bytes, which decode to zero.
 //!
-//! A weight that no binding can hold is cut into several allocations at whole tiles.
+//! Matrices of one type that follow each other are one *segment*: their rows lie one after the other, whatever their number. A gate and
+//! an up matrix of one type are a segment, too, whose tiles have [`GLU_ROWS`] rows of each: a kernel then has what a GLU needs of both. Of
+//! two types, they are a segment each. A segment that no binding can hold is cut into several allocations at whole tiles.
 
 use crate::kernels;
 use crate::memory::Memory;
 use crate::shared::Shared;
-use recua_compute::{Error, GgmlType, Result, Weight};
+use recua_compute::{Arrange, Error, GgmlType, RawMatrix, Result, Weight};
+use std::ops::Range;
 
 /// Rows of a tile.
 pub(crate) const TILE: usize = 32;
@@ -21,8 +24,17 @@ pub(crate) const PART: usize = 64;
 /// Bytes that are laid out before they are sent.
 const STAGE_BYTES: usize = 32 << 20;
 
+/// Rows of gate, and of up, in a tile of both.
+pub(crate) const GLU_ROWS: usize = TILE / 2;
+
 /// A weight on the device.
 pub(crate) struct Packed {
+    /// Of a GLU one, whose tiles have gate and up, or one of each.
+    pub(crate) segments: Vec<Segment>,
+}
+
+/// Rows of one format.
+pub(crate) struct Segment {
     pub(crate) pieces: Vec<Piece>,
     /// The include of its format, as a define.
     pub(crate) format: &'static str,
@@ -32,10 +44,11 @@ pub(crate) struct Packed {
     pub(crate) parts: usize,
 }
 
-/// Rows of a weight that one binding holds.
+/// Tiles that one binding holds.
 pub(crate) struct Piece {
     pub(crate) memory: Memory,
-    /// The first row, and how many.
+    pub(crate) tiles: usize,
+    /// The first output of the weight, and how many: rows, or in a GLU pairs of them.
     pub(crate) first: usize,
     pub(crate) n: usize,
 }
@@ -47,13 +60,65 @@ impl Packed {
     }
 }
 
-/// Checks and re-lays out raw blocks, once.
-pub(crate) fn upload(shared: &Shared, raw: &[u8], ty: GgmlType, n: usize, k: usize) -> Result<Weight> {
+/// Re-lays matrices out, once.
+pub(crate) fn upload(shared: &Shared, parts: &[RawMatrix<'_>], arrange: Arrange) -> Result<Weight> {
+    let same_type = parts.windows(2).all(|pair| pair[0].ty == pair[1].ty);
+    let is_glu = arrange == Arrange::Interleaved && same_type;
+    let (mut segments, mut first, mut n_bytes) = (Vec::new(), 0, 0);
+    for parts in parts.chunk_by(|a, b| is_glu || arrange == Arrange::Stacked && a.ty == b.ty) {
+        let rows = Rows { parts, is_glu };
+        let segment = upload_segment(shared, &rows, first)?;
+        n_bytes += segment.pieces.iter().map(|piece| piece.memory.n_bytes()).sum::<usize>();
+        segments.push(segment);
+        // Of a GLU that is not interleaved, each has all outputs.
+        first += if arrange == Arrange::Stacked { rows.n_outputs() } else { 0 };
+    }
+    let packed = std::sync::Arc::new(Packed { segments });
+    Ok(Weight::from_storage(packed, shared.gpu.id, parts, arrange, n_bytes))
+}
+
+/// The rows of a segment's tiles.
+struct Rows<'p, 'a> {
+    parts: &'p [RawMatrix<'a>],
+    is_glu: bool,
+}
+
+impl<'a> Rows<'_, 'a> {
+    fn n_outputs(&self) -> usize {
+        let rows = self.parts.iter().map(|part| part.rows.len());
+        if self.is_glu { rows.max().unwrap_or(0) } else { rows.sum() }
+    }
+
+    /// Outputs of a tile.
+    fn tile_outputs(&self) -> usize {
+        if self.is_glu { GLU_ROWS } else { TILE }
+    }
+
+    /// The blocks of row `i` of a tile; `None` after the last one.
+    fn row(&self, tile: usize, i: usize) -> Option<&'a [u8]> {
+        if let ([gate, up], true) = (self.parts, self.is_glu) {
+            let part = if i < GLU_ROWS { gate } else { up };
+            let row = tile * GLU_ROWS + i % GLU_ROWS;
+            return (row < part.rows.len()).then(|| part.row(row));
+        }
+        let mut row = tile * TILE + i;
+        for part in self.parts {
+            if row < part.rows.len() {
+                return Some(part.row(row));
+            }
+            row -= part.rows.len();
+        }
+        None
+    }
+}
+
+/// Lays rows of one type out; `first` is their first output.
+fn upload_segment(shared: &Shared, rows: &Rows<'_, '_>, first: usize) -> Result<Segment> {
     let gpu = &shared.gpu;
+    let (ty, k) = (rows.parts[0].ty, rows.parts[0].columns.len());
     let unsupported = || Error::UnsupportedType { device: gpu.info.name.clone(), ty };
     let (format, text) = kernels::format(ty).ok_or_else(unsupported)?;
     let layout = Layout::parse(text, ty).ok_or_else(unsupported)?;
-    let row_bytes = ty.row_bytes(k).ok_or_else(unsupported)?;
     let units = k.div_ceil(layout.columns);
     let tile_bytes = units * layout.unit_bytes * TILE;
     let limit = gpu.limits.max_storage_buffer_binding_size.min(gpu.limits.max_buffer_size);
@@ -65,30 +130,30 @@ pub(crate) fn upload(shared: &Shared, raw: &[u8], ty: GgmlType, n: usize, k: usi
             requested_bytes: tile_bytes,
         });
     }
+    let (n_outputs, tile_outputs) = (rows.n_outputs(), rows.tile_outputs());
+    let n_tiles = n_outputs.div_ceil(tile_outputs);
     let mut pieces = Vec::new();
-    let mut n_bytes = 0;
-    for (i, raw) in raw.chunks(tiles_max * TILE * row_bytes).enumerate() {
-        let n = raw.len() / row_bytes;
-        let memory = Memory::new(gpu, n.div_ceil(TILE) * tile_bytes, "a weight")?;
-        n_bytes += memory.n_bytes();
-        send(shared, &memory, &layout, raw, row_bytes, tile_bytes)?;
-        pieces.push(Piece { memory, first: i * tiles_max * TILE, n });
+    for first_tile in (0..n_tiles).step_by(tiles_max) {
+        let tiles = tiles_max.min(n_tiles - first_tile);
+        let memory = Memory::new(gpu, tiles * tile_bytes, "a weight")?;
+        send(shared, &memory, &layout, rows, first_tile..first_tile + tiles, tile_bytes)?;
+        let before = first_tile * tile_outputs;
+        let n = (tiles * tile_outputs).min(n_outputs - before);
+        pieces.push(Piece { memory, tiles, first: first + before, n });
     }
-    let packed = Packed { pieces, format, units, parts: units * layout.columns / PART };
-    Ok(Weight::from_storage(std::sync::Arc::new(packed), gpu.id, ty, n, k, n_bytes))
+    Ok(Segment { pieces, format, units, parts: units * layout.columns / PART })
 }
 
-/// Lays rows out, a stage at a time on all cores, and sends them.
+/// Lays tiles out, a stage at a time on all cores, and sends them.
 fn send(
     shared: &Shared,
     memory: &Memory,
     layout: &Layout,
-    raw: &[u8],
-    row_bytes: usize,
+    rows: &Rows<'_, '_>,
+    tiles: Range<usize>,
     tile_bytes: usize,
 ) -> Result<()> {
-    let tiles = raw.len().div_ceil(TILE * row_bytes);
-    let stage_tiles = (STAGE_BYTES / tile_bytes).clamp(1, tiles);
+    let stage_tiles = (STAGE_BYTES / tile_bytes).clamp(1, tiles.len());
     let mut stage = Vec::new();
     stage.try_reserve_exact(stage_tiles * tile_bytes).map_err(|_| Error::OutOfMemory {
         device: "host".into(),
@@ -96,24 +161,24 @@ fn send(
         requested_bytes: stage_tiles * tile_bytes,
     })?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from).min(16);
-    for (i, raw) in raw.chunks(stage_tiles * TILE * row_bytes).enumerate() {
-        let n_bytes = raw.len().div_ceil(TILE * row_bytes) * tile_bytes;
+    for first in tiles.clone().step_by(stage_tiles) {
+        let n_tiles = stage_tiles.min(tiles.end - first);
         stage.clear();
-        stage.resize(n_bytes, 0u8);
-        let tiles_each = (n_bytes / tile_bytes).div_ceil(cores);
-        let pack = |(raw, out): (&[u8], &mut [u8])| {
-            for (raw, out) in raw.chunks(TILE * row_bytes).zip(out.chunks_exact_mut(tile_bytes)) {
-                layout.pack(raw, row_bytes, out);
+        stage.resize(n_tiles * tile_bytes, 0u8);
+        let tiles_each = n_tiles.div_ceil(cores);
+        let pack = |(tile, out): (usize, &mut [u8])| {
+            for (tile, out) in (tile..).zip(out.chunks_exact_mut(tile_bytes)) {
+                layout.pack((0..TILE).map(|i| rows.row(tile, i)), out);
             }
         };
-        let mut shares =
-            raw.chunks(tiles_each * TILE * row_bytes).zip(stage.chunks_mut(tiles_each * tile_bytes));
+        let mut shares = (first..).step_by(tiles_each).zip(stage.chunks_mut(tiles_each * tile_bytes));
         let own = shares.next();
         std::thread::scope(|scope| {
             shares.for_each(|share| drop(scope.spawn(move || pack(share))));
             own.into_iter().for_each(pack);
         });
-        shared.transfers.upload(&shared.gpu, memory, (i * stage_tiles * tile_bytes) as u64, &stage)?;
+        let at = ((first - tiles.start) * tile_bytes) as u64;
+        shared.transfers.upload(&shared.gpu, memory, at, &stage)?;
     }
     Ok(())
 }
@@ -171,9 +236,9 @@ impl Layout {
         (is_whole && columns.is_multiple_of(PART)).then_some(Layout { columns, unit_bytes, copies })
     }
 
-    /// Lays up to [`TILE`] raw rows out into a zeroed tile.
-    fn pack(&self, rows: &[u8], row_bytes: usize, out: &mut [u8]) {
-        for (row, raw) in rows.chunks_exact(row_bytes).enumerate() {
+    /// Lays the raw rows of a tile out, which is zeroed; those that are not there stay zero.
+    fn pack<'a>(&self, rows: impl Iterator<Item = Option<&'a [u8]>>, out: &mut [u8]) {
+        for (row, raw) in rows.enumerate().filter_map(|(i, raw)| Some((i, raw?))) {
             let units = raw.chunks(self.unit_bytes).zip(out.chunks_exact_mut(self.unit_bytes * TILE));
             for (raw, out) in units {
                 let mut padded = [0u8; 1024];
@@ -221,7 +286,7 @@ mod tests {
         let row_bytes = 3 * 18;
         let raw: Vec<u8> = (0..5 * row_bytes).map(|i| (i % 251) as u8 + 1).collect();
         let mut out = vec![0u8; 2 * layout.unit_bytes * TILE];
-        layout.pack(&raw, row_bytes, &mut out);
+        layout.pack(raw.chunks(row_bytes).map(Some), &mut out);
         let count = |bytes: &[u8]| bytes.iter().filter(|&&byte| byte != 0).count();
         assert_eq!(count(&out), count(&raw));
         // Row 1's first nibbles come 16 bytes behind row 0's; its two scales lie together.

@@ -127,10 +127,10 @@ fn measure(model: &mut LlamaModel, n_rows: usize, depth: usize, peak_bytes_per_s
 
 /// Appends what a step ends in whose requests are greedy, and one whose requests draw from the likeliest few.
 fn choose(model: &LlamaModel, plan: &mut Plan, n_rows: usize) -> Result {
-    let Some(Op::Matmul(Matmul { parts, .. })) = plan.ops().last() else {
+    let Some(Op::Matmul(Matmul { out, .. })) = plan.ops().last() else {
         return Err(Failure::other("a step does not end in logits"));
     };
-    let logits = parts[0].out.clone();
+    let logits = out.clone();
     let u32s = |shape: &[usize]| model.device().alloc(DType::U32, shape).map_err(Failure::other);
     plan.argmax(&logits, &u32s(&[n_rows])?).map_err(Failure::other)?;
     plan.top_k(&logits, &u32s(&[n_rows, TOP_K_MAX, 2])?).map_err(Failure::other)
@@ -232,13 +232,14 @@ fn host_times(model: &LlamaModel, plan: &Plan, groups: &[&[usize]]) -> Result<Ve
 
 /// An op's name with what sets its cost: the same for every layer.
 fn name(op: &Op) -> String {
-    let weights: Vec<_> = match op {
-        Op::Embed(o) => vec![&o.table],
-        Op::Matmul(o) => o.parts.iter().map(|part| &part.weight).collect(),
-        Op::MatmulGlu(o) => vec![&o.gate, &o.up],
-        _ => Vec::new(),
+    let weight = match op {
+        Op::Embed(o) => Some(&o.table),
+        Op::Matmul(o) => Some(&o.weight),
+        Op::MatmulGlu(o) => Some(&o.gate_up),
+        _ => None,
     };
-    let shapes: Vec<_> = weights.iter().map(|w| format!("{} {}x{}", w.ggml_type(), w.n(), w.k())).collect();
+    let parts = weight.iter().flat_map(|w| w.parts().iter().map(|part| (part, w.k())));
+    let shapes: Vec<_> = parts.map(|(part, k)| format!("{} {}x{k}", part.ty, part.n)).collect();
     format!("{} {}", op.name(), shapes.join(" + ")).trim_end().to_owned()
 }
 
@@ -249,15 +250,11 @@ fn moved_bytes(op: &Op, n_tokens: usize) -> u64 {
     let bytes = match op {
         Op::Embed(o) => o.table.n_bytes() / o.table.n() * o.out.n_rows() + o.out.n_bytes(),
         Op::RmsNorm(o) => buffers(&[&o.x, &o.weight, &o.out]),
-        Op::Matmul(Matmul { x, parts }) => {
-            let parts = parts.iter().map(|part| {
-                let optional =
-                    [&part.bias, &part.add].into_iter().flatten().map(Buffer::n_bytes).sum::<usize>();
-                weight(&part.weight) + part.out.n_bytes() + optional
-            });
-            x.n_bytes() + parts.sum::<usize>()
+        Op::Matmul(o) => {
+            let optional = [&o.bias, &o.add].into_iter().flatten().map(Buffer::n_bytes).sum::<usize>();
+            o.x.n_bytes() + weight(&o.weight) + o.out.n_bytes() + optional
         }
-        Op::MatmulGlu(o) => o.x.n_bytes() + weight(&o.gate) + weight(&o.up) + o.out.n_bytes(),
+        Op::MatmulGlu(o) => o.x.n_bytes() + weight(&o.gate_up) + o.out.n_bytes(),
         // q is read and written; k and v are read, and written in the cache's type.
         Op::RopeStore(o) => {
             let stored = o.k.n_elements() * 2 * o.cache.shape().kv_type.dtype().size_of();

@@ -83,7 +83,8 @@ pub(super) fn check(device: &Device, report: &mut Report) {
     for layer in layers() {
         for sequences in batches {
             let shape = format!("{layer:?}, (before, new) {sequences:?}");
-            report.case("attention", shape, || ragged(device, layer, sequences));
+            report.case("attention", shape.clone(), || ragged(device, layer, sequences, 1));
+            report.case("attention", shape + ", one buffer", || ragged(device, layer, sequences, 2));
         }
         pages::check(device, layer, report);
     }
@@ -98,8 +99,13 @@ fn ragged_rows(sequences: &[(usize, usize)]) -> (Vec<Row>, Vec<Row>) {
     (rows(&|n, _| 0..n), rows(&|n, new| n..n + new))
 }
 
-fn ragged(device: &Device, layer: Layer, sequences: &[(usize, usize)]) -> Result<Vec<Measured>> {
-    let world = World::new(device, layer, sequences.len(), 1)?;
+fn ragged(
+    device: &Device,
+    layer: Layer,
+    sequences: &[(usize, usize)],
+    arrangement: u64,
+) -> Result<Vec<Measured>> {
+    let world = World::new(device, layer, sequences.len(), arrangement)?;
     let (before, new) = ragged_rows(sequences);
     if !before.is_empty() {
         world.pass(&before)?;
@@ -169,10 +175,12 @@ pub(super) struct World<'a> {
     n_cols: usize,
     /// The line of each sequence in the page table.
     lines: Vec<usize>,
+    /// Whether q, k and v come as columns of one buffer.
+    is_one_buffer: bool,
 }
 
 impl<'a> World<'a> {
-    /// `arrangement` decides which pages and which line a sequence gets.
+    /// `arrangement` decides which pages and which line a sequence gets, and whether q, k and v share a buffer.
     pub(super) fn new(
         device: &'a Device,
         layer: Layer,
@@ -196,18 +204,29 @@ impl<'a> World<'a> {
             true => Some(HeadNorm { q: weight(0)?, k: weight(1)?, eps: NORM_EPS }),
             false => None,
         };
-        Ok(World { device, layer, cache, table, norm, pages, free, n_cols: PAGES_MAX, lines })
+        let is_one_buffer = arrangement.is_multiple_of(2);
+        Ok(World { device, layer, cache, table, norm, pages, free, n_cols: PAGES_MAX, lines, is_one_buffer })
     }
 
     /// Runs `rows` in one pass; gives the rotated q and the results.
     pub(super) fn pass(&self, rows: &[Row]) -> Result<(Vec<f32>, Vec<f32>)> {
         let Layer { n_heads, n_kv_heads, head_dim, style, .. } = self.layer;
         let (device, n) = (self.device, rows.len());
-        let data = |part, heads: usize| {
-            let values: Vec<f32> = rows.iter().flat_map(|&row| row_data(self.layer, row, part)).collect();
-            upload_f32(device, &values, &[n, heads * head_dim])
+        let data = |parts: &[u64]| -> Result<Buffer> {
+            let values = rows.iter().flat_map(|&row| parts.iter().map(move |&part| (row, part)));
+            let values: Vec<f32> = values.flat_map(|(row, part)| row_data(self.layer, row, part)).collect();
+            upload_f32(device, &values, &[n, values.len() / n])
         };
-        let (q, k, v) = (data(0, n_heads)?, data(1, n_kv_heads)?, data(2, n_kv_heads)?);
+        let (q_dim, kv_dim) = (n_heads * head_dim, n_kv_heads * head_dim);
+        // Buffers of their own, or columns of one; of either kind, q is read and written where it lies.
+        let (whole_q, q, k, v) = if self.is_one_buffer {
+            let all = data(&[0, 1, 2])?;
+            let columns = |first: usize, n: usize| all.columns(first..first + n);
+            (all.clone(), columns(0, q_dim)?, columns(q_dim, kv_dim)?, columns(q_dim + kv_dim, kv_dim)?)
+        } else {
+            let q = data(&[0])?;
+            (q.clone(), q, data(&[1])?, data(&[2])?)
+        };
         let line = |row: &Row| self.lines.get(row.0).map_or(INERT, |line| *line as u32);
         let sequences: Vec<u32> = rows.iter().map(line).collect();
         let positions: Vec<u32> = rows.iter().map(|row| row.1 as u32).collect();
@@ -246,7 +265,9 @@ impl<'a> World<'a> {
                 out: out.clone(),
             })
         })?;
-        Ok((device.read_vec(&q)?, device.read_vec(&out)?))
+        let whole_q = device.read_vec::<f32>(&whole_q)?;
+        let q = whole_q.chunks_exact(whole_q.len() / n).flat_map(|row| row[..q_dim].iter().copied());
+        Ok((q.collect(), device.read_vec(&out)?))
     }
 }
 

@@ -1,9 +1,10 @@
 //! Seeded data: numbers, blocks of every type, uploads. The tests of every crate take their blocks here, so that a format says in one
 //! place where its scales lie.
 
-use crate::buffer::{Buffer, DType, Weight};
+use crate::buffer::{Buffer, DType};
 use crate::device::Device;
 use crate::error::{Result, argument};
+use crate::weight::{Arrange, RawMatrix, Weight};
 use half::f16;
 use recua_gguf::GgmlType;
 
@@ -19,9 +20,10 @@ pub fn types() -> impl Iterator<Item = GgmlType> {
     GgmlType::ALL.iter().copied().filter(|ty| ty.is_decodable())
 }
 
-/// A weight on the device and what it means.
+/// A matrix of a weight, and what it means.
 pub(super) struct Matrix {
-    pub(super) weight: Weight,
+    pub(super) ty: GgmlType,
+    raw: Vec<u8>,
     /// `[n, k]`
     pub(super) values: Vec<f32>,
     pub(super) n: usize,
@@ -30,11 +32,21 @@ pub(super) struct Matrix {
 
 impl Matrix {
     /// Blocks with every bit pattern of codes and inner scales, their values within about [-2, 2].
-    pub(super) fn random(device: &Device, ty: GgmlType, n: usize, k: usize, seed: u64) -> Result<Matrix> {
+    pub(super) fn random(ty: GgmlType, n: usize, k: usize, seed: u64) -> Result<Matrix> {
         let raw = blocks(ty, n * k, seed)?;
         let mut values = vec![0.0; n * k];
         recua_gguf::decode(ty, &raw, &mut values).map_err(|e| argument("decode", e.to_string()))?;
-        Ok(Matrix { weight: device.upload_weight(&raw, ty, n, k)?, values, n, k })
+        Ok(Matrix { ty, raw, values, n, k })
+    }
+
+    /// All of it, for an upload.
+    pub(super) fn raw(&self) -> RawMatrix<'_> {
+        RawMatrix::new(self.ty, self.n, self.k, &self.raw)
+    }
+
+    /// A weight of this matrix alone.
+    pub(super) fn upload(&self, device: &Device) -> Result<Weight> {
+        device.upload_weight(&[self.raw()], Arrange::Stacked)
     }
 
     pub(super) fn row(&self, n: usize) -> &[f32] {
@@ -59,6 +71,11 @@ fn scales(ty: GgmlType) -> Option<(&'static [usize], f32)> {
         GgmlType::IQ4_XS => (&[0], 4064.0),
         _ => return None,
     })
+}
+
+/// Interleaves a gate and an up matrix.
+pub(super) fn upload_glu(device: &Device, gate: &Matrix, up: &Matrix) -> Result<Weight> {
+    device.upload_weight(&[gate.raw(), up.raw()], Arrange::Interleaved)
 }
 
 /// The blocks of `n_values` values of `ty`: every bit pattern of codes and inner scales, values within about [-2, 2].

@@ -2,12 +2,13 @@
 //!
 //! The unit of an error is |x| · |w| / √K: the size that a dot product of random signs has.
 
-use super::data::{Matrix, Random, dot, norm, output, types, upload_f32, upload_u32};
+use super::data::{Matrix, Random, dot, norm, output, types, upload_f32, upload_glu, upload_u32};
 use super::{Measured, Report, Tolerance, run};
 use crate::device::Device;
 use crate::error::Result;
-use crate::op::{Activation, MatmulPart};
+use crate::op::{Activation, Matmul};
 use crate::plan::Record;
+use crate::weight::{Arrange, RawMatrix, Weight};
 use recua_gguf::GgmlType;
 
 pub(super) fn check(device: &Device, report: &mut Report) {
@@ -26,10 +27,19 @@ pub(super) fn check(device: &Device, report: &mut Report) {
             });
         }
     }
-    let mixed = [GgmlType::Q4_K, GgmlType::Q6_K, GgmlType::Q8_0, GgmlType::F16, GgmlType::F32];
+    use GgmlType::{F16, F32, Q4_K, Q6_K, Q8_0};
+    for types in [&[Q4_K, Q6_K, Q8_0, F16, F32][..], &[Q4_K, Q4_K, Q6_K], &[Q6_K, Q4_K, Q6_K], &[Q8_0; 3]] {
+        for rows in [1, 7, 33, 70] {
+            let shape = format!("{types:?} · {rows} rows");
+            report.case("matmul", format!("{shape}, stacked"), || several(device, types, rows));
+            report.case("embed", format!("{shape}, stacked"), || embed_several(device, types, rows));
+        }
+    }
+    for ty in types() {
+        report.case("matmul", format!("shards of {ty}"), || shards(device, ty));
+        report.case("matmul_glu", format!("shards of {ty}"), || glu_shards(device, ty));
+    }
     for rows in [1, 7, 33] {
-        let shape = format!("{mixed:?} · {rows} rows");
-        report.case("matmul", shape, || several(device, &mixed, rows));
         let shape = format!("Q4_K and Q6_K · {rows} rows");
         let pair = [GgmlType::Q4_K, GgmlType::Q6_K];
         report.case("matmul_glu", shape, || matmul_glu(device, pair, rows, 40, 512, 9));
@@ -97,10 +107,11 @@ fn matmul(
     k: usize,
     seed: u64,
 ) -> Result<Vec<Measured>> {
-    let w = Matrix::random(device, ty, n, k, seed)?;
+    let w = Matrix::random(ty, n, k, seed)?;
     let x = activations(rows, k, seed);
     let (x_buffer, out) = (upload_f32(device, &x, &[rows, k])?, output(device, &[rows, n])?);
-    run(device, |plan| plan.matmul(&x_buffer, [MatmulPart::new(&w.weight, &out)]))?;
+    let weight = w.upload(device)?;
+    run(device, |plan| plan.matmul(Matmul::new(&x_buffer, &weight, &out)))?;
     let (expected, units) = product(&x, &w);
     Ok(vec![Measured::new("out", &device.read_vec(&out)?, &expected, |i| units[i], tolerance(ty))])
 }
@@ -114,7 +125,7 @@ fn matmul_add(
     k: usize,
     seed: u64,
 ) -> Result<Vec<Measured>> {
-    let w = Matrix::random(device, ty, n, k, seed)?;
+    let w = Matrix::random(ty, n, k, seed)?;
     let x = activations(rows, k, seed);
     let (mut expected, mut units) = product(&x, &w);
     let mut random = Random::new(seed);
@@ -127,29 +138,135 @@ fn matmul_add(
     }
     let (x_buffer, out) = (upload_f32(device, &x, &[rows, k])?, upload_f32(device, &add, &[rows, n])?);
     let bias = upload_f32(device, &bias, &[n])?;
-    let part = MatmulPart::new(&w.weight, &out).with_bias(Some(&bias)).with_add(&out);
-    run(device, |plan| plan.matmul(&x_buffer, [part]))?;
+    let op = Matmul::new(&x_buffer, &w.upload(device)?, &out).with_bias(Some(&bias)).with_add(&out);
+    run(device, |plan| plan.matmul(op))?;
     Ok(vec![Measured::new("out", &device.read_vec(&out)?, &expected, |i| units[i], tolerance(ty))])
 }
 
-/// Weights of several types and sizes that share x.
+/// Matrices of several types and odd sizes.
+fn stack(types: &[GgmlType], k: usize) -> Result<Vec<Matrix>> {
+    types.iter().enumerate().map(|(i, &ty)| Matrix::random(ty, 19 + 24 * i, k, i as u64)).collect()
+}
+
+/// One weight of matrices of several types and odd sizes, with and without a bias and a residual.
 fn several(device: &Device, types: &[GgmlType], rows: usize) -> Result<Vec<Measured>> {
     let k = 512;
     let x = activations(rows, k, 5);
     let x_buffer = upload_f32(device, &x, &[rows, k])?;
-    let mut parts = Vec::new();
-    let mut matrices = Vec::new();
-    for (i, &ty) in types.iter().enumerate() {
-        let w = Matrix::random(device, ty, 19 + 24 * i, k, i as u64)?;
-        parts.push(MatmulPart::new(&w.weight, &output(device, &[rows, w.n])?));
-        matrices.push(w);
-    }
-    run(device, |plan| plan.matmul(&x_buffer, parts.clone()))?;
+    let matrices = stack(types, k)?;
+    let raw: Vec<RawMatrix<'_>> = matrices.iter().map(Matrix::raw).collect();
+    let weight = device.upload_weight(&raw, Arrange::Stacked)?;
+    let n = weight.n();
+    let products: Vec<_> = matrices.iter().map(|w| product(&x, w)).collect();
+    let mut random = Random::new(9);
+    let (bias, add) = (random.f32s(n), random.f32s(rows * n));
+    let plain = output(device, &[rows, n])?;
+    let added = upload_f32(device, &add, &[rows, n])?;
+    let op = Matmul::new(&x_buffer, &weight, &added).with_add(&added);
+    let op = op.with_bias(Some(&upload_f32(device, &bias, &[n])?));
+    run(device, |plan| {
+        plan.matmul(Matmul::new(&x_buffer, &weight, &plain))?;
+        plan.matmul(op.clone())
+    })?;
+    let (plain, added) = (device.read_vec::<f32>(&plain)?, device.read_vec::<f32>(&added)?);
     let mut measured = Vec::new();
-    for ((part, w), &ty) in parts.iter().zip(&matrices).zip(types) {
-        let (expected, units) = product(&x, w);
-        let found = device.read_vec(&part.out)?;
-        measured.push(Measured::new(ty.name(), &found, &expected, |i| units[i], tolerance(ty)));
+    let mut first = 0;
+    for (w, (expected, units)) in matrices.iter().zip(&products) {
+        let columns = |all: &[f32]| -> Vec<f32> {
+            all.chunks_exact(n).flat_map(|row| row[first..first + w.n].iter().copied()).collect()
+        };
+        let tolerance = tolerance(w.ty);
+        measured.push(Measured::new(w.ty.name(), &columns(&plain), expected, |i| units[i], tolerance));
+        let more: Vec<f64> = columns(&add)
+            .iter()
+            .enumerate()
+            .map(|(i, add)| expected[i] + f64::from(*add) + f64::from(bias[first + i % w.n]))
+            .collect();
+        let unit = |i: usize| units[i].hypot(1.0);
+        measured.push(Measured::new("bias and residual", &columns(&added), &more, unit, tolerance));
+        first += w.n;
+    }
+    Ok(measured)
+}
+
+/// Rows of every matrix of a weight.
+fn embed_several(device: &Device, types: &[GgmlType], rows: usize) -> Result<Vec<Measured>> {
+    let k = 512;
+    let matrices = stack(types, k)?;
+    let raw: Vec<RawMatrix<'_>> = matrices.iter().map(Matrix::raw).collect();
+    let weight = device.upload_weight(&raw, Arrange::Stacked)?;
+    let values: Vec<f32> = matrices.iter().flat_map(|w| &w.values).copied().collect();
+    let tokens: Vec<u32> = (0..rows).map(|i| ((i * 37 + weight.n() - 1) % weight.n()) as u32).collect();
+    let (tokens_buffer, out) = (upload_u32(device, &tokens, &[rows])?, output(device, &[rows, k])?);
+    run(device, |plan| plan.embed(&weight, &tokens_buffer, &out))?;
+    let expected: Vec<f64> =
+        tokens.iter().flat_map(|&t| values[t as usize * k..][..k].iter().map(|x| f64::from(*x))).collect();
+    Ok(vec![Measured::new("out", &device.read_vec(&out)?, &expected, |_| 2.0, Tolerance::DECODED)])
+}
+
+/// Some rows of a weight have the bits that they have in the whole; some columns are the product with those columns of x.
+fn shards(device: &Device, ty: GgmlType) -> Result<Vec<Measured>> {
+    let (n, rows, block) = (75, 19, ty.block_values());
+    let k = block.max(32) * 6;
+    let (w, other) = (Matrix::random(ty, n, k, 3)?, Matrix::random(ty, 5, k, 4)?);
+    let x = activations(rows, k, 3);
+    let multiply = |weight: &Weight, x: &[f32]| -> Result<Vec<f32>> {
+        let x = upload_f32(device, x, &[x.len() / weight.k(), weight.k()])?;
+        let out = output(device, &[x.n_rows(), weight.n()])?;
+        run(device, |plan| plan.matmul(Matmul::new(&x, weight, &out)))?;
+        device.read_vec(&out)
+    };
+    let whole = multiply(&w.upload(device)?, &x)?;
+    let mut measured = Vec::new();
+    for range in [0..32, 30..49, 74..75] {
+        // Behind another matrix, so that they begin in the middle of whatever the device lays out.
+        let shard = device.upload_weight(&[other.raw(), w.raw().rows(range.clone())], Arrange::Stacked)?;
+        let found = multiply(&shard, &x)?;
+        let found: Vec<u32> = found
+            .chunks_exact(5 + range.len())
+            .flat_map(|row| row[5..].iter().map(|x| x.to_bits()))
+            .collect();
+        let expected: Vec<u32> =
+            whole.chunks_exact(n).flat_map(|row| row[range.clone()].iter().map(|x| x.to_bits())).collect();
+        measured.push(Measured::exact("rows of a weight", &found, &expected));
+    }
+    let columns = k / 3..k;
+    let shard = device.upload_weight(&[w.raw().columns(columns.clone()).rows(7..60)], Arrange::Stacked)?;
+    let part: Vec<f32> = x.chunks_exact(k).flat_map(|row| row[columns.clone()].iter().copied()).collect();
+    let found = multiply(&shard, &part)?;
+    let (mut expected, mut units) = (Vec::new(), Vec::new());
+    for x in part.chunks_exact(columns.len()) {
+        let size = norm(x) / (columns.len() as f64).sqrt();
+        for row in 7..60 {
+            let w = &w.row(row)[columns.clone()];
+            expected.push(dot(x, w));
+            units.push(size * norm(w));
+        }
+    }
+    measured.push(Measured::new("columns of a weight", &found, &expected, |i| units[i], tolerance(ty)));
+    Ok(measured)
+}
+
+/// Some rows of gate and up have the bits that they have in the whole.
+fn glu_shards(device: &Device, ty: GgmlType) -> Result<Vec<Measured>> {
+    let (n, rows) = (75, 5);
+    let k = ty.block_values().max(32) * 3;
+    let (gate, up) = (Matrix::random(ty, n, k, 3)?, Matrix::random(ty, n, k, 4)?);
+    let x: Vec<f32> = activations(rows, k, 3).iter().map(|x| x * 0.1).collect();
+    let x = upload_f32(device, &x, &[rows, k])?;
+    let multiply = |range: std::ops::Range<usize>| -> Result<Vec<u32>> {
+        let parts = [gate.raw().rows(range.clone()), up.raw().rows(range.clone())];
+        let weight = device.upload_weight(&parts, Arrange::Interleaved)?;
+        let out = output(device, &[rows, range.len()])?;
+        run(device, |plan| plan.matmul_glu(&x, &weight, Activation::Silu, &out))?;
+        Ok(device.read_vec::<f32>(&out)?.iter().map(|x| x.to_bits()).collect())
+    };
+    let whole = multiply(0..n)?;
+    let mut measured = Vec::new();
+    for range in [0..16, 9..50] {
+        let expected: Vec<u32> =
+            whole.chunks_exact(n).flat_map(|row| row[range.clone()].iter().copied()).collect();
+        measured.push(Measured::exact("rows of gate and up", &multiply(range)?, &expected));
     }
     Ok(measured)
 }
@@ -167,8 +284,9 @@ fn matmul_glu(
     k: usize,
     seed: u64,
 ) -> Result<Vec<Measured>> {
-    let gate = Matrix::random(device, types[0], n, k, seed)?;
-    let up = Matrix::random(device, types[1], n, k, seed + 100)?;
+    let gate = Matrix::random(types[0], n, k, seed)?;
+    let up = Matrix::random(types[1], n, k, seed + 100)?;
+    let gate_up = upload_glu(device, &gate, &up)?;
     let mut x = activations(rows, k, seed);
     // Gates of about 1: where SiLU is neither 0 nor x.
     let size = (product(&x, &gate).1.iter().sum::<f64>() / (rows * n) as f64) as f32;
@@ -179,19 +297,20 @@ fn matmul_glu(
     let unit =
         |i: usize| u[i].abs() * g_units[i] + silu[i].abs() * u_units[i] + 0.03 * g_units[i] * u_units[i];
     let (x_buffer, out) = (upload_f32(device, &x, &[rows, k])?, output(device, &[rows, n])?);
-    run(device, |plan| plan.matmul_glu(&x_buffer, &gate.weight, &up.weight, Activation::Silu, &out))?;
+    run(device, |plan| plan.matmul_glu(&x_buffer, &gate_up, Activation::Silu, &out))?;
     let worse = if tolerance(types[0]).rms > tolerance(types[1]).rms { types[0] } else { types[1] };
     let tolerance = tolerance(worse).times(GLU_FACTOR);
     Ok(vec![Measured::new("out", &device.read_vec(&out)?, &expected, unit, tolerance)])
 }
 
 fn embed(device: &Device, ty: GgmlType, rows: usize, n: usize, k: usize, seed: u64) -> Result<Vec<Measured>> {
-    let table = Matrix::random(device, ty, n, k, seed)?;
+    let table = Matrix::random(ty, n, k, seed)?;
+    let weight = table.upload(device)?;
     let mut random = Random::new(seed);
     let mut tokens: Vec<u32> = (0..rows).map(|_| random.below(n) as u32).collect();
     tokens[0] = n as u32 - 1;
     let (tokens_buffer, out) = (upload_u32(device, &tokens, &[rows])?, output(device, &[rows, k])?);
-    run(device, |plan| plan.embed(&table.weight, &tokens_buffer, &out))?;
+    run(device, |plan| plan.embed(&weight, &tokens_buffer, &out))?;
     let rows: Vec<&[f32]> = tokens.iter().map(|&token| table.row(token as usize)).collect();
     let expected: Vec<f64> = rows.iter().flat_map(|row| row.iter().map(|x| f64::from(*x))).collect();
     let units: Vec<f64> =

@@ -1,13 +1,14 @@
 //! Whether a row's bits depend on the rows beside it: alone, in batches, among many, shuffled.
 
 use super::attention::{self, Row, World};
-use super::data::{Matrix, Random, output, types, upload_f32};
+use super::data::{Matrix, Random, output, types, upload_f32, upload_glu};
 use super::{Measured, Report, run};
 use crate::buffer::Buffer;
 use crate::device::Device;
 use crate::error::Result;
-use crate::op::{Activation, MatmulPart};
+use crate::op::{Activation, Matmul};
 use crate::plan::Record;
+use crate::weight::Arrange;
 use recua_gguf::GgmlType;
 use std::collections::HashMap;
 
@@ -21,16 +22,17 @@ pub(super) fn check(device: &Device, report: &mut Report) {
         for k in widths(ty) {
             let n = 37;
             report.case("matmul", format!("{ty}[{n}, {k}]"), || {
-                let (a, b) =
-                    (Matrix::random(device, ty, n, k, 1)?, Matrix::random(device, ty, n + 20, k, 2)?);
-                by_rows(device, k, &[a.n, b.n], |plan, x, out| {
-                    plan.matmul(x, [MatmulPart::new(&a.weight, &out[0]), MatmulPart::new(&b.weight, &out[1])])
+                let (a, b) = (Matrix::random(ty, n, k, 1)?, Matrix::random(ty, n + 20, k, 2)?);
+                let weight = device.upload_weight(&[a.raw(), b.raw()], Arrange::Stacked)?;
+                by_rows(device, k, &[weight.n()], |plan, x, out| {
+                    plan.matmul(Matmul::new(x, &weight, &out[0]))
                 })
             });
             report.case("matmul_glu", format!("{ty}[{n}, {k}]"), || {
-                let (gate, up) = (Matrix::random(device, ty, n, k, 1)?, Matrix::random(device, ty, n, k, 2)?);
+                let weight =
+                    upload_glu(device, &Matrix::random(ty, n, k, 1)?, &Matrix::random(ty, n, k, 2)?)?;
                 by_rows(device, k, &[n], |plan, x, out| {
-                    plan.matmul_glu(x, &gate.weight, &up.weight, Activation::Silu, &out[0])
+                    plan.matmul_glu(x, &weight, Activation::Silu, &out[0])
                 })
             });
         }
@@ -150,15 +152,16 @@ pub(super) fn product_bits(device: &Device) -> Result<Vec<(String, Vec<u32>)>> {
     let mut all = Vec::new();
     for ty in types() {
         for k in widths(ty) {
-            let (gate, up) = (Matrix::random(device, ty, 37, k, 1)?, Matrix::random(device, ty, 37, k, 2)?);
+            let (gate, up) = (Matrix::random(ty, 37, k, 1)?, Matrix::random(ty, 37, k, 2)?);
+            let (gate_alone, gate_up) = (gate.upload(device)?, upload_glu(device, &gate, &up)?);
             let x = upload_f32(device, &Random::new(7).f32s(19 * k), &[19, k])?;
             let weight = upload_f32(device, &Random::new(8).f32s(k), &[k])?;
             let (normed, out, glu) =
                 (output(device, &[19, k])?, output(device, &[19, 37])?, output(device, &[19, 37])?);
             run(device, |plan| {
                 plan.rms_norm(&x, &weight, &normed, 1e-5)?;
-                plan.matmul(&normed, [MatmulPart::new(&gate.weight, &out)])?;
-                plan.matmul_glu(&normed, &gate.weight, &up.weight, Activation::Silu, &glu)
+                plan.matmul(Matmul::new(&normed, &gate_alone, &out))?;
+                plan.matmul_glu(&normed, &gate_up, Activation::Silu, &glu)
             })?;
             let mut bits = Vec::new();
             for buffer in [&normed, &out, &glu] {

@@ -14,14 +14,15 @@ use super::isa::multiversion;
 use super::math;
 use super::memory::{Memory, slice, slice_mut};
 use super::pool::Worker;
-use crate::buffer::{Buffer, Weight};
+use crate::buffer::Buffer;
 use crate::cpu::{Allocated, Isa};
 use crate::error::{Error, Result};
-use crate::op::{Activation, Embed, Matmul, MatmulGlu, MatmulPart, Op};
+use crate::op::{Activation, Embed, Matmul, MatmulGlu, Op};
+use crate::weight::Weight;
 use activations::{RECORD, RECORDS_BEHIND, Record, Record32, Record256};
 use float::TILES_MAX;
 use planes::TILE;
-use weight::{Layout, Packed, records_per_row};
+use weight::{Layout, Packed, Segment, records_per_row};
 
 #[cfg(test)]
 mod tests;
@@ -52,20 +53,20 @@ struct Needs {
 
 /// Fails for a weight that another device made, whatever it says of itself.
 fn needs(op: &Op) -> Result<Needs> {
-    let (x, weights): (Option<&Buffer>, Vec<&Weight>) = match op {
-        Op::Matmul(op) => (Some(&op.x), op.parts.iter().map(|part| &part.weight).collect()),
-        Op::MatmulGlu(op) => (Some(&op.x), vec![&op.gate, &op.up]),
-        Op::Embed(op) => (None, vec![&op.table]),
+    let (x, weight): (Option<&Buffer>, &Weight) = match op {
+        Op::Matmul(op) => (Some(&op.x), &op.weight),
+        Op::MatmulGlu(op) => (Some(&op.x), &op.gate_up),
+        Op::Embed(op) => (None, &op.table),
         _ => return Ok(Needs::default()),
     };
-    if weights.iter().any(|weight| weight.storage_as::<Packed>().is_none()) {
+    let Some(packed) = weight.storage_as::<Packed>() else {
         return Err(Error::WrongDevice { op: op.name(), what: "a weight" });
-    }
+    };
     let Some(x) = x else { return Ok(Needs::default()) };
     let mut needs = Needs { rows: x.n_rows(), ..Needs::default() };
-    for weight in weights {
-        let records = x.n_rows() * records_per_row(weight.k());
-        match Packed::of(weight).layout {
+    let records = x.n_rows() * records_per_row(weight.k());
+    for segment in &packed.segments {
+        match segment.layout {
             Layout::Q256(_) => needs.records256 = records,
             Layout::Q32(_) => needs.records32 = records,
             Layout::Float(_) => {}
@@ -163,12 +164,12 @@ impl<'a> Pass<'a> {
         Pass { worker, isa, workspace, x: values, rows: x.n_rows(), k: x.n_cols() }
     }
 
-    /// Encodes this thread's share of `x` as the given weights need it; ends at a barrier.
-    fn encode<'w>(&self, mut weights: impl Iterator<Item = &'w Weight> + Clone) {
-        if weights.clone().any(|weight| matches!(Packed::of(weight).layout, Layout::Q256(_))) {
+    /// Encodes this thread's share of `x` as the segments need it; ends at a barrier.
+    fn encode(&self, segments: &[Segment]) {
+        if segments.iter().any(|segment| matches!(segment.layout, Layout::Q256(_))) {
             self.encode_as::<Record256>();
         }
-        if weights.any(|weight| matches!(Packed::of(weight).layout, Layout::Q32(_))) {
+        if segments.iter().any(|segment| matches!(segment.layout, Layout::Q32(_))) {
             self.encode_as::<Record32>();
         }
         self.worker.barrier();
@@ -196,26 +197,26 @@ impl<'a> Pass<'a> {
     /// The products of `n` tiles from `first` on with all rows: `sums[tile][row][lane]`.
     fn tiles(
         &self,
-        packed: &Packed,
+        segment: &Segment,
         first: usize,
         n: usize,
         sums: &mut [[f32; TILE]],
         scratch: &mut Scratch,
     ) {
         let sums = &mut sums[..n * self.rows];
-        match packed.layout {
+        match segment.layout {
             Layout::Q256(f) => {
-                let tiles = packed.tiles(first, n);
+                let tiles = segment.tiles(first, n);
                 (f.tiles)(self.isa, tiles, self.records(), self.rows, sums, &mut scratch.q256);
             }
             Layout::Q32(f) => {
                 let records: &[Record32] = self.records();
                 for (tile, sums) in (first..first + n).zip(sums.chunks_exact_mut(self.rows)) {
-                    let tile = packed.tiles(tile, 1);
+                    let tile = segment.tiles(tile, 1);
                     (f.tile)(self.isa, tile, self.k / 32, records, sums, &mut scratch.q32);
                 }
             }
-            Layout::Float(f) => (f.tiles)(self.isa, packed.tiles(first, n), self.x, self.k, sums),
+            Layout::Float(f) => (f.tiles)(self.isa, segment.tiles(first, n), self.x, self.k, sums),
         }
     }
 
@@ -228,39 +229,39 @@ impl<'a> Pass<'a> {
 /// See [`Matmul`].
 pub(crate) fn matmul(op: &Matmul, worker: &Worker<'_>, isa: Isa, workspace: &Workspace) -> Result<()> {
     let pass = Pass::new(&op.x, worker, isa, workspace);
-    pass.encode(op.parts.iter().map(|part| &part.weight));
+    let segments = &Packed::of(&op.weight).segments;
+    pass.encode(segments);
     // SAFETY: once an op, by the thread itself.
     let (scratch, [sums, _]) = unsafe { workspace.scratch(worker.idx) };
     let step = pass.tiles_at_once();
-    let pieces = |part: &MatmulPart| Packed::of(&part.weight).n_tiles.div_ceil(step);
-    let total = op.parts.iter().map(pieces).sum();
-    while let Some(range) = worker.claim_run(total) {
-        for mut piece in range {
-            let mut parts = op.parts.iter();
-            let part = loop {
-                let part = parts.next().expect("a claimed piece belongs to a part");
-                if piece < pieces(part) {
-                    break part;
-                }
-                piece -= pieces(part);
-            };
-            let packed = Packed::of(&part.weight);
-            let first = piece * step;
-            let n = step.min(packed.n_tiles - first);
-            pass.tiles(packed, first, n, sums, scratch);
-            write_part(part, &pass, first, &sums[..n * pass.rows]);
+    // The pieces of all segments are claimed as one list, so that the threads end together.
+    let pieces = |segment: &Segment| segment.n_tiles.div_ceil(step);
+    let total = segments.iter().map(pieces).sum();
+    while let Some(claimed) = worker.claim_run(total) {
+        let mut before = 0;
+        for segment in segments {
+            let own = before..before + pieces(segment);
+            for piece in claimed.start.max(own.start)..claimed.end.min(own.end) {
+                let first = (piece - own.start) * step;
+                let n = step.min(segment.n_tiles - first);
+                pass.tiles(segment, first, n, sums, scratch);
+                write_tiles(op, segment, pass.rows, first, &sums[..n * pass.rows]);
+            }
+            before = own.end;
         }
     }
     Ok(())
 }
 
-fn write_part(part: &MatmulPart, pass: &Pass<'_>, first_tile: usize, sums: &[[f32; TILE]]) {
-    let n = part.weight.n();
+/// Writes the products of a segment's tiles from `first_tile` on: `sums[tile][row][lane]`.
+fn write_tiles(op: &Matmul, segment: &Segment, rows: usize, first_tile: usize, sums: &[[f32; TILE]]) {
+    let n_cols = op.out.n_cols();
     // SAFETY: the plan keeps the bias apart from every output.
-    let bias = part.bias.as_ref().map(|bias| unsafe { slice::<f32>(bias) });
-    for (t, sums) in sums.chunks_exact(pass.rows).enumerate() {
-        let first = (first_tile + t) * TILE;
-        let len = TILE.min(n - first);
+    let bias = op.bias.as_ref().map(|bias| unsafe { slice::<f32>(bias) });
+    for (t, sums) in sums.chunks_exact(rows).enumerate() {
+        let row_of_segment = (first_tile + t) * TILE;
+        let len = TILE.min(segment.n - row_of_segment);
+        let first = segment.first + row_of_segment;
         for (row, sums) in sums.iter().enumerate() {
             let mut values = *sums;
             if let Some(bias) = bias {
@@ -268,8 +269,8 @@ fn write_part(part: &MatmulPart, pass: &Pass<'_>, first_tile: usize, sums: &[[f3
                     *value += bias;
                 }
             }
-            let at = row * n + first;
-            if let Some(add) = &part.add {
+            let at = row * n_cols + first;
+            if let Some(add) = &op.add {
                 // SAFETY: these elements are read and written by this thread alone, even where `add` is `out`; the borrow ends here.
                 let add = unsafe { slice_mut::<f32>(add, at, len) };
                 for (value, add) in values.iter_mut().zip(add) {
@@ -277,7 +278,7 @@ fn write_part(part: &MatmulPart, pass: &Pass<'_>, first_tile: usize, sums: &[[f3
                 }
             }
             // SAFETY: a tile's columns belong to the thread that claimed it, and outputs are apart from inputs.
-            unsafe { slice_mut::<f32>(&part.out, at, len) }.copy_from_slice(&values[..len]);
+            unsafe { slice_mut::<f32>(&op.out, at, len) }.copy_from_slice(&values[..len]);
         }
     }
 }
@@ -285,13 +286,15 @@ fn write_part(part: &MatmulPart, pass: &Pass<'_>, first_tile: usize, sums: &[[f3
 /// See [`MatmulGlu`].
 pub(crate) fn matmul_glu(op: &MatmulGlu, worker: &Worker<'_>, isa: Isa, workspace: &Workspace) -> Result<()> {
     let pass = Pass::new(&op.x, worker, isa, workspace);
-    pass.encode([&op.gate, &op.up].into_iter());
+    let [gate, up] = &Packed::of(&op.gate_up).segments[..] else {
+        unreachable!("an interleaved weight has a segment for gate and one for up");
+    };
+    pass.encode(&Packed::of(&op.gate_up).segments);
     // SAFETY: once an op, by the thread itself.
     let (scratch, [gates, ups]) = unsafe { workspace.scratch(worker.idx) };
-    let (gate, up) = (Packed::of(&op.gate), Packed::of(&op.up));
     let step = pass.tiles_at_once();
     let total = gate.n_tiles.div_ceil(step);
-    let n_cols = op.gate.n();
+    let n_cols = gate.n;
     while let Some(range) = worker.claim_run(total) {
         for piece in range {
             let first = piece * step;

@@ -67,24 +67,55 @@ impl Drop for Memory {
     }
 }
 
-/// The address of a view's first byte. The view's length is `buffer.n_bytes()`; `Buffer` has checked that it lies inside.
+/// The address of a view's first byte. The view reaches `buffer.span_bytes()` from there; `Buffer` has checked that it lies inside.
 pub(crate) fn ptr(buffer: &Buffer) -> *mut u8 {
     let counted: &Counted = buffer.storage_as().expect("only `alloc` of the device makes buffers of its id");
     // SAFETY: `Buffer::view` keeps the offset inside the allocation.
     unsafe { counted.memory.as_ptr().add(buffer.offset_bytes()) }
 }
 
-/// A view as a slice.
+/// `len` elements of a row of a matrix, which may be columns of a wider one, from column `first` on.
+///
+/// # Safety
+/// The queue is held, and nobody writes these elements while the slice lives. `T` is a plain number of the buffer's element size.
+pub(crate) unsafe fn row_of<T: bytemuck::Pod>(buffer: &Buffer, row: usize, first: usize, len: usize) -> &[T] {
+    // SAFETY: the caller's promise.
+    unsafe { row_mut(buffer, row, first, len) }
+}
+
+/// The same, to be written.
+///
+/// # Safety
+/// The queue is held, and no other thread reads or writes these elements while the slice lives. `T` is a plain number of the
+/// buffer's element size.
+#[allow(clippy::mut_from_ref, reason = "the caller promises exclusive access to the range")]
+pub(crate) unsafe fn row_mut<T: bytemuck::Pod>(
+    buffer: &Buffer,
+    row: usize,
+    first: usize,
+    len: usize,
+) -> &mut [T] {
+    debug_assert_eq!(size_of::<T>(), buffer.dtype().size_of());
+    let is_inside = first.checked_add(len).is_some_and(|end| end <= buffer.n_cols());
+    assert!(row < buffer.n_rows() && is_inside, "outside the view");
+    // SAFETY: the range lies inside a row of the view, which lies inside the allocation; the rest is the caller's promise.
+    unsafe {
+        std::slice::from_raw_parts_mut(ptr(buffer).cast::<T>().add(row * buffer.row_stride() + first), len)
+    }
+}
+
+/// A contiguous view as a slice.
 ///
 /// # Safety
 /// The queue is held, and nobody writes these bytes while the slice lives. `T` is a plain number of the buffer's element size.
 pub(crate) unsafe fn slice<T: bytemuck::Pod>(buffer: &Buffer) -> &[T] {
     debug_assert_eq!(size_of::<T>(), buffer.dtype().size_of());
+    assert!(buffer.is_contiguous(), "columns of a wider matrix are no slice");
     // SAFETY: the view lies inside the allocation and is aligned to its element; the rest is the caller's promise.
     unsafe { std::slice::from_raw_parts(ptr(buffer).cast(), buffer.n_elements()) }
 }
 
-/// `len` elements of a view from element `first` on, to be written.
+/// `len` elements of a contiguous view from element `first` on, to be written.
 ///
 /// # Safety
 /// The queue is held, and no other thread reads or writes these elements while the slice lives. `T` is a plain number of the
@@ -92,7 +123,8 @@ pub(crate) unsafe fn slice<T: bytemuck::Pod>(buffer: &Buffer) -> &[T] {
 #[allow(clippy::mut_from_ref, reason = "the caller promises exclusive access to the range")]
 pub(crate) unsafe fn slice_mut<T: bytemuck::Pod>(buffer: &Buffer, first: usize, len: usize) -> &mut [T] {
     debug_assert_eq!(size_of::<T>(), buffer.dtype().size_of());
-    assert!(first.checked_add(len).is_some_and(|end| end <= buffer.n_elements()), "outside the view");
+    let is_inside = first.checked_add(len).is_some_and(|end| end <= buffer.n_elements());
+    assert!(buffer.is_contiguous() && is_inside, "outside the view");
     // SAFETY: the range lies inside the view; the rest is the caller's promise.
     unsafe { std::slice::from_raw_parts_mut(ptr(buffer).cast::<T>().add(first), len) }
 }

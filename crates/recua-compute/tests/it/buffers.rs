@@ -1,7 +1,7 @@
 //! Allocation, views, reading and writing.
 
 use crate::{device, f32s, problem};
-use recua_compute::{BufferPool, DType, Error, GgmlType};
+use recua_compute::{Activation, Arrange, BufferPool, DType, Error, GgmlType, Matmul, RawMatrix, Record};
 
 #[test]
 fn fresh_memory_is_zero() {
@@ -24,7 +24,8 @@ fn memory_is_counted() {
     assert_eq!(device.allocated_bytes() - before, 2000, "a view keeps its allocation");
     drop(view);
     assert_eq!(device.allocated_bytes(), before);
-    let weight = device.upload_weight(&[0; 34 * 4], GgmlType::Q8_0, 4, 32).unwrap();
+    let raw = RawMatrix::new(GgmlType::Q8_0, 4, 32, &[0; 34 * 4]);
+    let weight = device.upload_weight(&[raw], Arrange::Stacked).unwrap();
     assert_eq!(device.allocated_bytes() - before, weight.n_bytes() as u64);
 }
 
@@ -71,20 +72,94 @@ fn reads_and_writes_are_checked() {
 }
 
 #[test]
+fn columns_are_checked() {
+    let device = device();
+    let all = f32s(&device, &[3, 8]);
+    device.write(&all, &(0..24).map(|i| i as f32).collect::<Vec<_>>()).unwrap();
+    let columns = all.columns(2..5).unwrap();
+    assert_eq!((columns.shape(), columns.row_stride(), columns.offset_bytes()), ([3, 3].as_slice(), 8, 8));
+    assert_eq!((columns.n_bytes(), columns.span_bytes(), columns.is_contiguous()), (36, 76, false));
+    let last = columns.row_range(2..3).unwrap();
+    assert!(last.is_contiguous() && columns.rows(2).unwrap().row_stride() == 8);
+    assert_eq!(device.read_vec::<f32>(&last).unwrap(), [18.0, 19.0, 20.0]);
+    assert_eq!(columns.columns(1..3).unwrap().offset_bytes(), 12);
+    for refused in
+        [all.columns(5..9), all.columns(4..3), all.row_range(0..4), all.view(0, &[24]).unwrap().columns(0..1)]
+    {
+        problem(refused);
+    }
+    assert_eq!(
+        problem(columns.view(0, &[9])),
+        "view: f32[3, 3] are columns of a wider matrix: take its rows first"
+    );
+    let whole = "are columns of a wider matrix";
+    assert!(problem(device.read_vec::<f32>(&columns)).contains(whole));
+    assert!(problem(device.write(&columns, &[0.0f32])).contains(whole));
+    let weight = device.upload(&[1.0f32; 3], DType::F32, &[3]).unwrap();
+    let out = f32s(&device, &[3, 3]);
+    assert_eq!(
+        problem(device.plan().rms_norm(&columns, &weight, &out, 1e-5)),
+        "rms_norm: x f32[3, 3] are columns of a wider matrix, a whole one is needed"
+    );
+    assert!(problem(device.plan().copy(&columns, &out)).contains(whole));
+}
+
+#[test]
 fn weights_are_checked() {
     let device = device();
+    let upload = |raw: RawMatrix<'_>| device.upload_weight(&[raw], Arrange::Stacked);
+    let raw = RawMatrix::new;
     assert_eq!(
-        problem(device.upload_weight(&[0; 33], GgmlType::Q8_0, 1, 32)),
+        problem(upload(raw(GgmlType::Q8_0, 1, 32, &[0; 33]))),
         "upload_weight: Q8_0[1, 32] takes 34 bytes, 33 came"
     );
     assert_eq!(
-        problem(device.upload_weight(&[0; 34], GgmlType::Q8_0, 1, 33)),
+        problem(upload(raw(GgmlType::Q8_0, 1, 33, &[0; 34]))),
         "upload_weight: Q8_0 cannot be [1, 33]: blocks hold 32 values"
     );
-    problem(device.upload_weight(&[], GgmlType::F32, 0, 32));
-    problem(device.upload_weight(&[0; 4], GgmlType::F32, usize::MAX, 2));
-    let result = device.upload_weight(&[0; 66], GgmlType::IQ2_XXS, 1, 256);
+    problem(upload(raw(GgmlType::F32, 0, 32, &[])));
+    problem(upload(raw(GgmlType::F32, usize::MAX, 2, &[0; 4])));
+    let result = upload(raw(GgmlType::IQ2_XXS, 1, 256, &[0; 66]));
     assert!(matches!(result, Err(Error::UnsupportedType { ty: GgmlType::IQ2_XXS, .. })));
+    // Shards.
+    let bytes = [0; 34 * 3 * 4];
+    let whole = || raw(GgmlType::Q8_0, 4, 96, &bytes);
+    let shard = upload(whole().rows(1..3).columns(32..96)).unwrap();
+    assert_eq!((shard.n(), shard.k(), format!("{shard:?}")), (2, 64, "Q8_0[2, 64]".into()));
+    assert_eq!(
+        problem(upload(whole().columns(16..80))),
+        "upload_weight: columns 16..80 of Q8_0[4, 96] are not whole blocks of 32; 0..96 would be"
+    );
+    assert_eq!(
+        problem(upload(whole().rows(2..5))),
+        "upload_weight: rows 2..5 of Q8_0[4, 96]: at least one row of [0, 4) is needed"
+    );
+    for refused in [whole().rows(2..2), whole().rows(3..2), whole().columns(0..0), whole().columns(32..128)] {
+        problem(upload(refused));
+    }
+    // Several matrices.
+    let several = |parts: &[RawMatrix<'_>], arrange| problem(device.upload_weight(parts, arrange));
+    assert_eq!(several(&[], Arrange::Stacked), "upload_weight: there is no matrix: at least one is needed");
+    assert_eq!(
+        several(&[whole(), whole().columns(0..64)], Arrange::Stacked),
+        "upload_weight: matrices of 96 and of 64 columns: all of a weight have the same number"
+    );
+    assert_eq!(
+        several(&[whole(), whole().rows(0..3)], Arrange::Interleaved),
+        "upload_weight: matrices of [4, 3] rows cannot be interleaved: two of as many rows can"
+    );
+    several(&[whole()], Arrange::Interleaved);
+    let stacked = device.upload_weight(&[whole(), whole()], Arrange::Stacked).unwrap();
+    let gate_up = device.upload_weight(&[whole(), whole()], Arrange::Interleaved).unwrap();
+    assert_eq!((stacked.n(), stacked.ggml_type()), (8, Some(GgmlType::Q8_0)));
+    let (x, out, half) = (f32s(&device, &[1, 96]), f32s(&device, &[1, 8]), f32s(&device, &[1, 4]));
+    assert_eq!(
+        problem(device.plan().matmul(Matmul::new(&x, &gate_up, &out))),
+        "matmul: weight (Q8_0[4, 96] | Q8_0[4, 96]): a stacked one is needed"
+    );
+    problem(device.plan().matmul_glu(&x, &stacked, Activation::Silu, &half));
+    problem(device.plan().matmul_glu(&x, &gate_up, Activation::Silu, &out));
+    device.plan().matmul_glu(&x, &gate_up, Activation::Silu, &half).unwrap();
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use crate::{device, f32s, problem};
 use recua_compute::{
-    Activation, DType, Device, Error, GgmlType, INERT, KvPool, KvShape, KvType, MatmulPart,
-    QuantizedMatmulParams, Record, RopeStore, RopeStyle, RowMap, Weight,
+    Activation, Arrange, DType, Device, Error, GgmlType, INERT, KvPool, KvShape, KvType, Matmul,
+    QuantizedMatmulParams, RawMatrix, Record, RopeStore, RopeStyle, RowMap, Weight,
 };
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -12,7 +12,8 @@ use std::sync::mpsc::channel;
 fn ones(device: &Device, n: usize) -> Weight {
     let mut raw = Vec::new();
     recua_gguf::encode(GgmlType::Q8_0, &vec![1.0; n * 64], &mut raw).expect("a small weight");
-    device.upload_weight(&raw, GgmlType::Q8_0, n, 64).expect("a small weight")
+    let raw = RawMatrix::new(GgmlType::Q8_0, n, 64, &raw);
+    device.upload_weight(&[raw], Arrange::Stacked).expect("a small weight")
 }
 
 #[test]
@@ -96,12 +97,15 @@ fn what_belongs_to_another_device_is_refused() {
 #[test]
 fn a_weight_that_the_device_did_not_make_is_an_error_of_the_op() {
     let device = device();
-    let forged = Weight::from_storage(Arc::new(()), device.id(), GgmlType::F32, 4, 4, 64);
+    let raw = || RawMatrix::new(GgmlType::F32, 4, 4, &[0; 64]);
+    let forged = Weight::from_storage(Arc::new(()), device.id(), &[raw()], Arrange::Stacked, 64);
+    let forged_glu =
+        Weight::from_storage(Arc::new(()), device.id(), &[raw(), raw()], Arrange::Interleaved, 128);
     let (x, out) = (f32s(&device, &[1, 4]), f32s(&device, &[1, 4]));
     let tokens = device.alloc(DType::U32, &[1]).unwrap();
     let mut plans = [device.plan(), device.plan(), device.plan()];
-    plans[0].matmul(&x, [MatmulPart::new(&forged, &out)]).unwrap();
-    plans[1].matmul_glu(&x, &forged, &forged, Activation::Silu, &out).unwrap();
+    plans[0].matmul(Matmul::new(&x, &forged, &out)).unwrap();
+    plans[1].matmul_glu(&x, &forged_glu, Activation::Silu, &out).unwrap();
     plans[2].embed(&forged, &tokens, &out).unwrap();
     for plan in plans {
         for result in [device.compile(&plan).map(drop), device.run(&plan).map(drop)] {

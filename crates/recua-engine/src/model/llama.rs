@@ -5,7 +5,7 @@ use super::workspace::{LogitsWorkspace, Workspace};
 use crate::cache::Store;
 use crate::error::Result;
 use crate::weights::Weights;
-use recua_compute::{Activation, Attention, Buffer, HeadNorm, KvPool, MatmulPart, Record, RopeStore, RowMap};
+use recua_compute::{Activation, Attention, Buffer, HeadNorm, KvPool, Matmul, Record, RopeStore, RowMap};
 
 /// All that a pass reads and writes.
 pub(crate) struct Pass<'a> {
@@ -45,28 +45,27 @@ pub(crate) fn record(plan: &mut impl Record, pass: &Pass<'_>, shape: Shape) -> R
     let input = w.input(n_rows, n_logits_rows)?;
     if n_rows > 0 {
         let (x, normed, glu) = (w.x.rows(n_rows)?, w.normed.rows(n_rows)?, w.glu.rows(n_rows)?);
-        let (q, k, v) = (w.q.rows(n_rows)?, w.k.rows(n_rows)?, w.v.rows(n_rows)?);
-        let attn = w.attn.rows(n_rows)?;
+        let (qkv, attn) = (w.qkv.rows(n_rows)?, w.attn.rows(n_rows)?);
         let inputs = AttentionInputs { params: p, rope_table: pass.rope_table, store, workspace: w };
 
         plan.embed(&weights.token_embd, &input.tokens, &x)?;
         for (layer, cache) in weights.layers.iter().zip(store.layers()) {
             plan.rms_norm(&x, &layer.attn_norm, &normed, p.rms_eps)?;
-            plan.matmul(&normed, [layer.attn_q.part(&q), layer.attn_k.part(&k), layer.attn_v.part(&v)])?;
+            plan.matmul(layer.attn_qkv.matmul(&normed, &qkv))?;
             let norm = layer.head_norm.as_ref();
             let norm = norm.map(|(q, k)| HeadNorm { q: q.clone(), k: k.clone(), eps: p.rms_eps });
             attend(plan, &inputs, cache, n_rows, norm)?;
-            plan.matmul(&attn, [layer.attn_output.part(&x).with_add(&x)])?;
+            plan.matmul(layer.attn_output.matmul(&attn, &x).with_add(&x))?;
             plan.rms_norm(&x, &layer.ffn_norm, &normed, p.rms_eps)?;
-            plan.matmul_glu(&normed, &layer.ffn_gate, &layer.ffn_up, Activation::Silu, &glu)?;
-            plan.matmul(&glu, [layer.ffn_down.part(&x).with_add(&x)])?;
+            plan.matmul_glu(&normed, &layer.ffn_gate_up, Activation::Silu, &glu)?;
+            plan.matmul(layer.ffn_down.matmul(&glu, &x).with_add(&x))?;
         }
     }
     if n_logits_rows > 0 {
         let (x, logits) = (l.x.rows(n_logits_rows)?, l.logits.rows(n_logits_rows)?);
         plan.gather_rows(&w.x, &input.logits_rows, &x)?;
         plan.rms_norm(&x, &weights.output_norm, &x, p.rms_eps)?;
-        plan.matmul(&x, [MatmulPart::new(&weights.output, &logits)])?;
+        plan.matmul(Matmul::new(&x, &weights.output, &logits))?;
         if greedy {
             plan.argmax(&logits, &l.greedy.rows(n_logits_rows)?)?;
         }
@@ -93,11 +92,13 @@ pub(crate) fn attend(
         pages: store.table().clone(),
         work: w.work.clone(),
     };
-    let q = w.q.rows(n_rows)?;
+    let qkv = w.qkv.rows(n_rows)?;
+    let (q_dim, kv_dim) = (p.q_dim(), p.kv_dim());
+    let q = qkv.columns(0..q_dim)?;
     plan.rope_store(RopeStore {
         q: q.clone(),
-        k: w.k.rows(n_rows)?,
-        v: w.v.rows(n_rows)?,
+        k: qkv.columns(q_dim..q_dim + kv_dim)?,
+        v: qkv.columns(q_dim + kv_dim..q_dim + 2 * kv_dim)?,
         norm,
         table: rope_table.clone(),
         style: p.rope.style,

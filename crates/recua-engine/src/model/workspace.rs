@@ -14,12 +14,10 @@ pub(crate) struct Workspace {
     // f32 [rows, n_embd]: the residual stream, and what a norm makes of it
     pub(crate) x: Buffer,
     pub(crate) normed: Buffer,
+    // f32 [rows, (n_heads + 2 * n_kv_heads) * head_dim]: columns of q, of k and of v
+    pub(crate) qkv: Buffer,
     // f32 [rows, n_heads * head_dim]
-    pub(crate) q: Buffer,
     pub(crate) attn: Buffer,
-    // f32 [rows, n_kv_heads * head_dim]
-    pub(crate) k: Buffer,
-    pub(crate) v: Buffer,
     // f32 [rows, n_ff]
     pub(crate) glu: Buffer,
 }
@@ -73,10 +71,8 @@ impl Workspace {
             work: alloc(device, DType::U32, &[WorkList::words_max(tiling, rows)])?,
             x: f32s(p.n_embd)?,
             normed: f32s(p.n_embd)?,
-            q: f32s(p.q_dim())?,
+            qkv: f32s(p.q_dim() + 2 * p.kv_dim())?,
             attn: f32s(p.q_dim())?,
-            k: f32s(p.kv_dim())?,
-            v: f32s(p.kv_dim())?,
             glu: f32s(p.n_ff)?,
         })
     }

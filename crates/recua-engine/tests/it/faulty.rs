@@ -1,8 +1,9 @@
 //! A CPU device with a limit to its memory, whose launches can be made to fail, and one that runs its launches as late as it may.
 
 use recua_compute::{
-    Backend, Buffer, Compiled, DType, Device, DeviceId, DeviceInfo, Encode, Error, GgmlType, Input,
-    KernelSource, KvPool, KvShape, Op, Pending, Plan, Program, Result, Storage, Submission, Tiling, Weight,
+    Arrange, Backend, Buffer, Compiled, DType, Device, DeviceId, DeviceInfo, Encode, Error, Input,
+    KernelSource, KvPool, KvShape, Op, Pending, Plan, Program, RawMatrix, Result, Storage, Submission, Tiling,
+    Weight,
 };
 use std::any::Any;
 use std::collections::VecDeque;
@@ -167,9 +168,9 @@ impl Backend for Faulty {
         self.faults.bytes_read.fetch_add(out.len() as i64, Ordering::SeqCst);
         self.inner.read(src, out)
     }
-    fn upload_weight(&self, raw: &[u8], ty: GgmlType, n: usize, k: usize) -> Result<Weight> {
+    fn upload_weight(&self, parts: &[RawMatrix<'_>], arrange: Arrange) -> Result<Weight> {
         self.faults.n_weights.fetch_add(1, Ordering::SeqCst);
-        self.inner.upload_weight(raw, ty, n, k)
+        self.inner.upload_weight(parts, arrange)
     }
     fn alloc_kv(&self, shape: &KvShape) -> Result<KvPool> {
         let n_bytes = shape.n_bytes().unwrap_or(usize::MAX);

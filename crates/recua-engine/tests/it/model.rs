@@ -369,12 +369,12 @@ fn the_plan_of_a_pass() {
     let expected = "
    0 embed       F32[80, 64][u32[5]] -> f32[5, 64]
    1 rms_norm    f32[5, 64] -> f32[5, 64]
-   2 matmul      f32[5, 64] · F32[64, 64] -> f32[5, 64], F32[32, 64] -> f32[5, 32], F32[32, 64] -> f32[5, 32]
+   2 matmul      f32[5, 64] · (F32[64, 64] + F32[32, 64] + F32[32, 64]) -> f32[5, 128]
    3 rope_store  f32[5, 64], f32[5, 32], f32[5, 32] (Interleaved) -> kv f16[8, 2, 32, 16]
    4 attention   f32[5, 64], kv f16[8, 2, 32, 16] -> f32[5, 64]
    5 matmul      f32[5, 64] · F32[64, 64] + residual -> f32[5, 64]
    6 rms_norm    f32[5, 64] -> f32[5, 64]
-   7 matmul_glu  f32[5, 64] · F32[96, 64], F32[96, 64] (Silu) -> f32[5, 96]
+   7 matmul_glu  f32[5, 64] · (F32[96, 64] | F32[96, 64]) (Silu) -> f32[5, 96]
    8 matmul      f32[5, 96] · F32[64, 96] + residual -> f32[5, 64]
    9 gather_rows f32[512, 64][u32[2]] -> f32[2, 64]
   10 rms_norm    f32[2, 64] -> f32[2, 64]
@@ -390,8 +390,7 @@ fn the_plan_of_a_pass() {
     let line = |i: usize| plan.lines().nth(i).unwrap();
     assert_eq!(
         line(2),
-        "   2 matmul      f32[1, 64] · F32[96, 64] + bias -> f32[1, 96], F32[48, 64] + bias -> f32[1, 48], \
-         F32[48, 64] + bias -> f32[1, 48]"
+        "   2 matmul      f32[1, 64] · (F32[96, 64] + F32[48, 64] + F32[48, 64]) + bias -> f32[1, 192]"
     );
     assert_eq!(
         line(3),

@@ -1,6 +1,6 @@
 use super::*;
 use crate::adapter::{self, Options};
-use recua_compute::{DType, Device, Record, cases};
+use recua_compute::{Arrange, DType, Device, GgmlType, RawMatrix, Record, cases};
 
 #[test]
 fn a_device_that_is_gone_is_an_error() {
@@ -27,7 +27,7 @@ fn a_device_that_is_gone_is_an_error() {
         device.read_vec::<f32>(&x).map(drop),
         device.write(&x, &[2.0f32; 64]),
         device.alloc(DType::F32, &[64]).map(drop),
-        device.upload_weight(&[0; 256], GgmlType::F32, 1, 64).map(drop),
+        device.upload_weight(&[RawMatrix::new(GgmlType::F32, 1, 64, &[0; 256])], Arrange::Stacked).map(drop),
         device.command_encoder().map(drop),
         device.measure_read_bandwidth().map(drop),
     ];

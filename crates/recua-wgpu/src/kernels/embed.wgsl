@@ -2,7 +2,7 @@
 // Bindings: 0 status, 1 tokens, 2 table (a piece of it), 3 out. An invocation decodes a part of 64 columns of one row.
 // Bound by latency: a row is a few kilobytes. The layout is that of the products, so a tied table is held once.
 #import status
-#import matmul_decode
+#import decode
 #import formats/*
 
 struct Args {

@@ -200,7 +200,7 @@ pub(crate) fn attention(op: &Attention, recorder: &mut Recorder<'_>) -> Result<(
             head_dim: head_dim as u32,
             scale: op.scale,
             q_start,
-            q_stride: op.q.n_cols() as u32,
+            q_stride: u32_of(NAME, "a row", op.q.row_stride())?,
             out_start,
             group: cut.group as u32,
             block_heads: block.heads as u32,

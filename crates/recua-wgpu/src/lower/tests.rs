@@ -4,8 +4,8 @@ use super::matmul::tests::opened_with;
 use super::*;
 use crate::tuning::Tuning;
 use recua_compute::{
-    Activation, Attention, DType, Device, GgmlType, HEADER_WORDS, KvShape, KvType, MatmulPart, PAGE_TOKENS,
-    Plan, Record, RopeStore, RopeStyle, RowMap, cases,
+    Activation, Arrange, Attention, DType, Device, GgmlType, HEADER_WORDS, KvShape, KvType, Matmul, PAGE_TOKENS,
+    Plan, RawMatrix, Record, RopeStore, RopeStyle, RowMap, cases,
 };
 
 fn check_attention(tuning: Tuning) {
@@ -72,17 +72,21 @@ fn a_cache_that_fits_no_allocations_is_refused_with_what_fits() {
 /// A model of one layer, as a model records its passes: `rows` rows of two sequences, and their logits.
 fn tiny_model(device: &Device, rows: usize) -> Plan {
     const DIM: usize = 64;
-    let weight = |n: usize, k: usize| {
-        let raw = vec![0u8; n * GgmlType::Q8_0.row_bytes(k).unwrap()];
-        device.upload_weight(&raw, GgmlType::Q8_0, n, k).unwrap()
+    let upload = |parts: &[usize], k: usize, arrange: Arrange| {
+        let raw = |n: &usize| vec![0u8; n * GgmlType::Q8_0.row_bytes(k).unwrap()];
+        let raws: Vec<Vec<u8>> = parts.iter().map(raw).collect();
+        let parts = parts.iter().zip(&raws).map(|(&n, raw)| RawMatrix::new(GgmlType::Q8_0, n, k, raw));
+        device.upload_weight(&parts.collect::<Vec<_>>(), arrange).unwrap()
     };
+    let weight = |n: usize, k: usize| upload(&[n], k, Arrange::Stacked);
     let matrix = |n: usize| device.alloc(DType::F32, &[rows, n]).unwrap();
     let u32s = |shape: &[usize]| device.alloc(DType::U32, shape).unwrap();
     let shape = KvShape { n_pages: 8, n_kv_heads: 1, head_dim: DIM / 2, kv_type: KvType::F16 };
     let cache = device.alloc_kv(&shape).unwrap();
     let norm = device.alloc(DType::F32, &[DIM]).unwrap();
-    let (x, normed, q, k, v, attn) =
-        (matrix(DIM), matrix(DIM), matrix(DIM), matrix(DIM / 2), matrix(DIM / 2), matrix(DIM));
+    let (x, normed, qkv, attn) = (matrix(DIM), matrix(DIM), matrix(2 * DIM), matrix(DIM));
+    let columns = |first, n| qkv.columns(first..first + n).unwrap();
+    let (q, k, v) = (columns(0, DIM), columns(DIM, DIM / 2), columns(DIM + DIM / 2, DIM / 2));
     let (glu, logits) = (matrix(2 * DIM), matrix(256));
     let map = RowMap {
         positions: u32s(&[rows]),
@@ -93,8 +97,8 @@ fn tiny_model(device: &Device, rows: usize) -> Plan {
     let mut plan = device.plan();
     plan.embed(&weight(256, DIM), &u32s(&[rows]), &x).unwrap();
     plan.rms_norm(&x, &norm, &normed, 1e-5).unwrap();
-    let parts = [(DIM, &q), (DIM / 2, &k), (DIM / 2, &v)];
-    plan.matmul(&normed, parts.map(|(n, out)| MatmulPart::new(&weight(n, DIM), out))).unwrap();
+    let w_qkv = upload(&[DIM, DIM / 2, DIM / 2], DIM, Arrange::Stacked);
+    plan.matmul(Matmul::new(&normed, &w_qkv, &qkv)).unwrap();
     plan.rope_store(RopeStore {
         q: q.clone(),
         k,
@@ -107,14 +111,14 @@ fn tiny_model(device: &Device, rows: usize) -> Plan {
     })
     .unwrap();
     plan.attention(Attention { q, rows: map, cache, scale: 0.2, out: attn.clone() }).unwrap();
-    plan.matmul(&attn, [MatmulPart::new(&weight(DIM, DIM), &x).with_add(&x)]).unwrap();
+    plan.matmul(Matmul::new(&attn, &weight(DIM, DIM), &x).with_add(&x)).unwrap();
     plan.rms_norm(&x, &norm, &normed, 1e-5).unwrap();
-    let [gate, up] = [0, 1].map(|_| weight(2 * DIM, DIM));
-    plan.matmul_glu(&normed, &gate, &up, Activation::Silu, &glu).unwrap();
-    plan.matmul(&glu, [MatmulPart::new(&weight(DIM, 2 * DIM), &x).with_add(&x)]).unwrap();
+    let gate_up = upload(&[2 * DIM, 2 * DIM], DIM, Arrange::Interleaved);
+    plan.matmul_glu(&normed, &gate_up, Activation::Silu, &glu).unwrap();
+    plan.matmul(Matmul::new(&glu, &weight(DIM, 2 * DIM), &x).with_add(&x)).unwrap();
     plan.gather_rows(&x, &u32s(&[rows]), &normed).unwrap();
     plan.rms_norm(&normed, &norm, &normed, 1e-5).unwrap();
-    plan.matmul(&normed, [MatmulPart::new(&weight(256, DIM), &logits)]).unwrap();
+    plan.matmul(Matmul::new(&normed, &weight(256, DIM), &logits)).unwrap();
     plan.argmax(&logits, &u32s(&[rows])).unwrap();
     plan
 }
@@ -141,17 +145,17 @@ fn the_launches_of_a_step_without_matrices() {
         r"
         0 embed: embed formats/q8_0 in 1 x 2 x 1
         1 rms_norm: rms_norm WIDE in 2 x 1 x 1
-        2 matmul: matmul formats/q8_0 PARTS_3 ROWS_2 X_VECTORS in 4 x 1 x 1
+        2 matmul: matmul_vec formats/q8_0 ROWS_2 X_VECTORS in 4 x 1 x 1
         3 rope_store: rope_store CACHE_F16 WIDE HALVES HEAD_MAX=64 in 6 x 1 x 1
         4 attention: attention CACHE_F16 WIDE HEAD_MAX=64 in BUSY x 1 x 1
         5 attention: attention_merge CACHE_F16 WIDE HEAD_MAX=64 in 2 x 1 x 1
-        6 matmul: matmul formats/q8_0 PARTS_1 ADD ROWS_2 X_VECTORS in 2 x 1 x 1
+        6 matmul: matmul_vec formats/q8_0 ROWS_2 X_VECTORS in 2 x 1 x 1
         7 rms_norm: rms_norm WIDE in 2 x 1 x 1
-        8 matmul_glu: matmul formats/q8_0 PARTS_1 GLU ROWS_2 X_VECTORS in 4 x 1 x 1
-        9 matmul: matmul formats/q8_0 PARTS_1 ADD ROWS_2 X_VECTORS in 2 x 1 x 1
+        8 matmul_glu: matmul_vec formats/q8_0 ROWS_2 X_VECTORS in 8 x 1 x 1
+        9 matmul: matmul_vec formats/q8_0 ROWS_2 X_VECTORS in 2 x 1 x 1
         10 gather_rows: gather_rows in 2 x 1 x 1
         11 rms_norm: rms_norm IN_PLACE WIDE in 2 x 1 x 1
-        12 matmul: matmul formats/q8_0 PARTS_1 ROWS_2 X_VECTORS in 8 x 1 x 1
+        12 matmul: matmul_vec formats/q8_0 ROWS_2 X_VECTORS in 8 x 1 x 1
         13 argmax: argmax in 2 x 1 x 1
         ",
     );
@@ -167,19 +171,19 @@ fn the_launches_of_a_step_with_matrices() {
         r"
         0 embed: embed formats/q8_0 in 1 x 5 x 1
         1 rms_norm: rms_norm WIDE ACTIVATIONS in 5 x 1 x 1
-        2 matmul: matmul_tensor formats/q8_0 PARTS_3 X_HALF EMULATED in 4 x 1 x 1
+        2 matmul: matmul_coop_16 formats/q8_0 X_HALF EMULATED in 4 x 1 x 1
         3 rope_store: rope_store CACHE_F16 WIDE TENSOR HALVES HEAD_MAX=64 in 15 x 1 x 1
         4 attention: attention_tensor EMULATED HEAD_DIM=32 in BUSY x 1 x 1
         5 attention: attention_tensor_merge EMULATED HEAD_DIM=32 in 5 x 1 x 1
         6 matmul: matmul_activations in 1 x 16 x 1
-        7 matmul: matmul_tensor formats/q8_0 PARTS_1 ADD X_HALF EMULATED in 2 x 1 x 1
+        7 matmul: matmul_coop_16 formats/q8_0 X_HALF EMULATED in 2 x 1 x 1
         8 rms_norm: rms_norm WIDE ACTIVATIONS in 5 x 1 x 1
-        9 matmul_glu: matmul_tensor formats/q8_0 PARTS_1 GLU TILES_2 X_HALF EMULATED in 4 x 1 x 1
+        9 matmul_glu: matmul_coop_16 formats/q8_0 X_HALF EMULATED in 8 x 1 x 1
         10 matmul: matmul_activations in 1 x 16 x 1
-        11 matmul: matmul_tensor formats/q8_0 PARTS_1 ADD X_HALF EMULATED in 2 x 1 x 1
+        11 matmul: matmul_coop_16 formats/q8_0 X_HALF EMULATED in 2 x 1 x 1
         12 gather_rows: gather_rows in 5 x 1 x 1
         13 rms_norm: rms_norm IN_PLACE WIDE ACTIVATIONS in 5 x 1 x 1
-        14 matmul: matmul_tensor formats/q8_0 PARTS_1 X_HALF EMULATED in 8 x 1 x 1
+        14 matmul: matmul_coop_16 formats/q8_0 X_HALF EMULATED in 8 x 1 x 1
         15 argmax: argmax in 5 x 1 x 1
         ",
     );

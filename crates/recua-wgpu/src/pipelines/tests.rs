@@ -10,8 +10,8 @@ use crate::tuning::Tuning;
 use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use recua_compute::{
-    Backend, Buffer, Compiled, Device, DeviceId, DeviceInfo, Encode, GgmlType, Input, KernelSource, KvPool,
-    KvShape, Pending, Plan, Storage, Submission, Tiling, Weight, cases,
+    Arrange, Backend, Buffer, Compiled, Device, DeviceId, DeviceInfo, Encode, Input, KernelSource, KvPool,
+    KvShape, Pending, Plan, RawMatrix, Storage, Submission, Tiling, Weight, cases,
 };
 use std::any::Any;
 use std::collections::HashSet;
@@ -43,8 +43,8 @@ impl Backend for Noting {
     fn read(&self, src: &Buffer, out: &mut [u8]) -> Result<()> {
         self.inner.read(src, out)
     }
-    fn upload_weight(&self, raw: &[u8], ty: GgmlType, n: usize, k: usize) -> Result<Weight> {
-        self.inner.upload_weight(raw, ty, n, k)
+    fn upload_weight(&self, parts: &[RawMatrix<'_>], arrange: Arrange) -> Result<Weight> {
+        self.inner.upload_weight(parts, arrange)
     }
     fn alloc_kv(&self, shape: &KvShape) -> Result<KvPool> {
         self.inner.alloc_kv(shape)

@@ -4,7 +4,7 @@ use super::*;
 use crate::adapter::{self, Options};
 use crate::device::Wgpu;
 use crate::tuning::Tuning;
-use recua_compute::{DType, Device, Error, GgmlType, MatmulPart, Program, Record, cases};
+use recua_compute::{Arrange, DType, Device, Error, GgmlType, Matmul, Program, RawMatrix, Record, cases};
 use std::sync::atomic::Ordering;
 
 /// Values a row has.
@@ -36,7 +36,7 @@ impl Chain {
                 (0..DIM * DIM).map(|i| ((i * 37 + seed * 11) % 101) as f32 / 200.0 - 0.25).collect();
             let mut raw = Vec::new();
             recua_gguf::encode(GgmlType::Q8_0, &values, &mut raw).unwrap();
-            device.upload_weight(&raw, GgmlType::Q8_0, DIM, DIM).unwrap()
+            device.upload_weight(&[RawMatrix::new(GgmlType::Q8_0, DIM, DIM, &raw)], Arrange::Stacked).unwrap()
         };
         let matrix = || device.alloc(DType::F32, &[3, DIM]).unwrap();
         let u32s = |values: &[u32]| device.upload(values, DType::U32, &[values.len()]).unwrap();
@@ -47,7 +47,7 @@ impl Chain {
         plan.embed(&weight(0), &tokens, &x).unwrap();
         for i in 1..=LINKS / 2 {
             plan.rms_norm(&x, &norm, &normed, 1e-5).unwrap();
-            plan.matmul(&normed, [MatmulPart::new(&weight(i), &x).with_add(&x)]).unwrap();
+            plan.matmul(Matmul::new(&normed, &weight(i), &x).with_add(&x)).unwrap();
         }
         plan.gather_rows(&x, &gathered, &out).unwrap();
         Chain { plan, tokens, gathered, out }

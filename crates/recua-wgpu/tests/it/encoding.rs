@@ -4,8 +4,8 @@ use crate::device;
 use recua_compute::cases::Tolerance;
 use recua_compute::cases::data::Random;
 use recua_compute::{
-    Buffer, Commands, DType, Device, EncoderWorker, Error, GgmlType, KernelArg, KernelRegistry, KernelSource,
-    Plan, QuantizedMatmulParams, Record, Result, Weight, cpu,
+    Arrange, Buffer, Commands, DType, Device, EncoderWorker, Error, GgmlType, KernelArg, KernelRegistry,
+    KernelSource, Plan, QuantizedMatmulParams, RawMatrix, Record, Result, Weight, cpu,
 };
 use std::ops::Range;
 use std::sync::mpsc::channel;
@@ -180,7 +180,8 @@ impl Chain {
             let w: Vec<f32> = random.f32s(256 * 256).iter().map(|w| w / 9.0).collect();
             recua_gguf::encode(ty, &w, &mut raw).unwrap();
             recua_gguf::decode(ty, &raw, &mut held).unwrap();
-            weights.push(device.upload_weight(&raw, ty, 256, 256).unwrap());
+            weights
+                .push(device.upload_weight(&[RawMatrix::new(ty, 256, 256, &raw)], Arrange::Stacked).unwrap());
             values.push(held);
             buffers.push(device.alloc(DType::F32, &[m, 256]).unwrap());
         }

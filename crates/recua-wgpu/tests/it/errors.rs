@@ -1,7 +1,7 @@
 //! What is refused, and what comes back afterwards.
 
 use crate::{device, fresh_device};
-use recua_compute::{DType, Error, GgmlType, Record};
+use recua_compute::{Arrange, DType, Error, GgmlType, RawMatrix, Record};
 use recua_wgpu::{AdapterReport, Options, adapters, open};
 
 #[test]
@@ -154,7 +154,7 @@ fn an_adapter_that_is_not_there_is_named() {
 #[test]
 fn a_weight_of_the_wrong_size_is_refused() {
     let Some(device) = device() else { return };
-    let refused = device.upload_weight(&[0; 100], GgmlType::F32, 5, 6);
+    let refused = device.upload_weight(&[RawMatrix::new(GgmlType::F32, 5, 6, &[0; 100])], Arrange::Stacked);
     assert!(matches!(refused, Err(Error::Argument { .. })), "{refused:?}");
 }
 

@@ -2,8 +2,8 @@
 
 use crate::fresh_device;
 use recua_compute::{
-    Activation, Argmax, Attention, Buffer, BufferPool, DType, Device, GgmlType, Input, KvPool, KvShape,
-    KvType, MatmulPart, Op, PAGE_TOKENS, Plan, Record, RopeStore, RopeStyle, RowMap, RowRun, Weight,
+    Activation, Argmax, Arrange, Attention, Buffer, BufferPool, DType, Device, GgmlType, Input, KvPool, KvShape,
+    KvType, Matmul, Op, PAGE_TOKENS, Plan, RawMatrix, Record, RopeStore, RopeStyle, RowMap, RowRun, Weight,
     WorkList,
 };
 
@@ -88,14 +88,24 @@ impl Layer {
             let values: Vec<f32> = (0..n * DIM).map(|i| (i * 37 % 101) as f32 / 400.0 - 0.125).collect();
             let mut raw = Vec::new();
             recua_gguf::encode(ty, &values, &mut raw).unwrap();
-            device.upload_weight(&raw, ty, n, DIM).unwrap()
+            (ty, n, raw)
+        };
+        let upload = |parts: &[&(GgmlType, usize, Vec<u8>)], arrange| {
+            let parts: Vec<_> = parts.iter().map(|(ty, n, raw)| RawMatrix::new(*ty, *n, DIM, raw)).collect();
+            device.upload_weight(&parts, arrange).unwrap()
         };
         let types = [GgmlType::Q8_0, GgmlType::Q4_0, GgmlType::F32, GgmlType::Q8_0];
+        let raws: [_; 4] = std::array::from_fn(|i| weight(types[i], if i == 3 { DIM / 2 } else { DIM }));
         let shape = KvShape { n_pages: PAGES, n_kv_heads: 1, head_dim: DIM / 2, kv_type: KvType::F16 };
         let angles = [1.0f32, 0.0].repeat(PAGES * PAGE_TOKENS * DIM / 4);
         Layer {
             device: device.clone(),
-            weights: std::array::from_fn(|i| weight(types[i], if i == 3 { DIM / 2 } else { DIM })),
+            weights: [
+                upload(&[&raws[0]], Arrange::Stacked),
+                upload(&[&raws[1], &raws[3], &raws[3]], Arrange::Stacked),
+                upload(&[&raws[2]], Arrange::Stacked),
+                upload(&[&raws[0], &raws[1]], Arrange::Interleaved),
+            ],
             norm: device.upload(&[1.0f32; DIM], DType::F32, &[DIM]).unwrap(),
             table: device.upload(&angles, DType::F32, &[PAGES * PAGE_TOKENS, DIM / 4, 2]).unwrap(),
             pages: device.upload(&(0..PAGES as u32).collect::<Vec<_>>(), DType::U32, &[1, PAGES]).unwrap(),
@@ -105,10 +115,12 @@ impl Layer {
 
     /// Every op over the first `rows` positions, in buffers of its own; and the tokens it ends with.
     fn step(&self, rows: usize) -> (Plan, Buffer) {
-        let Layer { device, weights: [a, b, c, half], norm, .. } = self;
+        let Layer { device, weights: [a, qkv_weight, c, gate_up], norm, .. } = self;
         let matrix = |n: usize| device.alloc(DType::F32, &[rows, n]).unwrap();
         let u32s = |values: Vec<u32>| device.upload(&values, DType::U32, &[rows]).unwrap();
-        let (x, normed, q, k, v) = (matrix(DIM), matrix(DIM), matrix(DIM), matrix(DIM / 2), matrix(DIM / 2));
+        let (x, normed, qkv) = (matrix(DIM), matrix(DIM), matrix(2 * DIM));
+        let columns = |first, n| qkv.columns(first..first + n).unwrap();
+        let (q, k, v) = (columns(0, DIM), columns(DIM, DIM / 2), columns(DIM + DIM / 2, DIM / 2));
         let (attended, glu, gathered) = (matrix(DIM), matrix(DIM), matrix(DIM));
         let positions = u32s((0..rows as u32).collect());
         let run = RowRun { first_row: 0, n_rows: rows, start: 0 };
@@ -124,8 +136,7 @@ impl Layer {
         let mut plan = device.plan();
         plan.embed(a, &tokens, &x).unwrap();
         plan.rms_norm(&x, norm, &normed, 1e-5).unwrap();
-        let parts = [(b, &q), (half, &k), (half, &v)].map(|(weight, out)| MatmulPart::new(weight, out));
-        plan.matmul(&normed, parts).unwrap();
+        plan.matmul(Matmul::new(&normed, qkv_weight, &qkv)).unwrap();
         plan.rope_store(RopeStore {
             q: q.clone(),
             k,
@@ -139,8 +150,8 @@ impl Layer {
         .unwrap();
         let cache = self.cache.clone();
         plan.attention(Attention { q, rows: map, cache, scale: 0.2, out: attended.clone() }).unwrap();
-        plan.matmul(&attended, [MatmulPart::new(c, &x).with_add(&x)]).unwrap();
-        plan.matmul_glu(&x, a, b, Activation::Silu, &glu).unwrap();
+        plan.matmul(Matmul::new(&attended, c, &x).with_add(&x)).unwrap();
+        plan.matmul_glu(&x, gate_up, Activation::Silu, &glu).unwrap();
         plan.gather_rows(&glu, &positions, &gathered).unwrap();
         plan.argmax(&gathered, &tokens).unwrap();
         (plan, tokens)

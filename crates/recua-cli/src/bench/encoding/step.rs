@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use recua::Device;
 use recua::compute::{
-    Activation, Attention, Buffer, DType, Error, KvPool, KvShape, KvType, MatmulPart, PAGE_TOKENS, Record,
+    Activation, Arrange, Attention, Buffer, DType, Error, KvPool, KvShape, KvType, Matmul, PAGE_TOKENS, Record,
     Result, RopeStore, RopeStyle, RowMap, RowRun, Weight, WorkList, cpu,
 };
 use recua::gguf::mix::Facts;
@@ -56,26 +56,37 @@ struct Model<'a> {
     /// Whether a layer uses what another one has made.
     shares: bool,
     random: Weights<'a>,
-    made: HashMap<(String, GgmlType), Weight>,
+    made: HashMap<(String, Vec<GgmlType>), Weight>,
 }
 
 impl Model<'_> {
-    /// The matrix `name` of a layer, `n` rows of `k`.
-    fn layer(&mut self, i: u32, name: &str, n: usize, k: usize) -> Result<Weight> {
-        let full = format!("blk.{i}.{name}.weight");
-        self.matrix(&full, if self.shares { name } else { &full }, n, k)
+    /// Matrices of a layer by their names, `n` rows of `k` each, as one weight.
+    fn layer(&mut self, i: u32, parts: &[(&str, usize)], k: usize, arrange: Arrange) -> Result<Weight> {
+        let full: Vec<_> = parts.iter().map(|(name, n)| (format!("blk.{i}.{name}.weight"), *n)).collect();
+        let parts: Vec<_> = full.iter().map(|(name, n)| (name.as_str(), *n)).collect();
+        let key = if self.shares { parts[0].0.trim_start_matches(&format!("blk.{i}")) } else { parts[0].0 };
+        self.weight(&parts, key, k, arrange)
     }
 
-    /// The matrix that a file would call `name`; one with the same key and type is made once.
+    /// The matrix that a file would call `name`.
     fn matrix(&mut self, name: &str, key: &str, n: usize, k: usize) -> Result<Weight> {
-        let ty = FILE_TYPE.tensor_type(name, &[k as u64, n as u64], &self.facts);
-        let key = (key.to_owned(), ty);
+        self.weight(&[(name, n)], key, k, Arrange::Stacked)
+    }
+
+    /// One weight of matrices as a file would call them; one with the same key and types is made once.
+    fn weight(&mut self, parts: &[(&str, usize)], key: &str, k: usize, arrange: Arrange) -> Result<Weight> {
+        let name = parts[0].0;
+        let typed =
+            |&(name, n): &(&str, usize)| (FILE_TYPE.tensor_type(name, &[k as u64, n as u64], &self.facts), n);
+        let parts: Vec<_> = parts.iter().map(typed).collect();
+        let key = (key.to_owned(), parts.iter().map(|(ty, _)| *ty).collect());
         if let Some(weight) = self.made.get(&key) {
             return Ok(weight.clone());
         }
         // An untied embedding feeds a norm, whatever its size.
         let is_embedding = name == "token_embd.weight" && !self.shape.tied;
-        let weight = self.random.make(ty, n, k, if is_embedding { 1.0 } else { (k as f32).powf(-0.5) })?;
+        let std = if is_embedding { 1.0 } else { (k as f32).powf(-0.5) };
+        let weight = self.random.make(&parts, k, std, arrange)?;
         self.made.insert(key, weight.clone());
         Ok(weight)
     }
@@ -96,7 +107,10 @@ fn record(device: &Device, shape: &Shape, rows: usize, shares: bool) -> Result<W
     let (q_dim, kv_dim) = (shape.n_heads as usize * head_dim, shape.n_kv_heads as usize * head_dim);
     let matrix = |cols| device.alloc(DType::F32, &[rows, cols]);
     let [x, normed] = [matrix(dim)?, matrix(dim)?];
-    let [q, attn, k, v] = [matrix(q_dim)?, matrix(q_dim)?, matrix(kv_dim)?, matrix(kv_dim)?];
+    let (qkv, attn) = (matrix(q_dim + 2 * kv_dim)?, matrix(q_dim)?);
+    let q = qkv.columns(0..q_dim)?;
+    let [k, v] = [q_dim, q_dim + kv_dim].map(|first| qkv.columns(first..first + kv_dim));
+    let (k, v) = (k?, v?);
     let (glu, logits) = (matrix(ffn)?, matrix(vocab)?);
     let tokens = device.upload(&model.random.tokens(rows, vocab), DType::U32, &[rows])?;
     let norm = device.upload(&vec![1f32; dim], DType::F32, &[dim])?;
@@ -124,13 +138,13 @@ fn record(device: &Device, shape: &Shape, rows: usize, shares: bool) -> Result<W
     plan.embed(&embedding, &tokens, &x)?;
     for i in 0..shape.n_layers {
         let cache = cache(device, &mut model, &kv)?;
-        let [wq, wk] = [model.layer(i, "attn_q", q_dim, dim)?, model.layer(i, "attn_k", kv_dim, dim)?];
-        let [wv, wo] = [model.layer(i, "attn_v", kv_dim, dim)?, model.layer(i, "attn_output", dim, q_dim)?];
-        let [gate, up] = [model.layer(i, "ffn_gate", ffn, dim)?, model.layer(i, "ffn_up", ffn, dim)?];
-        let down = model.layer(i, "ffn_down", dim, ffn)?;
+        let parts = [("attn_q", q_dim), ("attn_k", kv_dim), ("attn_v", kv_dim)];
+        let w_qkv = model.layer(i, &parts, dim, Arrange::Stacked)?;
+        let wo = model.layer(i, &[("attn_output", dim)], q_dim, Arrange::Stacked)?;
+        let gate_up = model.layer(i, &[("ffn_gate", ffn), ("ffn_up", ffn)], dim, Arrange::Interleaved)?;
+        let down = model.layer(i, &[("ffn_down", dim)], ffn, Arrange::Stacked)?;
         plan.rms_norm(&x, &norm, &normed, RMS_EPS)?;
-        let parts = [MatmulPart::new(&wq, &q), MatmulPart::new(&wk, &k), MatmulPart::new(&wv, &v)];
-        plan.matmul(&normed, parts)?;
+        plan.matmul(Matmul::new(&normed, &w_qkv, &qkv))?;
         plan.rope_store(RopeStore {
             q: q.clone(),
             k: k.clone(),
@@ -143,14 +157,14 @@ fn record(device: &Device, shape: &Shape, rows: usize, shares: bool) -> Result<W
         })?;
         let scale = (head_dim as f32).powf(-0.5);
         plan.attention(Attention { q: q.clone(), rows: row_map.clone(), cache, scale, out: attn.clone() })?;
-        plan.matmul(&attn, [MatmulPart::new(&wo, &x).with_add(&x)])?;
+        plan.matmul(Matmul::new(&attn, &wo, &x).with_add(&x))?;
         plan.rms_norm(&x, &norm, &normed, RMS_EPS)?;
-        plan.matmul_glu(&normed, &gate, &up, Activation::Silu, &glu)?;
-        plan.matmul(&glu, [MatmulPart::new(&down, &x).with_add(&x)])?;
+        plan.matmul_glu(&normed, &gate_up, Activation::Silu, &glu)?;
+        plan.matmul(Matmul::new(&glu, &down, &x).with_add(&x))?;
     }
     plan.rms_norm(&x, &norm, &normed, RMS_EPS)?;
     let output = if shape.tied { embedding } else { model.matrix("output.weight", "output", vocab, dim)? };
-    plan.matmul(&normed, [MatmulPart::new(&output, &logits)])?;
+    plan.matmul(Matmul::new(&normed, &output, &logits))?;
 
     let about = About {
         name: format!("step {shape}"),

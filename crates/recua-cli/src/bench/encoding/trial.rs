@@ -221,7 +221,7 @@ mod tests {
     use super::*;
     use crate::bench::encoding::weights::Weights;
     use crate::bench::encoding::work::About;
-    use recua::compute::{DType, MatmulPart, Record};
+    use recua::compute::{Arrange, DType, Matmul, Record};
     use recua::gguf::GgmlType;
 
     #[test]
@@ -251,13 +251,13 @@ mod tests {
     #[test]
     fn differing_results_are_found() {
         let device = recua::open_device("cpu").unwrap();
-        let weight = Weights::new(&device).make(GgmlType::F32, 8, 8, 1.0).unwrap();
+        let weight = Weights::new(&device).make(&[(GgmlType::F32, 8)], 8, 1.0, Arrange::Stacked).unwrap();
         let x = device.upload(&[1f32; 8], DType::F32, &[1, 8]).unwrap();
         let [sum, y] = [0, 1].map(|_| device.alloc(DType::F32, &[1, 8]).unwrap());
         let outcome = |keeps_sum: bool| {
             let mut plan = device.plan();
-            let part = MatmulPart::new(&weight, &sum);
-            plan.matmul(&x, [if keeps_sum { part.with_add(&sum) } else { part }]).unwrap();
+            let op = Matmul::new(&x, &weight, &sum);
+            plan.matmul(if keeps_sum { op.with_add(&sum) } else { op }).unwrap();
             plan.copy(&sum, &y).unwrap();
             let work = Work::step(About::default(), plan, vec![y.clone()]);
             let ways = [Way::Serial, Way::Split(2), Way::Parallel(1), Way::Plan, Way::NewPlan];

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use recua::Device;
-use recua::compute::{Error, Result, Weight};
+use recua::compute::{Arrange, Error, RawMatrix, Result, Weight};
 use recua::gguf::{GgmlType, encode};
 
 use recua::gguf::Random;
@@ -27,8 +27,22 @@ impl<'a> Weights<'a> {
         Self { device, random: Random::new(1), pools: HashMap::new() }
     }
 
-    /// A matrix of `n` rows and `k` columns whose values have a standard deviation of `std`.
-    pub(super) fn make(&mut self, ty: GgmlType, n: usize, k: usize, std: f32) -> Result<Weight> {
+    /// A weight of matrices with `n` rows of a type each and `k` columns, whose values have a standard deviation of `std`.
+    pub(super) fn make(
+        &mut self,
+        parts: &[(GgmlType, usize)],
+        k: usize,
+        std: f32,
+        arrange: Arrange,
+    ) -> Result<Weight> {
+        let raws: Vec<Vec<u8>> =
+            parts.iter().map(|&(ty, n)| self.raw(ty, n, k, std)).collect::<Result<_>>()?;
+        let matrices = parts.iter().zip(&raws).map(|(&(ty, n), raw)| RawMatrix::new(ty, n, k, raw));
+        self.device.upload_weight(&matrices.collect::<Vec<_>>(), arrange)
+    }
+
+    /// The blocks of a matrix.
+    fn raw(&mut self, ty: GgmlType, n: usize, k: usize, std: f32) -> Result<Vec<u8>> {
         let argument = |problem| Error::Argument { op: "weights", problem };
         let n_bytes = n_bytes(ty, n, k).map_err(argument)?;
         let mut raw = Vec::new();
@@ -48,7 +62,7 @@ impl<'a> Weights<'a> {
             let start = random.below(POOL_VALUES / PIECE_VALUES) * piece_bytes;
             raw.extend_from_slice(&pool[start..start + piece_bytes.min(n_bytes - raw.len())]);
         }
-        self.device.upload_weight(&raw, ty, n, k)
+        Ok(raw)
     }
 
     /// `n` values of mean 0 and standard deviation 1.
@@ -92,8 +106,8 @@ mod tests {
         let variance = values.iter().map(|v| v * v).sum::<f32>() / 1e5;
         assert!(mean.abs() < 0.02 && (variance - 1.0).abs() < 0.02, "{mean} {variance}");
         for ty in [GgmlType::Q6_K, GgmlType::Q4_0, GgmlType::F16] {
-            let weight = weights.make(ty, 3, 256, 0.1).unwrap();
-            assert_eq!((weight.n(), weight.k(), weight.ggml_type()), (3, 256, ty));
+            let weight = weights.make(&[(ty, 3)], 256, 0.1, Arrange::Stacked).unwrap();
+            assert_eq!((weight.n(), weight.k(), weight.ggml_type()), (3, 256, Some(ty)));
             let pool = &weights.pools[&(ty, 0.1f32.to_bits())];
             let mut values = vec![0.0; POOL_VALUES];
             decode(ty, pool, &mut values).unwrap();

@@ -4,7 +4,9 @@ use std::ops::Range;
 
 use recua::Device;
 use recua::compute::hazards::{Hazards, reads, writes};
-use recua::compute::{Buffer, Commands, DType, Op, Plan, QuantizedMatmulParams, Record, Result, Weight};
+use recua::compute::{
+    Arrange, Buffer, Commands, DType, Op, Plan, QuantizedMatmulParams, Record, Result, Weight,
+};
 use serde::Serialize;
 
 use super::weights::Weights;
@@ -106,7 +108,7 @@ pub(super) fn product_weights(device: &Device, args: &BenchEncodingArgs) -> Resu
     let mut weights = Weights::new(device);
     // Of a size that neither grows nor shrinks along a chain.
     let std = (args.k as f32).powf(-0.5);
-    (0..args.ops).map(|_| weights.make(args.ggml_type, args.n, args.k, std)).collect()
+    (0..args.ops).map(|_| weights.make(&[(args.ggml_type, args.n)], args.k, std, Arrange::Stacked)).collect()
 }
 
 /// Products with their own inputs, or each with the output of the one before.

@@ -73,9 +73,9 @@ pub(crate) fn tile_bytes<E: Element>(k: usize) -> usize {
 }
 
 /// Lays 16 rows out. `rows` are up to 16 rows of `k` raw values; the missing ones stay zero. `out` is zeroed.
-pub(crate) fn pack_tile<E: Element>(rows: &[u8], k: usize, out: &mut [u8]) {
+pub(crate) fn pack_tile<E: Element>(rows: &[&[u8]], _k: usize, out: &mut [u8]) {
     let n_bytes = size_of::<E>();
-    for (row, raw) in rows.chunks_exact(k * n_bytes).enumerate() {
+    for (row, raw) in rows.iter().enumerate() {
         for (col, value) in raw.chunks_exact(n_bytes).enumerate() {
             out[(col * TILE + row) * n_bytes..][..n_bytes].copy_from_slice(value);
         }

@@ -110,12 +110,12 @@ pub(crate) fn tile_bytes<F: Format>(k: usize) -> usize {
 }
 
 /// Lays 16 rows out. `rows` are the raw blocks of up to 16 rows of `k` columns; the missing ones become zero. `out` is zeroed.
-pub(crate) fn pack_tile<F: Format>(rows: &[u8], k: usize, out: &mut [u8]) {
+pub(crate) fn pack_tile<F: Format>(rows: &[&[u8]], k: usize, out: &mut [u8]) {
     let n_blocks = k / 256;
     let (header, blocks) = out.split_at_mut(header_bytes::<F>(n_blocks));
     let mut block = Block { codes: [0; 256], scales: [0; 16], mins: [0; 16], d: 0, dmin: 0 };
     let low_len = plane_bytes(F::LOW_BITS, VECTORS_MAX);
-    for (row, raw) in rows.chunks_exact(n_blocks * F::BLOCK_BYTES).enumerate() {
+    for (row, raw) in rows.iter().enumerate() {
         for (b, raw) in raw.chunks_exact(F::BLOCK_BYTES).enumerate() {
             F::split(raw, &mut block);
             let mut put_half = |plane: usize, bits: u16| {

@@ -72,13 +72,13 @@ pub(crate) fn tile_bytes<F: Format>(k: usize) -> usize {
 }
 
 /// Lays 16 rows out. `rows` are the raw blocks of up to 16 rows of `k` columns; the missing ones become zero. `out` is zeroed.
-pub(crate) fn pack_tile<F: Format>(rows: &[u8], k: usize, out: &mut [u8]) {
+pub(crate) fn pack_tile<F: Format>(rows: &[&[u8]], k: usize, out: &mut [u8]) {
     let n_groups = k / GROUP;
     let (header, planes) = out.split_at_mut(header_bytes::<F>(n_groups));
     let halves = if F::HAS_MIN { 2 } else { 1 };
     let mut block = Block { codes: [0; GROUP], d: 0, m: 0 };
     let mut codes = [0u8; RECORD];
-    for (row, raw) in rows.chunks_exact(n_groups * F::BLOCK_BYTES).enumerate() {
+    for (row, raw) in rows.iter().enumerate() {
         for (record, raw) in raw.chunks(RECORD / GROUP * F::BLOCK_BYTES).enumerate() {
             let (first, groups) = record_of(record * RECORD / GROUP, n_groups);
             for (g, raw) in raw.chunks_exact(F::BLOCK_BYTES).enumerate() {

@@ -3,15 +3,15 @@
 use super::planes::TILE;
 use crate::cases::data::{blocks, values};
 use crate::cpu::{Isa, Options, open};
-use crate::{DType, Device, GgmlType, MatmulPart, Record};
+use crate::{Arrange, DType, Device, GgmlType, Matmul, RawMatrix, Record};
 
 fn product(device: &Device, raw: &[u8], ty: GgmlType, n: usize, k: usize, x: &[f32]) -> Vec<f32> {
     let rows = x.len() / k;
-    let weight = device.upload_weight(raw, ty, n, k).unwrap();
+    let weight = device.upload_weight(&[RawMatrix::new(ty, n, k, raw)], Arrange::Stacked).unwrap();
     let x = device.upload(x, DType::F32, &[rows, k]).unwrap();
     let out = device.alloc(DType::F32, &[rows, n]).unwrap();
     let mut plan = device.plan();
-    plan.matmul(&x, [MatmulPart::new(&weight, &out)]).unwrap();
+    plan.matmul(Matmul::new(&x, &weight, &out)).unwrap();
     device.run(&plan).unwrap().wait().unwrap();
     device.read_vec(&out).unwrap()
 }
@@ -77,7 +77,7 @@ fn a_row_of_the_layout_is_the_decoded_row() {
         let raw = blocks(ty, n * k, 11).unwrap();
         let mut decoded = vec![0.0f32; n * k];
         recua_gguf::decode(ty, &raw, &mut decoded).unwrap();
-        let weight = device.upload_weight(&raw, ty, n, k).unwrap();
+        let weight = device.upload_weight(&[RawMatrix::new(ty, n, k, &raw)], Arrange::Stacked).unwrap();
         let tokens: Vec<u32> = (0..n as u32).rev().collect();
         let tokens = device.upload(&tokens, DType::U32, &[n]).unwrap();
         let out = device.alloc(DType::F32, &[n, k]).unwrap();

@@ -1,23 +1,78 @@
-//! A weight in the CPU device's layout, and the kernels that its type needs, chosen once.
+//! A weight in the CPU device's layout, and the kernels that its types need, chosen once.
 
 use super::activations::{RECORD, Record32, Record256};
 use super::planes::TILE;
 use super::{float, q32, q256};
-use crate::buffer::Weight;
 use crate::cpu::Isa;
 use crate::cpu::formats::*;
 use crate::cpu::memory::Memory;
+use crate::cpu::pool::Worker;
+use crate::weight::{Arrange, RawMatrix, Weight};
 use half::{bf16, f16};
 use recua_gguf::GgmlType;
 
-/// The tiles of a weight, one after the other.
+/// A weight: its segments, one after the other. Gate and up of a GLU are a segment each.
 pub(crate) struct Packed {
+    pub(crate) segments: Vec<Segment>,
+}
+
+/// Rows of one type, as tiles one after the other.
+pub(crate) struct Segment {
     pub(crate) memory: Memory,
     pub(crate) tile_bytes: usize,
     pub(crate) n_tiles: usize,
+    /// The first row in the weight, and how many.
+    pub(crate) first: usize,
+    pub(crate) n: usize,
     pub(crate) layout: Layout,
     /// What a device counts for it.
     pub(crate) counter: crate::cpu::Allocated,
+}
+
+/// The matrices of a weight, those together that are one segment: neighbours of a type, unless they are interleaved.
+pub(crate) fn segments<'p, 'a>(
+    parts: &'p [RawMatrix<'a>],
+    arrange: Arrange,
+) -> impl Iterator<Item = &'p [RawMatrix<'a>]> {
+    parts.chunk_by(move |a, b| a.ty == b.ty && arrange == Arrange::Stacked)
+}
+
+/// Rows of matrices that lie one after the other.
+pub(crate) struct Rows<'p, 'a> {
+    parts: &'p [RawMatrix<'a>],
+    pub(crate) n: usize,
+}
+
+impl<'p, 'a> Rows<'p, 'a> {
+    pub(crate) fn of(parts: &'p [RawMatrix<'a>]) -> Rows<'p, 'a> {
+        Rows { parts, n: parts.iter().map(|part| part.rows.len()).sum() }
+    }
+
+    /// The blocks of the `i`th row.
+    fn row(&self, mut i: usize) -> &'a [u8] {
+        for part in self.parts {
+            if i < part.rows.len() {
+                return part.row(i);
+            }
+            i -= part.rows.len();
+        }
+        unreachable!("a tile has rows of its segment alone")
+    }
+
+    /// Lays the tiles of a segment out, each by the thread that claims it.
+    pub(crate) fn pack(&self, segment: &Segment, k: usize, worker: &Worker<'_>) {
+        while let Some(range) = worker.claim(segment.n_tiles, 4) {
+            for tile in range {
+                let rows = tile * TILE..self.n.min((tile + 1) * TILE);
+                // SAFETY: the tile lies inside the allocation and belongs to the thread that claimed it.
+                let out = unsafe {
+                    let start = segment.memory.as_ptr().add(tile * segment.tile_bytes);
+                    std::slice::from_raw_parts_mut(start, segment.tile_bytes)
+                };
+                segment.layout.pack_tile(&rows.map(|row| self.row(row)).collect::<Vec<_>>(), k, out);
+            }
+        }
+    }
 }
 
 /// What a weight's products read, and with which functions.
@@ -59,7 +114,7 @@ pub(crate) struct FunctionsFloat {
 #[derive(Clone, Copy)]
 struct Common {
     tile_bytes: fn(usize) -> usize,
-    pack_tile: fn(&[u8], usize, &mut [u8]),
+    pack_tile: fn(&[&[u8]], usize, &mut [u8]),
     decode_row: fn(&[u8], usize, &mut [f32]),
 }
 
@@ -128,7 +183,7 @@ impl Layout {
     }
 
     /// Lays up to 16 raw rows out into a zeroed tile.
-    pub(crate) fn pack_tile(&self, rows: &[u8], k: usize, out: &mut [u8]) {
+    pub(crate) fn pack_tile(&self, rows: &[&[u8]], k: usize, out: &mut [u8]) {
         (self.common().pack_tile)(rows, k, out);
     }
 }
@@ -144,6 +199,14 @@ impl Packed {
         weight.storage_as().expect("checked when the workspace was reserved")
     }
 
+    /// Row `row` as numbers.
+    pub(crate) fn decode_row(&self, row: usize, out: &mut [f32]) {
+        let segment = self.segments.iter().find(|segment| row < segment.first + segment.n);
+        segment.expect("an index below the number of rows").decode_row(row, out);
+    }
+}
+
+impl Segment {
     /// The bytes of `n` tiles from `first` on.
     pub(crate) fn tiles(&self, first: usize, n: usize) -> &[u8] {
         assert!(first + n <= self.n_tiles, "tile outside the weight");
@@ -153,8 +216,9 @@ impl Packed {
         }
     }
 
-    /// Row `row` as numbers.
-    pub(crate) fn decode_row(&self, row: usize, out: &mut [f32]) {
+    /// Row `row` of the weight as numbers.
+    fn decode_row(&self, row: usize, out: &mut [f32]) {
+        let row = row - self.first;
         (self.layout.common().decode_row)(self.tiles(row / TILE, 1), row % TILE, out);
     }
 }

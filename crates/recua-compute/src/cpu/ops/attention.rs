@@ -16,7 +16,7 @@ use crate::cpu::Allocated;
 use crate::cpu::isa::Isa;
 use crate::cpu::kv::Kv;
 use crate::cpu::math::{LANES, Lanes, Vector, exp, vectorised};
-use crate::cpu::memory::{Memory, slice, slice_mut};
+use crate::cpu::memory::{Memory, row_of, slice, slice_mut};
 use crate::cpu::pool::Worker;
 use crate::error::{Error, Result};
 use crate::kv::{KvShape, KvType};
@@ -95,7 +95,7 @@ fn rows_that_share(op: &Attention, n_threads: usize) -> usize {
 /// See [`Attention`].
 pub(crate) fn attention(op: &Attention, worker: &Worker<'_>, isa: Isa, spans: &Spans) -> Result<()> {
     // SAFETY: the op writes `out` alone, which overlaps neither q nor the cache (`Op::check`), and the row map has another type.
-    let (rows, q) = unsafe { (Rows::new(&op.rows), slice::<f32>(&op.q)) };
+    let rows = unsafe { Rows::new(&op.rows) };
     let cache = Kv::of("attention", &op.cache)?;
     let live = (0..op.q.n_rows()).filter(|row| rows.is_live(*row));
     let most_pages = live.map(|row| rows.positions[row] as usize / PAGE_TOKENS + 1).max().unwrap_or(0);
@@ -138,7 +138,7 @@ pub(crate) fn attention(op: &Attention, worker: &Worker<'_>, isa: Isa, spans: &S
         if !shares {
             while let Some(claimed) = worker.claim(blocks.len() * n_kv_heads, 1) {
                 let (block, kv_head) = (&blocks[claimed.start / n_kv_heads], claimed.start % n_kv_heads);
-                piece.begin(block, kv_head, q, op);
+                piece.begin(block, kv_head, op);
                 for span in 0..block.n_pages.div_ceil(SPAN) {
                     sum_up(&mut piece, block, kv_head, span);
                     add_span(isa, &mut piece.whole, &piece.span, piece.n_queries);
@@ -152,7 +152,7 @@ pub(crate) fn attention(op: &Attention, worker: &Worker<'_>, isa: Isa, spans: &S
             let (i, span) = (claimed.start / n_spans, claimed.start % n_spans);
             let (block, kv_head) = (&blocks[i / n_kv_heads], i % n_kv_heads);
             if span * SPAN < block.n_pages {
-                piece.begin(block, kv_head, q, op);
+                piece.begin(block, kv_head, op);
                 sum_up(&mut piece, block, kv_head, span);
                 // SAFETY: a piece is claimed once, and read behind the barrier.
                 piece.span.copy_to(unsafe { spans.state(claimed.start, len) });
@@ -161,7 +161,7 @@ pub(crate) fn attention(op: &Attention, worker: &Worker<'_>, isa: Isa, spans: &S
         worker.barrier();
         while let Some(claimed) = worker.claim(blocks.len() * n_kv_heads, 1) {
             let (block, kv_head) = (&blocks[claimed.start / n_kv_heads], claimed.start % n_kv_heads);
-            piece.begin(block, kv_head, q, op);
+            piece.begin(block, kv_head, op);
             for span in 0..block.n_pages.div_ceil(SPAN) {
                 // SAFETY: all were written before the barrier, and the spans of this block and head are this piece's.
                 let state = unsafe { spans.state(claimed.start * n_spans + span, len) };
@@ -368,11 +368,12 @@ impl<'a> Piece<'a> {
     }
 
     /// Takes the queries of a block.
-    fn begin(&mut self, block: &Block, kv_head: usize, q: &[f32], op: &Attention) {
+    fn begin(&mut self, block: &Block, kv_head: usize, op: &Attention) {
         self.n_queries = block.n_rows * self.group;
         let width = self.group * self.head_dim;
         for row in 0..block.n_rows {
-            let from = &q[(block.first_row + row) * op.q.n_cols() + kv_head * width..][..width];
+            // SAFETY: the op writes `out` alone, which overlaps q nowhere (`Op::check`).
+            let from: &[f32] = unsafe { row_of(&op.q, block.first_row + row, kv_head * width, width) };
             for (scaled, q) in self.q[row * width..][..width].iter_mut().zip(from) {
                 *scaled = q * op.scale;
             }

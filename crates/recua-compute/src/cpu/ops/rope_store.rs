@@ -10,7 +10,7 @@ use crate::buffer::Buffer;
 use crate::cpu::isa::Isa;
 use crate::cpu::kv::Kv;
 use crate::cpu::math::{Lanes, vectorised};
-use crate::cpu::memory::{ptr, slice, slice_mut};
+use crate::cpu::memory::{ptr, row_mut, row_of, slice, slice_mut};
 use crate::cpu::pool::Worker;
 use crate::error::{Error, Result, argument};
 use crate::kv::KvType;
@@ -55,8 +55,7 @@ pub(crate) fn check_rope_store(op: &RopeStore) -> Result<()> {
 /// See [`RopeStore`].
 pub(crate) fn rope_store(op: &RopeStore, worker: &Worker<'_>, isa: Isa) -> Result<()> {
     // SAFETY: the op writes q and the cache, which overlap none of these (`Op::check`; the row map has another type).
-    let (rows, table, k, v) =
-        unsafe { (Rows::new(&op.rows), slice::<f32>(&op.table), slice::<f32>(&op.k), slice::<f32>(&op.v)) };
+    let (rows, table) = unsafe { (Rows::new(&op.rows), slice::<f32>(&op.table)) };
     let norm = op.norm.as_ref().map(|norm| {
         // SAFETY: as above.
         unsafe { (slice::<f32>(&norm.q), slice::<f32>(&norm.k), norm.eps) }
@@ -80,17 +79,18 @@ pub(crate) fn rope_store(op: &RopeStore, worker: &Worker<'_>, isa: Isa) -> Resul
         let angles = &table[position * pairs * 2..][..pairs * 2];
         if h < n_heads {
             // SAFETY: each head of each row belongs to one share.
-            let q: &mut [f32] = unsafe { slice_mut(&op.q, (row * n_heads + h) * head_dim, head_dim) };
+            let q: &mut [f32] = unsafe { row_mut(&op.q, row, h * head_dim, head_dim) };
             prepare(isa, q, norm.map(|(q, _, eps)| (q, eps)), angles, op.style);
             continue;
         }
         let kv_head = h - n_heads;
-        let place = (row * n_kv_heads + kv_head) * head_dim;
-        head.copy_from_slice(&k[place..][..head_dim]);
+        // SAFETY: the op writes q and the cache, which overlap neither k nor v.
+        let [k, v]: [&[f32]; 2] =
+            [&op.k, &op.v].map(|buffer| unsafe { row_of(buffer, row, kv_head * head_dim, head_dim) });
+        head.copy_from_slice(k);
         prepare(isa, &mut head, norm.map(|(_, k, eps)| (k, eps)), angles, op.style);
         let page = (rows.page(row, position / PAGE_TOKENS) * n_kv_heads + kv_head) * PAGE_TOKENS * head_dim;
         let page_offset = position % PAGE_TOKENS;
-        let v = &v[place..][..head_dim];
         if shape.kv_type == KvType::F32 {
             // SAFETY: no two rows write one place (`check_rope_store`), and each head of a row belongs to one share.
             unsafe { store_column(&cache.k, page + page_offset, &head) };

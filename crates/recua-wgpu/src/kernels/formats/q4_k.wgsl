@@ -1,7 +1,7 @@
 // layout 256: 0..144
 // Q4_K: vector 0 is d, dmin and 12 bytes of six-bit scales and minima, 1..9 nibbles; d scale code - dmin min in groups of 32.
 #define ONE_HEAD
-#import matmul_k_scales
+#import formats/k_scales
 const PARTS: u32 = 4u;
 const UNIT_VECTORS: u32 = 288u;
 

@@ -1,7 +1,7 @@
 // layout 256: 0..176
 // Q5_K: as Q4_K, with two vectors of fifth bits before the nibbles.
 #define ONE_HEAD
-#import matmul_k_scales
+#import formats/k_scales
 const PARTS: u32 = 4u;
 const UNIT_VECTORS: u32 = 352u;
 

@@ -6,7 +6,7 @@
 // are added by halves.
 #ifdef ACTIVATIONS
 enable f16;
-#import matmul_half
+#import half
 #ifdef IN_PLACE
 @group(0) @binding(2) var<storage, read_write> activations: array<vec4<f16>>;
 #else

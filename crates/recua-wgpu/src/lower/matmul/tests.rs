@@ -11,7 +11,7 @@ use crate::pipelines::tests::{
 use crate::shared::Shared;
 use crate::tuning::Tuning;
 use recua_compute::cases::data::{blocks, values as random_values};
-use recua_compute::{DType, Device, GgmlType, Plan, Record, cases};
+use recua_compute::{Arrange, DType, Device, GgmlType, Plan, RawMatrix, Record, cases};
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::sync::{LazyLock, Mutex};
@@ -58,6 +58,16 @@ fn random_blocks(ty: GgmlType, n: usize, k: usize, seed: u64) -> Vec<u8> {
     blocks(ty, n * k, seed).unwrap()
 }
 
+fn weight_of(raw: &[u8], ty: GgmlType, n: usize, k: usize) -> Weight {
+    device().upload_weight(&[RawMatrix::new(ty, n, k, raw)], Arrange::Stacked).unwrap()
+}
+
+/// A weight of gate and up, as many rows of a type each.
+fn glu_weight_of(gate: (&[u8], GgmlType), up: (&[u8], GgmlType), n: usize, k: usize) -> Weight {
+    let raw = |(raw, ty)| RawMatrix::new(ty, n, k, raw);
+    device().upload_weight(&[raw(gate), raw(up)], Arrange::Interleaved).unwrap()
+}
+
 fn decoded(ty: GgmlType, raw: &[u8], n: usize) -> Vec<f32> {
     let mut out = vec![0.0f32; n];
     recua_gguf::decode(ty, raw, &mut out).unwrap();
@@ -73,7 +83,7 @@ fn product(weight: &Weight, x: &[f32]) -> Vec<f32> {
     let x = upload(x, weight.k());
     let out = device().alloc(DType::F32, &[rows, weight.n()]).unwrap();
     let mut plan = device().plan();
-    plan.matmul(&x, [MatmulPart::new(weight, &out)]).unwrap();
+    plan.matmul(Matmul::new(&x, weight, &out)).unwrap();
     device().run(&plan).unwrap().wait().unwrap();
     device().read_vec(&out).unwrap()
 }
@@ -114,7 +124,7 @@ fn every_format_is_the_decoded_product_with_the_same_bits_for_any_rows() {
         }
         for (n, k) in shapes {
             let raw = random_blocks(ty, n, k, 7 + n as u64);
-            let weight = device().upload_weight(&raw, ty, n, k).unwrap();
+            let weight = weight_of(&raw, ty, n, k);
             let rows = 35;
             let x = random_values(rows * k, 3);
             let all = product(&weight, &x);
@@ -143,13 +153,13 @@ fn every_tiled_kernel_gives_the_same_bits() {
         let x = random_values(rows * k, 3);
         let all_rows = |tiles_enough| {
             TUNING.set(Tuning { tiles_enough, ..Tuning::default() });
-            product(&device().upload_weight(&raw, ty, n, k).unwrap(), &x)
+            product(&weight_of(&raw, ty, n, k), &x)
         };
         let large = all_rows(0);
         check_products(&format!("{ty}"), &large, &x, &decoded(ty, &raw, n * k), k);
         assert_eq!(bits(&all_rows(usize::MAX)), bits(&large), "{ty}, smaller tiles, split");
         TUNING.set(Tuning::default());
-        let weight = device().upload_weight(&raw, ty, n, k).unwrap();
+        let weight = weight_of(&raw, ty, n, k);
         for batch in [1, 8, 9, 16, 17, 32] {
             let part = product(&weight, &x[2 * k..(2 + batch) * k]);
             assert_eq!(bits(&part), bits(&large[2 * n..(2 + batch) * n]), "{ty}, {batch} rows");
@@ -158,7 +168,7 @@ fn every_tiled_kernel_gives_the_same_bits() {
     // So many weight rows that a workgroup takes all ranges of K.
     let (n, k, rows) = (TILE_SPLIT_BELOW * 64 + 5, 64, 20);
     let raw = random_blocks(GgmlType::Q8_0, n, k, 7);
-    let weight = device().upload_weight(&raw, GgmlType::Q8_0, n, k).unwrap();
+    let weight = weight_of(&raw, GgmlType::Q8_0, n, k);
     let x = random_values(rows * k, 3);
     let all = product(&weight, &x);
     check_products("many weight rows", &all, &x, &decoded(GgmlType::Q8_0, &raw, n * k), k);
@@ -176,7 +186,7 @@ fn a_row_of_the_layout_is_the_decoded_row() {
         let (n, k) = (TILE + 3, 3 * ty.block_values().max(32));
         let raw = random_blocks(ty, n, k, 11);
         let decoded = decoded(ty, &raw, n * k);
-        let weight = device().upload_weight(&raw, ty, n, k).unwrap();
+        let weight = weight_of(&raw, ty, n, k);
         let tokens: Vec<u32> = (0..n as u32).rev().collect();
         let tokens = device().upload(&tokens, DType::U32, &[n]).unwrap();
         let out = device().alloc(DType::F32, &[n, k]).unwrap();
@@ -199,7 +209,7 @@ fn bias_and_residual_are_added() {
     }
     let (n, k, rows) = (45, 96, 3);
     let raw = random_blocks(GgmlType::Q8_0, n, k, 5);
-    let weight = device().upload_weight(&raw, GgmlType::Q8_0, n, k).unwrap();
+    let weight = weight_of(&raw, GgmlType::Q8_0, n, k);
     let (x, bias, add) = (random_values(rows * k, 1), random_values(n, 2), random_values(rows * n, 3));
     let plain = product(&weight, &x);
     let x = upload(&x, k);
@@ -212,8 +222,8 @@ fn bias_and_residual_are_added() {
             let out =
                 if in_place { add_buffer.clone() } else { device().alloc(DType::F32, &[rows, n]).unwrap() };
             let mut plan = device().plan();
-            let part = MatmulPart::new(&weight, &out).with_bias(has_bias.then_some(&bias_buffer));
-            plan.matmul(&x, [part.with_add(&add_buffer)]).unwrap();
+            let op = Matmul::new(&x, &weight, &out).with_bias(has_bias.then_some(&bias_buffer));
+            plan.matmul(op.with_add(&add_buffer)).unwrap();
             device().run(&plan).unwrap().wait().unwrap();
             let got: Vec<f32> = device().read_vec(&out).unwrap();
             for (i, got) in got.iter().enumerate() {
@@ -233,28 +243,34 @@ fn parts_are_products_of_their_own() {
     let types = [GgmlType::Q4_K, GgmlType::Q6_K, GgmlType::Q4_K, GgmlType::Q4_K, GgmlType::Q4_K];
     for has_bias in [false, true] {
         let x_buffer = upload(&x, k);
-        let mut expected = Vec::new();
-        let mut parts = Vec::new();
+        let (mut expected, mut raws, mut biases) = (Vec::new(), Vec::new(), Vec::new());
         for (i, ty) in types.into_iter().enumerate() {
             let n = 20 + 17 * i;
             let raw = random_blocks(ty, n, k, i as u64);
-            let weight = device().upload_weight(&raw, ty, n, k).unwrap();
             let bias = random_values(n, 9);
-            let mut values = product(&weight, &x);
+            let mut values = product(&weight_of(&raw, ty, n, k), &x);
             if has_bias {
                 values.iter_mut().enumerate().for_each(|(j, value)| *value += bias[j % n]);
             }
-            expected.push(values);
-            let bias = device().upload(&bias, DType::F32, &[n]).unwrap();
-            let out = device().alloc(DType::F32, &[rows, n]).unwrap();
-            parts.push(MatmulPart::new(&weight, &out).with_bias(has_bias.then_some(&bias)));
+            expected.push((n, values));
+            biases.extend(bias);
+            raws.push((ty, n, raw));
         }
-        let outs: Vec<Buffer> = parts.iter().map(|part| part.out.clone()).collect();
+        let parts: Vec<_> = raws.iter().map(|(ty, n, raw)| RawMatrix::new(*ty, *n, k, raw)).collect();
+        let weight = device().upload_weight(&parts, Arrange::Stacked).unwrap();
+        let out = device().alloc(DType::F32, &[rows, weight.n()]).unwrap();
+        let bias = device().upload(&biases, DType::F32, &[weight.n()]).unwrap();
         let mut plan = device().plan();
-        plan.matmul(&x_buffer, parts).unwrap();
+        let op = Matmul::new(&x_buffer, &weight, &out).with_bias(has_bias.then_some(&bias));
+        plan.matmul(op).unwrap();
         device().run(&plan).unwrap().wait().unwrap();
-        for (i, (out, expected)) in outs.iter().zip(&expected).enumerate() {
-            assert_eq!(bits(&device().read_vec(out).unwrap()), bits(expected), "part {i}, bias {has_bias}");
+        let out: Vec<f32> = device().read_vec(&out).unwrap();
+        let mut first = 0;
+        for (i, (n, expected)) in expected.iter().enumerate() {
+            let found: Vec<f32> =
+                out.chunks_exact(weight.n()).flat_map(|row| row[first..first + n].iter().copied()).collect();
+            assert_eq!(bits(&found), bits(expected), "part {i}, bias {has_bias}");
+            first += n;
         }
     }
 }
@@ -268,14 +284,15 @@ fn glu_of_one_and_of_two_formats() {
     for (gate_type, up_type) in [(GgmlType::Q4_K, GgmlType::Q4_K), (GgmlType::Q8_0, GgmlType::Q4_0)] {
         let gate = random_blocks(gate_type, n, k, 1);
         let up = random_blocks(up_type, n, k, 2);
-        let gate = device().upload_weight(&gate, gate_type, n, k).unwrap();
-        let up = device().upload_weight(&up, up_type, n, k).unwrap();
+        let gate_up = glu_weight_of((&gate, gate_type), (&up, up_type), n, k);
+        let gate = weight_of(&gate, gate_type, n, k);
+        let up = weight_of(&up, up_type, n, k);
         for rows in [1, 4, 19, 70] {
             let x: Vec<f32> = random_values(rows * k, 3).iter().map(|v| v * 0.01).collect();
             let (gates, ups) = (product(&gate, &x), product(&up, &x));
             let out = device().alloc(DType::F32, &[rows, n]).unwrap();
             let mut plan = device().plan();
-            plan.matmul_glu(&upload(&x, k), &gate, &up, Activation::Silu, &out).unwrap();
+            plan.matmul_glu(&upload(&x, k), &gate_up, Activation::Silu, &out).unwrap();
             device().run(&plan).unwrap().wait().unwrap();
             let got: Vec<f32> = device().read_vec(&out).unwrap();
             for ((got, gate), up) in got.iter().zip(gates).zip(ups) {
@@ -294,14 +311,14 @@ fn rows_from_the_middle_of_a_buffer() {
     // 6 columns: a row of x begins where no vector does.
     let (n, k) = (9, 6);
     let raw = random_blocks(GgmlType::F32, n, k, 1);
-    let weight = device().upload_weight(&raw, GgmlType::F32, n, k).unwrap();
+    let weight = weight_of(&raw, GgmlType::F32, n, k);
     let x = random_values(5 * k, 2);
     let expected = product(&weight, &x[3 * k..]);
     let x = upload(&x, k).view(3 * k, &[2, k]).unwrap();
     let out = device().alloc(DType::F32, &[7, n]).unwrap();
     let part = out.view(3 * n, &[2, n]).unwrap();
     let mut plan = device().plan();
-    plan.matmul(&x, [MatmulPart::new(&weight, &part)]).unwrap();
+    plan.matmul(Matmul::new(&x, &weight, &part)).unwrap();
     device().run(&plan).unwrap().wait().unwrap();
     let got: Vec<f32> = device().read_vec(&out).unwrap();
     assert_eq!(bits(&got[3 * n..5 * n]), bits(&expected));
@@ -320,7 +337,8 @@ fn a_norm_and_the_products_behind_it_have_the_bits_of_each_alone() {
         {
             let n = 40;
             let raw = random_blocks(ty, n, k, 7);
-            let weight = device().upload_weight(&raw, ty, n, k).unwrap();
+            let weight = weight_of(&raw, ty, n, k);
+            let gate_up = glu_weight_of((&raw, ty), (&raw, ty), n, k);
             let norm = device().upload(&random_values(k, 5), DType::F32, &[k]).unwrap();
             for rows in [3, 5, 20, 70] {
                 let values = random_values(rows * k, rows as u64);
@@ -336,9 +354,7 @@ fn a_norm_and_the_products_behind_it_have_the_bits_of_each_alone() {
                 let products = product(&weight, &normed);
                 let glus = device().alloc(DType::F32, &[rows, n]).unwrap();
                 let normed_buffer = upload(&normed, k);
-                run(&|plan| {
-                    plan.matmul_glu(&normed_buffer, &weight, &weight, Activation::Silu, &glus).unwrap()
-                });
+                run(&|plan| plan.matmul_glu(&normed_buffer, &gate_up, Activation::Silu, &glus).unwrap());
                 let glus: Vec<f32> = device().read_vec(&glus).unwrap();
                 // What the device keeps between ops is another x's now.
                 product(&weight, &random_values(rows * k, 99));
@@ -349,13 +365,13 @@ fn a_norm_and_the_products_behind_it_have_the_bits_of_each_alone() {
                     let [y, glu] = [0, 1].map(|_| device().alloc(DType::F32, &[rows, n]).unwrap());
                     run(&|plan| {
                         plan.rms_norm(&x, &norm, &out, 1e-5).unwrap();
-                        plan.matmul(&out, [MatmulPart::new(&weight, &y)]).unwrap();
+                        plan.matmul(Matmul::new(&out, &weight, &y)).unwrap();
                     });
                     let x = upload(&values, k);
                     let out = if in_place { x.clone() } else { out };
                     run(&|plan| {
                         plan.rms_norm(&x, &norm, &out, 1e-5).unwrap();
-                        plan.matmul_glu(&out, &weight, &weight, Activation::Silu, &glu).unwrap();
+                        plan.matmul_glu(&out, &gate_up, Activation::Silu, &glu).unwrap();
                     });
                     for (what, got, expected) in
                         [("norm", out, &normed), ("matmul", y, &products), ("glu", glu, &glus)]
@@ -383,7 +399,7 @@ fn a_weight_larger_than_a_binding_is_cut() {
     let ty = GgmlType::F32;
     let row = |i: usize| (0..k).map(move |j| ((i * 7 + j * 3) % 17) as f32 - 8.0);
     let raw: Vec<u8> = (0..n).flat_map(row).flat_map(f32::to_le_bytes).collect();
-    let weight = device().upload_weight(&raw, ty, n, k).unwrap();
+    let weight = weight_of(&raw, ty, n, k);
     let x = random_values(k, 1);
     let got = product(&weight, &x);
     let tokens: Vec<u32> = vec![0, 17, 32_736, 32_767, 32_768, n as u32 - 1];
@@ -408,7 +424,7 @@ fn a_token_out_of_range_is_an_error() {
         return;
     }
     let raw = random_blocks(GgmlType::Q4_0, 5, 64, 1);
-    let weight = device().upload_weight(&raw, GgmlType::Q4_0, 5, 64).unwrap();
+    let weight = weight_of(&raw, GgmlType::Q4_0, 5, 64);
     let tokens = device().upload(&[4u32, 5], DType::U32, &[2]).unwrap();
     let out = device().alloc(DType::F32, &[2, 64]).unwrap();
     let mut plan = device().plan();
@@ -427,7 +443,7 @@ fn the_kernels_of_cooperative_matrices_have_their_indexes_right() {
         // More than one workgroup of many tiles, a last tile that is not whole, ranges that differ in length.
         let (n, k) = (133, if ty.block_values() == 256 { 768 } else { 672 });
         let raw = random_blocks(ty, n, k, 7);
-        let weight = device().upload_weight(&raw, ty, n, k).unwrap();
+        let weight = weight_of(&raw, ty, n, k);
         let rows = 130;
         let x = random_values(rows * k, 3);
         let all = product(&weight, &x);
@@ -437,14 +453,14 @@ fn the_kernels_of_cooperative_matrices_have_their_indexes_right() {
             assert_eq!(bits(&part), bits(&all[2 * n..(2 + batch) * n]), "{ty}, {batch} rows");
         }
         TUNING.set(Tuning { many_enough: 1000, ..EMULATED });
-        let weight = device().upload_weight(&raw, ty, n, k).unwrap();
+        let weight = weight_of(&raw, ty, n, k);
         assert_eq!(bits(&product(&weight, &x)), bits(&all), "{ty}, many rows by workgroups for few");
         TUNING.set(EMULATED);
     }
     // So many weight rows that a workgroup takes all ranges of K.
     let (n, k, rows) = (SOME_SPLIT_BELOW * SOME_N + 5, 64, 20);
     let raw = random_blocks(GgmlType::Q8_0, n, k, 7);
-    let weight = device().upload_weight(&raw, GgmlType::Q8_0, n, k).unwrap();
+    let weight = weight_of(&raw, GgmlType::Q8_0, n, k);
     let x = random_values(rows * k, 3);
     let all = product(&weight, &x);
     check_products("many weight rows", &all, &x, &decoded(GgmlType::Q8_0, &raw, n * k), k);
@@ -477,7 +493,7 @@ fn kernels() -> (Vec<KernelKey>, HashSet<KernelKey>) {
     let mut kernels: Vec<KernelKey> = found.iter().cloned().collect();
     // A weight of many rows is not split over K.
     let whole = |key: &&KernelKey| {
-        ["matmul_tensor_some", "matmul_tile"].contains(&key.file) && key.defines.contains(&"SPLIT")
+        ["matmul_coop_64", "matmul_tile"].contains(&key.file) && key.defines.contains(&"SPLIT")
     };
     for key in found.iter().filter(whole) {
         let mut key = key.clone();
@@ -493,9 +509,12 @@ fn kernels() -> (Vec<KernelKey>, HashSet<KernelKey>) {
 /// product, for every number of rows that makes a difference, from rows that are vectors and from others.
 fn every_product(ty: GgmlType) -> Plan {
     let k = 256;
-    let new_weight = |ty| device().upload_weight(&random_blocks(ty, k, k, 1), ty, k, k).unwrap();
-    let weight = new_weight(ty);
-    let other = new_weight(if ty == GgmlType::Q8_0 { GgmlType::Q4_0 } else { GgmlType::Q8_0 });
+    let other_ty = if ty == GgmlType::Q8_0 { GgmlType::Q4_0 } else { GgmlType::Q8_0 };
+    let (raw, other) = (random_blocks(ty, k, k, 1), random_blocks(other_ty, k, k, 1));
+    let weight = weight_of(&raw, ty, k, k);
+    let (one, other) = ((&raw[..], ty), (&other[..], other_ty));
+    let glu_weights =
+        [(one, one), (one, other), (other, one)].map(|(gate, up)| glu_weight_of(gate, up, k, k));
     let alloc = |rows: usize| device().alloc(DType::F32, &[rows, k]).unwrap();
     let (norm, bias) = (alloc(1), alloc(1));
     let (norm, bias) = (norm.view(0, &[k]).unwrap(), bias.view(0, &[k]).unwrap());
@@ -503,7 +522,7 @@ fn every_product(ty: GgmlType) -> Plan {
     let mut plan = device().plan();
     plan.embed(&weight, &tokens, &alloc(1)).unwrap();
     for rows in [1, 2, 3, 4, 5, 8, 9, 16, 17, 32, 33, 64, 65, 70] {
-        let (stream, both, outs) = (alloc(rows), alloc(rows + 1), [alloc(rows), alloc(rows), alloc(rows)]);
+        let (stream, both, outs) = (alloc(rows), alloc(rows + 1), [alloc(rows), alloc(rows)]);
         for (start, has_norm) in [(0, false), (1, false), (0, true), (1, true)] {
             let x = both.view(start, &[rows, k]).unwrap();
             let begin = |plan: &mut Plan| {
@@ -512,20 +531,18 @@ fn every_product(ty: GgmlType) -> Plan {
                 }
             };
             for bias in [None, Some(&bias)] {
-                let part = |out| MatmulPart::new(&weight, out).with_bias(bias);
-                for n_parts in 1..=3 {
+                let op = Matmul::new(&x, &weight, &outs[0]).with_bias(bias);
+                for add in [None, Some(&outs[0]), Some(&outs[1])] {
                     begin(&mut plan);
-                    plan.matmul(&x, outs[..n_parts].iter().map(part).collect::<Vec<_>>()).unwrap();
+                    plan.matmul(Matmul { add: add.cloned(), ..op.clone() }).unwrap();
                 }
-                begin(&mut plan);
-                plan.matmul(&x, [part(&outs[0]).with_add(&outs[1])]).unwrap();
             }
-            for (gate, up) in [(&weight, &weight), (&weight, &other), (&other, &weight)] {
+            for gate_up in &glu_weights {
                 for has_next in [false, true] {
                     begin(&mut plan);
-                    plan.matmul_glu(&x, gate, up, Activation::Silu, &outs[0]).unwrap();
+                    plan.matmul_glu(&x, gate_up, Activation::Silu, &outs[0]).unwrap();
                     if has_next {
-                        plan.matmul(&outs[0], [MatmulPart::new(&weight, &outs[1])]).unwrap();
+                        plan.matmul(Matmul::new(&outs[0], &weight, &outs[1])).unwrap();
                     }
                 }
             }
@@ -546,7 +563,7 @@ fn every_product_can_be_written_in_every_language() {
     println!("{} kernels", kernels.len());
     let write = |first: usize| {
         for key in kernels.iter().skip(first).step_by(2) {
-            let is_real = key.file.contains("tensor") && !key.defines.contains(&"EMULATED");
+            let is_real = key.file.contains("coop") && !key.defines.contains(&"EMULATED");
             translate(key, if is_real { &[Language::SpirV] } else { ALL_LANGUAGES }, is_real);
         }
     };

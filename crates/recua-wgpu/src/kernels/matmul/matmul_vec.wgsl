@@ -1,13 +1,13 @@
-// out[r][i] = Σ_k x[r][k] w[i][k] (+ bias[i]) (+ add[r][i]); with GLU silu(x · gate) (x · up). In f32, on any adapter, 1 to 8 rows.
-// Bindings: matmul_bindings.wgsl. A workgroup computes one tile of 32 weight rows, with GLU one of gate and one of up, for ROWS rows of x.
-// An invocation has one weight row and one of 8 ranges of K, with GLU two that follow each other: it decodes each weight once for all
-// ROWS, in registers. x comes through workgroup memory, where it is zero behind K.
+// out[r][i] = Σ_k x[r][k] w[i][k] (+ bias[i]) (+ add[r][i]), or silu(x · gate) (x · up). In f32, on any adapter, 1 to 8 rows.
+// Bindings: matmul_bindings.wgsl. A workgroup computes one tile of 32 weight rows for ROWS rows of x.
+// An invocation has one weight row and one of 8 ranges of K: it decodes each weight once for all ROWS, in registers. x comes through
+// workgroup memory, where it is zero after K.
 // By the count, small devices are bound by reading the weights or by instructions: about 2.5 to decode a weight and 1.25 a product. A large
-// one reads a quarter of what it could for one row of x. AHEAD parts (of 64 columns) are asked for before their use; a part's place is
+// one reads a quarter of what it could for one row of x. AHEAD parts (of 64 columns) are loaded before their use; a part's place is
 // filled again as soon as it is used.
 // Same bits whatever ROWS: K is summed in each range by one chain of fma, then the ranges are added, 0 to 7.
 #import matmul_bindings
-#import matmul_decode
+#import decode
 #import formats/*
 
 #ifdef ROWS_1
@@ -32,19 +32,12 @@ const X_PARTS: u32 = 1u;
 #define EARLY
 #endif
 const SPLITS: u32 = 8u;
-#ifdef GLU
-const TILES: u32 = 2u;
-#else
-const TILES: u32 = 1u;
-#endif
-// Groups of 32 invocations, of each tile.
-const GROUPS: u32 = SPLITS / TILES;
 // Vectors of x that are staged at a time, of a row and of all.
-const X_ROW: u32 = GROUPS * X_PARTS * 16u;
+const X_ROW: u32 = SPLITS * X_PARTS * 16u;
 const X_ALL: u32 = ROWS * X_ROW;
 
-// [row][group][part][16 vectors], in the order of the runs; then [four rows][tile][range][weight row].
-var<workgroup> staged: array<vec4<f32>, max(X_ALL, TILES * 256u)>;
+// [row][range][part][16 vectors], in the order of the runs; then [range][weight row], each of four rows.
+var<workgroup> staged: array<vec4<f32>, max(X_ALL, 256u)>;
 
 struct Ahead {
     heads: array<Head, 2>,
@@ -59,12 +52,6 @@ var<private> ahead: array<Ahead, 4>;
 var<private> x_ahead: array<vec4<f32>, 4>;
 // Of ROWS rows.
 var<private> sums: array<f32, 8>;
-#ifdef GLU
-// Of the first of two ranges.
-var<private> first_sums: array<f32, 8>;
-// The first part of the second.
-var<private> middle: u32;
-#endif
 
 // This invocation's tile, weight row and parts, the end not included; the first row of x.
 var<private> tile: u32;
@@ -77,7 +64,7 @@ fn range_begin(range: u32) -> u32 {
     return range * args.units * PARTS / SPLITS;
 }
 
-// Asks for part `p`; behind the last one for that again: it is at hand, and a condition would delay what is asked for.
+// Loads part `p`; after the last one that again: it is at hand, and a condition would delay what is loaded.
 fn ask(a: u32, p: u32) {
     if a < AHEAD {
         let last = min(p, max(end, 1u) - 1u);
@@ -88,16 +75,16 @@ fn ask(a: u32, p: u32) {
     }
 }
 
-// Asks for vector `i` of x of each group's parts from `t` on, counted from its range's start. Rows behind the last one repeat it: nobody
-// writes their products.
+// Loads vector `i` of x of each range's parts from `t` on, counted from its start. Rows after the last one repeat it: nobody writes their
+// products.
 fn ask_x(i: u32, t: u32, local: u32) {
     if 256u * i < X_ALL {
         let e = local + 256u * i;
         let row = args.x + min(first_row + e / X_ROW, args.rows - 1u) * args.k;
-        let range = e % X_ROW / (X_PARTS * 16u) * TILES;
+        let range = e % X_ROW / (X_PARTS * 16u);
         let p = range_begin(range) + t + e / 16u % X_PARTS;
         let part_column = p / PARTS * PARTS * 64u + column(p % PARTS, e / 4u % 4u) + 4u * (e % 4u);
-        let column = select(args.k, part_column, p < range_begin(range + TILES));
+        let column = select(args.k, part_column, p < range_begin(range + 1u));
         var v = vec4<f32>(0.0);
 #ifdef X_VECTORS
         if column < args.k {
@@ -139,14 +126,9 @@ fn multiply_row(r: u32, v: Values, at: u32) {
 fn multiply_run(now: Ahead, part: u32, x_at: u32, h: u32, j: u32) {
     let v = values(now.heads[h], now.codes[h], part, h, j);
     let at = x_at + 4u * h + 8u * j;
-    multiply_row(0u, v, at);
-    multiply_row(1u, v, at);
-    multiply_row(2u, v, at);
-    multiply_row(3u, v, at);
-    multiply_row(4u, v, at);
-    multiply_row(5u, v, at);
-    multiply_row(6u, v, at);
-    multiply_row(7u, v, at);
+#for R in 0 1 2 3 4 5 6 7
+    multiply_row($Ru, v, at);
+#end
 }
 
 // The part `t` from the start of the range, which is at place `a`.
@@ -156,15 +138,13 @@ fn step_part(a: u32, t: u32, local: u32) {
     }
     if a % X_PARTS == 0u {
         workgroupBarrier();
-        stage_x(0u, local);
-        stage_x(1u, local);
-        stage_x(2u, local);
-        stage_x(3u, local);
+#for I in 0 1 2 3
+        stage_x($Iu, local);
+#end
         workgroupBarrier();
-        ask_x(0u, t + X_PARTS, local);
-        ask_x(1u, t + X_PARTS, local);
-        ask_x(2u, t + X_PARTS, local);
-        ask_x(3u, t + X_PARTS, local);
+#for I in 0 1 2 3
+        ask_x($Iu, t + X_PARTS, local);
+#end
     }
     let p = begin + t;
     let now = ahead[a];
@@ -173,13 +153,7 @@ fn step_part(a: u32, t: u32, local: u32) {
     ask(a, p + AHEAD);
 #endif
     if p < end {
-#ifdef GLU
-        if p == middle {
-            first_sums = sums;
-            sums = array<f32, 8>();
-        }
-#endif
-        let x_at = (((local >> 5u) % GROUPS) * X_PARTS + a % X_PARTS) * 16u;
+        let x_at = ((local >> 5u) * X_PARTS + a % X_PARTS) * 16u;
         let part = p % PARTS;
         multiply_run(now, part, x_at, 0u, 0u);
         multiply_run(now, part, x_at, 1u, 0u);
@@ -192,80 +166,52 @@ fn step_part(a: u32, t: u32, local: u32) {
 #endif
 }
 
-// The sum of all ranges for row `q` of the four that are staged.
-fn total(tile_idx: u32, q: u32) -> f32 {
-    let at = tile_idx * 256u + lane;
-    var total = staged[at][q];
+// The sum of all ranges of weight row `i` for row `q` of the four that are staged.
+fn total(i: u32, q: u32) -> f32 {
+    var total = staged[i][q];
     for (var split = 1u; split < SPLITS; split++) {
-        total += staged[at + split * 32u][q];
+        total += staged[i + split * 32u][q];
     }
     return total;
 }
 
 // Adds the ranges for four rows from `r` on, and writes them.
-fn write_rows(r: u32, local: u32, at: u32) {
+fn write_rows(r: u32, local: u32) {
     if r >= ROWS {
         return;
     }
     workgroupBarrier();
-#ifdef GLU
-    staged[at] = vec4<f32>(first_sums[r], first_sums[r + 1u], first_sums[r + 2u], first_sums[r + 3u]);
-    staged[at + 32u] = vec4<f32>(sums[r], sums[r + 1u], sums[r + 2u], sums[r + 3u]);
-#else
-    staged[at] = vec4<f32>(sums[r], sums[r + 1u], sums[r + 2u], sums[r + 3u]);
-#endif
+    staged[local] = vec4<f32>(sums[r], sums[r + 1u], sums[r + 2u], sums[r + 3u]);
     workgroupBarrier();
     let q = local >> 5u;
-    if q < min(ROWS, 4u) {
-#ifdef GLU
-        let product = silu(total(0u, q)) * total(1u, q);
-#else
-        let product = total(0u, q);
-#endif
-        write_out(first_row + r + q, tile * 32u + lane, product);
+    // A lane writes what two weight rows lead to.
+    if q < min(ROWS, 4u) && lane < 16u {
+        write_two(first_row + r + q, tile, lane, total(lane, q), total(lane + 16u, q));
     }
 }
 
 @compute @workgroup_size(256)
-fn matmul(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    tile = choose_part(group.x);
+fn matmul_vec(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    tile = group.x;
     lane = local & 31u;
     first_row = group.y * ROWS;
-    let range = (local >> 5u) % GROUPS * TILES;
+    let range = local >> 5u;
     begin = range_begin(range);
-    end = range_begin(range + TILES);
-#ifdef GLU
-    weight_idx = (local >> 5u) / GROUPS;
-    middle = range_begin(range + 1u);
-    first_sums = array<f32, 8>();
-#endif
+    end = range_begin(range + 1u);
     sums = array<f32, 8>();
-    ask_x(0u, 0u, local);
-    ask_x(1u, 0u, local);
-    ask_x(2u, 0u, local);
-    ask_x(3u, 0u, local);
-    ask(0u, begin);
-    ask(1u, begin + 1u);
-    ask(2u, begin + 2u);
-    ask(3u, begin + 3u);
+#for I in 0 1 2 3
+    ask_x($Iu, 0u, local);
+#end
+#for A in 0 1 2 3
+    ask($Au, begin + $Au);
+#end
     // As many for all.
-    let parts = (args.units * PARTS * TILES + SPLITS - 1u) / SPLITS;
+    let parts = (args.units * PARTS + SPLITS - 1u) / SPLITS;
     for (var t = 0u; t < parts; t += AHEAD) {
-        step_part(0u, t, local);
-        step_part(1u, t + 1u, local);
-        step_part(2u, t + 2u, local);
-        step_part(3u, t + 3u, local);
+#for A in 0 1 2 3
+        step_part($Au, t + $Au, local);
+#end
     }
-#ifdef GLU
-    if middle == end {
-        first_sums = sums;
-        sums = array<f32, 8>();
-    }
-    let at = weight_idx * 256u + range * 32u + lane;
-    weight_idx = 0u;
-#else
-    let at = local;
-#endif
-    write_rows(0u, local, at);
-    write_rows(4u, local, at);
+    write_rows(0u, local);
+    write_rows(4u, local);
 }

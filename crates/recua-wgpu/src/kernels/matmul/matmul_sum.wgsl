@@ -25,7 +25,6 @@ fn matmul_sum(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let place = choose_part(group.x);
     let row = group.y * (256u / WIDTH) + local / WIDTH;
     let i = local % WIDTH;
     let tile = row / ROWS * groups.x + group.x;
@@ -35,6 +34,6 @@ fn matmul_sum(
         total += x[at + range * ROWS * WIDTH];
     }
     for (var j = 0u; j < 4u; j++) {
-        write_out(row, place * 4u * WIDTH + 4u * i + j, total[j]);
+        write_out(row, group.x * 4u * WIDTH + 4u * i + j, total[j]);
     }
 }

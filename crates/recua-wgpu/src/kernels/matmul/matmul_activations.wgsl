@@ -1,4 +1,4 @@
-// The rows of x as the B operand of matmul_tensor*.wgsl: x / 8 in f16, clamped to f16's range, the order 0 2 1 3 in every four.
+// The rows of x as the B operand of matmul_coop_*.wgsl: x / 8 in f16, clamped to f16's range, the order 0 2 1 3 in every four.
 // Bindings: 0 x, 1 out as [tile of 16 rows][run of 16 columns, one more than x has][row][16]; zero behind the last row and column.
 // An invocation converts 4 columns of a row.
 // Bound by latency: x is small beside the weights. It runs where more than a few rows share a pass, so that the many workgroups that
@@ -18,7 +18,7 @@ var<immediate> args: Args;
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read_write> out: array<vec4<f16>>;
 
-#import matmul_half
+#import half
 
 @compute @workgroup_size(64)
 fn matmul_activations(@builtin(global_invocation_id) id: vec3<u32>) {

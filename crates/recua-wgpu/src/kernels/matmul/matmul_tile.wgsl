@@ -1,32 +1,32 @@
-// As matmul.wgsl, for 9 rows and more: out[r][i] = Σ_k x[r][k] w[i][k], in f32, on any adapter. Bindings: matmul_bindings.wgsl.
-// A workgroup computes W_ROWS weight rows (with GLU half of them of gate, half of up) for X_ROWS rows of x. A run of 16 columns of both
-// (two for fewer weight rows) is staged in workgroup memory at a time: an invocation decodes a run of one weight row and copies its
-// share of x. Then it multiplies W_EACH weight rows, 16 apart, with X_EACH rows of x, 8 apart; what is staged next was asked for before.
-// SPLIT: a workgroup has one of the 8 ranges of K, for weights of few rows; matmul_sum.wgsl adds what it writes to out_a.
+// As matmul_vec.wgsl, for 9 rows and more: out[r][i] = Σ_k x[r][k] w[i][k], in f32, on any adapter. Bindings: matmul_bindings.wgsl.
+// A workgroup computes W_ROWS weight rows for X_ROWS rows of x. A run of 16 columns of both (two for fewer weight rows) is staged in
+// workgroup memory at a time: an invocation decodes a run of one weight row and copies its share of x. Then it multiplies W_EACH weight
+// rows, 16 apart, with X_EACH rows of x, 8 apart; what is staged next was loaded before.
+// SPLIT: a workgroup has one of the 8 ranges of K, for weights of few rows; matmul_sum.wgsl adds what it writes to out.
 // By the count bound by fma where rows are many: 64 of them for 4 loads of a vector from workgroup memory; half of a large device's rate
 // was measured. 12 KB of that memory: small adapters have 16.
-// The bits of matmul.wgsl: in each of 8 ranges of K one chain of fma in the order of runs and columns, then the ranges 0 to 7.
+// The bits of matmul_vec.wgsl: in each of 8 ranges of K one chain of fma in the order of runs and columns, then the ranges 0 to 7.
 #import matmul_bindings
-#import matmul_decode
+#import decode
 #import formats/*
 
 #ifdef X_ROWS_16
 const W_EACH: u32 = 4u;
 const X_EACH: u32 = 2u;
+#define X_EACHES 0 1
 #define TWO_RUNS
 #endif
 #ifdef X_ROWS_32
 const W_EACH: u32 = 4u;
 const X_EACH: u32 = 4u;
+#define X_EACHES 0 1 2 3
 #define TWO_RUNS
-#define FOUR_ROWS
 #define TWO_COPIES
 #endif
 #ifdef X_ROWS_64
 const W_EACH: u32 = 8u;
 const X_EACH: u32 = 8u;
-#define FOUR_ROWS
-#define EIGHT_ROWS
+#define X_EACHES 0 1 2 3 4 5 6 7
 #define TWO_COPIES
 #endif
 const THREADS: u32 = 128u;
@@ -47,7 +47,7 @@ const STEPS: u32 = 4u;
 var<workgroup> staged: array<vec4<f32>, W_ROWS * VECTORS>;
 var<workgroup> staged_x: array<vec4<f32>, X_ROWS * VECTORS>;
 
-// Of the weight row that this invocation decodes: its tile and place there, and what it has asked for.
+// Of the weight row that this invocation decodes: its tile and place there, and what is loaded of it.
 var<private> tile: u32;
 var<private> lane: u32;
 #ifdef TWO_RUNS
@@ -86,7 +86,7 @@ fn ask_weight(p: u32) {
 #endif
 }
 
-// Four columns of a row of x, zero behind the last one. Rows behind the last one repeat it: nobody writes their products.
+// Four columns of a row of x, zero after the last one. Rows after the last one repeat it: nobody writes their products.
 fn x_four(row: u32, column: u32) -> vec4<f32> {
     let at = args.x + min(first_row + row, args.rows - 1u) * args.k + column;
     var v = vec4<f32>(0.0);
@@ -131,10 +131,9 @@ fn stage(p: u32, s: u32, local: u32) {
     let h = s & 1u;
     let v = values(row_head[h], row_codes[h], p % PARTS, h, s >> 1u);
 #endif
-    staged[place(row, first)] = v[0];
-    staged[place(row, first + 1u)] = v[1];
-    staged[place(row, first + 2u)] = v[2];
-    staged[place(row, first + 3u)] = v[3];
+#for J in 0 1 2 3
+    staged[place(row, first + $Ju)] = v[$J];
+#end
     staged_x[place(local / VECTORS, local % VECTORS)] = x_ahead;
 #ifdef TWO_COPIES
     let second = local + THREADS;
@@ -142,7 +141,7 @@ fn stage(p: u32, s: u32, local: u32) {
 #endif
 }
 
-// Everything below is written out, without loops over arrays: not every compiler would unroll them, and these belong into registers.
+// Below, sums are members, not elements of an array: not every compiler would unroll loops over arrays, and these belong into registers.
 
 // Four columns, each of four weight rows, 16 apart.
 struct Columns {
@@ -172,18 +171,9 @@ fn multiply_add(w: Columns, v: vec4<f32>, sums: vec4<f32>) -> vec4<f32> {
 
 // Rows of x, 8 apart, by weight rows, 16 apart: the first four of those.
 struct Rows {
-    r_0: vec4<f32>,
-    r_1: vec4<f32>,
-#ifdef FOUR_ROWS
-    r_2: vec4<f32>,
-    r_3: vec4<f32>,
-#endif
-#ifdef EIGHT_ROWS
-    r_4: vec4<f32>,
-    r_5: vec4<f32>,
-    r_6: vec4<f32>,
-    r_7: vec4<f32>,
-#endif
+#for R in X_EACHES
+    r_$R: vec4<f32>,
+#end
 }
 
 var<private> sums: Rows;
@@ -194,52 +184,25 @@ var<private> last_sums: Rows;
 
 fn x_rows(at: u32) -> Rows {
     return Rows(
-        staged_x[at],
-        staged_x[at + 8u * VECTORS],
-#ifdef FOUR_ROWS
-        staged_x[at + 16u * VECTORS],
-        staged_x[at + 24u * VECTORS],
-#endif
-#ifdef EIGHT_ROWS
-        staged_x[at + 32u * VECTORS],
-        staged_x[at + 40u * VECTORS],
-        staged_x[at + 48u * VECTORS],
-        staged_x[at + 56u * VECTORS],
-#endif
+#for R in X_EACHES
+        staged_x[at + 8u * $Ru * VECTORS],
+#end
     );
 }
 
 fn multiply_add_rows(w: Columns, v: Rows, sums: Rows) -> Rows {
     return Rows(
-        multiply_add(w, v.r_0, sums.r_0),
-        multiply_add(w, v.r_1, sums.r_1),
-#ifdef FOUR_ROWS
-        multiply_add(w, v.r_2, sums.r_2),
-        multiply_add(w, v.r_3, sums.r_3),
-#endif
-#ifdef EIGHT_ROWS
-        multiply_add(w, v.r_4, sums.r_4),
-        multiply_add(w, v.r_5, sums.r_5),
-        multiply_add(w, v.r_6, sums.r_6),
-        multiply_add(w, v.r_7, sums.r_7),
-#endif
+#for R in X_EACHES
+        multiply_add(w, v.r_$R, sums.r_$R),
+#end
     );
 }
 
 fn add_rows(a: Rows, b: Rows) -> Rows {
     return Rows(
-        a.r_0 + b.r_0,
-        a.r_1 + b.r_1,
-#ifdef FOUR_ROWS
-        a.r_2 + b.r_2,
-        a.r_3 + b.r_3,
-#endif
-#ifdef EIGHT_ROWS
-        a.r_4 + b.r_4,
-        a.r_5 + b.r_5,
-        a.r_6 + b.r_6,
-        a.r_7 + b.r_7,
-#endif
+#for R in X_EACHES
+        a.r_$R + b.r_$R,
+#end
     );
 }
 
@@ -254,7 +217,7 @@ fn multiply(w_row: u32, x_row: u32) {
     }
 }
 
-// Step `s` of part `p`; then it asks for what comes after it.
+// Step `s` of part `p`; then it loads what comes after it.
 fn step(p: u32, s: u32, last: u32, local: u32) {
     workgroupBarrier();
     stage(p, s, local);
@@ -287,64 +250,26 @@ fn multiply_range(split: u32, parts: u32, local: u32) {
     }
 }
 
-// Writes a row of x's products with four weight rows, which begin at `i`, and with GLU those of gate and of up.
-fn write_four(row: u32, i: u32, v: vec4<f32>) {
+// Writes a row of x's products with four weight rows, 16 apart, of two tiles. SPLIT: to `at`, else as outputs.
+fn write_four(row: u32, tile: u32, i: u32, at: u32, v: vec4<f32>) {
 #ifdef SPLIT
-    out_a[i] = v.x;
-    out_a[i + 16u] = v.y;
-    out_a[i + 32u] = v.z;
-    out_a[i + 48u] = v.w;
+#for J in 0 1 2 3
+    out[at + 16u * $Ju] = v[$J];
+#end
 #else
-    write_out(row, i, v.x);
-    write_out(row, i + 16u, v.y);
-#ifdef GLU
-#ifdef X_ROWS_64
-    write_out(row, i + 32u, v.z);
-    write_out(row, i + 48u, v.w);
-#endif
-#else
-    write_out(row, i + 32u, v.z);
-    write_out(row, i + 48u, v.w);
-#endif
+    write_two(row, tile, i, v.x, v.y);
+    write_two(row, tile + 1u, i, v.z, v.w);
 #endif
 }
 
-#ifdef GLU
-fn silu_four(v: vec4<f32>) -> vec4<f32> {
-    return vec4<f32>(silu(v.x), silu(v.y), silu(v.z), silu(v.w));
-}
-#endif
-
-// Writes a row of x's products with all weight rows; `last` are those with the last four.
-fn write_row(row: u32, i: u32, first: vec4<f32>, last: vec4<f32>) {
-#ifdef GLU
+// Writes all rows from `row` on; `first_tile` is the workgroup's. SPLIT: `at` is where the first is written.
+fn write_rows(row: u32, first_tile: u32, i: u32, at: u32, first: Rows, last: Rows) {
+#for R in X_EACHES
+    write_four(row + 8u * $Ru, first_tile, i, at + 8u * $Ru * 256u, first.r_$R);
 #ifdef X_ROWS_64
-    write_four(row, i, silu_four(first) * last);
-#else
-    write_four(row, i, silu_four(first) * first.zwzw);
+    write_four(row + 8u * $Ru, first_tile + 2u, i, at + 8u * $Ru * 256u + 64u, last.r_$R);
 #endif
-#else
-    write_four(row, i, first);
-#ifdef X_ROWS_64
-    write_four(row, i + 64u, last);
-#endif
-#endif
-}
-
-// Writes all rows from `row` on. SPLIT: `i` is where the first is written, and `step` how far apart they are.
-fn write_rows(row: u32, i: u32, step: u32, first: Rows, last: Rows) {
-    write_row(row, i, first.r_0, last.r_0);
-    write_row(row + 8u, i + step, first.r_1, last.r_1);
-#ifdef FOUR_ROWS
-    write_row(row + 16u, i + 2u * step, first.r_2, last.r_2);
-    write_row(row + 24u, i + 3u * step, first.r_3, last.r_3);
-#endif
-#ifdef EIGHT_ROWS
-    write_row(row + 32u, i + 4u * step, first.r_4, last.r_4);
-    write_row(row + 40u, i + 5u * step, first.r_5, last.r_5);
-    write_row(row + 48u, i + 6u * step, first.r_6, last.r_6);
-    write_row(row + 56u, i + 7u * step, first.r_7, last.r_7);
-#endif
+#end
 }
 
 @compute @workgroup_size(THREADS)
@@ -353,26 +278,17 @@ fn matmul_tile(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
+    let first_tile = group.x * TILES;
 #ifdef SPLIT
     // Four workgroups have the 256 weight rows of a tile of sums.
-    let place_in_part = choose_part(group.x / 4u) * 4u + group.x % 4u;
     first_row = group.z * X_ROWS;
     let first_split = group.y;
 #else
-    let place_in_part = choose_part(group.x);
     first_row = group.y * X_ROWS;
     let first_split = 0u;
 #endif
-    let part_idx = weight_idx;
-    // A part's last workgroup may have fewer tiles: it repeats the last one, and nobody writes the repetition.
-    tile = (local % W_ROWS) >> 5u;
-    let last_tile = (args.count[weight_idx] + 31u) / 32u - 1u;
-#ifdef GLU
-    weight_idx = tile / (TILES / 2u);
-    tile = min(place_in_part * (TILES / 2u) + tile % (TILES / 2u), last_tile);
-#else
-    tile = min(place_in_part * TILES + tile, last_tile);
-#endif
+    // The last workgroup may have fewer tiles: it repeats the last one, and nobody writes the repetition.
+    tile = min(first_tile + (local % W_ROWS >> 5u), args.last_tile);
     lane = local & 31u;
 #ifdef TWO_RUNS
     own_h = local >> 6u;
@@ -385,10 +301,9 @@ fn matmul_tile(
     let x_row = local >> 4u;
 #ifdef SPLIT
     multiply_range(first_split, parts, local);
-    weight_idx = part_idx;
     let tile_idx = group.z * (groups.x / 4u) + group.x / 4u;
     let at = ((tile_idx * SPLITS + group.y) * X_ROWS + x_row) * 256u + group.x % 4u * W_ROWS + w_row;
-    write_rows(0u, at, 8u * 256u, sums, sums);
+    write_rows(0u, 0u, 0u, at, sums, sums);
 #else
     multiply_range(0u, parts, local);
     var totals = sums;
@@ -402,16 +317,10 @@ fn matmul_tile(
         last_totals = add_rows(last_totals, last_sums);
 #endif
     }
-    weight_idx = part_idx;
-#ifdef GLU
-    let i = place_in_part * (W_ROWS / 2u) + w_row;
-#else
-    let i = place_in_part * W_ROWS + w_row;
-#endif
 #ifdef X_ROWS_64
-    write_rows(first_row + x_row, i, 0u, totals, last_totals);
+    write_rows(first_row + x_row, first_tile, w_row, 0u, totals, last_totals);
 #else
-    write_rows(first_row + x_row, i, 0u, totals, totals);
+    write_rows(first_row + x_row, first_tile, w_row, 0u, totals, totals);
 #endif
 #endif
 }

@@ -1,9 +1,34 @@
-// The matrices of matmul_tensor*.wgsl: A is 16 weight rows by 16 columns, B is 16 columns by 16 rows of x, C their sums. The kernels
-// declare `staged` and, without X_HALF or where they stage it, `staged_x`; `partial` takes sums as [row of x][weight row].
-// EMULATED: the same numbers' places without cooperative matrices, very slowly: the test of the kernels' arithmetic of indexes on an
-// adapter that has none. A lane then has half a row of C, and a matrix to multiply is only where it lies.
+// The matrices of matmul_coop_*.wgsl: A is 16 weight rows by 16 columns, B is 16 columns by 16 rows of x, C their sums. The kernels
+// declare `staged` and `staged_x`; `partial` takes sums as [row of x][weight row].
+// EMULATED: a slow scalar stand-in that tests index arithmetic on adapters without cooperative matrices. A lane holds half a row of C;
+// `MatrixA` and `MatrixB` are only offsets into workgroup memory.
+
+// Where an invocation is: the entry points' built-ins.
+struct Place {
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
 #ifdef EMULATED
-var<private> emulated_lane: u32;
+#else
+    @builtin(subgroup_id) subgroup: u32,
+    @builtin(subgroup_invocation_id) lane: u32,
+#endif
+}
+
+// This invocation's subgroup, and its place in there.
+var<private> subgroup: u32;
+var<private> lane: u32;
+
+fn take_place(place: Place) {
+#ifdef EMULATED
+    subgroup = place.local >> 5u;
+    lane = place.local & 31u;
+#else
+    subgroup = place.subgroup;
+    lane = place.lane;
+#endif
+}
+
+#ifdef EMULATED
 
 struct MatrixA {
     at: u32,
@@ -25,7 +50,6 @@ fn load_a(at: u32) -> MatrixA {
     return MatrixA(at);
 }
 
-#ifdef STAGES_X
 fn load_b(at: u32) -> MatrixB {
     return MatrixB(at);
 }
@@ -33,22 +57,13 @@ fn load_b(at: u32) -> MatrixB {
 fn b_four(b: MatrixB, row: u32, i: u32) -> vec4<f32> {
     return vec4<f32>(staged_x[b.at + row * X_STRIDE + i]);
 }
-#else
-fn load_b(at: u32) -> MatrixB {
-    return MatrixB(at);
-}
-
-fn b_four(b: MatrixB, row: u32, i: u32) -> vec4<f32> {
-    return vec4<f32>(x[b.at + row * 4u + i]);
-}
-#endif
 
 fn multiply_add(a: MatrixA, b: MatrixB, c: Sums) -> Sums {
     var sums = c;
-    let row = emulated_lane >> 1u;
+    let row = lane >> 1u;
     // Bounds that a compiler does not know: unrolled, these loops would take it minutes.
     for (var e = 0u; e < min(args.k, 8u); e++) {
-        let weight_row = 8u * (emulated_lane & 1u) + e;
+        let weight_row = 8u * (lane & 1u) + e;
         for (var i = 0u; i < min(args.k, 4u); i++) {
             let products = vec4<f32>(staged[a.at + weight_row * STRIDE + i]) * b_four(b, row, i);
             sums.v[e] += (products.x + products.y) + (products.z + products.w);
@@ -67,7 +82,7 @@ fn add_sums(a: Sums, b: Sums) -> Sums {
 
 fn store(sums: Sums, at: u32) {
     for (var e = 0u; e < 8u; e++) {
-        partial[at + (emulated_lane >> 1u) * 16u + 8u * (emulated_lane & 1u) + e] = sums.v[e];
+        partial[at + (lane >> 1u) * 16u + 8u * (lane & 1u) + e] = sums.v[e];
     }
 }
 
@@ -85,15 +100,9 @@ fn load_a(at: u32) -> MatrixA {
     return coopLoadT<coop_mat16x16<f16, A>>(&staged[at], STRIDE);
 }
 
-#ifdef STAGES_X
 fn load_b(at: u32) -> MatrixB {
     return coopLoad<coop_mat16x16<f16, B>>(&staged_x[at], X_STRIDE);
 }
-#else
-fn load_b(at: u32) -> MatrixB {
-    return coopLoad<coop_mat16x16<f16, B>>(&x[at], 4u);
-}
-#endif
 
 fn multiply_add(a: MatrixA, b: MatrixB, c: Sums) -> Sums {
     return coopMultiplyAdd(a, b, c);

@@ -1,0 +1,278 @@
+// As matmul_vec.wgsl, for 1 to 16 rows, on cooperative matrices: 16x16x16, f16 times f16 into f32 (weights and x scaled: half.wgsl).
+// Bindings: matmul_bindings.wgsl; with X_HALF x is the output of matmul_activations.wgsl, else X_ROWS rows of f32 at most.
+// A workgroup of 8 subgroups computes `args.tiles` tiles of 32 weight rows: one, of whose K each subgroup has one of 8 ranges, or two, where
+// each has two ranges. A lane decodes one weight row, a run of 16 columns at a time, into the subgroup's own workgroup memory, from where
+// the matrices are loaded.
+// Bound by workgroup memory, which each decoded weight enters and leaves, by decoding, and by the latency of what depends on it. Four
+// parts (of 64 columns) are in flight; a part's place is filled again as soon as it is used.
+// Same bits for any rows: in a range, matrices are multiplied in the order of the format's runs; then the ranges are added, 0 to 7.
+enable f16;
+#ifdef EMULATED
+#else
+enable wgpu_cooperative_matrix;
+#endif
+#define HALF
+#ifdef X_HALF
+#define X_PACKED
+#endif
+#import matmul_bindings
+#import half
+#import decode
+#import formats/*
+#import matmul_ahead
+
+#ifdef X_HALF
+const X_ROWS: u32 = 16u;
+// Vectors of four f16 from a row of x to the next, which has 64 columns.
+const X_STRIDE: u32 = 18u;
+// [subgroup][row of x][64 columns]
+var<workgroup> staged_x: array<vec4<f16>, SUBGROUPS * X_ROWS * X_STRIDE>;
+#else
+#ifdef X_ROWS_1
+const X_ROWS: u32 = 1u;
+#endif
+#ifdef X_ROWS_4
+const X_ROWS: u32 = 4u;
+#endif
+// 128 columns. Matrices take 16 rows where there are fewer: what lies after them serves, as nobody writes its products.
+const X_STRIDE: u32 = 34u;
+// [subgroup][row of x][128 columns]
+var<workgroup> staged_x: array<vec4<f16>, (SUBGROUPS * X_ROWS + 15u) * X_STRIDE>;
+#endif
+// [tile][range][row of x][weight row]
+var<workgroup> partial: array<f32, 2u * SPLITS * 256u>;
+
+#import matrices
+
+#ifdef ONE_HEAD
+const HEADS: u32 = 1u;
+#else
+const HEADS: u32 = 4u;
+#endif
+
+// A row's next parts, loaded ahead of their use.
+struct Ahead {
+    heads: array<PartHeads, HEADS>,
+#ifdef ONE_HEAD
+    next_heads: PartHeads,
+#endif
+    codes: array<PartCodes, 4>,
+}
+
+// Of the weight rows 0 to 15 and 16 to 31.
+struct Tile {
+    sums_0: Sums,
+    sums_1: Sums,
+}
+
+// This subgroup's tile.
+var<private> tile: u32;
+// The subgroup's groups of four parts, the end not included.
+var<private> begin: u32;
+var<private> end: u32;
+
+var<private> ahead: Ahead;
+var<private> sums: Tile;
+// Of the first of two ranges.
+var<private> first_sums: Tile;
+
+// Loads part `q` of group `t`.
+fn ask(t: u32, q: u32) {
+    let p = 4u * t + q;
+#ifdef ONE_HEAD
+    if q == 0u {
+        ahead.next_heads = heads_at(p);
+    }
+#else
+    ahead.heads[q] = heads_at(p);
+#endif
+    ahead.codes[q] = codes_at(p);
+}
+
+#ifdef X_HALF
+// Eight columns of a row, of each run of a part: as two halves of 16 rows.
+var<private> x_ahead: array<vec4<u32>, 4>;
+
+// Loads the columns of part `q` of group `t`.
+fn ask_x(t: u32, q: u32) {
+#for I in 0 1 2 3
+    x_ahead[$I] = x[x_run(4u * t + q, $Iu, t < end) * 32u + 2u * (lane & 15u) + (lane >> 4u)];
+#end
+}
+
+fn stage_x() {
+    let at = (subgroup * X_ROWS + (lane & 15u)) * X_STRIDE + 2u * (lane >> 4u);
+#for I in 0 1 2 3
+    staged_x[at + 4u * $Iu] = vec4<f16>(pair(x_ahead[$I].x), pair(x_ahead[$I].y));
+    staged_x[at + 4u * $Iu + 1u] = vec4<f16>(pair(x_ahead[$I].z), pair(x_ahead[$I].w));
+#end
+}
+
+// Where run `i` of part `q` is staged.
+fn staged_run(q: u32, i: u32) -> u32 {
+    return subgroup * X_ROWS * X_STRIDE + 4u * i;
+}
+#else
+// Four columns of each row, from the first and the second half of a group.
+var<private> x_ahead: array<array<vec4<f32>, 2>, X_ROWS>;
+
+// The column of this lane's four, counted from the start of the group.
+fn x_column(half: u32) -> u32 {
+    let run = (lane >> 2u) + 8u * half;
+    let q = run >> 2u;
+    return q / PARTS * PARTS * 64u + column(q % PARTS, run & 3u) + 4u * (lane & 3u);
+}
+
+fn x_four(t: u32, x_row: u32, half: u32) -> vec4<f32> {
+    let column = 256u * t + x_column(half);
+    var v = vec4<f32>(0.0);
+    if t < end && x_row < args.rows && column < args.k {
+        let at = args.x + x_row * args.k + column;
+#ifdef X_VECTORS
+        v = x[at >> 2u];
+#else
+        for (var j = 0u; j < 4u; j++) {
+            if column + j < args.k {
+                v[j] = x[at + j];
+            }
+        }
+#endif
+    }
+    return v;
+}
+
+// Loads the columns of half a group.
+fn ask_x(t: u32, half: u32) {
+    for (var r = 0u; r < X_ROWS; r++) {
+        x_ahead[r][half] = x_four(t, r, half);
+    }
+}
+
+fn stage_x(half: u32) {
+    for (var r = 0u; r < X_ROWS; r++) {
+        staged_x[(subgroup * X_ROWS + r) * X_STRIDE + lane] = activation(x_ahead[r][half]);
+    }
+}
+
+// Where run `i` of part `q` is staged.
+fn staged_run(q: u32, i: u32) -> u32 {
+    return subgroup * X_ROWS * X_STRIDE + 16u * (q & 1u) + 4u * i;
+}
+#endif
+
+// Stages and multiplies run `i` of part `q`.
+fn step_run(q: u32, i: u32) {
+    let h = i & 1u;
+    stage_run(values(ahead.heads[q % HEADS][h], ahead.codes[q][h], q % PARTS, h, i >> 1u));
+    sync();
+    let b = load_b(staged_run(q, i));
+#for R in 0 1
+    sums.sums_$R = multiply_add(load_a((subgroup * 32u + 16u * $Ru) * STRIDE), b, sums.sums_$R);
+#end
+    sync();
+}
+
+// Part `q` of a group; then loads that of group `next`.
+fn step_part(q: u32, t: u32, next: u32) {
+#ifdef X_HALF
+    stage_x();
+    ask_x(select(next, t, q < 3u), (q + 1u) % 4u);
+#else
+    if (q & 1u) == 0u {
+        stage_x(q >> 1u);
+        ask_x(next, q >> 1u);
+    }
+#endif
+#ifdef EMULATED
+    // Unrolled, a software driver would take minutes to compile it.
+    for (var i = 0u; i < min(args.k, 4u); i++) {
+        step_run(q, i);
+    }
+#else
+#for I in 0 1 2 3
+    step_run(q, $Iu);
+#end
+#endif
+    ask(next, q);
+}
+
+// Multiplies this subgroup's ranges.
+fn accumulate() {
+    let groups = (args.units * PARTS + 3u) / 4u;
+    let range = subgroup % (SPLITS / args.tiles) * args.tiles;
+    begin = range * groups / SPLITS;
+    end = (range + args.tiles) * groups / SPLITS;
+    // All subgroups take as many steps; x is zero after a range's end.
+    let last = begin + (groups * args.tiles + SPLITS - 1u) / SPLITS - 1u;
+    sums = Tile();
+    first_sums = Tile();
+    ask(begin, 0u);
+    ask_x(begin, 0u);
+    ask(begin, 1u);
+    ask(begin, 2u);
+    ask(begin, 3u);
+#ifdef X_HALF
+#else
+    ask_x(begin, 1u);
+#endif
+    let middle = select(0u, (range + 1u) * groups / SPLITS, args.tiles == 2u);
+    for (var t = begin; t <= last; t++) {
+#ifdef ONE_HEAD
+        ahead.heads[0] = ahead.next_heads;
+#endif
+        // After the last group, the same one again: it is at hand, and a condition would delay what is loaded.
+        let next = min(t + 1u, last);
+#ifdef EMULATED
+        for (var q = 0u; q < min(args.k, 4u); q++) {
+            step_part(q, t, next);
+        }
+#else
+#for Q in 0 1 2 3
+        step_part($Qu, t, next);
+#end
+#endif
+        if t + 1u == middle {
+            first_sums = sums;
+            sums = Tile();
+        }
+    }
+}
+
+// An element of the sum of all ranges of a tile.
+fn total(tile_idx: u32, e: u32) -> f32 {
+    let at = tile_idx * SPLITS * 256u + e;
+    var total = partial[at];
+    for (var i = 1u; i < SPLITS; i++) {
+        total += partial[at + i * 256u];
+    }
+    return total;
+}
+
+// Element `e` of the sums of all ranges' matrices, of each tile.
+fn totals(first: Sums, second: Sums, e: u32) -> vec2<f32> {
+    workgroupBarrier();
+    if args.tiles == 2u {
+        store(first, 2u * subgroup * 256u);
+        store(second, (2u * subgroup + 1u) * 256u);
+    } else {
+        store(second, subgroup * 256u);
+    }
+    workgroupBarrier();
+    return vec2<f32>(total(0u, e), total(args.tiles - 1u, e));
+}
+
+@compute @workgroup_size(SUBGROUPS * 32u)
+fn matmul_coop_16(place: Place) {
+    take_place(place);
+    // The last workgroup may have one tile fewer: it repeats the last one, and nobody writes the repetition.
+    let first_tile = place.group.x * args.tiles;
+    tile = min(first_tile + subgroup / (SUBGROUPS / args.tiles), args.last_tile);
+    accumulate();
+    let a = totals(first_sums.sums_0, sums.sums_0, place.local);
+    let b = totals(first_sums.sums_1, sums.sums_1, place.local);
+    for (var i = 0u; i < args.tiles; i++) {
+        let first = select(a.y, a.x, i == 0u);
+        let second = select(b.y, b.x, i == 0u);
+        write_two(place.local >> 4u, first_tile + i, place.local & 15u, first, second);
+    }
+}
