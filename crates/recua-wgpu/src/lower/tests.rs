@@ -128,7 +128,9 @@ fn check_launches(tuning: Tuning, rows: usize, expected: &str) {
     }
     let found = lower(shared, tiny_model(device, rows).ops()).unwrap().to_string();
     let lines = |text: &str| text.lines().map(|line| line.trim().to_string()).collect::<Vec<_>>();
-    assert_eq!(lines(&found), lines(expected.trim()), "{found}");
+    // A software adapter is busy with fewer workgroups.
+    let busy = if shared.gpu.is_software { "64" } else { "512" };
+    assert_eq!(lines(&found), lines(&expected.trim().replace("BUSY", busy)), "{found}");
 }
 
 #[test]
@@ -141,15 +143,16 @@ fn the_launches_of_a_step_without_matrices() {
         1 rms_norm: rms_norm WIDE in 2 x 1 x 1
         2 matmul: matmul formats/q8_0 PARTS_3 ROWS_2 X_VECTORS in 4 x 1 x 1
         3 rope_store: rope_store CACHE_F16 WIDE HALVES HEAD_MAX=64 in 6 x 1 x 1
-        4 attention: attention CACHE_F16 WIDE HEAD_MAX=64 in 2 x 1 x 1
-        5 matmul: matmul formats/q8_0 PARTS_1 ADD ROWS_2 X_VECTORS in 2 x 1 x 1
-        6 rms_norm: rms_norm WIDE in 2 x 1 x 1
-        7 matmul_glu: matmul formats/q8_0 PARTS_1 GLU ROWS_2 X_VECTORS in 4 x 1 x 1
-        8 matmul: matmul formats/q8_0 PARTS_1 ADD ROWS_2 X_VECTORS in 2 x 1 x 1
-        9 gather_rows: gather_rows in 2 x 1 x 1
-        10 rms_norm: rms_norm IN_PLACE WIDE in 2 x 1 x 1
-        11 matmul: matmul formats/q8_0 PARTS_1 ROWS_2 X_VECTORS in 8 x 1 x 1
-        12 argmax: argmax in 2 x 1 x 1
+        4 attention: attention CACHE_F16 WIDE HEAD_MAX=64 in BUSY x 1 x 1
+        5 attention: attention_merge CACHE_F16 WIDE HEAD_MAX=64 in 2 x 1 x 1
+        6 matmul: matmul formats/q8_0 PARTS_1 ADD ROWS_2 X_VECTORS in 2 x 1 x 1
+        7 rms_norm: rms_norm WIDE in 2 x 1 x 1
+        8 matmul_glu: matmul formats/q8_0 PARTS_1 GLU ROWS_2 X_VECTORS in 4 x 1 x 1
+        9 matmul: matmul formats/q8_0 PARTS_1 ADD ROWS_2 X_VECTORS in 2 x 1 x 1
+        10 gather_rows: gather_rows in 2 x 1 x 1
+        11 rms_norm: rms_norm IN_PLACE WIDE in 2 x 1 x 1
+        12 matmul: matmul formats/q8_0 PARTS_1 ROWS_2 X_VECTORS in 8 x 1 x 1
+        13 argmax: argmax in 2 x 1 x 1
         ",
     );
 }
@@ -166,17 +169,18 @@ fn the_launches_of_a_step_with_matrices() {
         1 rms_norm: rms_norm WIDE ACTIVATIONS in 5 x 1 x 1
         2 matmul: matmul_tensor formats/q8_0 PARTS_3 X_HALF EMULATED in 4 x 1 x 1
         3 rope_store: rope_store CACHE_F16 WIDE TENSOR HALVES HEAD_MAX=64 in 15 x 1 x 1
-        4 attention: attention_tensor EMULATED HEAD_DIM=32 in 5 x 1 x 1
-        5 matmul: matmul_activations in 1 x 16 x 1
-        6 matmul: matmul_tensor formats/q8_0 PARTS_1 ADD X_HALF EMULATED in 2 x 1 x 1
-        7 rms_norm: rms_norm WIDE ACTIVATIONS in 5 x 1 x 1
-        8 matmul_glu: matmul_tensor formats/q8_0 PARTS_1 GLU TILES_2 X_HALF EMULATED in 4 x 1 x 1
-        9 matmul: matmul_activations in 1 x 16 x 1
-        10 matmul: matmul_tensor formats/q8_0 PARTS_1 ADD X_HALF EMULATED in 2 x 1 x 1
-        11 gather_rows: gather_rows in 5 x 1 x 1
-        12 rms_norm: rms_norm IN_PLACE WIDE ACTIVATIONS in 5 x 1 x 1
-        13 matmul: matmul_tensor formats/q8_0 PARTS_1 X_HALF EMULATED in 8 x 1 x 1
-        14 argmax: argmax in 5 x 1 x 1
+        4 attention: attention_tensor EMULATED HEAD_DIM=32 in BUSY x 1 x 1
+        5 attention: attention_tensor_merge EMULATED HEAD_DIM=32 in 5 x 1 x 1
+        6 matmul: matmul_activations in 1 x 16 x 1
+        7 matmul: matmul_tensor formats/q8_0 PARTS_1 ADD X_HALF EMULATED in 2 x 1 x 1
+        8 rms_norm: rms_norm WIDE ACTIVATIONS in 5 x 1 x 1
+        9 matmul_glu: matmul_tensor formats/q8_0 PARTS_1 GLU TILES_2 X_HALF EMULATED in 4 x 1 x 1
+        10 matmul: matmul_activations in 1 x 16 x 1
+        11 matmul: matmul_tensor formats/q8_0 PARTS_1 ADD X_HALF EMULATED in 2 x 1 x 1
+        12 gather_rows: gather_rows in 5 x 1 x 1
+        13 rms_norm: rms_norm IN_PLACE WIDE ACTIVATIONS in 5 x 1 x 1
+        14 matmul: matmul_tensor formats/q8_0 PARTS_1 X_HALF EMULATED in 8 x 1 x 1
+        15 argmax: argmax in 5 x 1 x 1
         ",
     );
 }
