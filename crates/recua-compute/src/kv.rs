@@ -141,6 +141,6 @@ impl KvPool {
 
 impl fmt::Debug for KvPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.shape.fmt(f)
+        fmt::Display::fmt(&self.shape, f)
     }
 }
