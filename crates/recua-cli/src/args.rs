@@ -1,13 +1,9 @@
 //! The command line as typed, with only its syntax checked. Each command's own file turns it into what the command
 //! needs.
 
-mod encoding;
-
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-
-pub(crate) use encoding::{BenchEncodingArgs, Dependency};
 
 const ABOUT: &str = "Runs Llama-family GGUF models for many sequences in one pass";
 
@@ -215,7 +211,6 @@ pub(crate) struct BenchArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchWhat {
     Ops(BenchOpsArgs),
-    Encoding(BenchEncodingArgs),
 }
 
 /// Time each op of a step and compare it with the device's read bandwidth

@@ -1,7 +1,6 @@
 //! `recua bench`: a model's speed and memory on this machine, always compared with what the machine can do.
 
 mod cell;
-mod encoding;
 mod fit;
 pub(crate) mod memory;
 mod ops;
@@ -22,7 +21,6 @@ use report::Report;
 pub(crate) fn run(args: BenchArgs) -> Result {
     match args.what {
         Some(BenchWhat::Ops(args)) => ops::run(args),
-        Some(BenchWhat::Encoding(args)) => encoding::run(args),
         None => matrix(args),
     }
 }

@@ -33,6 +33,6 @@ pub use mix::FileType;
 pub use quantize::{Report, quantize};
 pub use random::Random;
 pub use reader::Gguf;
-pub use synth::{Shape, synth};
+pub use synth::{Shape, synth, synth_in_memory};
 pub use tensor::TensorInfo;
 pub use writer::{Header, Writer};

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 use crate::error::{Error, Result, shorten};
+use crate::format::GgmlType;
 use crate::mix::{Facts, FileType};
 use crate::output::Output;
 use crate::quantize::QUANTIZATION_VERSION;
@@ -153,43 +154,78 @@ impl FromStr for Shape {
 /// # Errors
 /// If the file cannot be written. An older file of this name is replaced only when the new one is complete.
 pub fn synth(shape: Shape, file_type: FileType, out: &Path, seed: u64) -> Result<u64> {
-    let facts = shape.facts();
-    let k_mix = file_type.base_type().block_values() == 256;
-    let mut header = Header::new();
-    put_metadata(&mut header, &shape, file_type)?;
-    let tensors: Vec<_> = shape
-        .tensors()
-        .into_iter()
-        .map(|(name, dims)| {
-            let ty = if k_mix || dims.len() == 1 {
-                file_type.tensor_type(&name, &dims, &facts)
-            } else {
-                file_type.base_type()
-            };
-            (name, dims, ty)
-        })
-        .collect();
-    for (name, dims, ty) in &tensors {
-        header.tensor(name, *ty, dims)?;
-    }
-    let mut writer = Writer::new(Output::create(out)?, &header).map_err(|e| e.in_file(out))?;
-    let mut filler = Filler::new();
-    for (i, (name, dims, ty)) in tensors.iter().enumerate() {
-        if let [cols] = dims[..] {
-            let ones: Vec<u8> = (0..cols).flat_map(|_| 1.0f32.to_le_bytes()).collect();
-            writer.write(name, &ones).map_err(|e| e.in_file(out))?;
-            continue;
-        }
-        // An untied embedding only feeds a norm, so its scale does not matter; a tied one is also the output
-        // matrix.
-        let std = if name == "token_embd.weight" && !shape.tied { 1.0 } else { (dims[0] as f32).powf(-0.5) };
-        let source = blocks::Source::new(*ty, std, seed, i as u64);
-        let n_units = dims.iter().product::<u64>() / source.unit_values() as u64;
-        filler.write(&mut writer, name, &source, n_units).map_err(|e| e.in_file(out))?;
-    }
+    let model = Model::new(shape, file_type)?;
+    let mut writer = Writer::new(Output::create(out)?, &model.header).map_err(|e| e.in_file(out))?;
     let n_bytes = writer.file_bytes();
+    model.write(&mut writer, seed).map_err(|e| e.in_file(out))?;
     writer.finish()?.commit()?;
     Ok(n_bytes)
+}
+
+/// The bytes of the file that [`synth`] writes.
+///
+/// # Errors
+/// If there is no memory for them.
+pub fn synth_in_memory(shape: Shape, file_type: FileType, seed: u64) -> Result<Vec<u8>> {
+    let model = Model::new(shape, file_type)?;
+    let mut bytes = Vec::new();
+    let n_bytes = Writer::new(std::io::sink(), &model.header)?.file_bytes();
+    let short = || Error::other(format!("no memory for {n_bytes} bytes of a synthetic {shape} {file_type}"));
+    bytes.try_reserve_exact(usize::try_from(n_bytes).map_err(|_| short())?).map_err(|_| short())?;
+    let mut writer = Writer::new(bytes, &model.header)?;
+    model.write(&mut writer, seed)?;
+    writer.finish()
+}
+
+/// A model about to be written.
+struct Model {
+    shape: Shape,
+    header: Header,
+    tensors: Vec<(String, Vec<u64>, GgmlType)>,
+}
+
+impl Model {
+    fn new(shape: Shape, file_type: FileType) -> Result<Model> {
+        let facts = shape.facts();
+        let k_mix = file_type.base_type().block_values() == 256;
+        let mut header = Header::new();
+        put_metadata(&mut header, &shape, file_type)?;
+        let tensors: Vec<_> = shape
+            .tensors()
+            .into_iter()
+            .map(|(name, dims)| {
+                let ty = if k_mix || dims.len() == 1 {
+                    file_type.tensor_type(&name, &dims, &facts)
+                } else {
+                    file_type.base_type()
+                };
+                (name, dims, ty)
+            })
+            .collect();
+        for (name, dims, ty) in &tensors {
+            header.tensor(name, *ty, dims)?;
+        }
+        Ok(Model { shape, header, tensors })
+    }
+
+    fn write<W: Write>(&self, writer: &mut Writer<W>, seed: u64) -> Result<()> {
+        let mut filler = Filler::new();
+        for (i, (name, dims, ty)) in self.tensors.iter().enumerate() {
+            if let [cols] = dims[..] {
+                let ones: Vec<u8> = (0..cols).flat_map(|_| 1.0f32.to_le_bytes()).collect();
+                writer.write(name, &ones)?;
+                continue;
+            }
+            // An untied embedding only feeds a norm, so its scale does not matter; a tied one is also the output
+            // matrix.
+            let is_embedding = name == "token_embd.weight" && !self.shape.tied;
+            let std = if is_embedding { 1.0 } else { (dims[0] as f32).powf(-0.5) };
+            let source = blocks::Source::new(*ty, std, seed, i as u64);
+            let n_units = dims.iter().product::<u64>() / source.unit_values() as u64;
+            filler.write(writer, name, &source, n_units)?;
+        }
+        Ok(())
+    }
 }
 
 fn put_metadata(header: &mut Header, shape: &Shape, file_type: FileType) -> Result<()> {

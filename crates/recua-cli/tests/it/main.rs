@@ -6,7 +6,6 @@
 mod bad_input;
 mod bench;
 mod documents;
-mod encoding;
 mod files;
 mod logits;
 mod run;

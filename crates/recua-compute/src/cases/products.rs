@@ -63,6 +63,7 @@ fn shapes(ty: GgmlType) -> Vec<(usize, usize, usize)> {
         (33, 16, ks[3]),
         (130, 48, ks[2]),
         (1, 5, ks[3]),
+        (17, 173, ks[0]),
     ]
 }
 

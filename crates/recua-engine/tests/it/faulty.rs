@@ -2,8 +2,8 @@
 
 use recua_compute::{
     Arrange, Backend, Buffer, Compiled, DType, Device, DeviceId, DeviceInfo, Encode, Error, Input,
-    KernelSource, KvPool, KvShape, Op, Pending, Plan, Program, RawMatrix, Result, Storage, Submission, Tiling,
-    Weight,
+    KernelSource, KvPool, KvShape, Op, Pending, Plan, Program, RawMatrix, Result, Storage, Submission,
+    Tiling, Weight,
 };
 use std::any::Any;
 use std::collections::VecDeque;

@@ -4,8 +4,8 @@ use super::matmul::tests::opened_with;
 use super::*;
 use crate::tuning::Tuning;
 use recua_compute::{
-    Activation, Arrange, Attention, DType, Device, GgmlType, HEADER_WORDS, KvShape, KvType, Matmul, PAGE_TOKENS,
-    Plan, RawMatrix, Record, RopeStore, RopeStyle, RowMap, cases,
+    Activation, Arrange, Attention, DType, Device, GgmlType, HEADER_WORDS, KvShape, KvType, Matmul,
+    PAGE_TOKENS, Plan, RawMatrix, Record, RopeStore, RopeStyle, RowMap, cases,
 };
 
 fn check_attention(tuning: Tuning) {

@@ -2,9 +2,9 @@
 
 use crate::fresh_device;
 use recua_compute::{
-    Activation, Argmax, Arrange, Attention, Buffer, BufferPool, DType, Device, GgmlType, Input, KvPool, KvShape,
-    KvType, Matmul, Op, PAGE_TOKENS, Plan, RawMatrix, Record, RopeStore, RopeStyle, RowMap, RowRun, Weight,
-    WorkList,
+    Activation, Argmax, Arrange, Attention, Buffer, BufferPool, DType, Device, GgmlType, Input, KvPool,
+    KvShape, KvType, Matmul, Op, PAGE_TOKENS, Plan, RawMatrix, Record, RopeStore, RopeStyle, RowMap, RowRun,
+    Weight, WorkList,
 };
 
 /// Runs a test in a process of its own, because the memory of a process is every test's.

@@ -1,9 +1,7 @@
-//! The arguments of `recua bench encoding`.
+//! The arguments of `recua-bench encoding`.
 
 use clap::{Args, ValueEnum};
 use recua::gguf::{GgmlType, Shape};
-
-use super::{DeviceArgs, TableFormat, positive};
 
 /// Whether ops need each other's results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -30,7 +28,7 @@ impl Dependency {
 /// (wins: over 5 % faster; roughly equal: -2 % to +5 %; loses; not decided: fewer than 30 trials, or the interval holds
 /// several verdicts). Results are compared bit for bit; exit code 1 if they differ.
 #[derive(Args, Debug)]
-pub(crate) struct BenchEncodingArgs {
+pub(crate) struct EncodingArgs {
     /// Quantised products in the list; 0 leaves this list out
     #[arg(long, value_name = "N", default_value_t = 60)]
     pub(crate) ops: usize,
@@ -64,9 +62,18 @@ pub(crate) struct BenchEncodingArgs {
     /// Trials of each variant; fewer than 30 decide nothing
     #[arg(long, value_name = "N", value_parser = positive, default_value_t = 30)]
     pub(crate) trials: usize,
-    /// What is printed
-    #[arg(long, value_enum, default_value_t = TableFormat::Table)]
-    pub(crate) format: TableFormat,
-    #[command(flatten)]
-    pub(crate) device: DeviceArgs,
+    /// One JSON object instead of tables
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// auto, cpu, wgpu, or wgpu:NAME for a GPU adapter whose name contains NAME
+    #[arg(long, default_value = "auto", value_name = "NAME")]
+    pub(crate) device: String,
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("must be at least 1".into()),
+        Ok(n) => Ok(n),
+        Err(_) => Err("is not a number".into()),
+    }
 }

@@ -9,7 +9,7 @@ use recua::Device;
 use recua::compute::{Commands, EncoderWorker, Program, Submission};
 
 use super::work::{List, Work};
-use crate::failure::{Failure, OrFail, Result};
+use crate::Result;
 
 /// Rounds that are not counted: the first compiles kernels and fills caches.
 pub(super) const WARM_UP: usize = 3;
@@ -93,7 +93,7 @@ pub(super) fn run(
     n_trials: usize,
 ) -> Result<Outcome> {
     let program = match &work.list {
-        List::Ops(plan) => Some(device.compile(plan).or_other()?),
+        List::Ops(plan) => Some(device.compile(plan)?),
         List::Products(_) => None,
     };
     let bench = Bench { device, workers, list: Arc::new(work.list), program };
@@ -111,11 +111,11 @@ pub(super) fn run(
     for way in ways {
         // What the way before left must not pass for the work of this one.
         for output in &work.outputs {
-            device.write(output, &vec![f32::NAN; output.n_elements()]).or_other()?;
+            device.write(output, &vec![f32::NAN; output.n_elements()])?;
         }
         bench.once(*way)?;
-        let read = |y| device.read_vec::<f32>(y).or_other();
-        let outputs = work.outputs.iter().map(read).collect::<Result<Vec<_>>>()?;
+        let read = |y| device.read_vec::<f32>(y);
+        let outputs = work.outputs.iter().map(read).collect::<recua::compute::Result<Vec<_>>>()?;
         match &first {
             None => {
                 check_sense(&outputs)?;
@@ -140,7 +140,7 @@ fn check_sense(outputs: &[Vec<f32>]) -> Result {
     if outputs.iter().all(makes_sense) {
         return Ok(());
     }
-    Err(Failure::other("an output is all zeros or holds a value that is not a finite number"))
+    Err("an output is all zeros or holds a value that is not a finite number".into())
 }
 
 fn is_same(a: &[Vec<f32>], b: &[Vec<f32>]) -> bool {
@@ -153,21 +153,20 @@ impl Bench<'_> {
     fn once(&self, way: Way) -> Result<Times> {
         let start = Instant::now();
         let (encoded, submission) = match (way, &*self.list) {
-            (Way::NewPlan, List::Ops(plan)) => (None, self.device.run(plan).or_other()?),
+            (Way::NewPlan, List::Ops(plan)) => (None, self.device.run(plan)?),
             (Way::Plan, List::Ops(_)) => {
-                let program =
-                    self.program.as_ref().ok_or_else(|| Failure::other("the plan is not compiled"))?;
-                (None, program.launch(&[], &[]).or_other()?)
+                let program = self.program.as_ref().ok_or("the plan is not compiled")?;
+                (None, program.launch(&[], &[])?)
             }
             (Way::Plan | Way::NewPlan, List::Products(_)) => {
-                return Err(Failure::other("products are not a plan"));
+                return Err("products are not a plan".into());
             }
             (Way::Serial, _) => self.submit(start, self.split(1)?)?,
             (Way::Split(n), _) => self.submit(start, self.split(n)?)?,
             (Way::Parallel(n), _) => self.submit(start, self.parallel(n)?)?,
         };
         let submitted = start.elapsed().as_secs_f64();
-        submission.wait().or_other()?;
+        submission.wait()?;
         let total = start.elapsed().as_secs_f64();
         Ok(Times {
             encode: encoded,
@@ -181,11 +180,11 @@ impl Bench<'_> {
     /// Starts what is encoded, and says how long encoding took.
     fn submit(&self, start: Instant, commands: Vec<Commands>) -> Result<(Option<f64>, Submission)> {
         let encoded = start.elapsed().as_secs_f64();
-        Ok((Some(encoded), self.device.submit(commands).or_other()?))
+        Ok((Some(encoded), self.device.submit(commands)?))
     }
 
-    fn split(&self, n: usize) -> Result<Vec<Commands>> {
-        (0..n).map(|i| self.list.encode(self.device, self.list.part(i, n)).or_other()).collect()
+    fn split(&self, n: usize) -> recua::compute::Result<Vec<Commands>> {
+        (0..n).map(|i| self.list.encode(self.device, self.list.part(i, n))).collect()
     }
 
     /// The main thread encodes the first part, and the workers the others meanwhile.
@@ -201,27 +200,27 @@ impl Bench<'_> {
             })?;
             Ok(finished)
         });
-        let parts = parts.collect::<recua::compute::Result<Vec<_>>>().or_other()?;
-        let mut commands = vec![self.list.encode(self.device, self.list.part(0, n)).or_other()?];
+        let parts = parts.collect::<recua::compute::Result<Vec<_>>>()?;
+        let mut commands = vec![self.list.encode(self.device, self.list.part(0, n))?];
         for finished in parts {
-            let part = finished.recv().map_err(|_| Failure::other("an encoder worker panicked"))?;
-            commands.push(part.or_other()?);
+            let part = finished.recv().map_err(|_| "an encoder worker panicked")?;
+            commands.push(part?);
         }
         Ok(commands)
     }
 }
 
 /// Starts the workers, once for all trials.
-pub(super) fn spawn(n: usize) -> Result<Vec<EncoderWorker>> {
-    (0..n).map(|_| EncoderWorker::spawn().or_other()).collect()
+pub(super) fn spawn(n: usize) -> recua::compute::Result<Vec<EncoderWorker>> {
+    (0..n).map(|_| EncoderWorker::spawn()).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::encoding::weights::Weights;
-    use crate::bench::encoding::work::About;
-    use recua::compute::{Arrange, DType, Matmul, Record};
+    use crate::encoding::work::About;
+    use crate::encoding::work::weight;
+    use recua::compute::{DType, Matmul, Record};
     use recua::gguf::GgmlType;
 
     #[test]
@@ -251,7 +250,7 @@ mod tests {
     #[test]
     fn differing_results_are_found() {
         let device = recua::open_device("cpu").unwrap();
-        let weight = Weights::new(&device).make(&[(GgmlType::F32, 8)], 8, 1.0, Arrange::Stacked).unwrap();
+        let weight = weight(&device, &mut recua::gguf::Random::new(1), GgmlType::F32, 8, 8, 1.0).unwrap();
         let x = device.upload(&[1f32; 8], DType::F32, &[1, 8]).unwrap();
         let [sum, y] = [0, 1].map(|_| device.alloc(DType::F32, &[1, 8]).unwrap());
         let outcome = |keeps_sum: bool| {

@@ -1,15 +1,13 @@
 //! What `bench encoding` found, as JSON and as tables.
 
-use std::io::Write;
+use std::fmt;
 
 use serde::Serialize;
 
 use super::stats::{Estimate, Verdict, speedup};
 use super::trial::{Times, WARM_UP, Way};
 use super::work::About;
-use crate::failure::Result;
-use crate::output::{bytes, printable};
-use crate::table::{Style, Table};
+use crate::table::Table;
 
 #[derive(Serialize)]
 pub(super) struct Report {
@@ -143,65 +141,65 @@ impl Pair {
     }
 }
 
-/// Writes the tables: the times, and below them what they mean.
-pub(super) fn write(out: &mut impl Write, report: &Report, style: Style) -> Result {
-    let Report { trials, warm_up, .. } = report;
-    writeln!(
-        out,
-        "{}; {trials} trials after {warm_up} of warm-up, variants in turn",
-        printable(&report.device)
-    )?;
-    if report.works_in_submit {
-        writeln!(out, "This device works inside submit, so only encode can differ between the variants.")?;
-    }
-    for experiment in &report.experiments {
-        let About { name, description, n_ops, n_groups, weight_bytes, shares_weights } = &experiment.about;
-        let shared = if *shares_weights == Some(true) { ", one set for all layers" } else { "" };
-        let weights = bytes(*weight_bytes);
-        writeln!(
-            out,
-            "\n{name}: {description}; {n_ops} ops in {n_groups} group(s); {weights} of weights{shared}\n"
-        )?;
-        let head = ["<variant", "encode us", "submit us", "wait us", "total us", "95 %", "GPU us"];
-        let mut table = Table::new(&head);
-        for v in &experiment.variants {
-            table.row([
-                v.name.clone(),
-                us(v.encode_us.as_ref()),
-                us(Some(&v.submit_us)),
-                us(Some(&v.wait_us)),
-                us(Some(&v.total_us)),
-                interval(&v.total_us, 1),
-                us(v.gpu_us.as_ref()),
-            ]);
-        }
-        table.write(out, style)?;
-        writeln!(out)?;
-        let mut table = Table::new(&["<variant", "<against", "encode", "95 %", "total", "95 %", "<verdict"]);
-        for p in &experiment.pairs {
-            let encode = p.encode_speedup.as_ref();
-            table.row([
-                p.variant.clone(),
-                p.against.clone(),
-                encode.map_or("-".into(), ratio),
-                encode.map_or("-".into(), |e| interval(e, 3)),
-                ratio(&p.speedup),
-                interval(&p.speedup, 3),
-                p.verdict.name().to_owned(),
-            ]);
-        }
-        table.write(out, style)?;
-        let equal = if experiment.outputs_equal { "equal, bit for bit" } else { "DIFFERENT" };
-        writeln!(out, "\nThe outputs of all variants are {equal}.")?;
-        if let Some(n) = experiment.encoding_threads {
-            let s = if n == 1 { "" } else { "s" };
+/// The tables: the times, and below them what they mean.
+impl fmt::Display for Report {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Report { trials, warm_up, .. } = self;
+        writeln!(out, "{}; {trials} trials after {warm_up} of warm-up, variants in turn", self.device)?;
+        if self.works_in_submit {
             writeln!(
                 out,
-                "A model encodes a step like none before on {n} thread{s} here, and others while it waits."
+                "This device works inside submit, so only encode can differ between the variants."
             )?;
         }
+        for experiment in &self.experiments {
+            let About { name, description, n_ops, n_groups, weight_bytes } = &experiment.about;
+            let weights = *weight_bytes as f64 / 1e6;
+            writeln!(
+                out,
+                "\n{name}: {description}; {n_ops} ops in {n_groups} group(s); {weights:.1} MB of weights\n"
+            )?;
+            let head = ["variant", "encode us", "submit us", "wait us", "total us", "95 %", "GPU us"];
+            let mut table = Table::new(&head);
+            for v in &experiment.variants {
+                table.row([
+                    v.name.clone(),
+                    us(v.encode_us.as_ref()),
+                    us(Some(&v.submit_us)),
+                    us(Some(&v.wait_us)),
+                    us(Some(&v.total_us)),
+                    interval(&v.total_us, 1),
+                    us(v.gpu_us.as_ref()),
+                ]);
+            }
+            write!(out, "{table}")?;
+            writeln!(out)?;
+            let mut table = Table::new(&["variant", "against", "encode", "95 %", "total", "95 %", "verdict"]);
+            for p in &experiment.pairs {
+                let encode = p.encode_speedup.as_ref();
+                table.row([
+                    p.variant.clone(),
+                    p.against.clone(),
+                    encode.map_or("-".into(), ratio),
+                    encode.map_or("-".into(), |e| interval(e, 3)),
+                    ratio(&p.speedup),
+                    interval(&p.speedup, 3),
+                    p.verdict.name().to_owned(),
+                ]);
+            }
+            write!(out, "{table}")?;
+            let equal = if experiment.outputs_equal { "equal, bit for bit" } else { "DIFFERENT" };
+            writeln!(out, "\nThe outputs of all variants are {equal}.")?;
+            if let Some(n) = experiment.encoding_threads {
+                let s = if n == 1 { "" } else { "s" };
+                writeln!(
+                    out,
+                    "A model encodes a step like none before on {n} thread{s} here, and others while it waits."
+                )?;
+            }
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 fn us(estimate: Option<&Estimate>) -> String {

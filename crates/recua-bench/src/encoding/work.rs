@@ -5,12 +5,13 @@ use std::ops::Range;
 use recua::Device;
 use recua::compute::hazards::{Hazards, reads, writes};
 use recua::compute::{
-    Arrange, Buffer, Commands, DType, Op, Plan, QuantizedMatmulParams, Record, Result, Weight,
+    Arrange, Buffer, Commands, DType, Error, Op, Plan, QuantizedMatmulParams, RawMatrix, Record, Result,
+    Weight,
 };
+use recua::gguf::{GgmlType, Random, encode};
 use serde::Serialize;
 
-use super::weights::Weights;
-use crate::args::{BenchEncodingArgs, Dependency};
+use super::args::{Dependency, EncodingArgs};
 
 /// One list with what its results are.
 pub(super) struct Work {
@@ -31,8 +32,6 @@ pub(super) struct About {
     pub(super) n_groups: usize,
     /// Weights on the device that the list names.
     pub(super) weight_bytes: u64,
-    /// Whether all layers use the same weights, for want of memory; null where there are no layers.
-    pub(super) shares_weights: Option<bool>,
 }
 
 /// What is encoded.
@@ -104,28 +103,68 @@ impl Work {
 }
 
 /// The weights of the products: one each, used by both variants.
-pub(super) fn product_weights(device: &Device, args: &BenchEncodingArgs) -> Result<Vec<Weight>> {
-    let mut weights = Weights::new(device);
+pub(super) fn product_weights(device: &Device, args: &EncodingArgs) -> Result<Vec<Weight>> {
+    let mut random = Random::new(1);
     // Of a size that neither grows nor shrinks along a chain.
     let std = (args.k as f32).powf(-0.5);
-    (0..args.ops).map(|_| weights.make(&[(args.ggml_type, args.n)], args.k, std, Arrange::Stacked)).collect()
+    (0..args.ops).map(|_| weight(device, &mut random, args.ggml_type, args.n, args.k, std)).collect()
+}
+
+/// Bytes of a matrix, or why there can be none of its shape.
+pub(super) fn n_bytes(ty: GgmlType, n: usize, k: usize) -> std::result::Result<usize, String> {
+    let block = ty.block_values();
+    let row =
+        ty.row_bytes(k).ok_or_else(|| format!("k = {k} is not a multiple of {block}, as {ty} needs"))?;
+    row.checked_mul(n).ok_or_else(|| format!("a matrix of {n} times {k} is too large"))
+}
+
+fn normal(random: &mut Random, n: usize, std: f32) -> Vec<f32> {
+    (0..n).map(|_| random.normal() * std).collect()
+}
+
+/// A matrix of `n` rows and `k` columns whose values have a standard deviation of `std`. The values come again after a while, because
+/// encoding gigabytes takes minutes.
+pub(super) fn weight(
+    device: &Device,
+    random: &mut Random,
+    ty: GgmlType,
+    n: usize,
+    k: usize,
+    std: f32,
+) -> Result<Weight> {
+    /// A whole number of blocks of every type.
+    const PERIOD_VALUES: usize = 1 << 17;
+    let argument = |problem| Error::Argument { op: "weight", problem };
+    let n_bytes = n_bytes(ty, n, k).map_err(argument)?;
+    let mut raw = Vec::new();
+    encode(ty, &normal(random, PERIOD_VALUES, std), &mut raw).map_err(|e| argument(e.to_string()))?;
+    let period = raw.len();
+    raw.try_reserve_exact(n_bytes.saturating_sub(period)).map_err(|_| Error::OutOfMemory {
+        device: "host".into(),
+        what: format!("a weight {ty}[{n}, {k}]"),
+        requested_bytes: n_bytes,
+    })?;
+    while raw.len() < n_bytes {
+        raw.extend_from_within(..period.min(n_bytes - raw.len()));
+    }
+    device.upload_weight(&[RawMatrix::new(ty, n, k, &raw[..n_bytes])], Arrange::Stacked)
 }
 
 /// Products with their own inputs, or each with the output of the one before.
 pub(super) fn products(
     device: &Device,
-    args: &BenchEncodingArgs,
+    args: &EncodingArgs,
     weights: &[Weight],
     dependency: Dependency,
 ) -> Result<Work> {
-    let BenchEncodingArgs { m, n, k, ggml_type, .. } = *args;
+    let EncodingArgs { m, n, k, ggml_type, .. } = *args;
     let params = QuantizedMatmulParams { m, n, k, ggml_type };
-    let mut random = Weights::new(device);
+    let mut random = Random::new(1);
     let mut list: Vec<Product> = Vec::new();
     for w in weights {
         let x = match list.last() {
             Some(before) if dependency == Dependency::Chained => before.y.clone(),
-            _ => device.upload(&random.values(m * k), DType::F32, &[m, k])?,
+            _ => device.upload(&normal(&mut random, m * k, 1.0), DType::F32, &[m, k])?,
         };
         let y = device.alloc(DType::F32, &[m, n])?;
         list.push(Product { x, w: w.clone(), y, params });
@@ -138,7 +177,6 @@ pub(super) fn products(
         n_ops: list.len(),
         n_groups: list.n_groups(),
         weight_bytes: weights.iter().map(|w| w.n_bytes() as u64).sum(),
-        shares_weights: None,
     };
     Ok(Work { about, list, outputs })
 }

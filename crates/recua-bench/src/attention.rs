@@ -1,10 +1,25 @@
-//! How long the ops that are not products take on this machine's adapter, at the sizes of an 8B model and of a 1B one: the device's
-//! own time where it tells, else the host's. `short`: fewer sizes; `prompts`: only these; `portable`: without
-//! cooperative matrices.
+//! `recua-bench attention`: how long the ops that are not products take on this machine's adapter, at the sizes of an 8B model and of a
+//! 1B one: the device's own time where it tells, else the host's.
 #![allow(clippy::unwrap_used, reason = "a bench may fail where it stands")]
 
+use clap::Args;
+use recua_compute::cases::data::{blocks, values};
 use recua_compute::*;
 use std::time::{Duration, Instant};
+
+/// Time attention and the ops on rows on a GPU or a software adapter
+#[derive(Args)]
+pub(crate) struct AttentionArgs {
+    /// Fewer sizes: a software adapter takes minutes for all
+    #[arg(long)]
+    short: bool,
+    /// Attention of prompts alone
+    #[arg(long)]
+    prompts: bool,
+    /// The kernels for adapters without cooperative matrices
+    #[arg(long)]
+    portable: bool,
+}
 
 const REPEATS: usize = 20;
 
@@ -26,12 +41,6 @@ fn time(device: &Device, record: impl Fn(&mut Plan)) -> Duration {
     let mut times: Vec<Duration> = (0..7).map(|_| run()).collect();
     times.sort_unstable();
     times[3]
-}
-
-/// Bytes of halves between -1 and 1.
-fn halves(n_bytes: usize) -> Vec<u8> {
-    let bits = |i: u32| (i.wrapping_mul(0x9e37_79b9) >> 16) as u16 & 0xbbff;
-    (0..n_bytes as u32 / 2).flat_map(|i| bits(i).to_le_bytes()).collect()
 }
 
 /// A cache of sequences, and rows at their ends.
@@ -59,7 +68,7 @@ impl World {
         let shape = KvShape { n_pages, n_kv_heads, head_dim, kv_type: KvType::F16 };
         let cache = device.alloc_kv(&shape).unwrap();
         for memory in cache.memory() {
-            device.write(memory, &halves(memory.n_bytes())).unwrap();
+            device.write(memory, &blocks(GgmlType::F16, memory.n_bytes() / 2, 1).unwrap()).unwrap();
         }
         let runs = (0..n_sequences).map(|s| RowRun {
             first_row: s * rows_each,
@@ -125,26 +134,22 @@ fn attention(device: &Device, heads: [usize; 3], n_sequences: usize, rows_each: 
     );
 }
 
-fn main() {
-    let has = |name: &str| std::env::args().any(|argument| argument == name);
-    let options =
-        recua_wgpu::Options { allow_software: true, portable: has("portable"), ..Default::default() };
-    let device = recua_wgpu::open(options).unwrap();
+pub(crate) fn run(args: &AttentionArgs) -> crate::Result {
+    let options = recua_wgpu::Options { allow_software: true, portable: args.portable, ..Default::default() };
+    let device = recua_wgpu::open(options)?;
     println!("{}: {}", device.info().name, device.info().detail);
-    // A software adapter takes minutes for all.
-    let is_short = has("short");
-    let contexts: &[usize] = if is_short { &[512] } else { &[128, 512, 2048, 4096] };
+    let contexts: &[usize] = if args.short { &[512] } else { &[128, 512, 2048, 4096] };
     for heads in [[32, 8, 128], [32, 8, 64]] {
-        for n_sequences in [1, 4, 16, 64].into_iter().filter(|_| !has("prompts")) {
+        for n_sequences in [1, 4, 16, 64].into_iter().filter(|_| !args.prompts) {
             for &context in contexts {
                 attention(&device, heads, n_sequences, 1, context);
             }
         }
-        let prompts: &[usize] = if is_short { &[512] } else { &[512, 2048, 4096] };
+        let prompts: &[usize] = if args.short { &[512] } else { &[512, 2048, 4096] };
         prompts.iter().for_each(|&context| attention(&device, heads, 1, 512, context));
     }
-    if has("prompts") {
-        return;
+    if args.prompts {
+        return Ok(());
     }
     for n in [1, 4, 16, 64, 512] {
         let world = World::new(&device, [32, 8, 128], n, 1, 128);
@@ -162,8 +167,7 @@ fn main() {
         println!("gather_rows [{n}, 4096]: {took:.1?}");
     }
     for n in [1, 64] {
-        let value = |i: u32| i.wrapping_mul(2_654_435_761) as f32 / (1u64 << 28) as f32;
-        let values: Vec<f32> = (0..n as u32 * 128_256).map(value).collect();
+        let values = values(n * 128_256, 1);
         let x = device.upload(&values, DType::F32, &[n, 128_256]).unwrap();
         let out = device.alloc(DType::U32, &[n]).unwrap();
         let took = time(&device, |plan| plan.argmax(&x, &out).unwrap());
@@ -172,4 +176,5 @@ fn main() {
         let took = time(&device, |plan| plan.top_k(&x, &out).unwrap());
         println!("top_k [{n}, 128256]: {took:.1?}");
     }
+    Ok(())
 }

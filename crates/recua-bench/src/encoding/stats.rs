@@ -2,7 +2,6 @@
 
 use serde::Serialize;
 
-use crate::bench::cell::median;
 use recua::gguf::Random;
 
 /// Fewer trials than this decide nothing.
@@ -11,6 +10,13 @@ pub(super) const TRIALS_MIN: usize = 30;
 /// Chance that an interval misses the true value.
 const MISS: f64 = 0.05;
 const RESAMPLES: usize = 2000;
+
+/// The middle one of some values, of which there is at least one.
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 }
+}
 
 /// A median with its interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
