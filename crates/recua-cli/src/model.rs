@@ -69,7 +69,7 @@ pub(crate) fn open_device(args: &DeviceArgs) -> Result<Device> {
         (Some(threads), "cpu") => open_cpu(threads),
         // `--threads` alone does not choose the CPU.
         (Some(threads), "auto") => match open()? {
-            device if device.info().kind == "cpu" => open_cpu(threads),
+            device if device.info().runs_in_submit => open_cpu(threads),
             device => Ok(device),
         },
         _ => open(),

@@ -179,6 +179,17 @@ impl Buffer {
         self.view(0, &shape)
     }
 
+    /// Fails unless `n_bytes` of elements of `element` bytes fit the start of this view; bytes always are elements.
+    pub(crate) fn check_bytes(&self, op: &'static str, n_bytes: usize, element: usize) -> Result<()> {
+        if element != self.dtype.size_of() && element != 1 {
+            return Err(argument(op, format!("elements of {element} bytes for {self:?}")));
+        }
+        if n_bytes > self.n_bytes() {
+            return Err(argument(op, format!("{n_bytes} bytes do not fit {self:?}")));
+        }
+        Ok(())
+    }
+
     /// Whether two views share at least one byte.
     pub fn overlaps(&self, other: &Buffer) -> bool {
         Arc::ptr_eq(&self.storage, &other.storage)

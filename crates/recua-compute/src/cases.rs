@@ -9,6 +9,7 @@ mod data;
 mod index_errors;
 mod pool;
 mod products;
+mod program;
 mod rows;
 mod same_bits;
 
@@ -141,7 +142,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// Every op against the reference, in all shapes and formats, and the buffer pool.
+/// Every op against the reference, in all shapes and formats, the buffer pool, and programs.
 pub fn check_all(device: &Device) -> Report {
     let mut report = Report::default();
     products::check(device, &mut report);
@@ -149,6 +150,7 @@ pub fn check_all(device: &Device) -> Report {
     attention::check(device, &mut report);
     index_errors::check(device, &mut report);
     pool::check(device, &mut report);
+    program::check(device, &mut report);
     report
 }
 
@@ -234,6 +236,5 @@ impl Measured {
 fn run(device: &Device, record: impl FnOnce(&mut Plan) -> Result<()>) -> Result<()> {
     let mut plan = device.plan();
     record(&mut plan)?;
-    device.prepare(&plan)?;
     device.run(&plan)?.wait()
 }

@@ -10,27 +10,29 @@ mod matmul;
 mod memory;
 mod ops;
 mod pool;
+mod program;
 
 pub use isa::Isa;
 
+use crate::backend::{Backend, Compiled, DeviceInfo, Encode};
 use crate::buffer::{Buffer, DeviceId, Storage, Weight};
-use crate::device::{Backend, Device, DeviceInfo};
-use crate::encoder::{Encode, Pending, Submission};
+use crate::device::Device;
 use crate::error::{Error, Result, argument};
+use crate::kernel::{CallArg, Kernel, KernelArg, KernelCall, KernelSource, RustKernel};
 use crate::op::{Attention, Op, RopeStore};
 use crate::plan::Plan;
-use crate::registry::{CallArg, Kernel, KernelArg, KernelCall, KernelSource, RustKernel};
+use crate::submission::Submission;
 use matmul::Workspace;
 use matmul::planes::TILE;
 use matmul::weight::{Layout, Packed};
 use memory::{Memory, ptr, slice};
 use pool::{Pool, Worker};
+use program::{CpuProgram, Done};
 use recua_gguf::GgmlType;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 /// The environment variable that names the instruction set: `scalar`, `avx2`, `avxvnni`, `avx512` or `amx`.
 pub const ISA_VARIABLE: &str = "RECUA_CPU_ISA";
@@ -65,10 +67,11 @@ pub fn open(options: Options) -> Result<Device> {
         name: processor_name(),
         detail: format!("{isa}, {threads} threads"),
         memory_bytes: available_memory(),
+        runs_in_submit: true,
     };
     let queue = Mutex::new(Queue { pool, workspace: Workspace::default(), spans: ops::Spans::default() });
     let allocated = Allocated { device: "cpu", bytes: Arc::new(AtomicU64::new(0)) };
-    Ok(Device::new(Cpu { id: DeviceId::unique(), info, isa, allocated, queue }))
+    Ok(Device::new(Arc::new(Cpu { id: DeviceId::unique(), info, isa, allocated, queue })))
 }
 
 fn processor_name() -> String {
@@ -156,7 +159,7 @@ struct Queue {
 #[allow(clippy::large_enum_variant, reason = "as for `Op`")]
 enum Command {
     Op(Op),
-    Kernel { name: String, kernel: Compiled, groups: [u32; 3], args: Vec<Arg> },
+    Kernel { name: String, kernel: CompiledKernel, groups: [u32; 3], args: Vec<Arg> },
 }
 
 enum Arg {
@@ -166,7 +169,7 @@ enum Arg {
 }
 
 #[derive(Clone)]
-struct Compiled {
+struct CompiledKernel {
     function: RustKernel,
     constants: Arc<[(String, f64)]>,
 }
@@ -177,10 +180,15 @@ impl Cpu {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn run_ops<'a>(&self, queue: &mut Queue, ops: impl Iterator<Item = &'a Op> + Clone + Sync) -> Result<()> {
+    /// Makes room for these ops, so that [`Cpu::run_ops`] finds it.
+    fn reserve<'a>(&self, queue: &mut Queue, ops: impl Iterator<Item = &'a Op> + Clone) -> Result<()> {
         let n_threads = queue.pool.n_threads();
         queue.workspace.reserve(ops.clone(), n_threads, &self.allocated)?;
-        queue.spans.reserve(ops.clone(), n_threads, &self.allocated)?;
+        queue.spans.reserve(ops, n_threads, &self.allocated)
+    }
+
+    /// Runs ops for which there is room.
+    fn run_ops<'a>(&self, queue: &mut Queue, ops: impl Iterator<Item = &'a Op> + Clone + Sync) -> Result<()> {
         let (workspace, spans) = (&queue.workspace, &queue.spans);
         // The first op that must not run. A failing op names the one after it, so that a thread that still is at the failing op goes on
         // to the barrier where the others wait.
@@ -218,7 +226,7 @@ impl Cpu {
 
     fn run_kernel(
         name: &str,
-        kernel: &Compiled,
+        kernel: &CompiledKernel,
         groups: [u32; 3],
         args: &[Arg],
         _queue: &mut Queue,
@@ -308,7 +316,8 @@ fn run_op(op: &Op, worker: &Worker<'_>, isa: Isa, workspace: &Workspace, spans: 
     }
 }
 
-impl Backend for Cpu {
+/// Programs hold the device, too.
+impl Backend for Arc<Cpu> {
     fn id(&self) -> DeviceId {
         self.id
     }
@@ -366,7 +375,7 @@ impl Backend for Cpu {
         Ok(Weight::from_storage(Arc::new(packed), self.id, ty, n, k, n_bytes))
     }
 
-    fn compile(
+    fn compile_kernel(
         &self,
         name: &str,
         source: &KernelSource,
@@ -374,7 +383,10 @@ impl Backend for Cpu {
     ) -> Result<Arc<dyn Any + Send + Sync>> {
         let language = match source {
             KernelSource::Rust(function) => {
-                return Ok(Arc::new(Compiled { function: function.clone(), constants: constants.into() }));
+                return Ok(Arc::new(CompiledKernel {
+                    function: function.clone(),
+                    constants: constants.into(),
+                }));
             }
             KernelSource::Wgsl(_) => "WGSL",
             KernelSource::CudaC(_) => "CUDA C++",
@@ -402,6 +414,7 @@ impl Backend for Cpu {
                             Command::Op(op) => Some(op),
                             Command::Kernel { .. } => None,
                         });
+                        self.reserve(&mut queue, ops.clone())?;
                         self.run_ops(&mut queue, ops)?;
                     }
                     Command::Kernel { name, kernel, groups, args } => {
@@ -410,19 +423,12 @@ impl Backend for Cpu {
                 }
             }
         }
-        Ok(Submission::new(Done))
+        Ok(Submission::new(Done::default()))
     }
 
-    fn prepare(&self, plan: &Plan) -> Result<()> {
-        let queue = &mut *self.lock();
-        let n_threads = queue.pool.n_threads();
-        queue.workspace.reserve(plan.ops().iter(), n_threads, &self.allocated)?;
-        queue.spans.reserve(plan.ops().iter(), n_threads, &self.allocated)
-    }
-
-    fn run(&self, plan: &Plan) -> Result<Submission> {
-        self.run_ops(&mut self.lock(), plan.ops().iter())?;
-        Ok(Submission::new(Done))
+    fn compile(&self, plan: &Plan) -> Result<Arc<dyn Compiled>> {
+        self.reserve(&mut self.lock(), plan.ops().iter())?;
+        Ok(Arc::new(CpuProgram::new(self.clone(), plan.clone())))
     }
 
     fn measure_read_bandwidth(&self) -> Result<f64> {
@@ -441,7 +447,7 @@ impl Encode for CpuEncoder {
     }
 
     fn dispatch(&mut self, kernel: &Kernel, groups: [u32; 3], args: &[KernelArg<'_>]) -> Result<()> {
-        let compiled = kernel.compiled_as::<Compiled>();
+        let compiled = kernel.compiled_as::<CompiledKernel>();
         let compiled =
             compiled.ok_or_else(|| argument("dispatch", "the kernel is of another kind of device"))?;
         let arg = |arg: &KernelArg<'_>| match *arg {
@@ -457,22 +463,5 @@ impl Encode for CpuEncoder {
 
     fn finish(self: Box<Self>) -> Result<Box<dyn Any + Send>> {
         Ok(Box::new(self.commands))
-    }
-}
-
-/// The work was done before `submit` returned.
-struct Done;
-
-impl Pending for Done {
-    fn wait(&self) -> Result<()> {
-        Ok(())
-    }
-
-    fn is_done(&self) -> bool {
-        true
-    }
-
-    fn gpu_time(&self) -> Option<Duration> {
-        None
     }
 }

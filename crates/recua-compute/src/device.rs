@@ -1,72 +1,16 @@
-//! [`Device`]: the one face of every device, and [`Backend`], what a device crate implements behind it.
+//! [`Device`]: the one face of every device.
 
-use crate::buffer::{Buffer, DType, DeviceId, Storage, Weight, n_bytes};
-use crate::encoder::{CommandEncoder, Commands, Encode, Submission};
+use crate::backend::{Backend, DeviceInfo};
+use crate::buffer::{Buffer, DType, DeviceId, Weight, n_bytes};
+use crate::encoder::{CommandEncoder, Commands};
 use crate::error::{Error, Result, argument};
 use crate::plan::Plan;
-use crate::registry::KernelSource;
+use crate::program::Program;
+use crate::submission::Submission;
 use bytemuck::Pod;
 use recua_gguf::GgmlType;
-use std::any::Any;
 use std::fmt;
 use std::sync::{Arc, Weak};
-
-/// What a device is.
-#[derive(Clone, Debug)]
-pub struct DeviceInfo {
-    /// The kind, as the command line names it: `cpu`, `wgpu`, `cuda:0`.
-    pub kind: String,
-    /// What a user calls it, such as the processor's name.
-    pub name: String,
-    /// One line of what was chosen and why: instruction sets, threads, limits.
-    pub detail: String,
-    /// Memory that could be allocated in all, if known.
-    pub memory_bytes: Option<u64>,
-}
-
-/// What a device crate implements. Callers use [`Device`], whose methods check arguments before they come here.
-pub trait Backend: Send + Sync + 'static {
-    /// The identity that the device's buffers carry: one of its own, or that of the device it wraps, which then makes all its memory.
-    fn id(&self) -> DeviceId;
-    /// What the device is.
-    fn info(&self) -> &DeviceInfo;
-    /// Bytes allocated now: buffers, weights and workspace.
-    fn allocated_bytes(&self) -> u64;
-    /// Zero-filled memory that nobody else holds. Refuses, never aborts, when there is none.
-    fn alloc(&self, n_bytes: usize) -> Result<Arc<dyn Storage>>;
-    /// Copies `bytes` to the start of `dst`; they fit.
-    fn write(&self, dst: &Buffer, bytes: &[u8]) -> Result<()>;
-    /// Copies the start of `src` to `out`; it fits. Waits for submitted work.
-    fn read(&self, src: &Buffer, out: &mut [u8]) -> Result<()>;
-    /// Re-lays raw blocks out; their number has been checked.
-    fn upload_weight(&self, raw: &[u8], ty: GgmlType, n: usize, k: usize) -> Result<Weight>;
-    /// Compiles a hand-written kernel; `constants` specialise it.
-    fn compile(
-        &self,
-        name: &str,
-        source: &KernelSource,
-        constants: &[(String, f64)],
-    ) -> Result<Arc<dyn Any + Send + Sync>>;
-    /// A fresh encoder. Until its commands are submitted or dropped, they hold the [`Buffer`]s they name: a [`crate::BufferPool`]
-    /// hands out what nobody holds.
-    fn encoder(&self) -> Result<Box<dyn Encode>>;
-    /// Runs what this device's encoders finished, in list order.
-    fn submit(&self, commands: Vec<Box<dyn Any + Send>>) -> Result<Submission>;
-    /// Allocates the workspace that `plan` needs, so that running it allocates nothing.
-    fn prepare(&self, plan: &Plan) -> Result<()>;
-    /// Runs a recorded plan.
-    fn run(&self, plan: &Plan) -> Result<Submission>;
-    /// Bytes per second of pure reading, measured now.
-    fn measure_read_bandwidth(&self) -> Result<f64>;
-    /// Finds out how to run plans that are new; see [`Device::tune`].
-    fn tune(&self, _plan: &Plan) -> Result<()> {
-        Ok(())
-    }
-    /// See [`Device::encoding_threads`].
-    fn encoding_threads(&self) -> Option<usize> {
-        None
-    }
-}
 
 /// A device. Cloning is cheap and means the same device; all methods take `&self` and may be called from any thread.
 #[derive(Clone)]
@@ -146,13 +90,7 @@ impl Device {
         if buffer.device() != self.id() {
             return Err(Error::WrongDevice { op, what: "the buffer" });
         }
-        if element != buffer.dtype().size_of() && element != 1 {
-            return Err(argument(op, format!("elements of {element} bytes for {buffer:?}")));
-        }
-        if n_bytes > buffer.n_bytes() {
-            return Err(argument(op, format!("{n_bytes} bytes do not fit {buffer:?}")));
-        }
-        Ok(())
+        buffer.check_bytes(op, n_bytes, element)
     }
 
     /// Checks a matrix of `n` rows of `k` weights, given as raw GGML blocks, and re-lays it out for this device, once.
@@ -176,36 +114,29 @@ impl Device {
         Plan::new(self.id())
     }
 
-    /// Allocates what `plan` needs beside its buffers, so that [`Device::run`] allocates nothing.
-    pub fn prepare(&self, plan: &Plan) -> Result<()> {
-        self.check_plan(plan)?;
-        self.backend.prepare(plan)
-    }
-
-    /// Runs `plan` some dozen times, for less than a second, to find out how plans that come for the
-    /// first time are encoded fastest on this host: in which parts, and on how many threads. For whoever owns all that the plan
-    /// writes and has filled what it reads. Does nothing the second time, and on a device that encodes nothing.
-    pub fn tune(&self, plan: &Plan) -> Result<()> {
-        self.check_plan(plan)?;
-        self.backend.tune(plan)
-    }
-
-    /// Runs a recorded plan.
-    pub fn run(&self, plan: &Plan) -> Result<Submission> {
-        self.check_plan(plan)?;
-        self.backend.run(plan)
-    }
-
-    fn check_plan(&self, plan: &Plan) -> Result<()> {
-        if plan.device() == self.id() {
-            return Ok(());
+    /// Makes `plan` ready to be launched as often as one likes: allocates what it needs beside its buffers, compiles kernels. A launch
+    /// then allocates no device memory.
+    ///
+    /// # Errors
+    /// If the plan is another device's, needs what this device has not (memory, room for such heads), or a kernel does not compile.
+    pub fn compile(&self, plan: &Plan) -> Result<Program> {
+        if plan.device() != self.id() {
+            return Err(Error::WrongDevice { op: "compile", what: "the plan" });
         }
-        Err(Error::WrongDevice { op: "run", what: "the plan" })
+        Ok(Program::new(self.id(), self.backend.compile(plan)?))
+    }
+
+    /// Compiles and launches a plan that runs once. What runs again is cheaper as a [`Program`].
+    ///
+    /// # Errors
+    /// As [`Device::compile`] and [`Program::launch`].
+    pub fn run(&self, plan: &Plan) -> Result<Submission> {
+        self.compile(plan)?.launch(&[], &[])
     }
 
     /// A fresh encoder; it may be filled on any thread.
     pub fn command_encoder(&self) -> Result<CommandEncoder> {
-        Ok(CommandEncoder::new(self.clone(), self.backend.encoder()?))
+        CommandEncoder::new(self.backend.clone())
     }
 
     /// Runs finished commands in list order, whichever thread encoded them.
@@ -223,12 +154,6 @@ impl Device {
     /// Bytes per second of pure reading, measured now (takes a second or two): the peak that decoding is compared with.
     pub fn measure_read_bandwidth(&self) -> Result<f64> {
         self.backend.measure_read_bandwidth()
-    }
-
-    /// Threads that encode a plan that comes for the first time, as [`Device::tune`] found out; `None` before that, and on a device that
-    /// encodes nothing.
-    pub fn encoding_threads(&self) -> Option<usize> {
-        self.backend.encoding_threads()
     }
 
     /// Tells whether the device is still open.

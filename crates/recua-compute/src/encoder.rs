@@ -1,35 +1,25 @@
-//! Driving a device by hand: [`CommandEncoder`] records ops and hand-written kernels, [`Commands`] is what it finishes into, and
-//! [`Submission`] is work under way.
+//! Driving a device by hand: [`CommandEncoder`] records ops and hand-written kernels, [`Commands`] is what it finishes into.
 
+use crate::backend::{Backend, Encode};
 use crate::buffer::{Buffer, DeviceId, Weight};
-use crate::device::Device;
 use crate::error::{Error, Result, argument};
+use crate::kernel::{Kernel, KernelArg};
 use crate::op::{Matmul, MatmulPart, Op};
 use crate::plan::Record;
-use crate::registry::{Kernel, KernelArg};
+use crate::submission::Submission;
 use recua_gguf::GgmlType;
 use std::any::Any;
-use std::time::Duration;
-
-/// A device's own encoder behind a [`CommandEncoder`]; for device crates.
-pub trait Encode: Send {
-    /// Appends an op that has been checked.
-    fn op(&mut self, op: &Op) -> Result<()>;
-    /// Appends `groups` workgroups of a kernel that this device compiled.
-    fn dispatch(&mut self, kernel: &Kernel, groups: [u32; 3], args: &[KernelArg<'_>]) -> Result<()>;
-    /// Ends the recording.
-    fn finish(self: Box<Self>) -> Result<Box<dyn Any + Send>>;
-}
+use std::sync::Arc;
 
 /// Records work for one device. Dropping it abandons the work.
 pub struct CommandEncoder {
-    device: Device,
+    backend: Arc<dyn Backend>,
     inner: Box<dyn Encode>,
 }
 
 impl CommandEncoder {
-    pub(crate) fn new(device: Device, inner: Box<dyn Encode>) -> CommandEncoder {
-        CommandEncoder { device, inner }
+    pub(crate) fn new(backend: Arc<dyn Backend>) -> Result<CommandEncoder> {
+        Ok(CommandEncoder { inner: backend.encoder()?, backend })
     }
 
     /// `y = x · wᵀ` with the dimensions said again, as a check: `x` f32 `[m, k]`, `w` `[n, k]` of `ggml_type`, `y` f32 `[m, n]`. Larger
@@ -52,7 +42,7 @@ impl CommandEncoder {
         };
         let (x, out) = (matrix("x", x, k)?, matrix("y", y, n)?);
         let op = Op::Matmul(Matmul { x, parts: vec![MatmulPart::new(w, &out)] });
-        op.check_as(NAME, self.device.id())?;
+        op.check_as(NAME, self.backend.id())?;
         self.inner.op(&op)
     }
 
@@ -64,12 +54,12 @@ impl CommandEncoder {
     /// declares. Each names the kernel.
     pub fn dispatch(&mut self, kernel: &Kernel, groups: [u32; 3], args: &[KernelArg<'_>]) -> Result<()> {
         let op = "dispatch";
-        if kernel.device() != self.device.id() {
+        if kernel.device() != self.backend.id() {
             return Err(Error::WrongDevice { op, what: "the kernel" });
         }
         for (i, arg) in args.iter().enumerate() {
             let Some(buffer) = arg.buffer() else { continue };
-            if buffer.device() != self.device.id() {
+            if buffer.device() != self.backend.id() {
                 return Err(Error::WrongDevice { op, what: "a buffer" });
             }
             let overlap = |other: &KernelArg<'_>| {
@@ -84,15 +74,15 @@ impl CommandEncoder {
         self.inner.dispatch(kernel, groups, args)
     }
 
-    /// Ends the recording; [`Device::submit`] runs it.
+    /// Ends the recording; [`crate::Device::submit`] runs it.
     pub fn finish(self) -> Result<Commands> {
-        Ok(Commands { device: self.device.id(), inner: self.inner.finish()? })
+        Ok(Commands { device: self.backend.id(), inner: self.inner.finish()? })
     }
 
     /// Ends the recording and starts it.
     pub fn commit(self) -> Result<Submission> {
-        let device = self.device.clone();
-        device.submit([self.finish()?])
+        let commands = self.inner.finish()?;
+        self.backend.submit(vec![commands])
     }
 
     /// Ends the recording, starts it and waits. An empty recording is fine.
@@ -103,7 +93,7 @@ impl CommandEncoder {
 
 impl Record for CommandEncoder {
     fn push(&mut self, op: Op) -> Result<()> {
-        op.check(self.device.id())?;
+        op.check(self.backend.id())?;
         self.inner.op(&op)
     }
 }
@@ -125,41 +115,4 @@ pub struct QuantizedMatmulParams {
 pub struct Commands {
     pub(crate) device: DeviceId,
     pub(crate) inner: Box<dyn Any + Send>,
-}
-
-/// Work under way on a device; for device crates.
-pub trait Pending: Send + Sync {
-    /// Blocks until the work is done and says how it went.
-    fn wait(&self) -> Result<()>;
-    /// Whether the work is done; never blocks.
-    fn is_done(&self) -> bool;
-    /// How long the device worked, once done; `None` where it cannot tell.
-    fn gpu_time(&self) -> Option<Duration>;
-}
-
-/// Work under way. Dropping it does not stop the work.
-pub struct Submission {
-    pending: Box<dyn Pending>,
-}
-
-impl Submission {
-    /// Wraps a device's own handle.
-    pub fn new(pending: impl Pending + 'static) -> Submission {
-        Submission { pending: Box::new(pending) }
-    }
-
-    /// Blocks until the work is done and says how it went. May be called again.
-    pub fn wait(&self) -> Result<()> {
-        self.pending.wait()
-    }
-
-    /// Whether the work is done; never blocks.
-    pub fn is_done(&self) -> bool {
-        self.pending.is_done()
-    }
-
-    /// How long the device worked, once done; `None` where it cannot tell.
-    pub fn gpu_time(&self) -> Option<Duration> {
-        self.pending.gpu_time()
-    }
 }

@@ -6,6 +6,7 @@
 //! This crate has never heard of a token, a model or a request. [`cpu::open`] opens the CPU device; the GPU devices live in crates
 //! of their own and implement [`Backend`].
 
+mod backend;
 mod buffer;
 mod buffer_pool;
 #[cfg(any(test, feature = "testing"))]
@@ -17,18 +18,25 @@ pub mod docs {}
 mod encoder;
 mod error;
 pub mod hazards;
+mod kernel;
 mod op;
 mod plan;
+mod program;
 mod registry;
+mod submission;
 mod worker;
 
+pub use backend::{Backend, Compiled, DeviceInfo, Encode};
 pub use buffer::{Buffer, DType, DeviceId, Storage, Weight};
 pub use buffer_pool::BufferPool;
-pub use device::{Backend, Device, DeviceInfo};
-pub use encoder::{CommandEncoder, Commands, Encode, Pending, QuantizedMatmulParams, Submission};
+pub use device::Device;
+pub use encoder::{CommandEncoder, Commands, QuantizedMatmulParams};
 pub use error::{Error, Result};
+pub use kernel::{CallArg, Kernel, KernelArg, KernelCall, KernelSource, RustKernel};
 pub use op::*;
 pub use plan::{Plan, Record};
+pub use program::{Input, Program};
 pub use recua_gguf::GgmlType;
-pub use registry::{CallArg, Kernel, KernelArg, KernelCall, KernelRegistry, KernelSource, RustKernel};
+pub use registry::KernelRegistry;
+pub use submission::{Pending, Submission, no_output};
 pub use worker::EncoderWorker;

@@ -4,7 +4,6 @@ use crate::buffer::{Buffer, DeviceId, Weight};
 use crate::error::Result;
 use crate::op::*;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Something ops are recorded into. Each method checks its arguments at once and names what does not fit.
 pub trait Record {
@@ -84,24 +83,12 @@ pub trait Record {
 pub struct Plan {
     device: DeviceId,
     ops: Vec<Op>,
-    id: u64,
 }
 
 impl Plan {
     /// An empty plan; [`crate::Device::plan`] is the usual way to one.
     pub fn new(device: DeviceId) -> Plan {
-        Plan::with(device, Vec::new())
-    }
-
-    fn with(device: DeviceId, ops: Vec<Op>) -> Plan {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        Plan { device, ops, id: NEXT.fetch_add(1, Ordering::Relaxed) }
-    }
-
-    /// Tells lists of ops apart for as long as the process runs: it changes with every op that is appended, and a clone has it too.
-    /// What a device keeps of a plan, it keeps under this number.
-    pub fn id(&self) -> u64 {
-        self.id
+        Plan { device, ops: Vec::new() }
     }
 
     /// The device it was recorded for.
@@ -116,7 +103,8 @@ impl Plan {
 
     /// The ops `[start, end)` as a plan of their own: to encode in parts, time one op or find a bad kernel.
     pub fn part(&self, start: usize, end: usize) -> Plan {
-        Plan::with(self.device, self.ops.get(start..end.min(self.ops.len())).unwrap_or_default().to_vec())
+        let ops = self.ops.get(start..end.min(self.ops.len())).unwrap_or_default().to_vec();
+        Plan { device: self.device, ops }
     }
 }
 
@@ -124,7 +112,6 @@ impl Record for Plan {
     fn push(&mut self, op: Op) -> Result<()> {
         op.check(self.device)?;
         self.ops.push(op);
-        self.id = Plan::new(self.device).id;
         Ok(())
     }
 }

@@ -12,7 +12,7 @@ mod loaded;
 mod memory;
 mod outputs;
 pub(crate) mod params;
-mod plans;
+mod programs;
 mod rope;
 mod workspace;
 

@@ -36,13 +36,17 @@ fn main() -> Result<()> {
         None => println!("this adapter has no timestamps"),
     }
 
-    // Submissions run in the order in which they were started, so only the last one needs waiting for. A plan is recorded once and
-    // run as often as one likes; what it leaves is read after all that was started before.
+    // Submissions run in the order in which they were started, so only the last one needs waiting for. A plan is recorded and compiled
+    // once and launched as often as one likes; a launch can bring outputs back as they are when it ends.
     let mut plan = device.plan();
     plan.rms_norm(&x, &weight, &y, 1e-5)?;
     plan.copy(&y, &x)?;
-    let submissions = (0..8).map(|_| device.run(&plan)).collect::<Result<Vec<_>>>()?;
-    println!("the first value is {:.3}", device.read_vec::<f32>(&x)?[0]);
+    let (program, first_value) = (device.compile(&plan)?, x.view(0, &[1])?);
+    let launch = |_| program.launch(&[], std::slice::from_ref(&first_value));
+    let submissions = (0..8).map(launch).collect::<Result<Vec<_>>>()?;
+    let mut value = [0.0f32];
+    submissions[7].take(0, &mut value)?;
+    println!("the first value is {:.3}", value[0]);
     println!("all are done: {}", submissions.iter().all(|submission| submission.is_done()));
     Ok(())
 }

@@ -11,10 +11,10 @@ const REPEATS: usize = 20;
 fn time(device: &Device, record: impl Fn(&mut Plan)) -> Duration {
     let mut plan = device.plan();
     (0..REPEATS).for_each(|_| record(&mut plan));
-    device.prepare(&plan).unwrap();
+    let program = device.compile(&plan).unwrap();
     let run = || {
         let start = Instant::now();
-        let submission = device.run(&plan).unwrap();
+        let submission = program.launch(&[], &[]).unwrap();
         submission.wait().unwrap();
         submission.gpu_time().unwrap_or_else(|| start.elapsed()) / REPEATS as u32
     };

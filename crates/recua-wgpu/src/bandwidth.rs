@@ -1,9 +1,11 @@
 //! How fast the device reads memory: the peak that decoding is compared with.
 
-use crate::gpu::Gpu;
+use crate::commands::Bundle;
+use crate::launch::Recorder;
 use crate::memory::{Binding, Memory};
 use crate::pipelines::KernelKey;
-use crate::record::{Recorder, Recording};
+use crate::shared::Shared;
+use crate::submission::InFlight;
 use recua_compute::{Pending, Result};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,20 +20,21 @@ const RUNS: u32 = 12;
 const TIME: Duration = Duration::from_secs(2);
 
 /// Bytes per second.
-pub(crate) fn measure(gpu: &Arc<Gpu>) -> Result<f64> {
+pub(crate) fn measure(shared: &Arc<Shared>) -> Result<f64> {
+    let gpu = &shared.gpu;
     let limit = gpu.limits.max_storage_buffer_binding_size.min(gpu.limits.max_buffer_size).min(512 << 20);
     let piece = limit / (GROUP * VECTOR_BYTES) * (GROUP * VECTOR_BYTES);
     let mut pieces: Vec<Memory> = Vec::new();
     while (pieces.len() as u64) * piece < BYTES {
-        match gpu.alloc(piece as usize, "measuring the bandwidth") {
+        match Memory::new(gpu, piece as usize, "measuring the bandwidth") {
             Ok(memory) => pieces.push(memory),
             Err(e) if pieces.is_empty() => return Err(e),
             Err(_) => break,
         }
     }
-    let sink = gpu.alloc(16, "measuring the bandwidth")?;
-    let mut recording = Recording::default();
-    let mut recorder = Recorder::new(gpu, &mut recording);
+    let sink = Memory::new(gpu, 16, "measuring the bandwidth")?;
+    let mut recorder = Recorder::new(shared);
+    recorder.begin("bandwidth");
     let n_vectors = piece / VECTOR_BYTES;
     let groups = (n_vectors / (GROUP * 16)).clamp(1, 65_535) as u32;
     for memory in &pieces {
@@ -44,6 +47,7 @@ pub(crate) fn measure(gpu: &Arc<Gpu>) -> Result<f64> {
             [groups, 1, 1],
         )?;
     }
+    let bundle = Bundle::new(shared, recorder.finish())?;
     let n_bytes = piece as f64 * pieces.len() as f64;
     let (mut best, begin) = (0.0f64, Instant::now());
     for run in 0..RUNS {
@@ -51,7 +55,7 @@ pub(crate) fn measure(gpu: &Arc<Gpu>) -> Result<f64> {
             break;
         }
         let start = Instant::now();
-        let submission = gpu.start(vec![gpu.encode(&recording)?])?;
+        let submission = InFlight::start_all(shared, vec![bundle.encode(shared)?])?;
         submission.wait()?;
         let wall = start.elapsed();
         let time = submission.gpu_time().filter(|time| !time.is_zero()).unwrap_or(wall);

@@ -1,13 +1,8 @@
-//! [`Gpu`]: what every part of this crate shares, and how wgpu's own errors become ours.
+//! [`Gpu`]: the handles of an opened adapter, and how wgpu's own errors become ours. It knows nothing of what is done with them.
 
-use crate::adapter::Opened;
-use crate::memory::{Ledger, Memory};
-use crate::pipelines::Pipelines;
-use crate::status;
-use crate::submission::Receipts;
-use crate::transfer::Transfers;
+use crate::adapter::{COOPERATIVE_MATRIX, Opened};
+use crate::tuning::Tuning;
 use recua_compute::{DeviceId, DeviceInfo, Error, Result};
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -16,22 +11,14 @@ pub(crate) struct Gpu {
     pub(crate) id: DeviceId,
     pub(crate) info: DeviceInfo,
     pub(crate) device: wgpu::Device,
-    pub(crate) queue: wgpu::Queue,
+    queue: wgpu::Queue,
     pub(crate) limits: wgpu::Limits,
     pub(crate) features: wgpu::Features,
-    pub(crate) pipelines: Pipelines,
-    /// Bytes allocated, and the recordings that name them.
-    pub(crate) ledger: Arc<Ledger>,
-    /// Where kernels report indexes that are out of range.
-    pub(crate) status: Memory,
-    pub(crate) receipts: Receipts,
-    /// Held while commands are submitted that must not have others between them.
-    pub(crate) order: Mutex<()>,
-    /// Scratch that ops share; each entry only grows.
-    workspaces: Mutex<HashMap<&'static str, Arc<Memory>>>,
-    /// Counts the growths of workspaces.
-    generation: AtomicU64,
-    pub(crate) transfers: Transfers,
+    pub(crate) tuning: Tuning,
+    /// Bytes of all memory that lives.
+    pub(crate) allocated: Arc<AtomicU64>,
+    /// Submissions so far.
+    pub(crate) n_submissions: AtomicU64,
     faults: Arc<Faults>,
 }
 
@@ -48,7 +35,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Gpu {
-    pub(crate) fn new(opened: Opened) -> Result<Gpu> {
+    pub(crate) fn new(opened: Opened, tuning: Tuning) -> Gpu {
         let Opened { info, device, queue, detail } = opened;
         let faults = Arc::new(Faults::default());
         let on_lost = faults.clone();
@@ -59,53 +46,18 @@ impl Gpu {
         device.on_uncaptured_error(Arc::new(move |error| {
             lock(&on_error.uncaptured).get_or_insert(error);
         }));
-        let name = info.name.clone();
         // wgpu does not tell how much memory there is.
-        let info = DeviceInfo { kind: "wgpu".into(), name: name.clone(), detail, memory_bytes: None };
+        let (memory_bytes, runs_in_submit) = (None, false);
+        let info = DeviceInfo { kind: "wgpu".into(), name: info.name, detail, memory_bytes, runs_in_submit };
         let (limits, features) = (device.limits(), device.features());
-        let ledger = Arc::new(Ledger::default());
-        let status = Memory::new(&device, &name, &limits, &ledger, status::BYTES, "the status of kernels")?;
-        Ok(Gpu {
-            id: DeviceId::unique(),
-            info,
-            pipelines: Pipelines::default(),
-            receipts: Receipts::default(),
-            order: Mutex::default(),
-            workspaces: Mutex::default(),
-            generation: AtomicU64::new(0),
-            transfers: Transfers::default(),
-            device,
-            queue,
-            limits,
-            features,
-            ledger,
-            status,
-            faults,
-        })
+        let id = DeviceId::unique();
+        let (allocated, n_submissions) = Default::default();
+        Gpu { id, info, device, queue, limits, features, tuning, allocated, n_submissions, faults }
     }
 
-    /// Fresh memory, zero-filled. `what` is for the error.
-    pub(crate) fn alloc(&self, n_bytes: usize, what: &str) -> Result<Memory> {
-        self.check()?;
-        Memory::new(&self.device, &self.info.name, &self.limits, &self.ledger, n_bytes, what)
-    }
-
-    /// Scratch of at least `n_bytes` that all ops share which ask by this name. Ops run one after the other, so nothing that must
-    /// outlive the op that wrote it belongs here.
-    pub(crate) fn workspace(&self, what: &'static str, n_bytes: usize) -> Result<Arc<Memory>> {
-        let mut workspaces = lock(&self.workspaces);
-        if let Some(memory) = workspaces.get(what).filter(|memory| memory.n_bytes() >= n_bytes) {
-            return Ok(memory.clone());
-        }
-        let memory = Arc::new(self.alloc(n_bytes, what)?);
-        let _smaller = workspaces.insert(what, memory.clone());
-        self.generation.fetch_add(1, Ordering::Relaxed);
-        Ok(memory)
-    }
-
-    /// Changes whenever a workspace grows.
-    pub(crate) fn workspace_generation(&self) -> u64 {
-        self.generation.load(Ordering::Relaxed)
+    /// Whether products and attention take the kernels of cooperative matrices.
+    pub(crate) fn has_matrices(&self) -> bool {
+        self.features.contains(COOPERATIVE_MATRIX) || self.tuning.emulated
     }
 
     /// Runs `f` and says what wgpu found wrong with it.
@@ -117,6 +69,43 @@ impl Gpu {
         // The innermost scope goes first.
         let errors = scopes.into_iter().rev().filter_map(|scope| pollster::block_on(scope.pop()));
         errors.reduce(|first, _| first).map_or(Ok(value), Err)
+    }
+
+    /// Stages a copy of `bytes` for the next submission, which copies them before its commands run. `start` and the length are
+    /// multiples of four.
+    pub(crate) fn stage(&self, buffer: &wgpu::Buffer, start: u64, bytes: &[u8]) {
+        self.queue.write_buffer(buffer, start, bytes);
+    }
+
+    /// Submits lists of commands as one.
+    pub(crate) fn submit(
+        &self,
+        commands: impl IntoIterator<Item = wgpu::CommandBuffer>,
+    ) -> wgpu::SubmissionIndex {
+        self.n_submissions.fetch_add(1, Ordering::Relaxed);
+        self.queue.submit(commands)
+    }
+
+    /// Calls `f` when what is submitted so far is done and somebody polls.
+    pub(crate) fn on_done(&self, f: impl FnOnce() + Send + 'static) {
+        self.queue.on_submitted_work_done(f);
+    }
+
+    /// Nanoseconds of one unit of a timestamp.
+    pub(crate) fn timestamp_period(&self) -> f64 {
+        f64::from(self.queue.get_timestamp_period())
+    }
+
+    /// Blocks until a submission is done.
+    pub(crate) fn wait(&self, index: wgpu::SubmissionIndex) -> Result<()> {
+        let waited = self.device.poll(wgpu::PollType::Wait { submission_index: Some(index), timeout: None });
+        self.check()?;
+        waited.map(drop).map_err(|e| self.lost(e.to_string()))
+    }
+
+    /// Runs the callbacks of what is done. An error shows up in the next call.
+    pub(crate) fn poll(&self) {
+        let _ = self.device.poll(wgpu::PollType::Poll);
     }
 
     /// Fails if the device is gone or an earlier call left an error behind.

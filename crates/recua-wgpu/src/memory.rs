@@ -1,65 +1,46 @@
 //! [`Memory`]: one wgpu buffer, counted while it lives. wgpu tracks hazards by the whole buffer, so each allocation is one of its own,
-//! of exactly the size asked for, rounded up to sixteen bytes.
+//! of exactly the size asked for, rounded up to sixteen bytes. [`Binding`] and [`Window`] are what kernels see of it.
 
-use crate::gpu::{self, Gpu, lock};
-use crate::run::Recordings;
+use crate::gpu::{self, Gpu};
 use recua_compute::{Buffer, Error, Result, Storage};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-
-/// Bytes allocated now, and the recordings that name the memory.
-#[derive(Default)]
-pub(crate) struct Ledger {
-    pub(crate) bytes: AtomicU64,
-    pub(crate) recordings: Mutex<Recordings>,
-}
 
 /// One allocation on the device.
 pub(crate) struct Memory {
     buffer: wgpu::Buffer,
     id: u64,
     n_bytes: usize,
-    ledger: Arc<Ledger>,
+    /// All bytes that live.
+    allocated: Arc<AtomicU64>,
 }
 
 impl Memory {
-    /// `n_bytes` of zeros, at least one.
-    pub(crate) fn new(
-        device: &wgpu::Device,
-        name: &str,
-        limits: &wgpu::Limits,
-        ledger: &Arc<Ledger>,
-        n_bytes: usize,
-        what: &str,
-    ) -> Result<Memory> {
+    /// `n_bytes` of zeros, at least one. `what` is for the error.
+    pub(crate) fn new(gpu: &Gpu, n_bytes: usize, what: &str) -> Result<Memory> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
+        gpu.check()?;
         let refused = |why: String| Error::OutOfMemory {
-            device: name.into(),
+            device: gpu.info.name.clone(),
             what: format!("{what}{why}"),
             requested_bytes: n_bytes,
         };
         let size = (n_bytes as u64).max(1).checked_next_multiple_of(16).unwrap_or(u64::MAX);
-        if size > limits.max_buffer_size {
-            let why = format!(" (a buffer here holds at most {} bytes)", limits.max_buffer_size);
+        if size > gpu.limits.max_buffer_size {
+            let why = format!(" (a buffer here holds at most {} bytes)", gpu.limits.max_buffer_size);
             return Err(refused(why));
         }
-        let scopes =
-            [wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Validation, wgpu::ErrorFilter::Internal]
-                .map(|filter| device.push_error_scope(filter));
-        let buffer = device.create_buffer(&wgpu::BufferDescriptor {
+        let descriptor = wgpu::BufferDescriptor {
             label: None,
             size,
             usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
-        });
-        // The innermost scope goes first.
-        let errors = scopes.into_iter().rev().filter_map(|scope| pollster::block_on(scope.pop()));
-        if let Some(error) = errors.reduce(|first, _| first) {
-            return Err(refused(format!(" ({})", gpu::reason(&error))));
-        }
-        ledger.bytes.fetch_add(size, Ordering::Relaxed);
+        };
+        let buffer = gpu.scoped(|| gpu.device.create_buffer(&descriptor));
+        let buffer = buffer.map_err(|error| refused(format!(" ({})", gpu::reason(&error))))?;
+        gpu.allocated.fetch_add(size, Ordering::Relaxed);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        Ok(Memory { buffer, id, n_bytes: size as usize, ledger: ledger.clone() })
+        Ok(Memory { buffer, id, n_bytes: size as usize, allocated: gpu.allocated.clone() })
     }
 
     pub(crate) fn buffer(&self) -> &wgpu::Buffer {
@@ -91,9 +72,7 @@ impl Storage for Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // A kept recording would keep the memory: it goes first.
-        lock(&self.ledger.recordings).forget(self.id);
-        self.ledger.bytes.fetch_sub(self.n_bytes as u64, Ordering::Relaxed);
+        self.allocated.fetch_sub(self.n_bytes as u64, Ordering::Relaxed);
     }
 }
 
@@ -159,4 +138,40 @@ impl<'a> Binding<'a> {
         }
         Ok((binding, rest / 4))
     }
+}
+
+/// Windows of whole rows that can be bound at once: for tensors larger than the adapter's limit for one binding.
+pub(crate) struct Window<'a> {
+    pub(crate) first_row: u32,
+    pub(crate) n_rows: u32,
+    pub(crate) binding: Binding<'a>,
+    /// Where the first row begins in the binding, in words of four bytes.
+    pub(crate) start: u32,
+}
+
+/// Cuts a matrix of four-byte elements into windows of at most `rows_max` rows.
+pub(crate) fn windows<'a>(
+    gpu: &Gpu,
+    buffer: &'a Buffer,
+    rows_max: usize,
+    write: bool,
+) -> Result<Vec<Window<'a>>> {
+    let memory = Memory::of(buffer)?;
+    let row_bytes = buffer.n_cols() * buffer.dtype().size_of();
+    let (n_rows, slack) = (buffer.n_rows(), gpu.limits.min_storage_buffer_offset_alignment as usize + 32);
+    let limit = (gpu.limits.max_storage_buffer_binding_size as usize).saturating_sub(slack);
+    let step = (limit / row_bytes.max(1)).clamp(1, rows_max.max(1));
+    let mut list = Vec::new();
+    for first in (0..n_rows).step_by(step) {
+        let n = step.min(n_rows - first);
+        let start = (buffer.offset_bytes() + first * row_bytes) as u64;
+        let (binding, rest) = Binding::part(gpu, memory, start, start + (n * row_bytes) as u64, write)?;
+        list.push(Window { first_row: first as u32, n_rows: n as u32, binding, start: rest / 4 });
+    }
+    Ok(list)
+}
+
+/// A size as kernels take it.
+pub(crate) fn u32_of(op: &'static str, what: &str, n: usize) -> Result<u32> {
+    u32::try_from(n).map_err(|_| Error::Argument { op, problem: format!("{what} of {n} is too large") })
 }

@@ -6,6 +6,7 @@ use crate::kernels;
 use crate::preprocess::preprocess;
 use recua_compute::{Error, Result};
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Arc, Mutex};
 
 /// Which kernel, and how it is specialised.
@@ -64,6 +65,14 @@ impl KernelKey {
     }
 }
 
+impl fmt::Display for KernelKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.entry)?;
+        self.defines.iter().try_for_each(|name| write!(f, " {name}"))?;
+        self.constants.iter().try_for_each(|(name, value)| write!(f, " {name}={value}"))
+    }
+}
+
 /// How a kernel sees its bindings: bit `i` of a mask is `@binding(i)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Access {
@@ -87,17 +96,17 @@ pub(crate) struct Pipelines {
     compiled: Mutex<HashMap<(KernelKey, Access), Arc<Pipeline>>>,
 }
 
-impl Gpu {
+impl Pipelines {
     /// The kernel, compiled if it was not.
-    pub(crate) fn pipeline(&self, key: &KernelKey, access: Access) -> Result<Arc<Pipeline>> {
+    pub(crate) fn get(&self, gpu: &Gpu, key: &KernelKey, access: Access) -> Result<Arc<Pipeline>> {
         // Looked up by value: the key is small.
         let cache_key = (key.clone(), access);
-        if let Some(pipeline) = lock(&self.pipelines.compiled).get(&cache_key) {
+        if let Some(pipeline) = lock(&self.compiled).get(&cache_key) {
             return Ok(pipeline.clone());
         }
         let failed = |message: String| Error::KernelCompile {
             name: key.entry.into(),
-            device: self.info.name.clone(),
+            device: gpu.info.name.clone(),
             message,
         };
         let mut source = key.source().map_err(failed)?;
@@ -118,17 +127,25 @@ impl Gpu {
             checks,
             is_foreign: false,
         };
-        let pipeline = Arc::new(self.compile(compile, access, IMMEDIATE_BYTES)?);
-        Ok(lock(&self.pipelines.compiled).entry(cache_key).or_insert(pipeline).clone())
+        let pipeline = Arc::new(compile.pipeline(gpu, access, IMMEDIATE_BYTES)?);
+        Ok(lock(&self.compiled).entry(cache_key).or_insert(pipeline).clone())
     }
+}
 
+/// A kernel to compile.
+pub(crate) struct Compile<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) source: &'a str,
+    pub(crate) entry: &'a str,
+    pub(crate) constants: &'a [(&'a str, f64)],
+    pub(crate) checks: wgpu::ShaderRuntimeChecks,
+    /// Whether it is hand-written by somebody else.
+    pub(crate) is_foreign: bool,
+}
+
+impl Compile<'_> {
     /// Compiles without the cache.
-    pub(crate) fn compile(
-        &self,
-        kernel: Compile<'_>,
-        access: Access,
-        immediate_size: u32,
-    ) -> Result<Pipeline> {
+    pub(crate) fn pipeline(self, gpu: &Gpu, access: Access, immediate_size: u32) -> Result<Pipeline> {
         let entries: Vec<wgpu::BindGroupLayoutEntry> = (0..access.n_bindings)
             .map(|binding| wgpu::BindGroupLayoutEntry {
                 binding,
@@ -141,12 +158,12 @@ impl Gpu {
                 count: None,
             })
             .collect();
-        let Compile { name, source, entry, constants, checks, is_foreign } = kernel;
-        let compiled = self.scoped(|| {
-            let device = &self.device;
+        let Compile { name, source, entry, constants, checks, is_foreign } = self;
+        let compiled = gpu.scoped(|| {
+            let device = &gpu.device;
             let source = wgpu::ShaderSource::Wgsl(source.into());
             let module = wgpu::ShaderModuleDescriptor { label: Some(name), source };
-            // SAFETY: the caller of `Compile` answers for the checks it leaves out.
+            // SAFETY: whoever made this `Compile` answers for the checks it leaves out.
             let module = unsafe { device.create_shader_module_trusted(module, checks) };
             let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
                 label: Some(name),
@@ -173,21 +190,10 @@ impl Gpu {
         });
         compiled.map_err(|e| Error::KernelCompile {
             name: name.into(),
-            device: self.info.name.clone(),
+            device: gpu.info.name.clone(),
             message: e.to_string(),
         })
     }
-}
-
-/// What [`Gpu::compile`] compiles.
-pub(crate) struct Compile<'a> {
-    pub(crate) name: &'a str,
-    pub(crate) source: &'a str,
-    pub(crate) entry: &'a str,
-    pub(crate) constants: &'a [(&'a str, f64)],
-    pub(crate) checks: wgpu::ShaderRuntimeChecks,
-    /// Whether it is hand-written by somebody else.
-    pub(crate) is_foreign: bool,
 }
 
 /// Declares the bindings of `access.widened` read_write.

@@ -3,9 +3,9 @@
 
 use crate::adapter::IMMEDIATE_BYTES;
 use crate::gpu::{Gpu, lock};
+use crate::launch::{self, Recorder, access};
 use crate::memory::{Binding, Memory};
 use crate::pipelines::{Access, Compile, Pipeline, widen};
-use crate::record::{Recorder, access};
 use recua_compute::{Error, KernelArg, KernelSource, Result};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -126,7 +126,7 @@ impl UserKernel {
             checks: wgpu::ShaderRuntimeChecks::checked(),
             is_foreign: true,
         };
-        let pipeline = Arc::new(gpu.compile(compile, access, self.immediate_bytes.next_multiple_of(4))?);
+        let pipeline = Arc::new(compile.pipeline(gpu, access, self.immediate_bytes.next_multiple_of(4))?);
         Ok(lock(&self.pipelines).entry(access).or_insert(pipeline).clone())
     }
 
@@ -181,6 +181,8 @@ impl UserKernel {
             return Err(wrong(counts));
         }
         let pipeline = self.pipeline(recorder.gpu, access(&bindings))?;
-        recorder.push(&self.name, pipeline, &bindings, &bytes, groups)
+        recorder.begin("dispatch");
+        let kernel = launch::Kernel::Theirs(self.name.clone(), pipeline);
+        recorder.push(kernel, &bindings, &bytes, groups)
     }
 }

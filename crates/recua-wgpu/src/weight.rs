@@ -7,9 +7,9 @@
 //!
 //! A weight that no binding can hold is cut into several allocations at whole tiles.
 
-use crate::gpu::Gpu;
-use crate::matmul;
+use crate::kernels;
 use crate::memory::Memory;
+use crate::shared::Shared;
 use recua_compute::{Error, GgmlType, Result, Weight};
 
 /// Rows of a tile.
@@ -48,9 +48,10 @@ impl Packed {
 }
 
 /// Checks and re-lays out raw blocks, once.
-pub(crate) fn upload(gpu: &Gpu, raw: &[u8], ty: GgmlType, n: usize, k: usize) -> Result<Weight> {
+pub(crate) fn upload(shared: &Shared, raw: &[u8], ty: GgmlType, n: usize, k: usize) -> Result<Weight> {
+    let gpu = &shared.gpu;
     let unsupported = || Error::UnsupportedType { device: gpu.info.name.clone(), ty };
-    let (format, text) = matmul::format(ty).ok_or_else(unsupported)?;
+    let (format, text) = kernels::format(ty).ok_or_else(unsupported)?;
     let layout = Layout::parse(text, ty).ok_or_else(unsupported)?;
     let row_bytes = ty.row_bytes(k).ok_or_else(unsupported)?;
     let units = k.div_ceil(layout.columns);
@@ -68,9 +69,9 @@ pub(crate) fn upload(gpu: &Gpu, raw: &[u8], ty: GgmlType, n: usize, k: usize) ->
     let mut n_bytes = 0;
     for (i, raw) in raw.chunks(tiles_max * TILE * row_bytes).enumerate() {
         let n = raw.len() / row_bytes;
-        let memory = gpu.alloc(n.div_ceil(TILE) * tile_bytes, "a weight")?;
+        let memory = Memory::new(gpu, n.div_ceil(TILE) * tile_bytes, "a weight")?;
         n_bytes += memory.n_bytes();
-        send(gpu, &memory, &layout, raw, row_bytes, tile_bytes)?;
+        send(shared, &memory, &layout, raw, row_bytes, tile_bytes)?;
         pieces.push(Piece { memory, first: i * tiles_max * TILE, n });
     }
     let packed = Packed { pieces, format, units, parts: units * layout.columns / PART };
@@ -79,7 +80,7 @@ pub(crate) fn upload(gpu: &Gpu, raw: &[u8], ty: GgmlType, n: usize, k: usize) ->
 
 /// Lays rows out, a stage at a time on all cores, and sends them.
 fn send(
-    gpu: &Gpu,
+    shared: &Shared,
     memory: &Memory,
     layout: &Layout,
     raw: &[u8],
@@ -112,7 +113,7 @@ fn send(
             shares.for_each(|share| drop(scope.spawn(move || pack(share))));
             own.into_iter().for_each(pack);
         });
-        gpu.upload(memory, (i * stage_tiles * tile_bytes) as u64, &stage)?;
+        shared.transfers.upload(&shared.gpu, memory, (i * stage_tiles * tile_bytes) as u64, &stage)?;
     }
     Ok(())
 }
@@ -203,7 +204,7 @@ mod tests {
     #[test]
     fn every_decodable_type_has_a_layout_of_all_its_bytes() {
         for ty in GgmlType::ALL.iter().copied().filter(|ty| ty.is_decodable()) {
-            let (_, text) = matmul::format(ty).unwrap_or_else(|| panic!("{ty} has no include"));
+            let (_, text) = kernels::format(ty).unwrap_or_else(|| panic!("{ty} has no include"));
             let layout = Layout::parse(text, ty).unwrap_or_else(|| panic!("{ty}: {:?}", text.lines().next()));
             let vectors = layout.unit_bytes * TILE / 16;
             assert!(text.contains(&format!("const UNIT_VECTORS: u32 = {vectors}u;")), "{ty}: {vectors}");
@@ -214,7 +215,7 @@ mod tests {
 
     #[test]
     fn packing_keeps_every_byte_once() {
-        let text = matmul::format(GgmlType::Q4_0).unwrap().1;
+        let text = kernels::format(GgmlType::Q4_0).unwrap().1;
         let layout = Layout::parse(text, GgmlType::Q4_0).unwrap();
         // 33 blocks: a unit of two and a last one of one.
         let row_bytes = 3 * 18;

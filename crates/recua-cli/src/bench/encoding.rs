@@ -33,7 +33,7 @@ pub(super) fn run(mut args: BenchEncodingArgs) -> Result {
     }
     let device = model::open_device(&args.device)?;
     let workers = trial::spawn(args.workers.last().copied().unwrap_or(0))?;
-    let works_in_submit = device.info().kind == "cpu";
+    let works_in_submit = device.info().runs_in_submit;
     let mut report = Report::new(model::device_line(&device), works_in_submit, args.trials);
     if args.ops > 0 {
         note!("{} products of {}", args.ops, args.ggml_type);
@@ -103,13 +103,11 @@ fn measure(
 ) -> Result<Experiment> {
     let mut ways = vec![Way::Serial];
     ways.extend(args.workers.iter().flat_map(|n| [Way::Split(n + 1), Way::Parallel(*n)]));
-    let mut encoding_threads = None;
-    if let List::Ops(plan) = &work.list {
-        ways.push(Way::Plan);
-        device.tune(plan).or_other()?;
-        encoding_threads = device.encoding_threads();
-        ways.extend(encoding_threads.map(|_| Way::NewPlan));
-    }
+    let is_plan = matches!(work.list, List::Ops(_));
+    let encodes = !device.info().runs_in_submit;
+    ways.extend(is_plan.then_some(Way::Plan));
+    ways.extend((is_plan && encodes).then_some(Way::NewPlan));
+    let encoding_threads = (is_plan && encodes).then_some(1);
     let about = work.about.clone();
     note!("{}: {} variants, {} trials", about.name, ways.len(), args.trials);
     let Outcome { times, differing } = trial::run(device, workers, work, &ways, args.trials)?;

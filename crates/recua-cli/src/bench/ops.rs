@@ -190,9 +190,10 @@ fn in_step_times(model: &LlamaModel, plan: &Plan, groups: &[&[usize]]) -> Result
 
 /// The median time of a plan by the device's own clock, in seconds; `None` where it has none.
 fn device_time(model: &LlamaModel, plan: &Plan) -> Result<Option<f64>> {
+    let program = model.device().compile(plan).map_err(Failure::other)?;
     let mut times = Vec::new();
     for run in 0..=RUNS_MIN {
-        let submission = model.device().run(plan).map_err(Failure::other)?;
+        let submission = program.launch(&[], &[]).map_err(Failure::other)?;
         submission.wait().map_err(Failure::other)?;
         let Some(time) = submission.gpu_time() else { return Ok(None) };
         // The first run warms up.
@@ -206,19 +207,17 @@ fn device_time(model: &LlamaModel, plan: &Plan) -> Result<Option<f64>> {
 /// The median time of an op of each group, in seconds, by the host's clock, with a submission for each op. The ops run in the plan's
 /// order every time, so that their inputs are those of a real step and each finds the caches as a step leaves them.
 fn host_times(model: &LlamaModel, plan: &Plan, groups: &[&[usize]]) -> Result<Vec<f64>> {
-    let parts: Vec<Plan> = (0..plan.ops().len()).map(|i| plan.part(i, i + 1)).collect();
-    for part in &parts {
-        model.device().prepare(part).map_err(Failure::other)?;
-    }
-    let mut all: Vec<Vec<f64>> = vec![Vec::new(); parts.len()];
+    let compile = |i| model.device().compile(&plan.part(i, i + 1)).map_err(Failure::other);
+    let programs = (0..plan.ops().len()).map(compile).collect::<Result<Vec<_>>>()?;
+    let mut all: Vec<Vec<f64>> = vec![Vec::new(); programs.len()];
     let begin = Instant::now();
     for run in 0..RUNS_MAX {
         if run > RUNS_MIN && begin.elapsed().as_secs_f64() > SECONDS {
             break;
         }
-        for (part, times) in parts.iter().zip(&mut all) {
+        for (program, times) in programs.iter().zip(&mut all) {
             let start = Instant::now();
-            model.device().run(part).and_then(|submission| submission.wait()).map_err(Failure::other)?;
+            program.launch(&[], &[]).and_then(|submission| submission.wait()).map_err(Failure::other)?;
             // The first run warms up.
             if run > 0 {
                 times.push(start.elapsed().as_secs_f64());

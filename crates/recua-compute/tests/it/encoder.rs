@@ -104,7 +104,7 @@ fn a_weight_that_the_device_did_not_make_is_an_error_of_the_op() {
     plans[1].matmul_glu(&x, &forged, &forged, Activation::Silu, &out).unwrap();
     plans[2].embed(&forged, &tokens, &out).unwrap();
     for plan in plans {
-        for result in [device.prepare(&plan), device.run(&plan).map(drop)] {
+        for result in [device.compile(&plan).map(drop), device.run(&plan).map(drop)] {
             assert!(matches!(result, Err(Error::WrongDevice { what: "a weight", .. })), "{result:?}\n{plan}");
         }
     }
@@ -242,7 +242,6 @@ fn a_plan_can_be_run_in_parts() {
     let mut plan = device.plan();
     plan.copy(&a, &b).unwrap();
     plan.copy(&b, &c).unwrap();
-    device.prepare(&plan).unwrap();
     device.run(&plan.part(0, 1)).unwrap().wait().unwrap();
     assert_eq!(device.read_vec::<f32>(&c).unwrap(), [0.0, 0.0]);
     device.run(&plan.part(1, 9)).unwrap().wait().unwrap();

@@ -5,7 +5,7 @@ use super::config::LlamaConfig;
 use super::llama::{self, AttentionInputs, Pass, Shape};
 use super::outputs::{Out, Outputs, TOP_WORDS};
 use super::params::ModelParams;
-use super::plans::Plans;
+use super::programs::Programs;
 use super::workspace::{LogitsWorkspace, Workspace};
 use super::{memory, rope};
 use crate::batch::Batch;
@@ -13,8 +13,9 @@ use crate::cache::{Changes, Span, Store};
 use crate::error::{Error, Result};
 use crate::memory_report::MemoryReport;
 use crate::weights::{self, Weights};
-use recua_compute::{Buffer, Device, Plan, Submission};
+use recua_compute::{Buffer, Device, Input, Plan, Submission};
 use recua_gguf::Gguf;
+use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
@@ -29,9 +30,9 @@ pub struct LoadedModel {
     store: Store,
     workspace: Workspace,
     logits: LogitsWorkspace,
-    // Taken by the device for its own use when it prepared the largest pass.
+    // Taken by the device for its own use when it compiled the largest pass.
     device_bytes: u64,
-    plans: Plans,
+    programs: Programs,
     // Of all passes so far, where the device tells.
     device_time: Option<Duration>,
 }
@@ -42,6 +43,7 @@ pub(crate) struct Resized {
     store: Store,
     // `None`: the present one does.
     logits: Option<LogitsWorkspace>,
+    programs: Programs,
 }
 
 /// Opening.
@@ -78,17 +80,15 @@ impl LoadedModel {
             workspace,
             logits: LogitsWorkspace::new(&device, &params, &config)?,
             device_bytes,
-            plans: Plans::default(),
+            programs: Programs::default(),
             device_time: None,
             device,
             params,
             config,
         };
-        model.device_bytes += prepare(&model.device, &model.pass(), &model.config)?;
-        // The input is zeros, which is token 0 at position 0 of slot 0: what that leaves in the cache is nobody's, and is written
-        // before it is read.
-        let shape = Shape { n_rows: 1, n_logits_rows: 1, greedy: true, top: false };
-        model.device.tune(&record(&model.device, &model.pass(), shape)?)?;
+        let (programs, device_bytes) = prepare(&model.device, &model.pass(), &model.config)?;
+        model.programs = programs;
+        model.device_bytes += device_bytes;
         Ok(model)
     }
 }
@@ -232,12 +232,12 @@ impl LoadedModel {
         self.run_passes(batch, out)
     }
 
-    /// The passes of a batch. A pass that brings something back is over before the next begins.
+    /// The passes of a batch, several of which are under way at a time.
     fn run_passes(&mut self, batch: &Batch, out: Out<'_>) -> Result<()> {
         let (rows_max, logits_max) = (self.config.step_tokens_max, self.config.logits_rows());
         let mut wanted = batch.logits_rows();
         let mut out = out;
-        let mut submissions = Vec::new();
+        let mut launched = VecDeque::new();
         for first in (0..batch.n_rows()).step_by(rows_max) {
             let end = batch.n_rows().min(first + rows_max);
             let rows = [batch.tokens(), batch.positions(), batch.slots()].map(|all| &all[first..end]);
@@ -255,53 +255,76 @@ impl LoadedModel {
                 input.extend(lot.iter().map(|row| row - first as u32));
                 let lot_out;
                 (lot_out, out) = out.split_at(lot.len(), self.params.vocab);
-                submissions.push(self.run_pass(n_rows, &input, lot_out)?);
+                launched.push_back(self.launch_pass(n_rows, &input, lot_out)?);
+                if launched.len() > LAUNCHED_MAX
+                    && let Some(pass) = launched.pop_front()
+                {
+                    self.collect_pass(pass)?;
+                }
                 // The rows are through; what is left of their logits takes the output matrix alone.
                 n_rows = 0;
                 input.clear();
             }
         }
-        for submission in submissions {
-            submission.wait()?;
-            if let Some(time) = submission.gpu_time() {
-                *self.device_time.get_or_insert_default() += time;
-            }
-        }
-        Ok(())
+        launched.into_iter().try_for_each(|pass| self.collect_pass(pass))
     }
 
-    /// Starts one pass of `n_rows` rows and brings back what is wanted of it. `input` is as [`workspace::Input`] says.
+    /// Launches one pass of `n_rows` rows. `input` is as [`workspace::Input`] says.
     ///
     /// [`workspace::Input`]: super::workspace::Input
-    fn run_pass(&mut self, n_rows: usize, input: &[u32], out: Out<'_>) -> Result<Submission> {
+    fn launch_pass<'a>(&mut self, n_rows: usize, input: &[u32], out: Out<'a>) -> Result<LaunchedPass<'a>> {
         let shape = Shape {
             n_rows,
             n_logits_rows: input.len() - 3 * n_rows,
             greedy: !out.greedy.is_empty(),
             top: !out.top.is_empty(),
         };
-        if self.plans.get(shape).is_none() {
-            let plan = record(&self.device, &self.pass(), shape)?;
-            self.plans.insert(shape, plan);
-        }
-        self.device.write(&self.workspace.input, input)?;
-        let plan = self.plans.get(shape).expect("recorded just now");
-        let submission = self.device.run(plan)?;
-        if !out.greedy.is_empty() {
-            self.device.read(&self.logits.greedy, out.greedy)?;
-        }
         let (n_greedy, n_top) = (out.greedy.len(), out.top.len() / TOP_WORDS);
-        if !out.top.is_empty() {
-            let top = self.logits.top.view(n_greedy * TOP_WORDS, &[out.top.len()])?;
-            self.device.read(&top, out.top)?;
+        let LoadedModel { device, params, weights, rope_table, store, workspace, logits, programs, .. } =
+            self;
+        let mut outputs = Vec::with_capacity(3);
+        if shape.greedy {
+            outputs.push(logits.greedy.view(0, &[n_greedy])?);
+        }
+        if shape.top {
+            outputs.push(logits.top.view(n_greedy * TOP_WORDS, &[out.top.len()])?);
         }
         if !out.logits.is_empty() {
-            let first = (n_greedy + n_top) * self.params.vocab;
-            let logits = self.logits.logits.view(first, &[out.logits.len()])?;
-            self.device.read(&logits, out.logits)?;
+            let first = (n_greedy + n_top) * params.vocab;
+            outputs.push(logits.logits.view(first, &[out.logits.len()])?);
         }
-        Ok(submission)
+        let pass = Pass { params, weights, rope_table, store, workspace, logits };
+        let program = programs.get(shape, || Ok(device.compile(&record(device, &pass, shape)?)?))?;
+        let submission = program.launch(&[Input::new(&workspace.input, input)?], &outputs)?;
+        Ok(LaunchedPass { submission, out })
     }
+
+    /// Waits for a pass and takes what is wanted of it.
+    fn collect_pass(&mut self, pass: LaunchedPass<'_>) -> Result<()> {
+        let LaunchedPass { submission, out: Out { greedy, top, logits } } = pass;
+        submission.wait()?;
+        let mut n_taken = 0;
+        for words in [greedy, top].into_iter().filter(|words| !words.is_empty()) {
+            submission.take(n_taken, words)?;
+            n_taken += 1;
+        }
+        if !logits.is_empty() {
+            submission.take(n_taken, logits)?;
+        }
+        if let Some(time) = submission.gpu_time() {
+            *self.device_time.get_or_insert_default() += time;
+        }
+        Ok(())
+    }
+}
+
+/// Passes under way at a time: each may hold its outputs on the host until they are taken.
+const LAUNCHED_MAX: usize = 4;
+
+/// A pass under way, and where its outputs go.
+struct LaunchedPass<'a> {
+    submission: Submission,
+    out: Out<'a>,
 }
 
 /// Another number of slots.
@@ -319,8 +342,9 @@ impl LoadedModel {
             Some(LogitsWorkspace::new(&self.device, &self.params, &config)?)
         };
         let pass = Pass { store: &store, logits: logits.as_ref().unwrap_or(&self.logits), ..self.pass() };
-        self.device_bytes += prepare(&self.device, &pass, &config)?;
-        Ok(Resized { config, store, logits })
+        let (programs, device_bytes) = prepare(&self.device, &pass, &config)?;
+        self.device_bytes += device_bytes;
+        Ok(Resized { config, store, logits, programs })
     }
 
     /// Copies the pages of `moves` and frees what there was.
@@ -328,12 +352,12 @@ impl LoadedModel {
     /// # Errors
     /// If the device fails. Nothing has changed then.
     pub(crate) fn resize(&mut self, resized: Resized, moves: &[(u32, u32)]) -> Result<()> {
-        let Resized { config, store, logits } = resized;
+        let Resized { config, store, logits, programs } = resized;
         if let Some(copies) = self.store.copies(&self.device, &store, moves)? {
             self.device.run(&copies)?.wait()?;
         }
-        // Recorded plans hold the old buffers.
-        self.plans = Plans::default();
+        // The old ones hold the old buffers.
+        self.programs = programs;
         (self.store, self.config) = (store, config);
         if let Some(logits) = logits {
             self.logits = logits;
@@ -362,18 +386,21 @@ fn prepare_attention(device: &Device, inputs: &AttentionInputs<'_>) -> Result<u6
     for cache in inputs.store.layers().iter().take(1) {
         llama::attend(&mut plan, inputs, cache, 1, None)?;
     }
-    device.prepare(&plan)?;
+    device.compile(&plan)?;
     Ok(device.allocated_bytes().saturating_sub(before))
 }
 
-/// Lets the device allocate what the largest and the smallest pass need beside their buffers, and returns how many bytes that took.
-fn prepare(device: &Device, pass: &Pass<'_>, config: &LlamaConfig) -> Result<u64> {
+/// Compiles the largest and the smallest pass, so that the device allocates now what it needs beside their buffers, and returns how
+/// many bytes that took.
+fn prepare(device: &Device, pass: &Pass<'_>, config: &LlamaConfig) -> Result<(Programs, u64)> {
     let before = device.allocated_bytes();
+    let mut programs = Programs::default();
     for (n_rows, n_logits_rows) in [(config.step_tokens_max, config.logits_rows()), (1, 1)] {
-        let plan = record(device, pass, Shape { n_rows, n_logits_rows, greedy: true, top: true })?;
-        device
-            .prepare(&plan)
-            .map_err(|source| Error::Allocation { what: "the device's workspace".into(), source })?;
+        let shape = Shape { n_rows, n_logits_rows, greedy: true, top: true };
+        programs.get(shape, || {
+            let program = device.compile(&record(device, pass, shape)?);
+            program.map_err(|source| Error::Allocation { what: "the device's workspace".into(), source })
+        })?;
     }
-    Ok(device.allocated_bytes().saturating_sub(before))
+    Ok((programs, device.allocated_bytes().saturating_sub(before)))
 }

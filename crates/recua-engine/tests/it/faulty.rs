@@ -1,10 +1,11 @@
 //! A CPU device with a limit to its memory, whose runs can be made to fail.
 
 use recua_compute::{
-    Backend, Buffer, DType, Device, DeviceId, DeviceInfo, Encode, Error, GgmlType, KernelSource, Op, Plan,
-    Result, Storage, Submission, Weight,
+    Backend, Buffer, Compiled, DType, Device, DeviceId, DeviceInfo, Encode, Error, GgmlType, Input,
+    KernelSource, Op, Plan, Program, Result, Storage, Submission, Weight,
 };
 use std::any::Any;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
@@ -91,7 +92,7 @@ impl Backend for Faulty {
         self.faults.n_weights.fetch_add(1, Ordering::SeqCst);
         self.inner.upload_weight(raw, ty, n, k)
     }
-    fn compile(
+    fn compile_kernel(
         &self,
         name: &str,
         _: &KernelSource,
@@ -105,20 +106,38 @@ impl Backend for Faulty {
     fn submit(&self, _: Vec<Box<dyn Any + Send>>) -> Result<Submission> {
         Err(Error::WorkerShutDown)
     }
-    fn prepare(&self, plan: &Plan) -> Result<()> {
+    fn compile(&self, plan: &Plan) -> Result<Arc<dyn Compiled>> {
         let has_attention = plan.ops().iter().any(|op| matches!(op, Op::Attention(_)));
         if has_attention && self.faults.has_no_attention.load(Ordering::SeqCst) {
             return Err(Error::Argument { op: "attention", problem: "heads of this size".into() });
         }
-        self.inner.prepare(plan)
-    }
-    fn run(&self, plan: &Plan) -> Result<Submission> {
-        if self.faults.runs_left.fetch_sub(1, Ordering::SeqCst) == 1 {
-            return Err(Error::DeviceLost { device: "faulty".into(), message: "as told".into() });
-        }
-        self.inner.run(plan)
+        Ok(Arc::new(FaultyProgram { inner: self.inner.compile(plan)?, faults: self.faults.clone() }))
     }
     fn measure_read_bandwidth(&self) -> Result<f64> {
         self.inner.measure_read_bandwidth()
+    }
+}
+
+struct FaultyProgram {
+    inner: Program,
+    faults: Faults,
+}
+
+impl fmt::Display for FaultyProgram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+impl Compiled for FaultyProgram {
+    fn launch(&self, inputs: &[Input<'_>], outputs: &[Buffer]) -> Result<Submission> {
+        if self.faults.runs_left.fetch_sub(1, Ordering::SeqCst) == 1 {
+            return Err(Error::DeviceLost { device: "faulty".into(), message: "as told".into() });
+        }
+        let n_read: usize = outputs.iter().map(Buffer::n_bytes).sum();
+        self.faults.bytes_read.fetch_add(n_read as i64, Ordering::SeqCst);
+        let n_written: usize = inputs.iter().map(|input| input.bytes().len()).sum();
+        self.faults.bytes_written.fetch_add(n_written as i64, Ordering::SeqCst);
+        self.inner.launch(inputs, outputs)
     }
 }

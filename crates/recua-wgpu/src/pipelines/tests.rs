@@ -1,37 +1,119 @@
 //! Every kernel of this crate, in every permutation, through the writers of the languages that the test machine cannot run.
 
 use super::*;
-use crate::matmul::tests::{EMULATED, opened};
+use crate::device::Wgpu;
+use crate::launch::{Kernel, Launches};
+use crate::lower::lower;
+use crate::lower::matmul::tests::opened_with;
+use crate::shared::Shared;
+use crate::tuning::Tuning;
 use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ValidationFlags, Validator};
-use recua_compute::cases;
-use std::cell::RefCell;
+use recua_compute::{
+    Backend, Buffer, Compiled, Device, DeviceId, DeviceInfo, Encode, GgmlType, Input, KernelSource, Pending,
+    Plan, Storage, Submission, Weight, cases,
+};
+use std::any::Any;
 use std::collections::HashSet;
+use std::time::Duration;
 
-thread_local! {
-    static NOTED: RefCell<Option<HashSet<KernelKey>>> = const { RefCell::new(None) };
+/// A device that notes which kernels its programs would run, and runs none: results are garbage.
+struct Noting {
+    inner: &'static Device,
+    shared: Arc<Shared>,
+    noted: Arc<Mutex<HashSet<KernelKey>>>,
 }
 
-/// Whether this thread is inside [`kernels_of`]: the kernel is noted there, and must not be dispatched.
-pub(crate) fn is_only_noted(kernel: &KernelKey) -> bool {
-    NOTED.with_borrow_mut(|noted| noted.as_mut().map(|noted| noted.insert(sorted(kernel))).is_some())
+impl Backend for Noting {
+    fn id(&self) -> DeviceId {
+        self.inner.id()
+    }
+    fn info(&self) -> &DeviceInfo {
+        self.inner.info()
+    }
+    fn allocated_bytes(&self) -> u64 {
+        self.inner.allocated_bytes()
+    }
+    fn alloc(&self, n_bytes: usize) -> Result<Arc<dyn Storage>> {
+        Wgpu { shared: self.shared.clone() }.alloc(n_bytes)
+    }
+    fn write(&self, dst: &Buffer, bytes: &[u8]) -> Result<()> {
+        self.inner.write(dst, bytes)
+    }
+    fn read(&self, src: &Buffer, out: &mut [u8]) -> Result<()> {
+        self.inner.read(src, out)
+    }
+    fn upload_weight(&self, raw: &[u8], ty: GgmlType, n: usize, k: usize) -> Result<Weight> {
+        self.inner.upload_weight(raw, ty, n, k)
+    }
+    fn compile_kernel(
+        &self,
+        _: &str,
+        _: &KernelSource,
+        _: &[(String, f64)],
+    ) -> Result<Arc<dyn Any + Send + Sync>> {
+        unimplemented!()
+    }
+    fn encoder(&self) -> Result<Box<dyn Encode>> {
+        unimplemented!()
+    }
+    fn submit(&self, _: Vec<Box<dyn Any + Send>>) -> Result<Submission> {
+        unimplemented!()
+    }
+    fn compile(&self, plan: &Plan) -> Result<Arc<dyn Compiled>> {
+        let launches = lower(&self.shared, plan.ops())?;
+        self.noted.lock().unwrap().extend(noted(&launches));
+        Ok(Arc::new(Nothing(launches)))
+    }
+    fn measure_read_bandwidth(&self) -> Result<f64> {
+        unimplemented!()
+    }
 }
 
-/// The kernels that ops lead to which `f` records or runs on this thread. Nothing is compiled, and results are garbage.
-pub(crate) fn kernels_of(f: impl FnOnce()) -> HashSet<KernelKey> {
-    NOTED.set(Some(HashSet::new()));
-    f();
-    NOTED.take().unwrap()
+/// What runs nothing, and is done.
+struct Nothing(Launches);
+
+impl fmt::Display for Nothing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Compiled for Nothing {
+    fn launch(&self, _: &[Input<'_>], _: &[Buffer]) -> Result<Submission> {
+        Ok(Submission::new(Nothing(Launches::default())))
+    }
+}
+
+impl Pending for Nothing {
+    fn wait(&self) -> Result<()> {
+        Ok(())
+    }
+    fn is_done(&self) -> bool {
+        true
+    }
+    fn gpu_time(&self) -> Option<Duration> {
+        None
+    }
+    fn take(&self, _: usize, out: &mut [u8]) -> Result<()> {
+        out.fill(0);
+        Ok(())
+    }
+}
+
+/// The kernels of launches.
+pub(crate) fn noted(launches: &Launches) -> HashSet<KernelKey> {
+    let key = |kernel: &Kernel| match kernel {
+        Kernel::Ours(key) => Some(sorted(key)),
+        Kernel::Theirs(..) => None,
+    };
+    launches.list.iter().filter_map(|launch| key(&launch.kernel)).collect()
 }
 
 /// The key with its defines in order, for comparisons.
 fn sorted(kernel: &KernelKey) -> KernelKey {
     let mut kernel = kernel.clone();
     kernel.defines.sort_unstable();
-    if ["matmul", "matmul_tile"].contains(&kernel.file) {
-        // It has no matrices to emulate, but is recorded among those that have.
-        kernel.defines.retain(|define| *define != "EMULATED");
-    }
     kernel.constants.sort_unstable();
     // Only the driver's compiler looks at this.
     kernel.unchecked = false;
@@ -200,14 +282,13 @@ pub(crate) fn assert_listed(found: impl IntoIterator<Item = KernelKey>) {
 /// The shared cases of the ops lead to no kernel that is not listed here; those of the products are not.
 #[test]
 fn ops_lead_to_no_kernel_that_is_not_listed() {
-    let Some(device) = opened() else { return };
-    for is_emulated in [true, false] {
-        EMULATED.set(is_emulated);
-        crate::ops::tests::EMULATED.set(is_emulated);
-        let mut found = kernels_of(|| {
-            cases::check_all(device);
-            cases::check_same_bits(device);
-        });
+    for emulated in [true, false] {
+        let Some((device, shared)) = opened_with(Tuning { emulated, ..Tuning::default() }) else { return };
+        let found = Arc::new(Mutex::default());
+        let noting = Device::new(Noting { inner: device, shared: shared.clone(), noted: found.clone() });
+        cases::check_all(&noting);
+        cases::check_same_bits(&noting);
+        let mut found: HashSet<KernelKey> = std::mem::take(&mut *found.lock().unwrap());
         found.retain(|kernel| kernels::SOURCES.iter().any(|(file, _)| *file == kernel.file));
         assert!(found.len() > 20, "{}", found.len());
         assert_listed(found);

@@ -2,8 +2,8 @@
 
 use crate::fresh_device;
 use recua_compute::{
-    Activation, Argmax, Attention, Buffer, BufferPool, DType, Device, GgmlType, KvLayer, MatmulPart, Op,
-    PAGE_TOKENS, Plan, Record, RopeStore, RopeStyle, RowMap, Weight,
+    Activation, Argmax, Attention, Buffer, BufferPool, DType, Device, GgmlType, Input, KvLayer, MatmulPart,
+    Op, PAGE_TOKENS, Plan, Record, RopeStore, RopeStyle, RowMap, Weight,
 };
 
 /// Runs a test in a process of its own, because the memory of a process is every test's.
@@ -34,19 +34,21 @@ fn run_for_long() {
     let out = device.alloc(DType::U32, &[1]).unwrap();
     let mut plan = device.plan();
     plan.push(Op::Argmax(Argmax { x: x.clone(), out: out.clone() })).unwrap();
-    device.prepare(&plan).unwrap();
+    let program = device.compile(&plan).unwrap();
     let allocated = device.allocated_bytes();
     let mut resident = 0;
     for i in 0..4000 {
-        let submission = device.run(&plan).unwrap();
+        let input = Input::new(&x, &[1.0f32, 3.0, 2.0]).unwrap();
+        let submission = program.launch(&[input], std::slice::from_ref(&out)).unwrap();
         if i % 7 == 0 {
             // Dropped, not waited for.
             continue;
         }
         submission.wait().unwrap();
-        device.write(&x, &[1.0f32, 3.0, 2.0]).unwrap();
         if i % 10 == 0 {
-            assert_eq!(device.read_vec::<u32>(&out).unwrap(), [1]);
+            let mut found = [0u32];
+            submission.take(0, &mut found).unwrap();
+            assert_eq!((found, device.read_vec::<u32>(&out).unwrap()), ([1], vec![1]));
         }
         // A plan of its own each time, which the device must not keep for ever.
         let other = device.upload(&[5.0f32, 3.0], DType::F32, &[1, 2]).unwrap();
@@ -144,20 +146,21 @@ fn run_steps() {
     let Some(device) = fresh_device() else { return };
     let layer = Layer::new(&device);
     let pool = BufferPool::new(&device);
-    let kept = layer.step(2);
+    let kept = device.compile(&layer.step(2).0).unwrap();
     let (mut allocated, mut resident) = (0, 0);
     for round in 0..60 {
         for rows in [1, 3, 17, 70, 5] {
             // As often as a shape comes again in a row, so that its next commands are encoded ahead; and then no more.
             let (plan, tokens) = layer.step(rows);
+            let program = device.compile(&plan).unwrap();
             for i in 0..3 {
-                let submission = device.run(&plan).unwrap();
+                let submission = program.launch(&[], &[]).unwrap();
                 if (i + rows) % 2 == 0 {
                     submission.wait().unwrap();
                 }
             }
             assert_eq!(device.read_vec::<u32>(&tokens).unwrap().len(), rows);
-            device.run(&kept.0).unwrap();
+            kept.launch(&[], &[]).unwrap();
             // By hand, with memory that is used again; every other list of commands is thrown away.
             let scratch = pool.alloc(DType::U32, &[rows]).unwrap();
             let mut encoder = device.command_encoder().unwrap();

@@ -26,7 +26,7 @@ pub(super) struct Report {
 pub(super) struct Experiment {
     #[serde(flatten)]
     about: About,
-    /// Threads that a model's step is encoded on if it is like none before, as the device has measured; null where it need not.
+    /// Threads that a model's step is encoded on if it is like none before; null where nothing is encoded.
     encoding_threads: Option<usize>,
     /// Whether all variants computed the same bits.
     pub(super) outputs_equal: bool,

@@ -6,7 +6,7 @@ use std::sync::mpsc::channel;
 use std::time::Instant;
 
 use recua::Device;
-use recua::compute::{Commands, EncoderWorker, Submission};
+use recua::compute::{Commands, EncoderWorker, Program, Submission};
 
 use super::work::{List, Work};
 use crate::failure::{Failure, OrFail, Result};
@@ -23,9 +23,9 @@ pub(super) enum Way {
     Split(usize),
     /// The main thread and this many workers at the same time, an encoder each.
     Parallel(usize),
-    /// The recorded plan, which the device may have kept in its own form: what a model does in a step like one before.
+    /// A launch of the compiled plan: what a model does in a step like one before.
     Plan,
-    /// The same plan as one that the device has not seen: what a model does in a step like none before.
+    /// The same plan compiled and launched: what a model does in a step like none before.
     NewPlan,
 }
 
@@ -74,6 +74,8 @@ pub(super) struct Bench<'a> {
     device: &'a Device,
     workers: &'a [EncoderWorker],
     list: Arc<List>,
+    /// Of a list that is a plan.
+    program: Option<Program>,
 }
 
 /// The times of each way, a value for each trial, and the ways whose results differ from the first's.
@@ -90,10 +92,11 @@ pub(super) fn run(
     ways: &[Way],
     n_trials: usize,
 ) -> Result<Outcome> {
-    let bench = Bench { device, workers, list: Arc::new(work.list) };
-    if let List::Ops(plan) = &*bench.list {
-        device.prepare(plan).or_other()?;
-    }
+    let program = match &work.list {
+        List::Ops(plan) => Some(device.compile(plan).or_other()?),
+        List::Products(_) => None,
+    };
+    let bench = Bench { device, workers, list: Arc::new(work.list), program };
     let mut times = vec![Vec::with_capacity(n_trials); ways.len()];
     for trial in 0..WARM_UP + n_trials {
         for i in order(trial, ways.len()) {
@@ -148,14 +151,13 @@ fn is_same(a: &[Vec<f32>], b: &[Vec<f32>]) -> bool {
 impl Bench<'_> {
     /// One trial of one way.
     fn once(&self, way: Way) -> Result<Times> {
-        let new_plan = match &*self.list {
-            List::Ops(plan) if way == Way::NewPlan => Some(plan.part(0, plan.ops().len())),
-            _ => None,
-        };
         let start = Instant::now();
         let (encoded, submission) = match (way, &*self.list) {
-            (Way::Plan | Way::NewPlan, List::Ops(plan)) => {
-                (None, self.device.run(new_plan.as_ref().unwrap_or(plan)).or_other()?)
+            (Way::NewPlan, List::Ops(plan)) => (None, self.device.run(plan).or_other()?),
+            (Way::Plan, List::Ops(_)) => {
+                let program =
+                    self.program.as_ref().ok_or_else(|| Failure::other("the plan is not compiled"))?;
+                (None, program.launch(&[], &[]).or_other()?)
             }
             (Way::Plan | Way::NewPlan, List::Products(_)) => {
                 return Err(Failure::other("products are not a plan"));

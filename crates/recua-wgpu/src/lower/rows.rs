@@ -1,36 +1,22 @@
-//! The ops but for the products: how each becomes dispatches. The kernels tell what they do.
+//! The ops of whole rows, and what ops over rows share: grids, row maps, windows of a cache.
 
-mod attention;
-mod rope_store;
-#[cfg(test)]
-pub(crate) mod tests;
-
-pub(crate) use attention::attention;
-pub(crate) use rope_store::rope_store;
-
+use super::matmul;
 use crate::gpu::Gpu;
-use crate::matmul;
-use crate::memory::{Binding, Memory};
+use crate::launch::Recorder;
+use crate::memory::{Binding, Memory, u32_of, windows};
 use crate::pipelines::KernelKey;
-use crate::record::Recorder;
-use crate::transfer::windows;
 use bytemuck::{Pod, bytes_of};
-use recua_compute::{Argmax, Buffer, Copy, Error, GatherRows, KvLayer, Op, Result, RmsNorm, RowMap, TopK};
+use recua_compute::{Argmax, Buffer, Error, GatherRows, KvLayer, Op, Result, RmsNorm, RowMap, TopK};
 
 /// Workgroups for `n` pieces of work, in two dimensions: a kernel computes `y * num_workgroups.x + x` and skips what is too much.
-pub(crate) fn grid(gpu: &Gpu, n: u64) -> [u32; 3] {
+pub(super) fn grid(gpu: &Gpu, n: u64) -> [u32; 3] {
     let x_max = u64::from(gpu.limits.max_compute_workgroups_per_dimension);
     let y = n.div_ceil(x_max).max(1);
     [n.div_ceil(y) as u32, y as u32, 1]
 }
 
-/// A size as kernels take it.
-pub(crate) fn u32_of(op: &'static str, what: &str, n: usize) -> Result<u32> {
-    u32::try_from(n).map_err(|_| Error::Argument { op, problem: format!("{what} of {n} is too large") })
-}
-
 /// Several words as immediates.
-fn words<const N: usize>(words: &[u32; N]) -> &[u8]
+pub(super) fn words<const N: usize>(words: &[u32; N]) -> &[u8]
 where
     [u32; N]: Pod,
 {
@@ -38,13 +24,13 @@ where
 }
 
 /// See [`RmsNorm`].
-pub(crate) fn rms_norm(op: &RmsNorm, next: Option<&Op>, recorder: &mut Recorder<'_>) -> Result<()> {
+pub(super) fn rms_norm(op: &RmsNorm, reader: Option<&Op>, recorder: &mut Recorder<'_>) -> Result<()> {
     let gpu = recorder.gpu;
     let dim = u32_of("rms_norm", "a row", op.x.n_cols())?;
     let (weight, weight_start) = Binding::read(gpu, &op.weight)?;
     let in_place = op.x.is_same(&op.out);
     let xs = windows(gpu, &op.x, usize::MAX, false)?;
-    let activations = matmul::activations_of(next, &op.out, recorder)?;
+    let activations = matmul::activations_of(reader, &op.out, recorder)?;
     for (x, out) in xs.iter().zip(windows(gpu, &op.out, usize::MAX, true)?) {
         // Either way has the same order of sums.
         let starts = [dim, x.start, weight_start, out.start];
@@ -70,7 +56,7 @@ pub(crate) fn rms_norm(op: &RmsNorm, next: Option<&Op>, recorder: &mut Recorder<
 }
 
 /// See [`GatherRows`].
-pub(crate) fn gather_rows(op: &GatherRows, recorder: &mut Recorder<'_>) -> Result<()> {
+pub(super) fn gather_rows(op: &GatherRows, recorder: &mut Recorder<'_>) -> Result<()> {
     let gpu = recorder.gpu;
     let dim = u32_of("gather_rows", "a row", op.x.n_cols())?;
     let n_rows = u32_of("gather_rows", "a number of rows", op.x.n_rows())?;
@@ -94,7 +80,7 @@ pub(crate) fn gather_rows(op: &GatherRows, recorder: &mut Recorder<'_>) -> Resul
 const ARGMAX_COLUMNS: u32 = 8192;
 
 /// See [`Argmax`].
-pub(crate) fn argmax(op: &Argmax, recorder: &mut Recorder<'_>) -> Result<()> {
+pub(super) fn argmax(op: &Argmax, recorder: &mut Recorder<'_>) -> Result<()> {
     let gpu = recorder.gpu;
     let columns = u32_of("argmax", "a row", op.x.n_cols())?;
     let parts = columns.div_ceil(ARGMAX_COLUMNS);
@@ -117,7 +103,7 @@ pub(crate) fn argmax(op: &Argmax, recorder: &mut Recorder<'_>) -> Result<()> {
 }
 
 /// See [`TopK`].
-pub(crate) fn top_k(op: &TopK, recorder: &mut Recorder<'_>) -> Result<()> {
+pub(super) fn top_k(op: &TopK, recorder: &mut Recorder<'_>) -> Result<()> {
     let gpu = recorder.gpu;
     let columns = u32_of("top_k", "a row", op.x.n_cols())?;
     let (k, parts) = (op.k(), columns.div_ceil(ARGMAX_COLUMNS));
@@ -137,51 +123,17 @@ pub(crate) fn top_k(op: &TopK, recorder: &mut Recorder<'_>) -> Result<()> {
     Ok(())
 }
 
-/// See [`Copy`].
-pub(crate) fn copy(op: &Copy, recorder: &mut Recorder<'_>) -> Result<()> {
-    let place = |b| Ok((Memory::of(b)?, b.offset_bytes() as u64));
-    copy_bytes(recorder, place(&op.src)?, place(&op.dst)?, op.src.n_bytes() as u64)
-}
-
-/// Copies bytes between two places that do not overlap, wherever they begin.
-pub(crate) fn copy_bytes(
-    recorder: &mut Recorder<'_>,
-    (src, src_start): (&Memory, u64),
-    (dst, dst_start): (&Memory, u64),
-    n_bytes: u64,
-) -> Result<()> {
-    let gpu = recorder.gpu;
-    let slack = u64::from(gpu.limits.min_storage_buffer_offset_alignment) + 32;
-    // A multiple of four, so that each piece has the alignment of the first.
-    let piece = (gpu.limits.max_storage_buffer_binding_size - slack).min(1 << 30) / 4 * 4;
-    let mut done = 0;
-    while done < n_bytes {
-        let n = piece.min(n_bytes - done);
-        let (from, to) = (src_start + done, dst_start + done);
-        let (src, src_rest) = Binding::part(gpu, src, from, from + n, false)?;
-        let (dst, dst_rest) = Binding::part(gpu, dst, to, to + n, true)?;
-        let is_aligned = [from, to, n].iter().all(|bytes| bytes.is_multiple_of(4));
-        let args = [n as u32, src_rest, dst_rest];
-        let n_words = n / 4 + 2;
-        let groups = n_words.div_ceil(256 * 4).clamp(1, 32_768) as u32;
-        let kernel = KernelKey::new("copy").define_if(is_aligned, "ALIGNED");
-        recorder.dispatch(&kernel, &[src, dst], words(&args), [groups, 1, 1])?;
-        done += n;
-    }
-    Ok(())
-}
-
 /// The bindings of a row map, and its part of the arguments (`row_map.wgsl`).
-struct Rows<'a> {
-    positions: Binding<'a>,
-    sequences: Binding<'a>,
-    pages: Binding<'a>,
+pub(super) struct Rows<'a> {
+    pub(super) positions: Binding<'a>,
+    pub(super) sequences: Binding<'a>,
+    pub(super) pages: Binding<'a>,
     /// `positions_start, sequences_start, pages_start, n_sequences, pages_max`
-    args: [u32; 5],
+    pub(super) args: [u32; 5],
 }
 
 impl<'a> Rows<'a> {
-    fn new(op: &'static str, gpu: &Gpu, map: &'a RowMap) -> Result<Rows<'a>> {
+    pub(super) fn new(op: &'static str, gpu: &Gpu, map: &'a RowMap) -> Result<Rows<'a>> {
         let (positions, positions_start) = Binding::read(gpu, &map.positions)?;
         let (sequences, sequences_start) = Binding::read(gpu, &map.sequences)?;
         let (pages, pages_start) = Binding::read(gpu, &map.pages)?;
@@ -193,18 +145,18 @@ impl<'a> Rows<'a> {
 }
 
 /// Pages of a cache that can be bound at once.
-struct PageWindow<'a> {
-    first_page: u32,
-    n_pages: u32,
-    k: Binding<'a>,
-    v: Binding<'a>,
+pub(super) struct PageWindow<'a> {
+    pub(super) first_page: u32,
+    pub(super) n_pages: u32,
+    pub(super) k: Binding<'a>,
+    pub(super) v: Binding<'a>,
     /// Where the window's first page begins in the binding, in words.
-    k_start: u32,
-    v_start: u32,
+    pub(super) k_start: u32,
+    pub(super) v_start: u32,
 }
 
 /// Cuts a cache into windows of equally many pages, one if it can be bound at once.
-fn page_windows<'a>(gpu: &Gpu, cache: &'a KvLayer, write: bool) -> Result<Vec<PageWindow<'a>>> {
+pub(super) fn page_windows<'a>(gpu: &Gpu, cache: &'a KvLayer, write: bool) -> Result<Vec<PageWindow<'a>>> {
     let n_pages = cache.n_pages();
     let page_bytes = cache.k.n_bytes() / n_pages.max(1);
     let slack = gpu.limits.min_storage_buffer_offset_alignment as usize + 32;

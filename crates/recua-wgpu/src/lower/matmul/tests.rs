@@ -2,29 +2,45 @@
 //! the languages that the test machine cannot run.
 
 use super::*;
-use crate::adapter::Options;
+use crate::adapter::{self, Options};
+use crate::device::Wgpu;
+use crate::kernels::PRODUCTS;
 use crate::pipelines::tests::{
-    ALL_LANGUAGES, Language, assert_listed, assert_sources_are_used, kernels_of, translate,
+    ALL_LANGUAGES, Language, assert_listed, assert_sources_are_used, noted, translate,
 };
-use recua_compute::{DType, Device, Plan, Record, cases};
+use crate::shared::Shared;
+use crate::tuning::Tuning;
+use recua_compute::{DType, Device, GgmlType, Plan, Record, cases};
 use std::cell::Cell;
-use std::collections::HashSet;
-use std::sync::OnceLock;
+use std::collections::{HashMap, HashSet};
+use std::sync::{LazyLock, Mutex};
+
+/// The kernels of cooperative matrices, emulated, and the one for many rows as soon as it can be.
+const EMULATED: Tuning = Tuning { emulated: true, tiles_enough: 160, many_enough: 0, part_launches: 40 };
 
 thread_local! {
-    /// Whether products go through the kernels of cooperative matrices, whatever the adapter has.
-    pub(crate) static EMULATED: Cell<bool> = const { Cell::new(false) };
-    /// From how many full workgroups on the kernel for many rows is taken then.
-    pub(super) static MANY_ENOUGH: Cell<usize> = const { Cell::new(0) };
-    /// The same of the tiled kernel that every adapter runs.
-    pub(super) static TILES_ENOUGH: Cell<usize> = const { Cell::new(super::TILES_ENOUGH) };
+    /// The tuning of this test's [`device`].
+    static TUNING: Cell<Tuning> = Cell::new(Tuning::default());
 }
 
-/// The device of these tests, if there is an adapter.
-pub(crate) fn opened() -> Option<&'static Device> {
-    static DEVICE: OnceLock<Option<Device>> = OnceLock::new();
-    let options = || Options { allow_software: true, ..Options::default() };
-    DEVICE.get_or_init(|| cases::opened_or_skipped("wgpu", crate::open(options()))).as_ref()
+/// A device, and what is inside.
+pub(crate) type Opened = (Device, Arc<Shared>);
+
+/// A device of this tuning, if there is an adapter. The tests share it.
+pub(crate) fn opened_with(tuning: Tuning) -> Option<&'static Opened> {
+    static DEVICES: LazyLock<Mutex<HashMap<Tuning, Option<&'static Opened>>>> = LazyLock::new(Mutex::default);
+    let options = Options { allow_software: true, ..Options::default() };
+    *DEVICES.lock().unwrap().entry(tuning).or_insert_with(|| {
+        let opened = cases::opened_or_skipped("wgpu", adapter::open(&options))?;
+        let wgpu = Wgpu::new(opened, tuning).unwrap();
+        let shared = wgpu.shared.clone();
+        Some(Box::leak(Box::new((Device::new(wgpu), shared))))
+    })
+}
+
+/// The device of this test's tuning, if there is an adapter.
+fn opened() -> Option<&'static Device> {
+    opened_with(TUNING.get()).map(|(device, _)| device)
 }
 
 /// For tests that begin by asking whether it is [`opened`].
@@ -120,7 +136,7 @@ fn check_products(what: &str, got: &[f32], x: &[f32], w: &[f32], k: usize) {
 }
 
 fn is_tensor() -> bool {
-    EMULATED.get() || device().info().detail.contains(crate::adapter::TENSOR)
+    TUNING.get().emulated || device().info().detail.contains(crate::adapter::TENSOR)
 }
 
 #[test]
@@ -161,15 +177,17 @@ fn every_tiled_kernel_gives_the_same_bits() {
     }
     for (ty, n, k) in [(GgmlType::Q4_K, 133, 2304), (GgmlType::Q8_0, 133, 672), (GgmlType::F16, 133, 101)] {
         let raw = random_blocks(ty, n, k, 7);
-        let weight = device().upload_weight(&raw, ty, n, k).unwrap();
         let rows = 70;
         let x = random_values(rows * k, 3);
-        TILES_ENOUGH.set(0);
-        let large = product(&weight, &x);
+        let all_rows = |tiles_enough| {
+            TUNING.set(Tuning { tiles_enough, ..Tuning::default() });
+            product(&device().upload_weight(&raw, ty, n, k).unwrap(), &x)
+        };
+        let large = all_rows(0);
         check_products(&format!("{ty}"), &large, &x, &decoded(ty, &raw, n * k), k);
-        TILES_ENOUGH.set(usize::MAX);
-        assert_eq!(bits(&product(&weight, &x)), bits(&large), "{ty}, smaller tiles, split");
-        TILES_ENOUGH.set(super::TILES_ENOUGH);
+        assert_eq!(bits(&all_rows(usize::MAX)), bits(&large), "{ty}, smaller tiles, split");
+        TUNING.set(Tuning::default());
+        let weight = device().upload_weight(&raw, ty, n, k).unwrap();
         for batch in [1, 8, 9, 16, 17, 32] {
             let part = product(&weight, &x[2 * k..(2 + batch) * k]);
             assert_eq!(bits(&part), bits(&large[2 * n..(2 + batch) * n]), "{ty}, {batch} rows");
@@ -333,8 +351,8 @@ fn a_norm_and_the_products_behind_it_have_the_bits_of_each_alone() {
     if opened().is_none() {
         return;
     }
-    for is_emulated in [false, true] {
-        EMULATED.set(is_emulated);
+    for tuning in [Tuning::default(), EMULATED] {
+        TUNING.set(tuning);
         for (ty, k) in
             [(GgmlType::Q4_K, 768), (GgmlType::Q8_0, 4448), (GgmlType::F16, 676), (GgmlType::F16, 670)]
         {
@@ -391,7 +409,6 @@ fn a_norm_and_the_products_behind_it_have_the_bits_of_each_alone() {
             }
         }
     }
-    EMULATED.set(false);
 }
 
 #[test]
@@ -443,7 +460,7 @@ fn the_kernels_of_cooperative_matrices_have_their_indexes_right() {
     if opened().is_none() {
         return;
     }
-    EMULATED.set(true);
+    TUNING.set(EMULATED);
     for ty in [GgmlType::Q4_K, GgmlType::Q6_K, GgmlType::Q8_0, GgmlType::F16, GgmlType::Q2_K] {
         // More than one workgroup of many tiles, a last tile that is not whole, ranges that differ in length.
         let (n, k) = (133, if ty.block_values() == 256 { 768 } else { 672 });
@@ -457,9 +474,10 @@ fn the_kernels_of_cooperative_matrices_have_their_indexes_right() {
             let part = product(&weight, &x[2 * k..(2 + batch) * k]);
             assert_eq!(bits(&part), bits(&all[2 * n..(2 + batch) * n]), "{ty}, {batch} rows");
         }
-        MANY_ENOUGH.set(1000);
+        TUNING.set(Tuning { many_enough: 1000, ..EMULATED });
+        let weight = device().upload_weight(&raw, ty, n, k).unwrap();
         assert_eq!(bits(&product(&weight, &x)), bits(&all), "{ty}, many rows by workgroups for few");
-        MANY_ENOUGH.set(0);
+        TUNING.set(EMULATED);
     }
     // So many weight rows that a workgroup takes all ranges of K.
     let (n, k, rows) = (SOME_SPLIT_BELOW * SOME_N + 5, 64, 20);
@@ -481,12 +499,13 @@ fn kernels() -> (Vec<KernelKey>, HashSet<KernelKey>) {
         return Default::default();
     }
     let mut found = HashSet::new();
-    TILES_ENOUGH.set(0);
-    for is_emulated in [true, false] {
-        EMULATED.set(is_emulated);
-        found.extend(kernels_of(|| decodable().for_each(every_product)));
+    for emulated in [true, false] {
+        TUNING.set(Tuning { emulated, tiles_enough: 0, ..EMULATED });
+        let (_, shared) = opened_with(TUNING.get()).expect("there is an adapter");
+        let launches = |ty| crate::lower::lower(shared, every_product(ty).ops()).unwrap();
+        decodable().for_each(|ty| found.extend(noted(&launches(ty))));
     }
-    let is_product = |key: &KernelKey| SOURCES.iter().any(|(file, _)| *file == key.file);
+    let is_product = |key: &KernelKey| PRODUCTS.iter().any(|(file, _)| *file == key.file);
     let (found, others): (HashSet<_>, HashSet<_>) = found.into_iter().partition(is_product);
     let real = |key: &KernelKey| {
         let mut key = key.clone();
@@ -508,9 +527,9 @@ fn kernels() -> (Vec<KernelKey>, HashSet<KernelKey>) {
     (kernels, others)
 }
 
-/// Records products of weights of `ty`: alone and together, with bias and residual and in a GLU, behind a norm and before another
+/// Products of weights of `ty`: alone and together, with bias and residual and in a GLU, behind a norm and before another
 /// product, for every number of rows that makes a difference, from rows that are vectors and from others.
-fn every_product(ty: GgmlType) {
+fn every_product(ty: GgmlType) -> Plan {
     let k = 256;
     let new_weight = |ty| device().upload_weight(&random_blocks(ty, k, k, 1), ty, k, k).unwrap();
     let weight = new_weight(ty);
@@ -550,7 +569,7 @@ fn every_product(ty: GgmlType) {
             }
         }
     }
-    device().prepare(&plan).unwrap();
+    plan
 }
 
 /// Cooperative matrices of 16x16 exist in SPIR-V alone; in the other languages a kernel is written as it is tested without them.
@@ -560,7 +579,7 @@ fn every_product_can_be_written_in_every_language() {
         return;
     }
     let (kernels, others) = kernels();
-    assert_sources_are_used(&kernels, SOURCES);
+    assert_sources_are_used(&kernels, PRODUCTS);
     assert_listed(others);
     println!("{} kernels", kernels.len());
     let write = |first: usize| {

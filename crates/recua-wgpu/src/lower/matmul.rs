@@ -5,36 +5,15 @@
 //! adapter's features and a weight's type choose the family, never the number of rows, and in either family a row's sum over K has one
 //! order for each (type, K): see the kernels. So a row's bits do not depend on its batch.
 
-use crate::adapter::COOPERATIVE_MATRIX;
-use crate::memory::{Binding, Memory};
+use crate::launch::Recorder;
+use crate::memory::{Binding, Memory, u32_of};
 use crate::pipelines::KernelKey;
-use crate::record::Recorder;
 use crate::weight::{Packed, Piece, TILE};
-use recua_compute::{Activation, Buffer, Embed, GgmlType, Matmul, MatmulGlu, MatmulPart, Op, Result, Weight};
+use recua_compute::{Activation, Buffer, Embed, Matmul, MatmulGlu, MatmulPart, Op, Result, Weight};
 use std::sync::Arc;
 
 #[cfg(test)]
 pub(crate) mod tests;
-
-macro_rules! sources {
-    ($($name:literal)*) => { &[$(($name, include_str!(concat!("kernels/", $name, ".wgsl")))),*] };
-}
-
-/// The WGSL files of this module, by name without the ending.
-pub(crate) const SOURCES: &[(&str, &str)] = sources! {
-    "embed" "matmul" "matmul_activations" "matmul_bindings" "matmul_decode" "matmul_half" "matmul_k_scales" "matmul_matrices" "matmul_sum" "matmul_tensor" "matmul_tensor_many"
-    "matmul_tensor_some" "matmul_tile"
-    "formats/bf16" "formats/f16" "formats/f32" "formats/iq4_nl" "formats/iq4_xs" "formats/mxfp4"
-    "formats/q2_k" "formats/q3_k" "formats/q4_0" "formats/q4_1" "formats/q4_k" "formats/q5_0" "formats/q5_1" "formats/q5_k"
-    "formats/q6_k" "formats/q8_0"
-};
-
-/// The include of a type: the file's name, which is also its define, and its text.
-pub(crate) fn format(ty: GgmlType) -> Option<(&'static str, &'static str)> {
-    let is_its =
-        |name: &str| name.strip_prefix("formats/").is_some_and(|name| name.eq_ignore_ascii_case(ty.name()));
-    SOURCES.iter().copied().find(|(name, _)| is_its(name))
-}
 
 /// Rows of x that a workgroup of `matmul.wgsl` multiplies with each weight it decodes, and the define that says so.
 const ROW_BLOCKS: [(usize, &str); 4] = [(1, "ROWS_1"), (2, "ROWS_2"), (4, "ROWS_4"), (8, "ROWS_8")];
@@ -43,9 +22,6 @@ const ROW_BLOCKS: [(usize, &str); 4] = [(1, "ROWS_1"), (2, "ROWS_2"), (4, "ROWS_
 /// them of gate and half of up in a GLU.
 const TILE_BLOCKS: [(usize, &str, usize); 3] =
     [(16, "X_ROWS_16", 64), (32, "X_ROWS_32", 64), (64, "X_ROWS_64", 128)];
-
-/// Workgroups of its largest kind that are worth it: with fewer, twice to four times as many of the next kind are done earlier.
-const TILES_ENOUGH: usize = 160;
 
 /// Workgroups of the smaller kinds below which each takes but one of the ranges of K: fewer would not fill a large device.
 const TILE_SPLIT_BELOW: usize = 256;
@@ -78,10 +54,6 @@ const SUM_N: usize = 256;
 const MANY_ROWS: usize = 128;
 const MANY_N: usize = 128;
 
-/// Full workgroups of it that are worth it: more than half as many as a large device has cores. With fewer, those of
-/// `matmul_tensor_some.wgsl` are done earlier.
-const MANY_ENOUGH: usize = 80;
-
 /// Whether rows of x are whole vectors of four.
 fn are_vectors(k: usize, x_at: u32) -> bool {
     k.is_multiple_of(4) && x_at.is_multiple_of(4)
@@ -103,7 +75,7 @@ pub(crate) fn embed(op: &Embed, recorder: &mut Recorder<'_>) -> Result<()> {
             let (tokens, tokens_at) = Binding::read(gpu, &tokens)?;
             let (out, out_at) = Binding::write(gpu, &out)?;
             let table = Binding::all(&piece.memory, false);
-            let size = |what, n| crate::ops::u32_of("embed", what, n);
+            let size = |what, n| u32_of("embed", what, n);
             let [k, rows, n] = [size("a row", op.table.k())?, rows as u32, size("a table", op.table.n())?];
             // Each is at most k or n.
             let [units, first, count] = [packed.units, piece.first, piece.n].map(|n| n as u32);
@@ -243,33 +215,7 @@ pub(crate) fn matmul_glu(op: &MatmulGlu, recorder: &mut Recorder<'_>) -> Result<
 
 /// Whether products with a weight are made by cooperative matrices. Depends on no row count.
 fn is_tensor(recorder: &Recorder<'_>, packed: &Packed) -> bool {
-    let has_matrices = recorder.gpu.features.contains(COOPERATIVE_MATRIX) || is_emulated();
-    has_matrices && packed.format != "formats/f32"
-}
-
-/// Whether this thread tests the kernels of cooperative matrices without them.
-fn is_emulated() -> bool {
-    #[cfg(test)]
-    return tests::EMULATED.get();
-    #[cfg(not(test))]
-    false
-}
-
-/// See [`TILES_ENOUGH`]. A test says how many are enough.
-fn tiles_enough() -> usize {
-    #[cfg(test)]
-    return tests::TILES_ENOUGH.get();
-    #[cfg(not(test))]
-    TILES_ENOUGH
-}
-
-/// See [`MANY_N`] and [`MANY_ENOUGH`]. Emulated, a workgroup is narrower, and a test says how many are enough.
-fn many_n_and_enough() -> (usize, usize) {
-    #[cfg(test)]
-    if is_emulated() {
-        return (MANY_N / 2, tests::MANY_ENOUGH.get());
-    }
-    (MANY_N, MANY_ENOUGH)
+    recorder.gpu.has_matrices() && packed.format != "formats/f32"
 }
 
 /// The rows of x as cooperative matrices take them; see `matmul_activations.wgsl`.
@@ -390,7 +336,9 @@ impl<'a> Call<'a> {
             let (few, few_n) = self.few();
             return self.dispatch(recorder, &few.define("X_HALF"), x, 0, [few_n, 1]);
         }
-        let (many_n, many_enough) = many_n_and_enough();
+        let tuning = &recorder.gpu.tuning;
+        // Emulated, a workgroup is narrower.
+        let (many_n, many_enough) = (if tuning.emulated { MANY_N / 2 } else { MANY_N }, tuning.many_enough);
         // With GLU a workgroup has half of gate's rows and half of up's.
         let n_each = if self.up.is_some() { many_n / 2 } else { many_n };
         let n: usize = self.parts.iter().map(|part| part.piece.n).sum();
@@ -428,7 +376,8 @@ impl<'a> Call<'a> {
         let block = match rows {
             few if few <= small.0 => small,
             many if many > middle.0
-                && self.groups(n_each(large)) * many.div_ceil(large.0) >= tiles_enough() =>
+                && self.groups(n_each(large)) * many.div_ceil(large.0)
+                    >= recorder.gpu.tuning.tiles_enough =>
             {
                 large
             }
@@ -539,7 +488,7 @@ impl<'a> Call<'a> {
     ) -> Result<(Vec<Binding<'b>>, Args, usize)> {
         let gpu = recorder.gpu;
         let (rows, k) = (self.x.n_rows(), self.x.n_cols());
-        let size = |what, n| crate::ops::u32_of("matmul", what, n);
+        let size = |what, n| u32_of("matmul", what, n);
         let mut args = Args {
             k: size("a row", k)?,
             rows: size("a number of rows", rows)?,
@@ -589,8 +538,7 @@ impl<'a> Call<'a> {
         if let Some(mode) = self.mode {
             key = key.define(mode);
         }
-        key.define_if(is_emulated(), "EMULATED")
-            .define_if(self.up.is_some(), "GLU")
+        key.define_if(self.up.is_some(), "GLU")
             .define_if(self.parts.iter().any(|part| part.bias.is_some()), "BIAS")
             .define_if(self.add.is_some(), "ADD")
     }

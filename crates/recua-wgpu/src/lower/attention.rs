@@ -2,11 +2,11 @@
 //! with neighbours of the same sequence (prompts) to another, which reads the cache once for more of them. Where there are too few
 //! rows to fill the device, chunks of each sequence run side by side, and a second dispatch merges them. All ways for a cache have the same bits, so the number of rows may choose.
 
-use super::rope_store::{head_max, is_emulated, is_tensor, is_wide};
-use super::{Rows, page_windows, u32_of};
-use crate::memory::Binding;
+use super::rope_store::{head_max, is_tensor, is_wide};
+use super::rows::{Rows, page_windows};
+use crate::launch::Recorder;
+use crate::memory::{Binding, u32_of};
 use crate::pipelines::KernelKey;
-use crate::record::Recorder;
 use bytemuck::cast_slice;
 use recua_compute::{Attention, DType, Error, PAGE_TOKENS, Result};
 
@@ -209,7 +209,6 @@ fn tensor(op: &Attention, recorder: &mut Recorder<'_>) -> Result<()> {
     ];
     let kernel = KernelKey::new("attention_tensor")
         .constant("HEAD_DIM", head_dim as u32)
-        .define_if(is_emulated(), "EMULATED")
         .define_if(has_two_tiles, "TWO_TILES")
         .define_if(is_split, "SPLIT")
         .unchecked();

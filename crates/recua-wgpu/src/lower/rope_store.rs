@@ -1,12 +1,11 @@
 //! `rope_store`: one dispatch, or one a window of a cache that no binding can hold.
 
 use super::attention::attention_bytes;
-use super::{Rows, grid, page_windows, u32_of};
-use crate::adapter::COOPERATIVE_MATRIX;
+use super::rows::{Rows, grid, page_windows};
 use crate::gpu::Gpu;
-use crate::memory::Binding;
+use crate::launch::Recorder;
+use crate::memory::{Binding, u32_of};
 use crate::pipelines::KernelKey;
-use crate::record::Recorder;
 use bytemuck::bytes_of;
 use recua_compute::{DType, Error, KvLayer, PAGE_TOKENS, Result, RopeStore, RopeStyle};
 
@@ -31,22 +30,13 @@ pub(super) fn is_wide(cache: &KvLayer) -> bool {
 /// Whether a cache lies in matrices of 16x16, and cooperative matrices compute attention over it. Its layout depends on it, so it may
 /// depend on nothing but the device and the cache.
 pub(super) fn is_tensor(gpu: &Gpu, cache: &KvLayer) -> bool {
-    let has_matrices = gpu.features.contains(COOPERATIVE_MATRIX) || is_emulated();
     let fits = || page_windows(gpu, cache, false).is_ok_and(|windows| windows.len() == 1);
-    has_matrices
+    gpu.has_matrices()
         && is_wide(cache)
         && cache.k.dtype() == DType::F16
         && cache.head_dim().is_multiple_of(16)
         && cache.head_dim() <= 128
         && fits()
-}
-
-/// Whether this thread tests the kernel of cooperative matrices without them.
-pub(super) fn is_emulated() -> bool {
-    #[cfg(test)]
-    return super::tests::EMULATED.get();
-    #[cfg(not(test))]
-    false
 }
 
 /// See [`RopeStore`].

@@ -1,0 +1,127 @@
+//! A hand-written kernel: its source, its compiled form, and the arguments of a dispatch. Who compiles and keeps kernels is
+//! [`crate::KernelRegistry`]'s business.
+
+use crate::buffer::{Buffer, DeviceId};
+use std::any::Any;
+use std::sync::Arc;
+
+/// A kernel's source, in the language of the device that is to run it. The wrong language for a device is an error of
+/// [`crate::KernelRegistry::get`], and so is a source that does not compile; an argument that does not fit what the source declares is one of
+/// [`crate::CommandEncoder::dispatch`]. Each names the kernel.
+#[derive(Clone)]
+pub enum KernelSource {
+    /// For wgpu devices.
+    ///
+    /// * **Entry point:** the `@compute` function that is named as the kernel, or the only one. `@workgroup_size` is the kernel's own;
+    ///   a dispatch says how many workgroups run, in up to three dimensions.
+    /// * **Buffers:** the i-th buffer among the arguments, from 0 and without counting [`KernelArg::Bytes`], is `@group(0) @binding(i)`,
+    ///   with no number left out. `var<storage, read>` is read; `var<storage, read_write>` is written and takes [`KernelArg::Write`].
+    ///   No other address space has bindings: no uniforms, textures or samplers. A view must begin at a multiple of the adapter's
+    ///   alignment, 256 bytes at most (fresh buffers do), and hold what the declared type needs. `arrayLength` counts
+    ///   the elements of the view, its bytes rounded up to a multiple of four.
+    /// * **Bytes:** all [`KernelArg::Bytes`], one after the other, fill the one `var<immediate>`; they must have exactly its size, at
+    ///   most 128 bytes.
+    /// * **Constants:** `override NAME` is set by name.
+    /// * **An input in the allocation of an output** (two views of one buffer, which do not overlap) must be declared in exactly these
+    ///   words, spaces and all: `@binding(1) var<storage, read>`. The device then declares it `read_write`, because WebGPU wants one
+    ///   usage of an allocation in a dispatch.
+    /// * Indexes are checked: an access outside a binding reads some element or zero, and writes nothing outside. Workgroup memory
+    ///   begins as zero.
+    ///
+    /// ```wgsl
+    /// @group(0) @binding(0) var<storage, read> x: array<f32>;
+    /// @group(0) @binding(1) var<storage, read_write> y: array<f32>;
+    /// struct Args { n: u32, factor: f32 }
+    /// var<immediate> args: Args;
+    /// override ADDED: f32 = 0.0;
+    ///
+    /// @compute @workgroup_size(64)
+    /// fn scale(@builtin(global_invocation_id) id: vec3<u32>) {
+    ///     if id.x < args.n {
+    ///         y[id.x] = x[id.x] * args.factor + ADDED;
+    ///     }
+    /// }
+    /// ```
+    Wgsl(String),
+    /// For CUDA devices, of which there is none yet.
+    CudaC(String),
+    /// For the CPU device; see [`RustKernel`].
+    Rust(RustKernel),
+}
+
+/// A kernel of the CPU device. It is called once a dispatch, on one thread, while nothing else runs on the device: what workgroups
+/// mean, and whether to start threads, is its own business. The arguments come in the order of the dispatch, a buffer as the bytes of
+/// its view, aligned to its element, so that `bytemuck::cast_slice` gives the elements. An error, or a panic, ends the submission with
+/// [`Error::KernelRun`].
+pub type RustKernel = Arc<dyn Fn(&mut KernelCall<'_>) -> std::result::Result<(), String> + Send + Sync>;
+
+/// What a [`RustKernel`] is called with.
+pub struct KernelCall<'a> {
+    /// The number of workgroups in each dimension.
+    pub groups: [u32; 3],
+    /// The arguments in order.
+    pub args: Vec<CallArg<'a>>,
+    /// The specialisation constants, as [`crate::KernelRegistry::get`] was given them.
+    pub constants: &'a [(String, f64)],
+}
+
+/// An argument as a [`RustKernel`] sees it.
+pub enum CallArg<'a> {
+    /// A buffer that is only read.
+    Read(&'a [u8]),
+    /// A buffer that is written.
+    Write(&'a mut [u8]),
+    /// Immediate bytes.
+    Bytes(&'a [u8]),
+}
+
+/// An argument of a dispatch.
+#[derive(Clone, Copy)]
+pub enum KernelArg<'a> {
+    /// A buffer that the kernel only reads.
+    Read(&'a Buffer),
+    /// A buffer that the kernel writes, or reads and writes. It overlaps no other argument.
+    Write(&'a Buffer),
+    /// Immediate bytes, such as a small struct of sizes. Copied.
+    Bytes(&'a [u8]),
+}
+
+impl<'a> KernelArg<'a> {
+    /// The buffer, unless the argument is immediate bytes.
+    pub fn buffer(&self) -> Option<&'a Buffer> {
+        match self {
+            KernelArg::Read(buffer) | KernelArg::Write(buffer) => Some(buffer),
+            KernelArg::Bytes(_) => None,
+        }
+    }
+
+    /// Whether the kernel may write it.
+    pub fn is_written(&self) -> bool {
+        matches!(self, KernelArg::Write(_))
+    }
+}
+
+/// A compiled kernel of one device. Cheap to clone.
+#[derive(Clone)]
+pub struct Kernel {
+    pub(crate) name: Arc<str>,
+    pub(crate) device: DeviceId,
+    pub(crate) compiled: Arc<dyn Any + Send + Sync>,
+}
+
+impl Kernel {
+    /// The registered name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The device it was compiled for.
+    pub fn device(&self) -> DeviceId {
+        self.device
+    }
+
+    /// The device's own form of it.
+    pub fn compiled_as<T: Any>(&self) -> Option<&T> {
+        self.compiled.downcast_ref()
+    }
+}

@@ -1,0 +1,41 @@
+//! [`Shared`]: the rooms of an opened device. Each owns its methods and borrows [`Gpu`]; whoever needs several of them is handed this.
+
+use crate::adapter::Opened;
+use crate::gpu::Gpu;
+use crate::memory::Memory;
+use crate::pipelines::Pipelines;
+use crate::readback::Readbacks;
+use crate::status;
+use crate::transfer::Transfers;
+use crate::tuning::Tuning;
+use crate::workspace::Workspaces;
+use recua_compute::Result;
+use std::sync::Mutex;
+
+/// An opened device.
+pub(crate) struct Shared {
+    pub(crate) gpu: Gpu,
+    pub(crate) pipelines: Pipelines,
+    pub(crate) workspaces: Workspaces,
+    pub(crate) readbacks: Readbacks,
+    pub(crate) transfers: Transfers,
+    /// Where kernels report indexes that are out of range.
+    pub(crate) status: Memory,
+    /// Held from the first write of a launch to its last submission: what another thread submits comes before all of it or after.
+    pub(crate) order: Mutex<()>,
+}
+
+impl Shared {
+    pub(crate) fn new(opened: Opened, tuning: Tuning) -> Result<Shared> {
+        let gpu = Gpu::new(opened, tuning);
+        Ok(Shared {
+            status: Memory::new(&gpu, status::BYTES, "the status of kernels")?,
+            pipelines: Pipelines::default(),
+            workspaces: Workspaces::default(),
+            readbacks: Readbacks::default(),
+            transfers: Transfers::default(),
+            order: Mutex::default(),
+            gpu,
+        })
+    }
+}
