@@ -16,7 +16,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{LazyLock, Mutex};
 
 /// The kernels of cooperative matrices, emulated, and the one for many rows as soon as it can be.
-const EMULATED: Tuning = Tuning { emulated: true, tiles_enough: 160, many_enough: 0, part_launches: 40 };
+const EMULATED: Tuning =
+    Tuning { emulated: true, tiles_enough: 160, many_enough: 0, few_workgroups: 2, part_launches: 40 };
 
 thread_local! {
     /// The tuning of this test's [`device`].
