@@ -69,9 +69,6 @@ const X_F32_BLOCKS: [(usize, &str); 2] = [(1, "X_ROWS_1"), (4, "X_ROWS_4")];
 /// Rows of x that `matmul_coop_16.wgsl` takes at most.
 const FEW_ROWS: usize = 16;
 
-/// Tiles from which a workgroup of `matmul_coop_16.wgsl` has two of them: enough are left to fill a large device.
-const MANY_TILES: usize = 512;
-
 /// Rows of x that a workgroup of `matmul_coop_64.wgsl` takes, and the define that says so; and its weight rows.
 const SOME_ROWS: [(usize, &str); 2] = [(32, "X_ROWS_32"), (64, "X_ROWS_64")];
 const SOME_N: usize = 256;
@@ -297,7 +294,7 @@ impl Call<'_> {
             let (x, x_at) = Binding::read(recorder.gpu, self.x)?;
             let key = self.key("matmul_coop_16").define(define);
             let key = key.define_if(are_vectors(k, x_at), "X_VECTORS");
-            return self.dispatch(recorder, &key, x, x_at, [self.few_n(), 1]);
+            return self.few(recorder, &key, x, x_at);
         }
         let Activations { memory: activations, runs, rows: rows_padded } =
             Activations::new(recorder, self.segment, rows)?;
@@ -313,7 +310,7 @@ impl Call<'_> {
         let x = Binding::all(&activations, false);
         if rows <= FEW_ROWS {
             let key = self.key("matmul_coop_16").define("X_HALF");
-            return self.dispatch(recorder, &key, x, 0, [self.few_n(), 1]);
+            return self.few(recorder, &key, x, 0);
         }
         let tuning = &recorder.gpu.tuning;
         // Emulated, a workgroup is narrower.
@@ -439,9 +436,13 @@ impl Call<'_> {
         recorder.dispatch(&key, &bindings, bytemuck::bytes_of(&args), groups)
     }
 
-    /// How many weight rows each workgroup of `matmul_coop_16.wgsl` has.
-    fn few_n(&self) -> usize {
-        if self.piece.tiles >= MANY_TILES { 2 * TILE } else { TILE }
+    /// Appends the dispatch of `matmul_coop_16.wgsl`.
+    fn few(&self, recorder: &mut Recorder<'_>, key: &KernelKey, x: Binding<'_>, x_at: u32) -> Result<()> {
+        let tiles = self.piece.tiles.div_ceil(recorder.gpu.tuning.few_workgroups);
+        let (bindings, args) = self.operands(x, x_at)?;
+        let args = MatmulArgs { tiles: tiles as u32, ..args };
+        let groups = [self.piece.tiles.div_ceil(tiles) as u32, 1, 1];
+        recorder.dispatch(key, &bindings, bytemuck::bytes_of(&args), groups)
     }
 
     /// Appends a dispatch of workgroups of `n_each` weight rows each, `blocks` times.
@@ -474,7 +475,7 @@ impl Call<'_> {
             first: self.piece.first as u32,
             n: size("a number of weight rows", n)?,
             flags: flags | flag(bias.is_some(), BIAS) | flag(add.is_some(), ADD),
-            tiles: (self.few_n() / TILE) as u32,
+            tiles: 1,
             x: x_at,
             out: out.1,
             bias: bias.map_or(0, |(_, at)| at),

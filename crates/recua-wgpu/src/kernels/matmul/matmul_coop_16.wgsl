@@ -1,10 +1,9 @@
 // As matmul_vec.wgsl, for 1 to 16 rows, on cooperative matrices: 16x16x16, f16 times f16 into f32 (weights and x scaled: half.wgsl).
 // Bindings: matmul_bindings.wgsl; with X_HALF x is the output of matmul_activations.wgsl, else X_ROWS rows of f32 at most.
-// A workgroup of 8 subgroups computes `args.tiles` tiles of 32 weight rows: one, of whose K each subgroup has one of 8 ranges, or two, where
-// each has two ranges. A lane decodes one weight row, a run of 16 columns at a time, into the subgroup's own workgroup memory, from where
-// the matrices are loaded.
-// Bound by workgroup memory, which each decoded weight enters and leaves, by decoding, and by the latency of what depends on it. Four
-// parts (of 64 columns) are in flight; a part's place is filled again as soon as it is used.
+// A workgroup of 8 subgroups computes `args.tiles` tiles of 32 weight rows, one after the other; each subgroup has one of 8 ranges of K. A
+// lane decodes one weight row, a run of 16 columns at a time, into the subgroup's own workgroup memory, from where the matrices are loaded.
+// Bound by latency: leaving out the decoding, its stores to workgroup memory or either of the loads from there saves at most 5 %. Four
+// parts (of 64 columns) are in flight, also from one tile to the next; a part's place is filled again as soon as it is used.
 // Same bits for any rows: in a range, matrices are multiplied in the order of the format's runs; then the ranges are added, 0 to 7.
 enable f16;
 #ifdef EMULATED
@@ -39,7 +38,7 @@ const X_STRIDE: u32 = 34u;
 // [subgroup][row of x][128 columns]
 var<workgroup> staged_x: array<vec4<f16>, (SUBGROUPS * X_ROWS + 15u) * X_STRIDE>;
 #endif
-// [tile][range][row of x][weight row]
+// [first and last 16 weight rows][range][row of x][weight row]
 var<workgroup> partial: array<f32, 2u * SPLITS * 256u>;
 
 #import matrices
@@ -73,8 +72,6 @@ var<private> end: u32;
 
 var<private> ahead: Ahead;
 var<private> sums: Tile;
-// Of the first of two ranges.
-var<private> first_sums: Tile;
 
 // Loads part `q` of group `t`.
 fn ask(t: u32, q: u32) {
@@ -113,8 +110,8 @@ fn staged_run(q: u32, i: u32) -> u32 {
     return subgroup * X_ROWS * X_STRIDE + 4u * i;
 }
 #else
-// Four columns of each row, from the first and the second half of a group.
-var<private> x_ahead: array<array<vec4<f32>, 2>, X_ROWS>;
+// Four columns of each row, from half a group.
+var<private> x_ahead: array<vec4<f32>, X_ROWS>;
 
 // The column of this lane's four, counted from the start of the group.
 fn x_column(half: u32) -> u32 {
@@ -144,13 +141,13 @@ fn x_four(t: u32, x_row: u32, half: u32) -> vec4<f32> {
 // Loads the columns of half a group.
 fn ask_x(t: u32, half: u32) {
     for (var r = 0u; r < X_ROWS; r++) {
-        x_ahead[r][half] = x_four(t, r, half);
+        x_ahead[r] = x_four(t, r, half);
     }
 }
 
-fn stage_x(half: u32) {
+fn stage_x() {
     for (var r = 0u; r < X_ROWS; r++) {
-        staged_x[(subgroup * X_ROWS + r) * X_STRIDE + lane] = activation(x_ahead[r][half]);
+        staged_x[(subgroup * X_ROWS + r) * X_STRIDE + lane] = activation(x_ahead[r]);
     }
 }
 
@@ -179,8 +176,8 @@ fn step_part(q: u32, t: u32, next: u32) {
     ask_x(select(next, t, q < 3u), (q + 1u) % 4u);
 #else
     if (q & 1u) == 0u {
-        stage_x(q >> 1u);
-        ask_x(next, q >> 1u);
+        stage_x();
+        ask_x(select(next, t, q < 2u), 1u - (q >> 1u));
     }
 #endif
 #ifdef EMULATED
@@ -196,32 +193,16 @@ fn step_part(q: u32, t: u32, next: u32) {
     ask(next, q);
 }
 
-// Multiplies this subgroup's ranges.
-fn accumulate() {
-    let groups = (args.units * PARTS + 3u) / 4u;
-    let range = subgroup % (SPLITS / args.tiles) * args.tiles;
-    begin = range * groups / SPLITS;
-    end = (range + args.tiles) * groups / SPLITS;
-    // All subgroups take as many steps; x is zero after a range's end.
-    let last = begin + (groups * args.tiles + SPLITS - 1u) / SPLITS - 1u;
+// Multiplies the subgroup's range of a tile, and loads the beginning of the next.
+fn accumulate(last: u32, next_tile: u32) {
     sums = Tile();
-    first_sums = Tile();
-    ask(begin, 0u);
-    ask_x(begin, 0u);
-    ask(begin, 1u);
-    ask(begin, 2u);
-    ask(begin, 3u);
-#ifdef X_HALF
-#else
-    ask_x(begin, 1u);
-#endif
-    let middle = select(0u, (range + 1u) * groups / SPLITS, args.tiles == 2u);
     for (var t = begin; t <= last; t++) {
 #ifdef ONE_HEAD
         ahead.heads[0] = ahead.next_heads;
 #endif
-        // After the last group, the same one again: it is at hand, and a condition would delay what is loaded.
-        let next = min(t + 1u, last);
+        // After the last group, the first of the next tile.
+        let next = select(t + 1u, begin, t == last);
+        tile = select(tile, next_tile, t == last);
 #ifdef EMULATED
         for (var q = 0u; q < min(args.k, 4u); q++) {
             step_part(q, t, next);
@@ -231,48 +212,40 @@ fn accumulate() {
         step_part($Qu, t, next);
 #end
 #endif
-        if t + 1u == middle {
-            first_sums = sums;
-            sums = Tile();
-        }
     }
 }
 
-// An element of the sum of all ranges of a tile.
-fn total(tile_idx: u32, e: u32) -> f32 {
-    let at = tile_idx * SPLITS * 256u + e;
-    var total = partial[at];
+// An element of the sum of all ranges' matrices.
+fn total(e: u32) -> f32 {
+    var total = partial[e];
     for (var i = 1u; i < SPLITS; i++) {
-        total += partial[at + i * 256u];
+        total += partial[e + i * 256u];
     }
     return total;
-}
-
-// Element `e` of the sums of all ranges' matrices, of each tile.
-fn totals(first: Sums, second: Sums, e: u32) -> vec2<f32> {
-    workgroupBarrier();
-    if args.tiles == 2u {
-        store(first, 2u * subgroup * 256u);
-        store(second, (2u * subgroup + 1u) * 256u);
-    } else {
-        store(second, subgroup * 256u);
-    }
-    workgroupBarrier();
-    return vec2<f32>(total(0u, e), total(args.tiles - 1u, e));
 }
 
 @compute @workgroup_size(SUBGROUPS * 32u)
 fn matmul_coop_16(place: Place) {
     take_place(place);
-    // The last workgroup may have one tile fewer: it repeats the last one, and nobody writes the repetition.
     let first_tile = place.group.x * args.tiles;
-    tile = min(first_tile + subgroup / (SUBGROUPS / args.tiles), args.last_tile);
-    accumulate();
-    let a = totals(first_sums.sums_0, sums.sums_0, place.local);
-    let b = totals(first_sums.sums_1, sums.sums_1, place.local);
+    tile = first_tile;
+    let groups = (args.units * PARTS + 3u) / 4u;
+    begin = subgroup * groups / SPLITS;
+    end = (subgroup + 1u) * groups / SPLITS;
+    // All subgroups take as many steps; x is zero after a range's end.
+    let last = begin + (groups + SPLITS - 1u) / SPLITS - 1u;
+    ask_x(begin, 0u);
+    ask(begin, 0u);
+    ask(begin, 1u);
+    ask(begin, 2u);
+    ask(begin, 3u);
     for (var i = 0u; i < args.tiles; i++) {
-        let first = select(a.y, a.x, i == 0u);
-        let second = select(b.y, b.x, i == 0u);
-        write_two(place.local >> 4u, first_tile + i, place.local & 15u, first, second);
+        accumulate(last, min(first_tile + i + 1u, args.last_tile));
+        workgroupBarrier();
+        store(sums.sums_0, subgroup * 256u);
+        store(sums.sums_1, (SPLITS + subgroup) * 256u);
+        workgroupBarrier();
+        let e = place.local;
+        write_two(e >> 4u, first_tile + i, e & 15u, total(e), total(SPLITS * 256u + e));
     }
 }
