@@ -156,8 +156,8 @@ impl FromStr for Shape {
 pub fn synth(shape: Shape, file_type: FileType, out: &Path, seed: u64) -> Result<u64> {
     let model = Model::new(shape, file_type)?;
     let mut writer = Writer::new(Output::create(out)?, &model.header).map_err(|e| e.in_file(out))?;
-    let n_bytes = writer.file_bytes();
     model.write(&mut writer, seed).map_err(|e| e.in_file(out))?;
+    let n_bytes = writer.file_bytes();
     writer.finish()?.commit()?;
     Ok(n_bytes)
 }
@@ -169,7 +169,7 @@ pub fn synth(shape: Shape, file_type: FileType, out: &Path, seed: u64) -> Result
 pub fn synth_in_memory(shape: Shape, file_type: FileType, seed: u64) -> Result<Vec<u8>> {
     let model = Model::new(shape, file_type)?;
     let mut bytes = Vec::new();
-    let n_bytes = Writer::new(std::io::sink(), &model.header)?.file_bytes();
+    let n_bytes = model.bytes_max()?;
     let short = || Error::other(format!("no memory for {n_bytes} bytes of a synthetic {shape} {file_type}"));
     bytes.try_reserve_exact(usize::try_from(n_bytes).map_err(|_| short())?).map_err(|_| short())?;
     let mut writer = Writer::new(bytes, &model.header)?;
@@ -185,6 +185,17 @@ struct Model {
 }
 
 impl Model {
+    /// No file of it is larger: the header, and each tensor with what may come before it for its alignment.
+    fn bytes_max(&self) -> Result<u64> {
+        const ALIGNMENT_MAX: u64 = 4096;
+        let header = Writer::new(std::io::sink(), &self.header)?.file_bytes();
+        let n_bytes = |(_, dims, ty): &(String, Vec<u64>, GgmlType)| {
+            let n_blocks = dims.iter().product::<u64>() / ty.block_values() as u64;
+            n_blocks.saturating_mul(ty.block_bytes() as u64).saturating_add(ALIGNMENT_MAX)
+        };
+        Ok(self.tensors.iter().map(n_bytes).fold(header, u64::saturating_add))
+    }
+
     fn new(shape: Shape, file_type: FileType) -> Result<Model> {
         let facts = shape.facts();
         let k_mix = file_type.base_type().block_values() == 256;

@@ -18,7 +18,8 @@ pub(crate) enum Layout {
     Words,
     /// Vectors of 16 bytes: heads of a multiple of eight elements.
     Vectors,
-    /// Matrices of 16x16 f16, for cooperative matrices.
+    /// Matrices of 16x16 f16, for cooperative matrices: in one allocation, because which of several a matrix is in differs between
+    /// subgroups, and WGSL loads cooperative matrices in uniform control flow alone.
     Matrices,
 }
 
@@ -39,7 +40,7 @@ impl Kv {
     pub(crate) fn pool(gpu: &Gpu, shape: &KvShape) -> Result<KvPool> {
         let refused = |problem: String| Error::Argument { op: "alloc_kv", problem };
         let page_bytes = shape.page_bytes().ok_or_else(|| refused(format!("{shape} is too large")))?;
-        let limit = gpu.limits.max_buffer_size.min(gpu.limits.max_storage_buffer_binding_size) as usize;
+        let limit = allocation_max(gpu);
         let n_pages = shape.n_pages;
         let pages_max = limit / page_bytes;
         if pages_max.saturating_mul(ALLOCATIONS_MAX) < n_pages {
@@ -49,8 +50,7 @@ impl Kv {
                 pages_max.saturating_mul(ALLOCATIONS_MAX)
             )));
         }
-        let n = n_pages.div_ceil(pages_max).max(gpu.tuning.kv_allocations.min(n_pages));
-        let pages_each = n_pages.div_ceil(n);
+        let pages_each = n_pages.div_ceil(n_allocations(gpu, n_pages, pages_max));
         let mut memory = Vec::new();
         for first in (0..n_pages).step_by(pages_each) {
             let n_bytes = pages_each.min(n_pages - first) * page_bytes;
@@ -105,10 +105,26 @@ pub(crate) struct Allocation<'a> {
     pub(crate) v: Binding<'a>,
 }
 
-/// The layout of such caches; it does not depend on the number of pages.
+/// Bytes that an allocation may have, all of it bound.
+fn allocation_max(gpu: &Gpu) -> usize {
+    let limit = gpu.limits.max_buffer_size.min(gpu.limits.max_storage_buffer_binding_size);
+    usize::try_from(limit).unwrap_or(usize::MAX)
+}
+
+/// Allocations that pages are spread over, if `pages_max` of them fit one.
+fn n_allocations(gpu: &Gpu, n_pages: usize, pages_max: usize) -> usize {
+    n_pages.div_ceil(pages_max.max(1)).max(gpu.tuning.kv_allocations.min(n_pages))
+}
+
+/// The layout of such caches. It depends on the number of pages only in whether one allocation holds them.
 pub(crate) fn layout(gpu: &Gpu, shape: &KvShape) -> Layout {
-    let KvShape { head_dim, kv_type, .. } = *shape;
-    if gpu.has_matrices() && kv_type == KvType::F16 && head_dim.is_multiple_of(16) && head_dim <= 128 {
+    let KvShape { n_pages, head_dim, kv_type, .. } = *shape;
+    let is_whole = || {
+        let pages_max = shape.page_bytes().map_or(0, |page_bytes| allocation_max(gpu) / page_bytes.max(1));
+        n_allocations(gpu, n_pages, pages_max) <= 1
+    };
+    let fits_matrices = kv_type == KvType::F16 && head_dim.is_multiple_of(16) && head_dim <= 128;
+    if gpu.has_matrices() && fits_matrices && is_whole() {
         Layout::Matrices
     } else if head_dim.is_multiple_of(8) {
         Layout::Vectors

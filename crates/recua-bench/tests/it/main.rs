@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
 mod encoding;
+mod wgpu;
 
 use std::process::Command;
 

@@ -35,6 +35,8 @@ pub(super) struct Row {
     pub(super) peak_fraction: f64,
     /// The device's time, by its own clock, in that of the timed steps.
     pub(super) gpu_utilisation: Option<f64>,
+    /// Microseconds of the median step beyond the device's own time in it: what the host adds.
+    pub(super) host_us: Option<f64>,
     /// All device memory: weights, cache of this batch size, workspace.
     pub(super) memory_bytes: u64,
     /// Of the first sequence's last logits, computed again behind the timed steps.
@@ -59,21 +61,24 @@ pub(super) fn measure(
     model.step_greedy(&step(&sequences, 0, 1)).map_err(|e| model::failure(e, ""))?;
     let prompt_s = prefill(model, &sequences, prompt_len)?;
     let mut times = Vec::with_capacity(gen_len);
-    let mut device_time = None;
+    // The device's own times, where it tells them.
+    let mut device_times = Vec::with_capacity(gen_len);
     for i in 0..N_WARM_UP + gen_len {
         let position = prompt_len + i;
         let step = step(&sequences, position, position + 1);
-        if i == N_WARM_UP {
-            device_time = model.device_time();
-        }
+        let device_before = model.device_time();
         let start = Instant::now();
         model.step_greedy(&step).map_err(|e| model::failure(e, ""))?;
         if i >= N_WARM_UP {
             times.push(start.elapsed().as_secs_f64());
+            let before_and_after = device_before.zip(model.device_time());
+            device_times.extend(before_and_after.map(|(before, after)| (after - before).as_secs_f64()));
         }
     }
-    let device_time = model.device_time().zip(device_time).map(|(end, start)| end - start);
-    let gpu_utilisation = device_time.map(|time| time.as_secs_f64() / times.iter().sum::<f64>());
+    let is_told = device_times.len() == times.len();
+    let gpu_utilisation = is_told.then(|| device_times.iter().sum::<f64>() / times.iter().sum::<f64>());
+    let mut host: Vec<f64> = times.iter().zip(&device_times).map(|(wall, device)| wall - device).collect();
+    let host_us = is_told.then(|| median(&mut host) * 1e6);
     // Once more, untimed, for the logits.
     let end = prompt_len + N_WARM_UP + gen_len;
     let last = model.step(&step(&sequences, end - 1, end)).map_err(|e| model::failure(e, ""))?;
@@ -92,6 +97,7 @@ pub(super) fn measure(
         mean_step_ms: mean_s * 1e3,
         peak_fraction: bytes as f64 / step_s / peak_bytes_per_s,
         gpu_utilisation,
+        host_us,
         memory_bytes,
         logits_hash: hash(&last[..vocab.min(last.len())]),
     })

@@ -83,6 +83,7 @@ fn matrix(reports: &[Report]) -> Table {
         "ms/step",
         "% of peak",
         "GPU %",
+        "host us",
         "memory",
         "<logits hash",
     ]);
@@ -98,6 +99,7 @@ fn matrix(reports: &[Report]) -> Table {
                 format!("{:.3}", row.step_ms),
                 format!("{:.1}", row.peak_fraction * 100.0),
                 row.gpu_utilisation.map_or("-".to_owned(), |u| format!("{:.0}", u * 100.0)),
+                row.host_us.map_or("-".to_owned(), |us| format!("{us:.0}")),
                 bytes(row.memory_bytes),
                 row.logits_hash.clone(),
             ]);

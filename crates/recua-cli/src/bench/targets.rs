@@ -143,6 +143,7 @@ mod tests {
             mean_step_ms: step_ms,
             peak_fraction: 0.5,
             gpu_utilisation,
+            host_us: None,
             memory_bytes: 0,
             logits_hash: String::new(),
         }

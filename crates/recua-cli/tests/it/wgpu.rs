@@ -69,26 +69,6 @@ fn bench_says_which_adapter_ran_and_the_batch_changes_no_logits() {
 }
 
 #[test]
-fn bench_encoding_runs_a_step_as_a_new_plan_and_says_on_how_many_threads() {
-    if !has_adapter() {
-        return;
-    }
-    let args = ["bench", "encoding", "--ops", "0", "--real-step", "tiny", "--workers", "1", "--trials", "2"];
-    let json = on_gpu(&[&args[..], &["--format", "json"]].concat()).json();
-    let step = &json["experiments"][0];
-    assert_eq!(step["outputs_equal"], true, "{step}");
-    assert!(step["encoding_threads"].as_u64() > Some(0));
-    let names = |list: &str, field: &str| -> Vec<String> {
-        let list = step[list].as_array().unwrap().iter();
-        list.map(|entry| entry[field].as_str().unwrap().to_owned()).collect()
-    };
-    let variants = ["serial", "serial in 2", "parallel 2", "kept plan", "new plan"];
-    assert_eq!(names("variants", "name"), variants);
-    assert!(names("pairs", "against").iter().any(|against| against == "new plan"));
-    assert!(on_gpu(&args).text().contains("a step like none before on "));
-}
-
-#[test]
 fn the_logits_are_nearly_those_of_the_cpu() {
     if !has_adapter() {
         return;
@@ -119,25 +99,6 @@ fn verify_batch_finds_the_same_bits() {
     let ran = on_gpu(&["verify-batch", &golden("Q8_0"), "--len", "4"]);
     assert!(ran.text().contains("batches of 16") && ran.text().contains("Verified:"), "{}", ran.text());
     assert!(ran.stderr.contains("wgpu: "), "{}", ran.stderr);
-}
-
-#[test]
-fn bench_encoding_compares_outputs() {
-    if !has_adapter() {
-        return;
-    }
-    let args =
-        ["bench", "encoding", "--ops", "4", "--type", "Q6_K", "-n", "256", "-k", "256", "--workers", "1"];
-    let json = on_gpu(&[&args[..], &["--trials", "3", "--format", "json"]].concat()).json();
-    assert_eq!(json["works_in_submit"], false);
-    let experiments = json["experiments"].as_array().unwrap();
-    assert_eq!(experiments.len(), 2);
-    for experiment in experiments {
-        assert_eq!(experiment["outputs_equal"], true, "{experiment}");
-        for variant in experiment["variants"].as_array().unwrap() {
-            assert!(variant["encode_us"]["median"].as_f64() > Some(0.0), "{variant}");
-        }
-    }
 }
 
 #[test]

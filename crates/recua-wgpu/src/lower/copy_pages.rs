@@ -5,7 +5,7 @@ use crate::launch::Recorder;
 use crate::memory::{Binding, u32_of};
 use crate::pipelines::KernelKey;
 use bytemuck::bytes_of;
-use recua_compute::{CopyPages, Result};
+use recua_compute::{CopyPages, Error, Result};
 
 recua_compute::args! {
     pub(crate) struct CopyPagesArgs {
@@ -32,6 +32,16 @@ pub(crate) fn copy_pages(op: &CopyPages, recorder: &mut Recorder<'_>) -> Result<
     const NAME: &str = "copy_pages";
     let gpu = recorder.gpu;
     let (from, to) = (Kv::of(NAME, &op.from)?, Kv::of(NAME, &op.to)?);
+    if from.layout != to.layout {
+        let problem = format!(
+            "pages of {} lie otherwise than those of {}, which no longer fit one allocation on {}; load the model with the larger \
+             cache from the start",
+            op.from.shape(),
+            op.to.shape(),
+            gpu.info.name
+        );
+        return Err(Error::Argument { op: NAME, problem });
+    }
     let (list, list_start) = Binding::read(gpu, &op.list)?;
     let n_pairs = u32_of(NAME, "a number of pairs", op.list.n_rows())?;
     let vectors = from.page_bytes / 16;

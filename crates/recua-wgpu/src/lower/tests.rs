@@ -21,7 +21,7 @@ fn attention_by_cooperative_matrices_has_its_indexes_right() {
 }
 
 #[test]
-fn matrices_may_lie_in_several_allocations() {
+fn a_cache_in_several_allocations_has_no_matrices() {
     check_attention(Tuning { emulated: true, kv_allocations: 2, ..Tuning::default() });
 }
 

@@ -226,8 +226,8 @@ fn other_kernels() -> Vec<KernelKey> {
     let tensor = new("rope_store").define("TENSOR").define("CACHE_F16").define("WIDE");
     for head_dim in [16, 32, 64, 80, 128] {
         let tensor = new("attention_tensor").constant("HEAD_DIM", head_dim).define("EMULATED");
-        kernels.extend(permutations(&tensor, &["SPREAD", "TWO_TILES"]));
-        kernels.extend(permutations(&tensor.entry("attention_tensor_merge"), &["SPREAD"]));
+        kernels.extend(permutations(&tensor, &["TWO_TILES"]));
+        kernels.push(tensor.entry("attention_tensor_merge"));
     }
     for head_max in [64, 128, 256, 512, 1024] {
         let tensor = tensor.clone().constant("HEAD_MAX", head_max);

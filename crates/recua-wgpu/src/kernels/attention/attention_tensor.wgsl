@@ -109,32 +109,10 @@ fn load_p(at: u32) -> MatrixA {
     return coopLoadT<coop_mat16x16<f16, A>>(&p_staged[at], P_STRIDE);
 }
 fn load_k_matrix(at: At, i: u32) -> MatrixB {
-#ifdef SPREAD
-    var matrix: MatrixB;
-    switch at.allocation {
-        case 0u: { matrix = coopLoad<coop_mat16x16<f16, B>>(&k_cache[at.place + i], 4u); }
-        case 1u: { matrix = coopLoad<coop_mat16x16<f16, B>>(&k_cache_1[at.place + i], 4u); }
-        case 2u: { matrix = coopLoad<coop_mat16x16<f16, B>>(&k_cache_2[at.place + i], 4u); }
-        default: { matrix = coopLoad<coop_mat16x16<f16, B>>(&k_cache_3[at.place + i], 4u); }
-    }
-    return matrix;
-#else
     return coopLoad<coop_mat16x16<f16, B>>(&k_cache[at.place + i], 4u);
-#endif
 }
 fn load_v_matrix(at: At, i: u32) -> MatrixB {
-#ifdef SPREAD
-    var matrix: MatrixB;
-    switch at.allocation {
-        case 0u: { matrix = coopLoad<coop_mat16x16<f16, B>>(&v_cache[at.place + i], 4u); }
-        case 1u: { matrix = coopLoad<coop_mat16x16<f16, B>>(&v_cache_1[at.place + i], 4u); }
-        case 2u: { matrix = coopLoad<coop_mat16x16<f16, B>>(&v_cache_2[at.place + i], 4u); }
-        default: { matrix = coopLoad<coop_mat16x16<f16, B>>(&v_cache_3[at.place + i], 4u); }
-    }
-    return matrix;
-#else
     return coopLoad<coop_mat16x16<f16, B>>(&v_cache[at.place + i], 4u);
-#endif
 }
 fn load_v_staged(at: u32) -> MatrixB {
     return coopLoad<coop_mat16x16<f16, B>>(&v_staged[at], 4u);
