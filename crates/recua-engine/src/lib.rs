@@ -11,7 +11,6 @@ mod error;
 mod memory_report;
 mod model;
 mod tensor;
-mod weights;
 
 pub mod engine;
 pub mod request;

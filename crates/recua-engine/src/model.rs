@@ -11,24 +11,25 @@ mod llama;
 mod loaded;
 mod memory;
 mod outputs;
-pub(crate) mod params;
+mod params;
 mod pass;
 mod programs;
 mod rope;
+mod tensors;
 mod workspace;
 
 pub use config::{KvType, LlamaConfig, MAX_SEQ_LEN_DEFAULT};
 pub use loaded::LoadedModel;
 pub use outputs::Outputs;
+pub(crate) use outputs::WantedRows;
 pub use params::{Architecture, ModelParams, Rope, RopeScaling};
-pub(crate) use pass::{Launched, WantedRows};
+pub(crate) use pass::Launched;
 
 use crate::batch::{Batch, Logits};
 use crate::cache::{CacheRoom, Changes, Sequences};
 use crate::error::{Error, Result};
 use crate::memory_report::MemoryReport;
 use crate::tensor::Tensor;
-use crate::weights;
 use recua_compute::{Device, PAGE_TOKENS, Plan, cpu};
 use recua_gguf::Gguf;
 use std::fmt;
@@ -94,7 +95,7 @@ impl LlamaModel {
     /// names it.
     pub fn check(gguf: &Gguf) -> Result<ModelParams> {
         let params = ModelParams::from_gguf(gguf)?;
-        weights::check(gguf, &params)?;
+        tensors::check(gguf, &params)?;
         Ok(params)
     }
 

@@ -1,10 +1,10 @@
 //! The forward pass of every Llama-like architecture, as data.
 
 use super::params::ModelParams;
+use super::tensors::Weights;
 use super::workspace::{LogitsWorkspace, Workspace};
 use crate::cache::Store;
 use crate::error::Result;
-use crate::weights::Weights;
 use recua_compute::{Activation, Attention, Buffer, HeadNorm, KvPool, Matmul, Record, RopeStore, RowMap};
 
 /// All that a pass reads and writes.

@@ -4,14 +4,13 @@
 use super::config::LlamaConfig;
 use super::llama::{self, AttentionInputs, Pass, Shape};
 use super::params::ModelParams;
-use super::pass::{compile, record};
-use super::programs::Programs;
+use super::programs::{Programs, compile, record};
+use super::tensors::{self, Weights};
 use super::workspace::{LogitsWorkspace, Workspace};
 use super::{memory, rope};
 use crate::cache::Store;
 use crate::error::{Error, Result};
 use crate::memory_report::MemoryReport;
-use crate::weights::{self, Weights};
 use recua_compute::{Buffer, Device, Plan, Tiling, WorkList};
 use recua_gguf::Gguf;
 use std::fmt;
@@ -62,7 +61,7 @@ impl LoadedModel {
     ) -> Result<LoadedModel> {
         let weights_bytes = gguf.tensors().iter().fold(0u64, |n, t| n.saturating_add(t.n_bytes() as u64));
         memory::check(&device, &params, weights_bytes, &config)?;
-        let divisors = weights::rope_divisors(gguf, &params)?;
+        let divisors = tensors::rope_divisors(gguf, &params)?;
         let rope_table = rope::table(&device, &params, &divisors, config.max_seq_len)?;
         let store = Store::new(&device, memory::store_shape(&params, &config))?;
         let tiling = memory::tiling(&device, &params, &config);

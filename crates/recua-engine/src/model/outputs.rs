@@ -1,6 +1,6 @@
 //! [`Outputs`]: what a step brings back.
 
-use super::pass::WantedRows;
+use crate::error::{Error, Result};
 use recua_compute::TOP_K_MAX;
 
 /// What [`LlamaModel::step_mixed`](crate::LlamaModel::step_mixed) brings back. Its memory is used again.
@@ -17,6 +17,35 @@ pub struct Outputs {
 
 /// Words of a row of [`Outputs::top`].
 pub(crate) const TOP_WORDS: usize = TOP_K_MAX * 2;
+
+/// Rows of logits, by what is brought back of them, in this order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct WantedRows {
+    /// The token of the largest logit.
+    pub(crate) n_greedy: usize,
+    /// The largest logits.
+    pub(crate) n_top: usize,
+    /// All.
+    pub(crate) n_logits: usize,
+}
+
+impl WantedRows {
+    /// Of `n_rows` rows, the first `n_greedy`, the next `n_top`, and the others.
+    ///
+    /// # Errors
+    /// If there are not so many.
+    pub(crate) fn of(n_rows: usize, n_greedy: usize, n_top: usize) -> Result<WantedRows> {
+        match n_rows.checked_sub(n_greedy.saturating_add(n_top)) {
+            Some(n_logits) => Ok(WantedRows { n_greedy, n_top, n_logits }),
+            None => {
+                let problem = format!(
+                    "the largest logits of {n_greedy} and {n_top} rows are asked for, of {n_rows} rows"
+                );
+                Err(Error::MalformedBatch { problem })
+            }
+        }
+    }
+}
 
 /// The pieces of [`Outputs`] that a pass fills.
 pub(crate) struct Out<'a> {

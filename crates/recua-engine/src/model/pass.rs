@@ -1,13 +1,13 @@
 //! Passes: a batch cut into what one holds, their launches, and what comes back.
 
-use super::llama;
-use super::llama::{Pass, Shape};
+use super::llama::Shape;
 use super::loaded::LoadedModel;
-use super::outputs::{Out, Outputs, TOP_WORDS};
+use super::outputs::{Out, Outputs, TOP_WORDS, WantedRows};
+use super::programs::compile;
 use crate::batch::Batch;
 use crate::cache::{Changes, Span};
 use crate::error::{Error, Result};
-use recua_compute::{Buffer, Device, INERT, Input, Plan, Program, RowRun, Submission};
+use recua_compute::{Buffer, INERT, Input, RowRun, Submission};
 use std::ops::Range;
 
 /// What of a batch goes through one pass.
@@ -22,35 +22,6 @@ struct Piece<'a> {
 /// A pass under way.
 pub(crate) struct Launched {
     submission: Submission,
-}
-
-/// Rows of logits, by what is brought back of them, in this order.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct WantedRows {
-    /// The token of the largest logit.
-    pub(crate) n_greedy: usize,
-    /// The largest logits.
-    pub(crate) n_top: usize,
-    /// All.
-    pub(crate) n_logits: usize,
-}
-
-impl WantedRows {
-    /// Of `n_rows` rows, the first `n_greedy`, the next `n_top`, and the others.
-    ///
-    /// # Errors
-    /// If there are not so many.
-    pub(crate) fn of(n_rows: usize, n_greedy: usize, n_top: usize) -> Result<WantedRows> {
-        match n_rows.checked_sub(n_greedy.saturating_add(n_top)) {
-            Some(n_logits) => Ok(WantedRows { n_greedy, n_top, n_logits }),
-            None => {
-                let problem = format!(
-                    "the largest logits of {n_greedy} and {n_top} rows are asked for, of {n_rows} rows"
-                );
-                Err(Error::MalformedBatch { problem })
-            }
-        }
-    }
 }
 
 impl LoadedModel {
@@ -262,23 +233,6 @@ fn bucket(buckets: &[usize], n: usize, max: usize) -> usize {
         (None, Some(last)) => n.next_multiple_of(*last).min(max),
         (None, None) => n,
     }
-}
-
-/// The plan of a pass.
-pub(crate) fn record(device: &Device, pass: &Pass<'_>, shape: Shape) -> Result<Plan> {
-    let mut plan = device.plan();
-    llama::record(&mut plan, pass, shape)?;
-    Ok(plan)
-}
-
-/// A pass made ready.
-pub(crate) fn compile(device: &Device, pass: &Pass<'_>, shape: Shape) -> Result<Program> {
-    device.compile(&record(device, pass, shape)?).map_err(|source| match source {
-        recua_compute::Error::OutOfMemory { .. } => {
-            Error::Allocation { what: "the device's workspace".into(), source }
-        }
-        source => source.into(),
-    })
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! The programs of a model: its passes, kept by shape, and the copies of its cache.
 
-use super::llama::Shape;
-use recua_compute::Program;
+use super::llama::{self, Pass, Shape};
+use crate::error::{Error, Result};
+use recua_compute::{Device, Plan, Program};
 use std::collections::HashMap;
 
 /// Programs, on the buffers of one configuration. The pass used longest ago makes room for a new one.
@@ -35,4 +36,21 @@ impl Programs {
         }
         self.programs.insert(shape, (self.clock, program));
     }
+}
+
+/// The plan of a pass.
+pub(crate) fn record(device: &Device, pass: &Pass<'_>, shape: Shape) -> Result<Plan> {
+    let mut plan = device.plan();
+    llama::record(&mut plan, pass, shape)?;
+    Ok(plan)
+}
+
+/// A pass made ready.
+pub(crate) fn compile(device: &Device, pass: &Pass<'_>, shape: Shape) -> Result<Program> {
+    device.compile(&record(device, pass, shape)?).map_err(|source| match source {
+        recua_compute::Error::OutOfMemory { .. } => {
+            Error::Allocation { what: "the device's workspace".into(), source }
+        }
+        source => source.into(),
+    })
 }

@@ -1,7 +1,7 @@
 //! The tensors of a model: which a file must hold, and how they come to the device. Fields have the names of the GGUF tensors.
 
+use super::params::{ModelParams, OUTPUT, ROPE_FREQS, RopeScaling, TOKEN_EMBD};
 use crate::error::{Error, Result};
-use crate::model::params::{ModelParams, OUTPUT, ROPE_FREQS, RopeScaling, TOKEN_EMBD};
 use recua_compute::{Arrange, Buffer, DType, Device, Matmul, RawMatrix, Weight};
 use recua_gguf::{Gguf, TensorInfo, decode};
 use std::collections::HashSet;
