@@ -98,6 +98,9 @@ pub struct KvPool {
 
 impl KvPool {
     /// Wraps a device's own layout; for device crates. `memory` are the allocations that it lies in.
+    ///
+    /// # Errors
+    /// If an allocation is larger than a buffer can be.
     pub fn from_storage(
         storage: Arc<dyn Any + Send + Sync>,
         memory: Vec<Arc<dyn Storage>>,

@@ -83,9 +83,12 @@ fn columns_are_checked() {
     assert!(last.is_contiguous() && columns.rows(2).unwrap().row_stride() == 8);
     assert_eq!(device.read_vec::<f32>(&last).unwrap(), [18.0, 19.0, 20.0]);
     assert_eq!(columns.columns(1..3).unwrap().offset_bytes(), 12);
-    for refused in
-        [all.columns(5..9), all.columns(4..3), all.row_range(0..4), all.view(0, &[24]).unwrap().columns(0..1)]
-    {
+    for refused in [
+        all.columns(5..9),
+        all.columns(std::ops::Range { start: 4, end: 3 }),
+        all.row_range(0..4),
+        all.view(0, &[24]).unwrap().columns(0..1),
+    ] {
         problem(refused);
     }
     assert_eq!(
@@ -134,7 +137,12 @@ fn weights_are_checked() {
         problem(upload(whole().rows(2..5))),
         "upload_weight: rows 2..5 of Q8_0[4, 96]: at least one row of [0, 4) is needed"
     );
-    for refused in [whole().rows(2..2), whole().rows(3..2), whole().columns(0..0), whole().columns(32..128)] {
+    for refused in [
+        whole().rows(2..2),
+        whole().rows(std::ops::Range { start: 3, end: 2 }),
+        whole().columns(0..0),
+        whole().columns(32..128),
+    ] {
         problem(upload(refused));
     }
     // Several matrices.
