@@ -7,14 +7,15 @@ use crate::lower::lower;
 use crate::lower::matmul::tests::opened_with;
 use crate::shared::Shared;
 use crate::tuning::Tuning;
+use naga::Module;
 use naga::back::{hlsl, msl, spv};
-use naga::valid::{Capabilities, ValidationFlags, Validator};
+use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use recua_compute::{
     Arrange, Backend, Buffer, Compiled, Device, DeviceId, DeviceInfo, Encode, Input, KernelSource, KvPool,
     KvShape, Pending, Plan, RawMatrix, Storage, Submission, Tiling, Weight, cases,
 };
 use std::any::Any;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 /// A device that notes which kernels its programs would run, and runs none: results are garbage. Encoders work.
@@ -154,26 +155,60 @@ fn capabilities(has_matrices: bool) -> Capabilities {
     capabilities
 }
 
-/// Parses, validates and writes a kernel, as it is and with inputs that share an output's allocation.
-pub(crate) fn translate(key: &KernelKey, languages: &[Language], has_matrices: bool) {
-    let source = key.source().unwrap_or_else(|e| panic!("{key:?}: {e}"));
-    write(key, &source, languages, has_matrices);
+/// Parses, validates and writes kernels, as they are and with inputs that share an output's allocation. Kernels of one source differ in
+/// constants and entry points at most: it is parsed and validated once, and what is equal in those too is written once.
+pub(crate) fn translate<'a>(
+    keys: impl IntoIterator<Item = &'a KernelKey>,
+    languages: &[Language],
+    has_matrices: bool,
+) {
+    let mut by_source: BTreeMap<String, Vec<&KernelKey>> = BTreeMap::new();
+    for key in keys {
+        let source = key.source().unwrap_or_else(|e| panic!("{key:?}: {e}"));
+        by_source.entry(source).or_default().push(key);
+    }
+    let sources: Vec<_> = by_source.into_iter().collect();
+    let some = |first: usize| {
+        for (source, keys) in sources.iter().skip(first).step_by(2) {
+            translate_source(source, keys, languages, has_matrices);
+        }
+    };
+    // The longest test of this crate.
+    std::thread::scope(|scope| {
+        [0, 1].map(|first| scope.spawn(move || some(first))).map(|half| half.join().unwrap())
+    });
+}
+
+fn translate_source(source: &str, keys: &[&KernelKey], languages: &[Language], has_matrices: bool) {
+    write(keys, source, languages, has_matrices);
     let widened = (0..32)
         .filter(|binding| source.contains(&format!("@binding({binding}) var<storage, read>")))
         .fold(0, |mask, binding| mask | 1u32 << binding);
-    let mut source = source;
+    let mut source = source.to_string();
     widen(&mut source, Access { n_bindings: 32, writes: widened, widened }).unwrap();
-    write(key, &source, languages, has_matrices);
+    write(keys, &source, languages, has_matrices);
 }
 
-fn write(key: &KernelKey, source: &str, languages: &[Language], has_matrices: bool) {
+/// Writes kernels of one source.
+fn write(keys: &[&KernelKey], source: &str, languages: &[Language], has_matrices: bool) {
     let module = naga::front::wgsl::parse_str(source);
-    let module = module.unwrap_or_else(|e| panic!("{key:?}: {}", e.emit_to_string(source)));
+    let module = module.unwrap_or_else(|e| panic!("{:?}: {}", keys[0], e.emit_to_string(source)));
     let info = Validator::new(ValidationFlags::all(), capabilities(has_matrices)).validate(&module);
-    let info = info.unwrap_or_else(|e| panic!("{key:?}: {}", e.emit_to_string(source)));
+    let info = info.unwrap_or_else(|e| panic!("{:?}: {}", keys[0], e.emit_to_string(source)));
+    let mut written = HashSet::new();
+    for key in keys {
+        let mut constants = key.constants.clone();
+        constants.sort_unstable();
+        if written.insert((key.entry, constants)) {
+            write_one(key, source, &module, &info, languages);
+        }
+    }
+}
+
+fn write_one(key: &KernelKey, source: &str, module: &Module, info: &ModuleInfo, languages: &[Language]) {
     let constants = key.constants.iter().map(|&(name, value)| (name.to_string(), f64::from(value))).collect();
     let entry = Some((naga::ShaderStage::Compute, key.entry));
-    let (module, info) = naga::back::pipeline_constants::process_overrides(&module, &info, entry, &constants)
+    let (module, info) = naga::back::pipeline_constants::process_overrides(module, info, entry, &constants)
         .unwrap_or_else(|e| panic!("{key:?}: {e}"));
     assert_eq!(module.entry_points.len(), 1, "{key:?}");
     for language in languages {
@@ -252,15 +287,12 @@ fn other_kernels() -> Vec<KernelKey> {
 fn every_kernel_can_be_written_in_every_language() {
     let kernels = other_kernels();
     assert_sources_are_used(&kernels, kernels::SOURCES);
-    for kernel in kernels {
-        translate(&kernel, ALL_LANGUAGES, false);
-        // 16x16 matrices exist in SPIR-V alone.
-        if kernel.defines.contains(&"EMULATED") {
-            let mut real = kernel.clone();
-            real.defines.retain(|define| *define != "EMULATED");
-            translate(&real, &[Language::SpirV], true);
-        }
-    }
+    translate(&kernels, ALL_LANGUAGES, false);
+    // 16x16 matrices exist in SPIR-V alone.
+    let mut real: Vec<KernelKey> =
+        kernels.into_iter().filter(|kernel| kernel.defines.contains(&"EMULATED")).collect();
+    real.iter_mut().for_each(|kernel| kernel.defines.retain(|define| *define != "EMULATED"));
+    translate(&real, &[Language::SpirV], true);
 }
 
 /// Fails if none of the kernels is of a file that has any, or sets a define that a file looks at: then there are permutations that nobody
