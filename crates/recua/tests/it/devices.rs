@@ -3,6 +3,7 @@
 use recua::gguf::Gguf;
 use recua::{Batch, DEVICE_NAMES, Device, LlamaConfig, LlamaModel, Logits, open_device};
 use recua_compute::cases;
+use std::sync::LazyLock;
 
 /// The normalized squared error allowed: 1.15 times llama.cpp's on the same file, or a bound that f16 activations meet easily.
 const BARS: [(&str, f64); 6] = [
@@ -14,9 +15,13 @@ const BARS: [(&str, f64); 6] = [
     ("Q4_0", 3e-5),
 ];
 
-pub(crate) fn devices() -> Vec<(&'static str, Device)> {
-    let names = DEVICE_NAMES.iter().copied().filter(|name| *name != "auto");
-    names.filter_map(|name| Some((name, cases::opened_or_skipped(name, open_device(name))?))).collect()
+/// The tests share the devices, so that a GPU's kernels are compiled once.
+pub(crate) fn devices() -> impl Iterator<Item = (&'static str, Device)> {
+    static DEVICES: LazyLock<Vec<(&str, Device)>> = LazyLock::new(|| {
+        let names = DEVICE_NAMES.iter().copied().filter(|name| *name != "auto");
+        names.filter_map(|name| Some((name, cases::opened_or_skipped(name, open_device(name))?))).collect()
+    });
+    DEVICES.iter().cloned()
 }
 
 fn path(file: &str) -> String {
