@@ -23,7 +23,7 @@ fn encoding_runs_a_step_as_a_new_plan_and_says_on_how_many_threads() {
         return;
     }
     let args = ["encoding", "--ops", "0", "--real-step", "tiny", "--workers", "1", "--trials", "2"];
-    let json = on_gpu(&[&args[..], &["--format", "json"]].concat()).json();
+    let json = on_gpu(&[&args[..], &["--json"]].concat()).json();
     let step = &json["experiments"][0];
     assert_eq!(step["outputs_equal"], true, "{step}");
     assert!(step["encoding_threads"].as_u64() > Some(0));
@@ -43,7 +43,7 @@ fn encoding_compares_outputs() {
         return;
     }
     let args = ["encoding", "--ops", "4", "--type", "Q6_K", "-n", "256", "-k", "256", "--workers", "1"];
-    let json = on_gpu(&[&args[..], &["--trials", "3", "--format", "json"]].concat()).json();
+    let json = on_gpu(&[&args[..], &["--trials", "3", "--json"]].concat()).json();
     assert_eq!(json["works_in_submit"], false);
     let experiments = json["experiments"].as_array().unwrap();
     assert_eq!(experiments.len(), 2);
