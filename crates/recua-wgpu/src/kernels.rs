@@ -1,7 +1,6 @@
 //! The WGSL files, the one list of them: by name without folder and ending; formats keep their folder.
 
-use crate::lower::matmul::MatmulArgs;
-use crate::lower::{AttentionArgs, CopyPagesArgs, RopeStoreArgs};
+use crate::args::{AttentionArgs, CopyPagesArgs, MatmulArgs, RopeStoreArgs};
 use recua_compute::GgmlType;
 
 /// The text of a file, or of a kernel's arguments: `args/NAME`.

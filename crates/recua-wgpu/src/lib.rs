@@ -16,6 +16,7 @@
 #![warn(missing_docs)]
 
 mod adapter;
+mod args;
 mod bandwidth;
 mod commands;
 mod device;

@@ -7,10 +7,8 @@ pub(crate) mod matmul;
 mod rope_store;
 mod rows;
 
-pub(crate) use attention::{AttentionArgs, tiling};
+pub(crate) use attention::tiling;
 pub(crate) use copy::copy_bytes;
-pub(crate) use copy_pages::CopyPagesArgs;
-pub(crate) use rope_store::RopeStoreArgs;
 
 use crate::launch::{Launches, Recorder};
 use crate::shared::Shared;

@@ -4,6 +4,7 @@
 
 use super::rope_store::head_max;
 use super::rows::Rows;
+use crate::args::AttentionArgs;
 use crate::gpu::Gpu;
 use crate::kv::{Kv, Layout, layout};
 use crate::launch::Recorder;
@@ -11,39 +12,6 @@ use crate::memory::{Binding, u32_of};
 use crate::pipelines::KernelKey;
 use bytemuck::bytes_of;
 use recua_compute::{Attention, Error, KvShape, KvType, Result, Tiling};
-
-recua_compute::args! {
-    pub(crate) struct AttentionArgs {
-        positions_start: u32,
-        sequences_start: u32,
-        pages_start: u32,
-        n_sequences: u32,
-        /// Columns of the page table.
-        pages_max: u32,
-        work_start: u32,
-        /// Words of the work list.
-        work_words: u32,
-        n_rows: u32,
-        n_heads: u32,
-        n_kv_heads: u32,
-        n_pages: u32,
-        head_dim: u32,
-        scale: f32,
-        q_start: u32,
-        /// From one row of q to the next, in words.
-        q_stride: u32,
-        out_start: u32,
-        /// Query heads of a KV head, and how many of them a workgroup takes.
-        group: u32,
-        block_heads: u32,
-        /// The most rows of a tile.
-        block_rows: u32,
-        /// Places for pieces in the workspace.
-        places: u32,
-        /// Pages of an allocation of a cache that is spread over several.
-        allocation_pages: u32,
-    }
-}
 
 /// Tokens of a chunk, as in the kernels, and queries of a workgroup of `attention`.
 const CHUNK: usize = 128;

@@ -1,28 +1,12 @@
 //! `copy_pages`: one dispatch for each pair of allocations, usually one.
 
+use crate::args::CopyPagesArgs;
 use crate::kv::Kv;
 use crate::launch::Recorder;
 use crate::memory::{Binding, u32_of};
 use crate::pipelines::KernelKey;
 use bytemuck::bytes_of;
 use recua_compute::{CopyPages, Error, Result};
-
-recua_compute::args! {
-    pub(crate) struct CopyPagesArgs {
-        list_start: u32,
-        n_pairs: u32,
-        /// Pages of the pools.
-        n_from: u32,
-        n_to: u32,
-        /// The pages that are bound.
-        from_first: u32,
-        from_pages: u32,
-        to_first: u32,
-        to_pages: u32,
-        /// Vectors of 16 bytes in a page of K, and of V.
-        page_vectors: u32,
-    }
-}
 
 /// Vectors that a workgroup copies before it takes more.
 const VECTORS: u64 = 1024;

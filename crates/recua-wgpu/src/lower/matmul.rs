@@ -8,6 +8,7 @@
 //! All products of a step with one format and number of rows are one kernel: bias, residual and GLU are arguments. A kernel that differs
 //! from the one before has to bring its instructions into the caches first, which took longer than to look at a flag.
 
+use crate::args::MatmulArgs;
 use crate::launch::Recorder;
 use crate::memory::{Binding, Memory, u32_of};
 use crate::pipelines::KernelKey;
@@ -18,34 +19,6 @@ use std::sync::Arc;
 
 #[cfg(test)]
 pub(crate) mod tests;
-
-recua_compute::args! {
-    /// The arguments of the kernels that `matmul_bindings.wgsl` is a part of.
-    pub(crate) struct MatmulArgs {
-        /// Columns of x.
-        k: u32,
-        /// Rows of x.
-        rows: u32,
-        /// Units of a weight row.
-        units: u32,
-        /// The last tile of this piece of the weight.
-        last_tile: u32,
-        /// Outputs of this piece, and the first of them.
-        count: u32,
-        first: u32,
-        /// Columns of out.
-        n: u32,
-        /// Bits: see the kernel.
-        flags: u32,
-        /// Tiles of a workgroup of `matmul_coop_16.wgsl`.
-        tiles: u32,
-        /// Where each begins, in elements.
-        x: u32,
-        out: u32,
-        bias: u32,
-        add: u32,
-    }
-}
 
 /// Bits of [`MatmulArgs::flags`], as in `matmul_bindings.wgsl`.
 const GLU: u32 = 1;

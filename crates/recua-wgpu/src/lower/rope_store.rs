@@ -2,6 +2,7 @@
 
 use super::attention::attention_bytes;
 use super::rows::{Rows, grid};
+use crate::args::RopeStoreArgs;
 use crate::gpu::Gpu;
 use crate::kv::{Kv, Layout};
 use crate::launch::Recorder;
@@ -9,40 +10,6 @@ use crate::memory::{Binding, u32_of};
 use crate::pipelines::KernelKey;
 use bytemuck::bytes_of;
 use recua_compute::{Error, KvShape, KvType, PAGE_TOKENS, Result, RopeStore, RopeStyle};
-
-recua_compute::args! {
-    pub(crate) struct RopeStoreArgs {
-        positions_start: u32,
-        sequences_start: u32,
-        pages_start: u32,
-        n_sequences: u32,
-        /// Columns of the page table.
-        pages_max: u32,
-        n_rows: u32,
-        n_heads: u32,
-        n_kv_heads: u32,
-        n_pages: u32,
-        /// Positions in the table, and pairs of a head that are rotated.
-        positions_max: u32,
-        pairs: u32,
-        /// Where each begins, in words, and how far its rows are apart.
-        q_start: u32,
-        q_stride: u32,
-        k_start: u32,
-        k_stride: u32,
-        v_start: u32,
-        v_stride: u32,
-        table_start: u32,
-        q_norm_start: u32,
-        k_norm_start: u32,
-        eps: f32,
-        head_dim: u32,
-        page_tokens: u32,
-        /// The pages of the allocation that is bound. That of page 0 comes with q.
-        first_page: u32,
-        allocation_pages: u32,
-    }
-}
 
 /// The room that kernels make for a head, their `HEAD_MAX`. Fails if a workgroup has no memory for it.
 pub(super) fn head_max(op: &'static str, gpu: &Gpu, head_dim: usize) -> Result<usize> {

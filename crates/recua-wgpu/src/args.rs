@@ -1,0 +1,114 @@
+//! The arguments of kernels: structures that the host fills and whose WGSL text the kernels import as `args/NAME`, so that nothing has to be
+//! kept in step by hand. A leaf: it knows no kernel and no op.
+
+recua_compute::args! {
+    pub(crate) struct AttentionArgs {
+        positions_start: u32,
+        sequences_start: u32,
+        pages_start: u32,
+        n_sequences: u32,
+        /// Columns of the page table.
+        pages_max: u32,
+        work_start: u32,
+        /// Words of the work list.
+        work_words: u32,
+        n_rows: u32,
+        n_heads: u32,
+        n_kv_heads: u32,
+        n_pages: u32,
+        head_dim: u32,
+        scale: f32,
+        q_start: u32,
+        /// From one row of q to the next, in words.
+        q_stride: u32,
+        out_start: u32,
+        /// Query heads of a KV head, and how many of them a workgroup takes.
+        group: u32,
+        block_heads: u32,
+        /// The most rows of a tile.
+        block_rows: u32,
+        /// Places for pieces in the workspace.
+        places: u32,
+        /// Pages of an allocation of a cache that is spread over several.
+        allocation_pages: u32,
+    }
+}
+
+recua_compute::args! {
+    pub(crate) struct CopyPagesArgs {
+        list_start: u32,
+        n_pairs: u32,
+        /// Pages of the pools.
+        n_from: u32,
+        n_to: u32,
+        /// The pages that are bound.
+        from_first: u32,
+        from_pages: u32,
+        to_first: u32,
+        to_pages: u32,
+        /// Vectors of 16 bytes in a page of K, and of V.
+        page_vectors: u32,
+    }
+}
+
+recua_compute::args! {
+    /// The arguments of the kernels that `matmul_bindings.wgsl` is a part of.
+    pub(crate) struct MatmulArgs {
+        /// Columns of x.
+        k: u32,
+        /// Rows of x.
+        rows: u32,
+        /// Units of a weight row.
+        units: u32,
+        /// The last tile of this piece of the weight.
+        last_tile: u32,
+        /// Outputs of this piece, and the first of them.
+        count: u32,
+        first: u32,
+        /// Columns of out.
+        n: u32,
+        /// Bits: see the kernel.
+        flags: u32,
+        /// Tiles of a workgroup of `matmul_coop_16.wgsl`.
+        tiles: u32,
+        /// Where each begins, in elements.
+        x: u32,
+        out: u32,
+        bias: u32,
+        add: u32,
+    }
+}
+
+recua_compute::args! {
+    pub(crate) struct RopeStoreArgs {
+        positions_start: u32,
+        sequences_start: u32,
+        pages_start: u32,
+        n_sequences: u32,
+        /// Columns of the page table.
+        pages_max: u32,
+        n_rows: u32,
+        n_heads: u32,
+        n_kv_heads: u32,
+        n_pages: u32,
+        /// Positions in the table, and pairs of a head that are rotated.
+        positions_max: u32,
+        pairs: u32,
+        /// Where each begins, in words, and how far its rows are apart.
+        q_start: u32,
+        q_stride: u32,
+        k_start: u32,
+        k_stride: u32,
+        v_start: u32,
+        v_stride: u32,
+        table_start: u32,
+        q_norm_start: u32,
+        k_norm_start: u32,
+        eps: f32,
+        head_dim: u32,
+        page_tokens: u32,
+        /// The pages of the allocation that is bound. That of page 0 comes with q.
+        first_page: u32,
+        allocation_pages: u32,
+    }
+}
