@@ -5,10 +5,12 @@
 
 use crate::buffer::{Buffer, DType, DeviceId, Storage};
 use crate::error::{Result, argument};
-use crate::op::PAGE_TOKENS;
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
+
+/// Tokens in one page of the key-value cache.
+pub const PAGE_TOKENS: usize = 32;
 
 /// The type in which keys and values are kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

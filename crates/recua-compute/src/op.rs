@@ -11,15 +11,11 @@
 use crate::buffer::{Buffer, DType, DeviceId};
 use crate::error::{Error, Result, argument};
 use crate::kv::KvPool;
+pub use crate::kv::PAGE_TOKENS;
 use crate::weight::{Arrange, Weight};
 use crate::work::HEADER_WORDS;
+pub use crate::work::INERT;
 use std::fmt;
-
-/// Tokens in one page of the key-value cache.
-pub const PAGE_TOKENS: usize = 32;
-
-/// In [`RowMap::sequences`]: no sequence, the row is skipped. In the list of [`CopyPages`]: no page, the pair is skipped.
-pub const INERT: u32 = u32::MAX;
 
 /// The most elements of a row that [`TopK`] finds.
 pub const TOP_K_MAX: usize = 64;

@@ -19,8 +19,10 @@
 //! folds the pieces, whose places follow each other, in order. The tiles that take longest come first.
 
 use crate::error::{Result, argument};
-use crate::op::INERT;
 use std::cmp::Reverse;
+
+/// In [`crate::RowMap::sequences`]: no sequence, the row is skipped. In the list of [`crate::CopyPages`]: no page, the pair is skipped.
+pub const INERT: u32 = u32::MAX;
 
 /// In a tile: all chunks that its rows see; no place.
 pub const ALL: u32 = u32::MAX;
