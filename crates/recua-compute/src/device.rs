@@ -132,7 +132,7 @@ impl Device {
     }
 
     /// How this device likes the work of attention cut, with `n_heads` query heads over a cache of this shape: for
-    /// [`crate::WorkList::build`]. It does not depend on the number of pages.
+    /// [`crate::WorkList::build`]. Two shapes that a device lays out alike have the same, whatever their pages.
     pub fn tiling(&self, shape: &KvShape, n_heads: usize) -> Tiling {
         self.backend.tiling(shape, n_heads)
     }

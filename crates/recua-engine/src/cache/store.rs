@@ -141,13 +141,12 @@ impl Store {
     /// Copies pages of this store to `to`, a store of the same layers, and waits for it.
     ///
     /// # Errors
-    /// If a page does not exist, or the device fails.
+    /// If a page does not exist, the device lays the two out differently (then the same rows would have other bits there), or it fails.
     pub(crate) fn copy_to(&self, device: &Device, to: &Store, moves: &[(u32, u32)]) -> Result<()> {
-        if moves.is_empty() {
-            return Ok(());
-        }
-        let pairs: Vec<u32> = moves.iter().flat_map(|&(from, to)| [from, to]).collect();
-        let list = device.upload(&pairs, DType::U32, &[moves.len(), 2])?;
+        // One pair at least, so that a device that lays the two out differently says so even if there is nothing to copy.
+        let mut pairs = vec![INERT; 2];
+        pairs.extend(moves.iter().flat_map(|&(from, to)| [from, to]));
+        let list = device.upload(&pairs, DType::U32, &[pairs.len() / 2, 2])?;
         Ok(device.run(&copies(device, &self.layers, &to.layers, &list)?)?.wait()?)
     }
 }

@@ -44,6 +44,8 @@ pub(crate) struct Resized {
     // `None`: the present one does.
     logits: Option<LogitsWorkspace>,
     programs: Programs,
+    // Taken by the device for its own use when it prepared these programs.
+    device_bytes: u64,
 }
 
 /// Opening.
@@ -170,7 +172,7 @@ impl LoadedModel {
     ///
     /// # Errors
     /// If there is no memory for both. Nothing has changed then.
-    pub(crate) fn allocate(&mut self, config: LlamaConfig) -> Result<Resized> {
+    pub(crate) fn allocate(&self, config: LlamaConfig) -> Result<Resized> {
         memory::check_resize(&self.device, &self.params, &self.config, &config)?;
         let store = Store::new(&self.device, memory::store_shape(&self.params, &config))?;
         let logits = if config.logits_rows() == self.config.logits_rows() {
@@ -180,8 +182,7 @@ impl LoadedModel {
         };
         let pass = Pass { store: &store, logits: logits.as_ref().unwrap_or(&self.logits), ..self.pass() };
         let (programs, device_bytes) = prepare(&self.device, &pass, &config)?;
-        self.device_bytes += device_bytes;
-        Ok(Resized { config, store, logits, programs })
+        Ok(Resized { config, store, logits, programs, device_bytes })
     }
 
     /// Copies the pages of `moves` and frees what there was.
@@ -189,9 +190,10 @@ impl LoadedModel {
     /// # Errors
     /// If the device fails. Nothing has changed then.
     pub(crate) fn resize(&mut self, resized: Resized, moves: &[(u32, u32)]) -> Result<()> {
-        let Resized { config, store, logits, programs } = resized;
+        let Resized { config, store, logits, programs, device_bytes } = resized;
         self.store.copy_to(&self.device, &store, moves)?;
         (self.store, self.config, self.programs) = (store, config, programs);
+        self.device_bytes += device_bytes;
         if let Some(logits) = logits {
             self.logits = logits;
         }

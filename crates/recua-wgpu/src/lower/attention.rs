@@ -44,7 +44,7 @@ const PIECES_BYTES: usize = 128 << 20;
 
 const NAME: &str = "attention";
 
-/// How tiles are cut for heads over such a cache: it depends on neither rows nor pages.
+/// How tiles are cut for heads over such a cache: it depends on no rows, and on pages only in whether one allocation holds them.
 struct Cut {
     layout: Layout,
     /// Query heads of a KV head.

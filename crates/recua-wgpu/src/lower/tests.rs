@@ -25,6 +25,24 @@ fn a_cache_in_several_allocations_has_no_matrices() {
     check_attention(Tuning { emulated: true, kv_allocations: 2, ..Tuning::default() });
 }
 
+/// Resizing a cache must change no bit, so pages of matrices do not go to a pool that has none.
+#[test]
+fn pages_do_not_change_their_layout() {
+    let tuning = Tuning { emulated: true, kv_allocations: 2, ..Tuning::default() };
+    let Some((device, shared)) = opened_with(tuning) else { return };
+    let pool = |n_pages| device.alloc_kv(&KvShape { n_pages, ..SHAPE }).unwrap();
+    let list = device.alloc(DType::U32, &[1, 2]).unwrap();
+    let copied = |from: usize, to: usize| {
+        let mut plan = device.plan();
+        plan.copy_pages(&pool(from), &pool(to), &list).unwrap();
+        lower(shared, plan.ops()).map(drop)
+    };
+    copied(1, 1).unwrap();
+    copied(4, 3).unwrap();
+    let problem = copied(1, 4).unwrap_err().to_string();
+    assert!(problem.contains("load the model with the larger cache"), "{problem}");
+}
+
 const SHAPE: KvShape = KvShape { n_pages: 4, n_kv_heads: 2, head_dim: 64, kv_type: KvType::F16 };
 
 /// Attention of `n_rows` rows whose sequences could have `max_seq_len` tokens.
