@@ -19,9 +19,11 @@ use crate::backend::{Backend, Compiled, DeviceInfo, Encode};
 use crate::buffer::{Buffer, DeviceId, Storage};
 use crate::device::Device;
 use crate::error::{Error, Result, argument};
+use crate::hazards::writes;
 use crate::kernel::{CallArg, Kernel, KernelArg, KernelCall, KernelSource, RustKernel};
 use crate::kv::{KvPool, KvShape};
-use crate::op::{Attention, Op, RopeStore};
+use crate::op::Op;
+use crate::op::operands::{Access, Operand};
 use crate::plan::Plan;
 use crate::submission::Submission;
 use crate::weight::{Arrange, RawMatrix, Weight};
@@ -30,7 +32,7 @@ use kv::Kv;
 use matmul::Workspace;
 use matmul::planes::TILE;
 use matmul::weight::{self, Layout, Packed, Rows, Segment};
-use memory::{Memory, ptr, slice};
+use memory::{Memory, ptr};
 use pool::{Pool, Worker};
 use program::{CpuProgram, Done};
 use std::any::Any;
@@ -195,8 +197,13 @@ impl Cpu {
         queue.spans.reserve(ops, n_threads, &self.allocated)
     }
 
-    /// Runs ops for which there is room.
-    fn run_ops<'a>(&self, queue: &mut Queue, ops: impl Iterator<Item = &'a Op> + Clone + Sync) -> Result<()> {
+    /// Runs ops for which there is room; `checks` are theirs.
+    fn run_ops<'a>(
+        &self,
+        queue: &mut Queue,
+        ops: impl Iterator<Item = &'a Op> + Clone + Sync,
+        checks: &[IndexCheck],
+    ) -> Result<()> {
         let (workspace, spans) = (&queue.workspace, &queue.spans);
         // The first op that must not run. A failing op names the one after it, so that a thread that still is at the failing op goes on
         // to the barrier where the others wait.
@@ -206,15 +213,12 @@ impl Cpu {
             error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(e);
             stop_at.fetch_min(at, Ordering::Relaxed);
         };
-        // Indexes that no op of this list writes can be looked at now, without a barrier for each op.
-        let written: Vec<&Buffer> = ops.clone().filter_map(written_indexes).collect();
-        let late = |op| indexes(op).iter().any(|index| written.iter().any(|buffer| buffer.overlaps(index)));
-        for op in ops.clone().filter(|op| !late(op)) {
+        for (op, _) in ops.clone().zip(checks).filter(|(_, check)| **check == IndexCheck::First) {
             check_indexes(op)?;
         }
         let job = |worker: &Worker<'_>| {
-            for (i, op) in ops.clone().enumerate() {
-                if late(op) {
+            for (i, (op, check)) in ops.clone().zip(checks).enumerate() {
+                if *check == IndexCheck::AtItsTurn {
                     if worker.idx == 0 {
                         check_indexes(op).unwrap_or_else(|e| fail(e, i));
                     }
@@ -259,54 +263,52 @@ impl Cpu {
     }
 }
 
-/// The buffers that an op takes indexes from.
-fn indexes(op: &Op) -> Vec<&Buffer> {
-    match op {
-        Op::Embed(op) => vec![&op.tokens],
-        Op::GatherRows(op) => vec![&op.indexes],
-        Op::CopyPages(op) => vec![&op.list],
-        Op::RopeStore(RopeStore { rows, .. }) | Op::Attention(Attention { rows, .. }) => {
-            vec![&rows.positions, &rows.sequences, &rows.pages]
-        }
-        Op::RmsNorm(_) | Op::Matmul(_) | Op::MatmulGlu(_) | Op::Argmax(_) | Op::TopK(_) | Op::Copy(_) => {
-            Vec::new()
-        }
+/// When the values of an op's indexes are looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum IndexCheck {
+    /// It has none.
+    Never,
+    /// Before all ops, which saves a barrier.
+    First,
+    /// Before itself, because an op of the list writes some of them.
+    AtItsTurn,
+}
+
+impl IndexCheck {
+    /// Those of a list of ops.
+    fn of<'a>(ops: impl Iterator<Item = &'a Op> + Clone) -> Vec<IndexCheck> {
+        let written: Vec<&Buffer> = ops.clone().flat_map(writes).collect();
+        let check = |op: &Op| {
+            let operands = op.operands();
+            let is_index = |operand: &&Operand<'_>| matches!(operand.access, Access::Index(_));
+            let mut indexes = operands.iter().filter(is_index).flat_map(Operand::buffers).peekable();
+            if indexes.peek().is_none() {
+                IndexCheck::Never
+            } else if indexes.any(|index| written.iter().any(|written| written.overlaps(index))) {
+                IndexCheck::AtItsTurn
+            } else {
+                IndexCheck::First
+            }
+        };
+        ops.map(check).collect()
     }
 }
 
-/// The buffer that an op writes, if it may hold indexes.
-fn written_indexes(op: &Op) -> Option<&Buffer> {
-    match op {
-        Op::Argmax(op) => Some(&op.out),
-        Op::TopK(op) => Some(&op.out),
-        Op::Copy(op) => Some(&op.dst),
-        _ => None,
-    }
-}
-
+/// Looks at the values of an op's indexes.
 fn check_indexes(op: &Op) -> Result<()> {
     match op {
-        Op::Embed(op) => {
-            // SAFETY: the queue is held, and no op is under way.
-            let tokens = unsafe { slice::<u32>(&op.tokens) };
-            let limit = op.table.n();
-            let bad = tokens.iter().find(|&&token| token as usize >= limit);
-            bad.map_or(Ok(()), |&token| {
-                Err(Error::IndexOutOfRange {
-                    op: "embed",
-                    what: "token",
-                    index: token.into(),
-                    limit: limit as u64,
-                })
-            })
-        }
         Op::RopeStore(op) => ops::check_rope_store(op),
         Op::Attention(op) => ops::check_attention(op),
-        Op::GatherRows(op) => ops::check_gather_rows(op),
         Op::CopyPages(op) => ops::check_copy_pages(op),
-        Op::RmsNorm(_) | Op::Matmul(_) | Op::MatmulGlu(_) | Op::Argmax(_) | Op::TopK(_) | Op::Copy(_) => {
-            Ok(())
-        }
+        // These have no indexes whose limits depend on other values.
+        Op::Embed(_)
+        | Op::RmsNorm(_)
+        | Op::Matmul(_)
+        | Op::MatmulGlu(_)
+        | Op::GatherRows(_)
+        | Op::Argmax(_)
+        | Op::TopK(_)
+        | Op::Copy(_) => ops::check_limits(op),
     }
 }
 
@@ -431,7 +433,8 @@ impl Backend for Arc<Cpu> {
                             Command::Kernel { .. } => None,
                         });
                         self.reserve(&mut queue, ops.clone())?;
-                        self.run_ops(&mut queue, ops)?;
+                        let checks = IndexCheck::of(ops.clone());
+                        self.run_ops(&mut queue, ops, &checks)?;
                     }
                     Command::Kernel { name, kernel, groups, args } => {
                         Cpu::run_kernel(name, kernel, *groups, args, &mut queue)?;

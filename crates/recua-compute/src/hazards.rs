@@ -4,49 +4,19 @@
 //! may run side by side, and to place barriers by hand.
 
 use crate::buffer::Buffer;
-use crate::op::{Op, RowMap};
+use crate::op::Op;
+use crate::op::operands::Operand;
 use std::fmt;
 use std::ops::Range;
 
 /// The buffers that an op reads. Weights are not among them: nothing writes those.
 pub fn reads(op: &Op) -> Vec<&Buffer> {
-    fn map(rows: &RowMap) -> [&Buffer; 4] {
-        [&rows.positions, &rows.sequences, &rows.pages, &rows.work]
-    }
-    match op {
-        Op::Embed(o) => vec![&o.tokens],
-        Op::RmsNorm(o) => vec![&o.x, &o.weight],
-        Op::Matmul(o) => std::iter::once(&o.x).chain(&o.bias).chain(&o.add).collect(),
-        Op::MatmulGlu(o) => vec![&o.x],
-        Op::RopeStore(o) => {
-            let norm = o.norm.iter().flat_map(|norm| [&norm.q, &norm.k]);
-            [&o.q, &o.k, &o.v, &o.table].into_iter().chain(norm).chain(map(&o.rows)).collect()
-        }
-        Op::Attention(o) => std::iter::once(&o.q).chain(o.cache.memory()).chain(map(&o.rows)).collect(),
-        Op::GatherRows(o) => vec![&o.x, &o.indexes],
-        Op::Argmax(o) => vec![&o.x],
-        Op::TopK(o) => vec![&o.x],
-        Op::Copy(o) => vec![&o.src],
-        Op::CopyPages(o) => o.from.memory().iter().chain([&o.list]).collect(),
-    }
+    op.operands().iter().filter(|operand| operand.is_read()).flat_map(Operand::buffers).collect()
 }
 
-/// The buffers that an op writes. Of the cache, `rope_store` writes only its rows' positions, and `copy_pages` the pages of its list;
-/// which ones is not known before they run, so the whole cache counts.
+/// The buffers that an op writes.
 pub fn writes(op: &Op) -> Vec<&Buffer> {
-    match op {
-        Op::Embed(o) => vec![&o.out],
-        Op::RmsNorm(o) => vec![&o.out],
-        Op::Matmul(o) => vec![&o.out],
-        Op::MatmulGlu(o) => vec![&o.out],
-        Op::RopeStore(o) => std::iter::once(&o.q).chain(o.cache.memory()).collect(),
-        Op::Attention(o) => vec![&o.out],
-        Op::GatherRows(o) => vec![&o.out],
-        Op::Argmax(o) => vec![&o.out],
-        Op::TopK(o) => vec![&o.out],
-        Op::Copy(o) => vec![&o.dst],
-        Op::CopyPages(o) => o.to.memory().iter().collect(),
-    }
+    op.operands().iter().filter(|operand| operand.is_written()).flat_map(Operand::buffers).collect()
 }
 
 /// Why an op must wait for an earlier one.

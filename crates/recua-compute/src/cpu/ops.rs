@@ -15,7 +15,7 @@ pub(crate) use argmax::argmax;
 pub(crate) use attention::{Spans, attention, check_attention};
 pub(crate) use copy::copy;
 pub(crate) use copy_pages::{check_copy_pages, copy_pages};
-pub(crate) use gather_rows::{check_gather_rows, gather_rows};
+pub(crate) use gather_rows::gather_rows;
 pub(crate) use rms_norm::rms_norm;
 pub(crate) use rope_store::{check_rope_store, rope_store};
 pub(crate) use top_k::top_k;
@@ -23,7 +23,8 @@ pub(crate) use top_k::top_k;
 use crate::cpu::memory::slice;
 use crate::error::{Error, Result};
 use crate::kv::KvPool;
-use crate::op::{INERT, PAGE_TOKENS, RowMap};
+use crate::op::operands::{Access, Resource};
+use crate::op::{INERT, Op, PAGE_TOKENS, RowMap};
 
 /// Fails unless `index < limit`.
 fn check_index(op: &'static str, what: &'static str, index: u32, limit: usize) -> Result<()> {
@@ -31,6 +32,20 @@ fn check_index(op: &'static str, what: &'static str, index: u32, limit: usize) -
         return Ok(());
     }
     Err(Error::IndexOutOfRange { op, what, index: index.into(), limit: limit as u64 })
+}
+
+/// Checks the indexes of an op that have a limit.
+pub(crate) fn check_limits(op: &Op) -> Result<()> {
+    for operand in op.operands() {
+        let (Access::Index(Some(limit)), Resource::Buffer(buffer)) = (operand.access, operand.resource)
+        else {
+            continue;
+        };
+        // SAFETY: the queue is held and no op is running.
+        let indexes: &[u32] = unsafe { slice(buffer) };
+        indexes.iter().try_for_each(|&index| check_index(op.name(), limit.what, index, limit.below))?;
+    }
+    Ok(())
 }
 
 /// Where rows stand, as slices.

@@ -1,7 +1,7 @@
 //! A plan made ready for the CPU. A launch runs it before it returns.
 
-use super::Cpu;
 use super::memory::ptr;
+use super::{Cpu, IndexCheck};
 use crate::backend::Compiled;
 use crate::buffer::Buffer;
 use crate::error::{Error, Result, argument};
@@ -16,12 +16,14 @@ use std::time::Duration;
 pub(super) struct CpuProgram {
     cpu: Arc<Cpu>,
     plan: Plan,
+    checks: Vec<IndexCheck>,
 }
 
 impl CpuProgram {
     /// For a plan whose workspace is reserved.
     pub(super) fn new(cpu: Arc<Cpu>, plan: Plan) -> CpuProgram {
-        CpuProgram { cpu, plan }
+        let checks = IndexCheck::of(plan.ops().iter());
+        CpuProgram { cpu, plan, checks }
     }
 }
 
@@ -33,7 +35,7 @@ impl Compiled for CpuProgram {
             // SAFETY: `Input::new` has checked the length, and the queue is held, so no op is under way.
             unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), ptr(input.buffer()), bytes.len()) }
         }
-        self.cpu.run_ops(&mut queue, self.plan.ops().iter())?;
+        self.cpu.run_ops(&mut queue, self.plan.ops().iter(), &self.checks)?;
         let outputs = outputs.iter().map(copied).collect::<Result<_>>()?;
         Ok(Submission::new(Done { outputs }))
     }

@@ -1,18 +1,10 @@
 //! `gather_rows`: out[i] = x[indexes[i]]. Bound by memory; the threads take even shares of the rows.
 
-use super::check_index;
 use crate::cpu::isa::Isa;
 use crate::cpu::memory::{slice, slice_mut};
 use crate::cpu::pool::Worker;
 use crate::error::Result;
 use crate::op::GatherRows;
-
-/// Checks the indexes against the rows there are.
-pub(crate) fn check_gather_rows(op: &GatherRows) -> Result<()> {
-    // SAFETY: the queue is held and no op is running.
-    let indexes: &[u32] = unsafe { slice(&op.indexes) };
-    indexes.iter().try_for_each(|&index| check_index("gather_rows", "the row", index, op.x.n_rows()))
-}
 
 /// See [`GatherRows`].
 pub(crate) fn gather_rows(op: &GatherRows, worker: &Worker<'_>, _isa: Isa) -> Result<()> {
