@@ -10,6 +10,7 @@ mod index_errors;
 mod pool;
 mod products;
 mod program;
+pub mod random_plans;
 mod rows;
 mod same_bits;
 
