@@ -18,7 +18,7 @@ pub(crate) trait Element: Pod {
     /// The value, exactly.
     fn to_f32(self) -> f32;
     /// A column of a tile.
-    fn lanes<V: Lanes>(column: &[Self; TILE]) -> V;
+    fn lanes<V: Lanes>(set: V::Set, column: &[Self; TILE]) -> V;
 }
 
 impl Element for f32 {
@@ -27,8 +27,8 @@ impl Element for f32 {
         self
     }
     #[inline(always)]
-    fn lanes<V: Lanes>(column: &[f32; TILE]) -> V {
-        V::load(column)
+    fn lanes<V: Lanes>(set: V::Set, column: &[f32; TILE]) -> V {
+        V::load(set, column)
     }
 }
 
@@ -38,8 +38,8 @@ impl Element for f16 {
         half_to_f32(self)
     }
     #[inline(always)]
-    fn lanes<V: Lanes>(column: &[f16; TILE]) -> V {
-        V::load_f16(column)
+    fn lanes<V: Lanes>(set: V::Set, column: &[f16; TILE]) -> V {
+        V::load_f16(set, column)
     }
 }
 
@@ -49,8 +49,8 @@ impl Element for bf16 {
         f32::from_bits(u32::from(self.to_bits()) << 16)
     }
     #[inline(always)]
-    fn lanes<V: Lanes>(column: &[bf16; TILE]) -> V {
-        V::load(&column.map(Element::to_f32))
+    fn lanes<V: Lanes>(set: V::Set, column: &[bf16; TILE]) -> V {
+        V::load(set, &column.map(Element::to_f32))
     }
 }
 
@@ -107,59 +107,64 @@ vectorised! {
 }
 
 #[inline(always)]
-fn body_f32<V: Lanes>(tiles: &[u8], x: &[f32], k: usize, acc: &mut [[f32; TILE]]) {
-    body::<V, f32>(tiles, x, k, acc);
+fn body_f32<V: Lanes>(set: V::Set, tiles: &[u8], x: &[f32], k: usize, acc: &mut [[f32; TILE]]) {
+    body::<V, f32>(set, tiles, x, k, acc);
 }
 
 #[inline(always)]
-fn body_f16<V: Lanes>(tiles: &[u8], x: &[f32], k: usize, acc: &mut [[f32; TILE]]) {
-    body::<V, f16>(tiles, x, k, acc);
+fn body_f16<V: Lanes>(set: V::Set, tiles: &[u8], x: &[f32], k: usize, acc: &mut [[f32; TILE]]) {
+    body::<V, f16>(set, tiles, x, k, acc);
 }
 
 #[inline(always)]
-fn body_bf16<V: Lanes>(tiles: &[u8], x: &[f32], k: usize, acc: &mut [[f32; TILE]]) {
-    body::<V, bf16>(tiles, x, k, acc);
+fn body_bf16<V: Lanes>(set: V::Set, tiles: &[u8], x: &[f32], k: usize, acc: &mut [[f32; TILE]]) {
+    body::<V, bf16>(set, tiles, x, k, acc);
 }
 
 /// `acc[t][r] =` products of tile `t`'s 16 rows with row `r` of `x`, for up to [`TILES_MAX`] tiles that follow each other.
 /// `x` is `[rows, k]`; `acc` is `[tiles][rows]`.
 #[inline(always)]
-fn body<V: Lanes, E: Element>(tiles: &[u8], x: &[f32], k: usize, acc: &mut [[f32; TILE]]) {
+fn body<V: Lanes, E: Element>(set: V::Set, tiles: &[u8], x: &[f32], k: usize, acc: &mut [[f32; TILE]]) {
     let rows = x.len() / k;
     let tile_bytes = tile_bytes::<E>(k);
     if rows == 1 && tiles.len() / tile_bytes == TILES_MAX {
         let tiles = from_fn(|t| columns::<E>(&tiles[t * tile_bytes..], k));
-        side_by_side::<V, E>(tiles, x, acc);
+        side_by_side::<V, E>(set, tiles, x, acc);
         return;
     }
     for (tile, mut acc) in tiles.chunks_exact(tile_bytes).zip(acc.chunks_exact_mut(rows)) {
         let tile = columns::<E>(tile, k);
         let mut x = x;
         while acc.len() >= 8 && V::MANY_REGISTERS {
-            several_rows::<V, E, 8>(tile, x, acc);
+            several_rows::<V, E, 8>(set, tile, x, acc);
             (x, acc) = (&x[8 * k..], &mut acc[8..]);
         }
         while acc.len() >= 4 {
-            several_rows::<V, E, 4>(tile, x, acc);
+            several_rows::<V, E, 4>(set, tile, x, acc);
             (x, acc) = (&x[4 * k..], &mut acc[4..]);
         }
         if acc.len() >= 2 {
-            several_rows::<V, E, 2>(tile, x, acc);
+            several_rows::<V, E, 2>(set, tile, x, acc);
             (x, acc) = (&x[2 * k..], &mut acc[2..]);
         }
         if !acc.is_empty() {
-            several_rows::<V, E, 1>(tile, x, acc);
+            several_rows::<V, E, 1>(set, tile, x, acc);
         }
     }
 }
 
 #[inline(always)]
-fn side_by_side<V: Lanes, E: Element>(tiles: [&[[E; TILE]]; TILES_MAX], x: &[f32], out: &mut [[f32; TILE]]) {
-    let mut acc = [V::splat(0.0); TILES_MAX];
+fn side_by_side<V: Lanes, E: Element>(
+    set: V::Set,
+    tiles: [&[[E; TILE]]; TILES_MAX],
+    x: &[f32],
+    out: &mut [[f32; TILE]],
+) {
+    let mut acc = [V::splat(set, 0.0); TILES_MAX];
     let tiles = tiles.map(|tile| &tile[..x.len()]);
     for col in 0..x.len() {
-        let x = V::splat(x[col]);
-        acc = from_fn(|t| E::lanes::<V>(&tiles[t][col]).mul_add(x, acc[t]));
+        let x = V::splat(set, x[col]);
+        acc = from_fn(|t| E::lanes::<V>(set, &tiles[t][col]).mul_add(x, acc[t]));
     }
     for (acc, out) in acc.into_iter().zip(out) {
         acc.store(out);
@@ -168,16 +173,17 @@ fn side_by_side<V: Lanes, E: Element>(tiles: [&[[E; TILE]]; TILES_MAX], x: &[f32
 
 #[inline(always)]
 fn several_rows<V: Lanes, E: Element, const R: usize>(
+    set: V::Set,
     tile: &[[E; TILE]],
     x: &[f32],
     out: &mut [[f32; TILE]],
 ) {
     let k = tile.len();
     let rows: [&[f32]; R] = from_fn(|r| &x[r * k..][..k]);
-    let mut acc = [V::splat(0.0); R];
+    let mut acc = [V::splat(set, 0.0); R];
     for col in 0..k {
-        let weights = E::lanes::<V>(&tile[col]);
-        acc = from_fn(|r| weights.mul_add(V::splat(rows[r][col]), acc[r]));
+        let weights = E::lanes::<V>(set, &tile[col]);
+        acc = from_fn(|r| weights.mul_add(V::splat(set, rows[r][col]), acc[r]));
     }
     for (acc, out) in acc.into_iter().zip(out) {
         acc.store(out);

@@ -28,12 +28,12 @@ pub(crate) fn argmax(op: &Argmax, worker: &Worker<'_>, isa: Isa) -> Result<()> {
 const CHAINS: usize = 4;
 
 #[inline(always)]
-fn first_largest_body<V: Lanes>(x: &[f32]) -> usize {
-    let mut lanes = [V::splat(f32::NEG_INFINITY); CHAINS];
+fn first_largest_body<V: Lanes>(set: V::Set, x: &[f32]) -> usize {
+    let mut lanes = [V::splat(set, f32::NEG_INFINITY); CHAINS];
     let (chunks, rest) = x.as_chunks::<{ LANES * CHAINS }>();
     for chunk in chunks {
         for (lanes, x) in lanes.iter_mut().zip(chunk.as_chunks().0) {
-            *lanes = lanes.larger(V::load(x));
+            *lanes = lanes.larger(V::load(set, x));
         }
     }
     let largest = lanes[0].larger(lanes[1]).larger(lanes[2].larger(lanes[3])).max();

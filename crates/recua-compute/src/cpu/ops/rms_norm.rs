@@ -32,20 +32,20 @@ const CHAINS: usize = 4;
 
 /// The norm of one row or one head, in place.
 #[inline(always)]
-pub(super) fn normalise_body<V: Lanes>(x: &mut [f32], weight: &[f32], eps: f32) {
-    let mut sums = [V::splat(0.0); CHAINS];
+pub(super) fn normalise_body<V: Lanes>(set: V::Set, x: &mut [f32], weight: &[f32], eps: f32) {
+    let mut sums = [V::splat(set, 0.0); CHAINS];
     let (vectors, rest) = x.as_chunks::<LANES>();
     let (chunks, vectors) = vectors.as_chunks::<CHAINS>();
     for chunk in chunks {
         for c in 0..CHAINS {
-            let x = V::load(&chunk[c]);
+            let x = V::load(set, &chunk[c]);
             sums[c] = x.mul_add(x, sums[c]);
         }
     }
     let mut last = [0.0; LANES];
     last[..rest.len()].copy_from_slice(rest);
     for (sum, x) in sums.iter_mut().zip(vectors.iter().chain([&last])) {
-        let x = V::load(x);
+        let x = V::load(set, x);
         *sum = x.mul_add(x, *sum);
     }
     let total = sums[0].add(sums[2]).add(sums[1].add(sums[3])).sum();

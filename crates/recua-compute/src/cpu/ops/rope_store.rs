@@ -125,9 +125,15 @@ unsafe fn store_column<T: bytemuck::Pod>(k: &Buffer, first: usize, values: &[T])
 
 /// Normalises (if asked) and rotates one head in place.
 #[inline(always)]
-fn prepare_body<V: Lanes>(head: &mut [f32], norm: Option<(&[f32], f32)>, angles: &[f32], style: RopeStyle) {
+fn prepare_body<V: Lanes>(
+    set: V::Set,
+    head: &mut [f32],
+    norm: Option<(&[f32], f32)>,
+    angles: &[f32],
+    style: RopeStyle,
+) {
     if let Some((weight, eps)) = norm {
-        normalise_body::<V>(head, weight, eps);
+        normalise_body::<V>(set, head, weight, eps);
     }
     let (angles, _) = angles.as_chunks::<2>();
     match style {
