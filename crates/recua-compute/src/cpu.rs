@@ -55,7 +55,7 @@ pub struct Options {
 /// Opens the CPU device.
 ///
 /// # Errors
-/// If the processor lacks the instruction set that is asked for, by `options` or by `RECUA_CPU_ISA`, or threads cannot be had.
+/// If the processor lacks the instruction set requested by `options` or `RECUA_CPU_ISA`, or threads cannot be started.
 pub fn open(options: Options) -> Result<Device> {
     let isa = match options.isa {
         Some(isa) => isa,
@@ -90,8 +90,8 @@ fn processor_name() -> String {
     line.map_or_else(|| std::env::consts::ARCH.to_string(), |(_, name)| name.trim().to_string())
 }
 
-/// What this process can still allocate without pushing others out: the kernel's estimate, or the limit of its control group if that
-/// is lower. `None` where neither is told.
+/// What this process can still allocate without swapping: the kernel's estimate, or what is left of its control group's limit if that is
+/// lower. `None` if the kernel gives no estimate.
 fn available_memory() -> Option<u64> {
     let info = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
@@ -102,7 +102,7 @@ fn available_memory() -> Option<u64> {
     Some(group.map_or(available, |group| group.min(available)))
 }
 
-/// Counts the device's bytes and gives memory out.
+/// Allocates the device's memory and counts its bytes.
 #[derive(Clone)]
 pub(crate) struct Allocated {
     device: &'static str,
@@ -110,7 +110,7 @@ pub(crate) struct Allocated {
 }
 
 impl Allocated {
-    /// Zeroed memory that is not counted as given back; for the workspace, which only grows.
+    /// Zeroed memory. Dropping it does not lower the count; [`Allocated::release`] does.
     fn memory(&self, n_bytes: usize, what: &str) -> Result<Memory> {
         let memory = Memory::zeroed(n_bytes).ok_or_else(|| Error::OutOfMemory {
             device: self.device.into(),
@@ -126,7 +126,7 @@ impl Allocated {
     }
 }
 
-/// A buffer's memory, which lowers the count when it goes.
+/// A buffer's memory. Dropping it lowers the count.
 struct Counted {
     memory: Memory,
     counter: Allocated,
@@ -186,18 +186,18 @@ struct CompiledKernel {
 
 impl Cpu {
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        // A panic inside a kernel leaves no state behind that the next pass would read.
+        // A panic inside a kernel leaves no state that the next pass would read.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes room for these ops, so that [`Cpu::run_ops`] finds it.
+    /// Reserves the workspace that [`Cpu::run_ops`] needs for these ops.
     fn reserve<'a>(&self, queue: &mut Queue, ops: impl Iterator<Item = &'a Op> + Clone) -> Result<()> {
         let n_threads = queue.pool.n_threads();
         queue.workspace.reserve(ops.clone(), n_threads, &self.allocated)?;
         queue.spans.reserve(ops, n_threads, &self.allocated)
     }
 
-    /// Runs ops for which there is room; `checks` are theirs.
+    /// Runs ops whose workspace is reserved; `checks` are [`IndexCheck::of`] these ops.
     fn run_ops<'a>(
         &self,
         queue: &mut Queue,
@@ -205,8 +205,8 @@ impl Cpu {
         checks: &[IndexCheck],
     ) -> Result<()> {
         let (workspace, spans) = (&queue.workspace, &queue.spans);
-        // The first op that must not run. A failing op names the one after it, so that a thread that still is at the failing op goes on
-        // to the barrier where the others wait.
+        // The first op that must not run. A failing op sets it to the op after itself, so that a thread that is still in the failing op
+        // goes on to the barrier where the others wait.
         let stop_at = AtomicUsize::new(usize::MAX);
         let error = Mutex::new(None);
         let fail = |e: Error, at: usize| {
@@ -245,7 +245,7 @@ impl Cpu {
     ) -> Result<()> {
         let args = args.iter().map(|arg| match arg {
             // SAFETY: the queue is held, written arguments overlap no other argument (`CommandEncoder::dispatch` has checked), and a
-            // view's bytes are initialised.
+            // view's bytes are initialized.
             Arg::Read(buffer) => unsafe {
                 CallArg::Read(std::slice::from_raw_parts(ptr(buffer), buffer.n_bytes()))
             },
@@ -263,7 +263,7 @@ impl Cpu {
     }
 }
 
-/// When the values of an op's indexes are looked at.
+/// When the values of an op's indexes are checked.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum IndexCheck {
     /// It has none.
@@ -275,7 +275,7 @@ enum IndexCheck {
 }
 
 impl IndexCheck {
-    /// Those of a list of ops.
+    /// The checks of a list of ops.
     fn of<'a>(ops: impl Iterator<Item = &'a Op> + Clone) -> Vec<IndexCheck> {
         let written: Vec<&Buffer> = ops.clone().flat_map(writes).collect();
         let check = |op: &Op| {
@@ -294,7 +294,7 @@ impl IndexCheck {
     }
 }
 
-/// Looks at the values of an op's indexes.
+/// Checks the values of an op's indexes.
 fn check_indexes(op: &Op) -> Result<()> {
     match op {
         Op::RopeStore(op) => ops::check_rope_store(op),
@@ -312,7 +312,7 @@ fn check_indexes(op: &Op) -> Result<()> {
     }
 }
 
-/// One op's part of this thread.
+/// This thread's part of an op.
 fn run_op(op: &Op, worker: &Worker<'_>, isa: Isa, workspace: &Workspace, spans: &ops::Spans) -> Result<()> {
     match op {
         Op::Embed(op) => matmul::embed(op, worker),
@@ -329,7 +329,7 @@ fn run_op(op: &Op, worker: &Worker<'_>, isa: Isa, workspace: &Workspace, spans: 
     }
 }
 
-/// Programs hold the device, too.
+/// Implemented for the `Arc`, because programs hold the device too.
 impl Backend for Arc<Cpu> {
     fn id(&self) -> DeviceId {
         self.id
@@ -350,14 +350,14 @@ impl Backend for Arc<Cpu> {
 
     fn write(&self, dst: &Buffer, bytes: &[u8]) -> Result<()> {
         let _queue = self.lock();
-        // SAFETY: `Device::write` has checked the length, and the queue is held, so no op is under way.
+        // SAFETY: `Device::write` has checked the length, and the queue is held, so no op is running.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), ptr(dst), bytes.len()) }
         Ok(())
     }
 
     fn read(&self, src: &Buffer, out: &mut [u8]) -> Result<()> {
         let _queue = self.lock();
-        // SAFETY: `Device::read` has checked the length, and the queue is held, so no op is under way.
+        // SAFETY: `Device::read` has checked the length, and the queue is held, so no op is running.
         unsafe { std::ptr::copy_nonoverlapping(ptr(src), out.as_mut_ptr(), out.len()) }
         Ok(())
     }

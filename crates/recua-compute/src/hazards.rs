@@ -1,7 +1,7 @@
-//! Which ops must wait for which: read-after-write, write-after-read and write-after-write, found from the bytes that ops touch.
+//! Which ops must wait for which: read-after-write, write-after-read and write-after-write hazards, found from the bytes that ops touch.
 //!
-//! Devices order a plan's ops by themselves; this *reports* the graph, to see where a pass can only run in sequence, to group ops that
-//! may run side by side, and to place barriers by hand.
+//! Devices order a plan's ops by themselves. This module *reports* the dependencies, so that you can see where a pass must run in sequence,
+//! group ops that may run in parallel, or place barriers by hand.
 
 use crate::buffer::Buffer;
 use crate::op::Op;
@@ -39,8 +39,8 @@ pub struct Hazard {
     pub later: usize,
     /// Why.
     pub kind: HazardKind,
-    /// Where the bytes are that they share, counted from the start of the allocation. Of columns of a matrix, what lies between the rows
-    /// is inside the range and not shared.
+    /// The range of the shared bytes, counted from the start of the allocation. If one view is columns of a matrix, the range also covers
+    /// what lies between its rows, which is not shared.
     pub bytes: Range<usize>,
 }
 
@@ -79,7 +79,7 @@ impl Hazards {
         Hazards::default()
     }
 
-    /// Those of a plan's ops.
+    /// The hazards of a plan's ops.
     pub fn of(ops: &[Op]) -> Hazards {
         let mut hazards = Hazards::new();
         for op in ops {
@@ -88,8 +88,8 @@ impl Hazards {
         hazards
     }
 
-    /// Adds an entry (an op, or a dispatch of a hand-written kernel) that comes after all before; gives its index. A buffer that is
-    /// read and written belongs to both.
+    /// Appends an entry (an op, or a dispatch of a hand-written kernel) and returns its index. A buffer that is both read and written belongs
+    /// in both lists.
     pub fn add(&mut self, reads: &[&Buffer], writes: &[&Buffer]) -> usize {
         let entry = self.groups.len();
         let access = |is_write| move |buffer: &&Buffer| Access { entry, buffer: (*buffer).clone(), is_write };
@@ -115,13 +115,13 @@ impl Hazards {
         entry
     }
 
-    /// Every pair of entries that must stay in order, by the later one.
+    /// Every pair of entries that must stay in order, sorted by the later one.
     pub fn list(&self) -> &[Hazard] {
         &self.list
     }
 
-    /// The entries in groups: those of one group may run at the same time, and each group after the one before it. An entry is in the
-    /// earliest group that it can be in.
+    /// The entries in groups. Entries of one group may run at the same time; each group must run after the one before it. An entry is in the
+    /// earliest group possible.
     pub fn groups(&self) -> Vec<Vec<usize>> {
         let mut groups = vec![Vec::new(); self.groups.iter().max().map_or(0, |last| last + 1)];
         for (entry, &group) in self.groups.iter().enumerate() {
@@ -131,7 +131,7 @@ impl Hazards {
     }
 }
 
-/// The bytes that two views share.
+/// The range of the bytes that two views share.
 fn shared(a: &Buffer, b: &Buffer) -> Option<Range<usize>> {
     let start = a.offset_bytes().max(b.offset_bytes());
     let end = (a.offset_bytes() + a.span_bytes()).min(b.offset_bytes() + b.span_bytes());

@@ -1,13 +1,13 @@
-//! The vocabulary of a forward pass: what a device can be asked to do. [`Op::check`] says when a request makes sense, and
-//! [`Op::operands`] what it touches.
+//! The vocabulary of a forward pass: what a device can be asked to do. [`Op::check`] says when an op is valid, and [`Op::operands`]
+//! what it touches.
 //!
-//! Matrices are row-major: `[rows, cols]`. A *row* is one token of one sequence; a batch is any mix of rows. There is no flag for
-//! prompt or generation. Each op's CPU version is its definition.
+//! Matrices are row-major: `[rows, cols]`. A *row* is one token of one sequence; a batch is any mix of rows. No flag tells prompts from
+//! generation. The CPU version of an op is its definition.
 //!
 //! **The key-value cache.** K and V of a layer are one [`KvPool`], whose layout is the device's own.
 //!
-//! **Room to spare.** A row whose `sequences[r]` is [`INERT`] is skipped by `rope_store` and `attention`; what other ops write for it
-//! is unspecified.
+//! **Spare rows.** `rope_store` and `attention` skip a row whose `sequences[r]` is [`INERT`]; what other ops write for it is
+//! unspecified.
 
 mod check;
 pub mod operands;
@@ -18,7 +18,7 @@ pub use crate::kv::PAGE_TOKENS;
 use crate::weight::Weight;
 pub use crate::work::INERT;
 
-/// The most elements of a row that [`TopK`] finds.
+/// The maximum of [`TopK::k`].
 pub const TOP_K_MAX: usize = 64;
 
 /// One step of a [`crate::Plan`].
@@ -68,7 +68,7 @@ pub struct RmsNorm {
 pub struct Matmul {
     /// f32 `[rows, k]`
     pub x: Buffer,
-    /// `[n, k]`, stacked: `n` are the rows of all its matrices
+    /// `[n, k]`, stacked: `n` is the number of rows of all its matrices together
     pub weight: Weight,
     /// f32 `[n]`
     pub bias: Option<Buffer>,
@@ -84,13 +84,13 @@ impl Matmul {
         Matmul { x: x.clone(), weight: weight.clone(), bias: None, add: None, out: out.clone() }
     }
 
-    /// The same with `bias` added to every row.
+    /// This product with `bias` added to every row.
     pub fn with_bias(mut self, bias: Option<&Buffer>) -> Matmul {
         self.bias = bias.cloned();
         self
     }
 
-    /// The same with the residual `add` added.
+    /// This product with the residual `add` added.
     pub fn with_add(mut self, add: &Buffer) -> Matmul {
         self.add = Some(add.clone());
         self
@@ -126,7 +126,7 @@ pub enum RopeStyle {
     Halves,
 }
 
-/// Where each row stands: which position of which sequence, and where that sequence's pages are.
+/// Where each row belongs: its sequence, its position there, and where that sequence's pages are.
 #[derive(Clone, Debug)]
 pub struct RowMap {
     /// u32 `[rows]`: the row's position in its sequence, from 0
@@ -135,12 +135,12 @@ pub struct RowMap {
     pub sequences: Buffer,
     /// u32 `[sequences_max, pages_max]`: the page that holds positions `[PAGE_TOKENS * i, PAGE_TOKENS * (i + 1))`
     pub pages: Buffer,
-    /// u32 `[words]`: what [`crate::WorkList`] builds of these rows for this device's [`crate::Device::tiling`]. A row that is in none
-    /// of its tiles has no result.
+    /// u32 `[words]`: the list that [`crate::WorkList`] builds from these rows and this device's [`crate::Device::tiling`]. A row that
+    /// is in none of its tiles gets no result.
     pub work: Buffer,
 }
 
-/// RMS norms of the single heads, before the rotation (qwen3).
+/// RMS norms of each head by itself, before the rotation (qwen3).
 #[derive(Clone, Debug)]
 pub struct HeadNorm {
     /// f32 `[head_dim]`
@@ -153,9 +153,9 @@ pub struct HeadNorm {
 
 /// Rotates `q` in place and writes the rotated `k` and `v` into the cache, at their rows' positions.
 ///
-/// Each row needs a position of its own. Two rows of one op that name the same position of the same page are an error on a device that can
-/// look at the row map before it runs (the CPU does); a GPU reads the map only while it runs, so there it is not noticed, and which
-/// row's values are left there, head by head, is left open.
+/// Each row needs a position of its own. If two rows of one op name the same position of the same page, a device that can read the row map
+/// before it runs, as the CPU does, reports an error. A GPU reads the map only while it runs and does not notice; then it is unspecified,
+/// head by head, which row's values remain.
 #[derive(Clone, Debug)]
 pub struct RopeStore {
     /// f32 `[rows, n_heads * head_dim]`, rotated in place; like `k` and `v`, it may be columns of a wider matrix
@@ -184,7 +184,7 @@ pub struct Attention {
     pub q: Buffer,
     /// Where each row stands.
     pub rows: RowMap,
-    /// The layer's cache, this step's keys and values already in it.
+    /// The layer's cache, which already has this step's keys and values.
     pub cache: KvPool,
     /// Multiplies the scores, usually `1 / sqrt(head_dim)`.
     pub scale: f32,
@@ -203,7 +203,8 @@ pub struct GatherRows {
     pub out: Buffer,
 }
 
-/// `out[i]` = the index of the largest `x[i]`, the lowest one of equals; `u32::MAX` if none is above minus infinity. NaN never wins.
+/// `out[i]` = the index of the largest element of `x[i]`; ties go to the lowest index. `u32::MAX` if no element is above minus infinity.
+/// NaN never wins.
 #[derive(Clone, Debug)]
 pub struct Argmax {
     /// f32 `[n, cols]`
@@ -212,9 +213,9 @@ pub struct Argmax {
     pub out: Buffer,
 }
 
-/// `out[i]` = the `k` largest of `x[i]`, the largest first, of equals the lowest index first: the bits of each, as f32, and its index.
-/// NaN and minus infinity are left out; where fewer than `k` are left, the bits of minus infinity and `u32::MAX` follow. Infinity counts,
-/// and comes back, as the largest finite number; minus zero as zero.
+/// `out[i]` = the `k` largest elements of `x[i]`, the largest first; ties go to the lowest index. Each is given as the bits of its f32
+/// value and its index. NaN and minus infinity are left out; if fewer than `k` elements remain, the rest of the list is filled with the bits
+/// of minus infinity and `u32::MAX`. Infinity is ranked and returned as the largest finite number, minus zero as zero.
 #[derive(Clone, Debug)]
 pub struct TopK {
     /// f32 `[n, cols]`
@@ -224,7 +225,7 @@ pub struct TopK {
 }
 
 impl TopK {
-    /// Elements found of a row.
+    /// The number of elements found in each row.
     pub fn k(&self) -> usize {
         self.out.shape().get(1).copied().unwrap_or(0)
     }
@@ -239,16 +240,16 @@ pub struct Copy {
     pub dst: Buffer,
 }
 
-/// Copies whole pages, K and V, of one layer: page `list[i][0]` of `from` becomes page `list[i][1]` of `to`. A pair that names
+/// Copies whole pages of one layer, K and V: page `list[i][0]` of `from` becomes page `list[i][1]` of `to`. A pair that contains
 /// [`INERT`] is skipped.
 ///
-/// The pairs are copied in no particular order, so no page may be written twice, or written by one pair and read by another. As in
-/// [`RopeStore`], a device that sees the list before it runs refuses that; on a GPU it is left open which copy wins.
+/// The pairs are copied in no particular order, so no page may be written twice, or written by one pair and read by another. As for
+/// [`RopeStore`], a device that can read the list before it runs refuses such a list; on a GPU it is unspecified which copy wins.
 #[derive(Clone, Debug)]
 pub struct CopyPages {
     /// The pool to read.
     pub from: KvPool,
-    /// The pool to write: heads, head size and type of `from`, and any number of pages; may be `from`
+    /// The pool to write: same heads, head size and type as `from`, any number of pages; may be `from`
     pub to: KvPool,
     /// u32 `[n_max, 2]`
     pub list: Buffer,

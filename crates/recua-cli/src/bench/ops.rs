@@ -245,7 +245,7 @@ fn name(op: &Op) -> String {
 fn write_table(out: &mut impl Write, report: &Report, style: Style) -> Result {
     writeln!(
         out,
-        "{}; {:.1} GB/s of pure reading; {} tokens in the cache of each row\n",
+        "{}; {:.1} GB/s read bandwidth; {} tokens in the cache of each row\n",
         output::printable(&report.device),
         report.peak_bytes_per_s / 1e9,
         report.depth

@@ -1,8 +1,8 @@
-//! The functions that kernels need beside the four operations, and the fixed trees they reduce with. No libm, whose results differ
-//! from one system to the next. Every multiply-add is fused, so every instruction set gives the same bits.
+//! The functions that kernels need besides the four basic operations, and the fixed trees with which they reduce. libm is not used, because
+//! its results differ between systems. Every multiply-add is fused, so every instruction set gives the same bits.
 //!
-//! A kernel is one body, generic over [`Vector`]: `vectorised!` compiles it for each instruction set. (Arrays and loops alone do
-//! not do: whether the compiler makes vectors of them changes with every edit.)
+//! A kernel is one body, generic over [`Vector`], which `vectorised!` compiles for each instruction set. (Plain arrays and loops are not
+//! enough: whether the compiler vectorizes them changes with every edit.)
 
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -13,26 +13,26 @@ pub(crate) use x86::{Avx2, Avx512};
 use half::f16;
 use std::array::from_fn;
 
-/// Floats in the unit that kernels work in: one AVX-512 register, two AVX2 registers.
+/// The number of floats that kernels work on at once: one AVX-512 register, or two AVX2 registers.
 pub(crate) const LANES: usize = 16;
 
-/// Added to a float below 2^22, moves its integer part to the low bits of the mantissa: rounding to nearest without an
-/// instruction for it.
+/// Added to a float below 2^22, it moves the integer part to the low bits of the mantissa: rounding to nearest without an instruction for
+/// it.
 const ROUND: f32 = 12_582_912.0;
 
-/// Floats that are worked on together: one (`f32` itself) or [`LANES`]. Each method does the same to each lane.
+/// Floats that are processed together: one (`f32` itself) or [`LANES`]. Each method does the same to each lane.
 ///
-/// Making one takes a proof that the processor has the instructions ([`Proof`](crate::cpu::isa::Proof)), which the value then is itself, so
-/// the methods are safe to call. They become these instructions when they are inlined into a function that is compiled for the set:
-/// `vectorised!` makes one.
+/// Making a value requires a proof that the processor has the instructions ([`Proof`](crate::cpu::isa::Proof)). The value then is a proof
+/// itself, so its methods are safe to call. They compile to single instructions when they are inlined into a function that is compiled for
+/// the set, which `vectorised!` makes.
 pub(crate) trait Vector: Copy {
     /// The proof.
     type Set: Copy;
 
     fn splat(set: Self::Set, x: f32) -> Self;
-    /// The proof with which it was made.
+    /// The proof with which this value was made.
     fn set(self) -> Self::Set;
-    /// `x` in every lane of such a value.
+    /// A value of the same type with `x` in every lane.
     #[inline(always)]
     fn like(self, x: f32) -> Self {
         Self::splat(self.set(), x)
@@ -42,9 +42,9 @@ pub(crate) trait Vector: Copy {
     fn mul(self, other: Self) -> Self;
     /// `self * factor + addend`, rounded once.
     fn mul_add(self, factor: Self, addend: Self) -> Self;
-    /// `other` if it is larger; so NaN in `other` never wins.
+    /// `other` where it is larger, so that a NaN in `other` never wins.
     fn larger(self, other: Self) -> Self;
-    /// `other` if it is smaller; so NaN in `other` never wins.
+    /// `other` where it is smaller, so that a NaN in `other` never wins.
     fn smaller(self, other: Self) -> Self;
     /// Given `n + ROUND` for an integer `n` in `[-252, 254]`, two normal numbers whose product is `2^n`.
     fn power_of_two(self) -> (Self, Self);
@@ -52,7 +52,7 @@ pub(crate) trait Vector: Copy {
 
 /// A [`Vector`] of [`LANES`] floats.
 pub(crate) trait Lanes: Vector {
-    /// Whether there are registers for twice as many sums.
+    /// Whether there are 32 registers, enough for twice as many sums, and not 16.
     const MANY_REGISTERS: bool;
 
     fn load(set: Self::Set, from: &[f32; LANES]) -> Self;
@@ -151,7 +151,7 @@ impl Vector for f32 {
     }
 }
 
-/// The definition, for processors without an instruction set of ours.
+/// The definition, which also runs on processors without any of these instruction sets.
 #[derive(Clone, Copy)]
 pub(crate) struct Plain([f32; LANES]);
 
@@ -215,7 +215,7 @@ impl Lanes for Plain {
     }
 }
 
-/// Compiles a body that is generic over [`Lanes`] for every instruction set and picks by value.
+/// Compiles a body that is generic over [`Lanes`] for every instruction set and selects by value.
 ///
 /// `vectorised! { fn name(isa, arg: Type, …) -> Ret = body }` makes `fn name(isa: Isa, arg: Type, …) -> Ret` out of an
 /// `#[inline(always)]` function `body<V: Lanes>(set: V::Set, arg, …)`.

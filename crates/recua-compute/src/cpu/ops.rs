@@ -1,6 +1,6 @@
-//! The ops but for the products: one file an op. `check_NAME` looks at the values of an op's index buffers, once, on one thread;
-//! after that `NAME` runs on every thread of the pool, each taking its part. There is no barrier at an op's end: the caller puts
-//! one between ops.
+//! All ops except the products, one file per op. `check_NAME` checks the values of an op's index buffers, once, on one thread; then `NAME`
+//! runs on every thread of the pool, and each thread does its part. There is no barrier at the end of an op: the caller puts one between
+//! ops.
 
 mod argmax;
 mod attention;
@@ -34,7 +34,7 @@ fn check_index(op: &'static str, what: &'static str, index: u32, limit: usize) -
     Err(Error::IndexOutOfRange { op, what, index: index.into(), limit: limit as u64 })
 }
 
-/// Checks the indexes of an op that have a limit.
+/// Checks the indexes of an op that have a limit of their own.
 pub(crate) fn check_limits(op: &Op) -> Result<()> {
     for operand in op.operands() {
         let (Access::Index(Some(limit)), Resource::Buffer(buffer)) = (operand.access, operand.resource)
@@ -48,7 +48,7 @@ pub(crate) fn check_limits(op: &Op) -> Result<()> {
     Ok(())
 }
 
-/// Where rows stand, as slices.
+/// A row map as slices.
 struct Rows<'a> {
     positions: &'a [u32],
     sequences: &'a [u32],
@@ -58,7 +58,7 @@ struct Rows<'a> {
 
 impl<'a> Rows<'a> {
     /// # Safety
-    /// The queue is held, and nobody writes the row map while the slices live.
+    /// The queue is held, and nothing writes the row map while the slices live.
     unsafe fn new(map: &'a RowMap) -> Rows<'a> {
         // SAFETY: the caller's promise, and `Op::check` has found u32 in all three.
         let [positions, sequences, pages] =
@@ -66,22 +66,22 @@ impl<'a> Rows<'a> {
         Rows { positions, sequences, pages, pages_max: map.pages.n_cols() }
     }
 
-    /// The page that holds page `page_idx` of the row's sequence.
+    /// Which page of the pool is page `page_idx` of the row's sequence.
     fn page(&self, row: usize, page_idx: usize) -> usize {
         assert!(page_idx < self.pages_max, "the position was checked against the page table");
         self.pages[self.sequences[row] as usize * self.pages_max + page_idx] as usize
     }
 
-    /// Whether a row is of a sequence.
+    /// Whether a row belongs to a sequence.
     fn is_live(&self, row: usize) -> bool {
         self.sequences[row] != INERT
     }
 
-    /// Checks that each live row has a line in the page table, and that its position's page exists; with `all_before`, all pages up
-    /// to it as well.
+    /// Checks that each live row has a line in the page table and that the page of its position exists; with `all_before`, also all pages
+    /// before that.
     fn check(&self, op: &'static str, cache: &KvPool, all_before: bool) -> Result<()> {
         let n_sequences = self.pages.len() / self.pages_max.max(1);
-        // The pages `[0, checked)` of `sequence` are known to be good: consecutive rows are mostly of one sequence.
+        // The pages `[0, checked)` of `sequence` have been checked. Consecutive rows mostly belong to one sequence.
         let (mut sequence, mut checked) = (INERT, 0);
         for (row, &position) in self.positions.iter().enumerate().filter(|(row, _)| self.is_live(*row)) {
             let position = position as usize;

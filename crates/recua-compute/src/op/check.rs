@@ -1,4 +1,4 @@
-//! When an op makes sense: what [`Op::check`] refuses when it is recorded, kernels need not check.
+//! When an op is valid. What [`Op::check`] refuses when an op is recorded, kernels need not check.
 
 use super::operands::{Access, Resource};
 use super::{Op, RowMap, TOP_K_MAX};
@@ -9,17 +9,17 @@ use crate::weight::{Arrange, Weight};
 use crate::work::HEADER_WORDS;
 
 impl Op {
-    /// Checks types, shapes, devices and overlaps, so that kernels need not. What it cannot see are the *values* of index buffers:
-    /// a device checks those against the sizes when it runs.
+    /// Checks types, shapes, devices and overlaps, so that kernels need not. It cannot see the *values* of index buffers; a device checks
+    /// those against the sizes when it runs.
     ///
     /// # Errors
-    /// If a buffer or weight is of another device, has a type or shape that does not fit the others, is not contiguous where it has to be, or
-    /// an output shares memory with what the op reads and may not. The message names the op and the operand.
+    /// If an operand belongs to another device, has a type or shape that does not fit the others, or is not contiguous where it must be; or
+    /// if an output overlaps an operand that it must not overlap. The message names the op and the operand.
     pub fn check(&self, device: DeviceId) -> Result<()> {
         self.check_as(self.name(), device)
     }
 
-    /// [`Op::check`] for a method that the caller knows by another name.
+    /// [`Op::check`] on behalf of a method of another name, which errors then give.
     pub(crate) fn check_as(&self, op: &'static str, device: DeviceId) -> Result<()> {
         for operand in self.operands() {
             if operand.device() != device {
@@ -30,8 +30,8 @@ impl Op {
         self.check_overlaps(op)
     }
 
-    /// An output shares memory with nothing else, but that it may be what is read in place. Pools are left out: whether `copy_pages` within
-    /// one touches a page twice depends on its list.
+    /// Fails if an output shares memory with another operand, unless that is the same buffer and is read in place. Pools are left out: whether
+    /// `copy_pages` touches a page of one twice depends on its list.
     fn check_overlaps(&self, op: &'static str) -> Result<()> {
         let operands = self.operands();
         let buffers = || {
@@ -130,7 +130,7 @@ impl Op {
             Op::TopK(o) => {
                 c.matrix("x", &o.x)?;
                 if !(1..=TOP_K_MAX).contains(&o.k()) {
-                    let problem = format!("{} elements of a row, 1 to {TOP_K_MAX} can be found", o.k());
+                    let problem = format!("k is {}, 1 to {TOP_K_MAX} is possible", o.k());
                     return Err(argument(c.op, problem));
                 }
                 c.shape("out", &o.out, DType::U32, &[o.x.n_rows(), o.k(), 2])
@@ -154,14 +154,17 @@ impl Op {
                 c.dtype("list", &o.list, DType::U32)?;
                 match *o.list.shape() {
                     [n, 2] if n > 0 => Ok(()),
-                    _ => Err(argument(c.op, format!("list {:?} is not [pairs, 2] of at least one", o.list))),
+                    _ => Err(argument(
+                        c.op,
+                        format!("list {:?} is not [pairs, 2] with at least one pair", o.list),
+                    )),
                 }
             }
         }
     }
 }
 
-/// The checks that several ops share.
+/// Checks that several ops share.
 struct Check {
     op: &'static str,
 }
@@ -185,7 +188,7 @@ impl Check {
         if buffer.is_contiguous() {
             return Ok(());
         }
-        let problem = format!("{what} {buffer:?} are columns of a wider matrix, a whole one is needed");
+        let problem = format!("{what} {buffer:?} are columns of a wider matrix, a contiguous one is needed");
         Err(argument(self.op, problem))
     }
 
@@ -211,7 +214,7 @@ impl Check {
             return Ok(());
         }
         let problem =
-            format!("{what} has shape {:?}, [rows, cols] of at least one is needed", buffer.shape());
+            format!("{what} has shape {:?}, [rows, cols] of at least one each is needed", buffer.shape());
         Err(argument(self.op, problem))
     }
 
@@ -258,7 +261,7 @@ impl Check {
         if rows.pages.shape().len() == 2 && rows.pages.n_elements() > 0 {
             return Ok(());
         }
-        let problem = format!("pages {:?} is not [sequences, pages] of at least one", rows.pages);
+        let problem = format!("pages {:?} is not [sequences, pages] of at least one each", rows.pages);
         Err(argument(self.op, problem))
     }
 }

@@ -1,5 +1,5 @@
-//! What ops touch. [`Op::operands`] is the one place that says it; whatever is asked of all ops alike folds over it: hazards, checks of
-//! devices and overlaps, what a recording keeps, bytes moved, and the printed plan.
+//! What ops touch. [`Op::operands`] is the one place that says so. Everything that treats all ops alike folds over it: hazards, the checks
+//! of devices and overlaps, what a recording keeps alive, the bytes moved, and the printed plan.
 
 use super::{Op, PAGE_TOKENS, RowMap};
 use crate::buffer::{Buffer, DeviceId};
@@ -10,7 +10,7 @@ use std::fmt;
 /// One operand of an op.
 #[derive(Clone, Copy, Debug)]
 pub struct Operand<'a> {
-    /// Its name: that of the field.
+    /// The name of its field.
     pub name: &'static str,
     /// What it is.
     pub resource: Resource<'a>,
@@ -34,9 +34,9 @@ pub enum Resource<'a> {
 pub enum Access {
     /// Reads it.
     Read,
-    /// Reads each row before it writes the same row of its output, which may therefore be the same buffer.
+    /// Reads each row before it writes the same row of its output, so it may be the output itself.
     InPlace,
-    /// Reads it, and its values choose what else is read or written. Without a limit, what a value may be depends on other values.
+    /// Reads it, and its values select what else is read or written. The limit is `None` if it depends on other values.
     Index(Option<Limit>),
     /// Writes it.
     Write,
@@ -44,10 +44,10 @@ pub enum Access {
     ReadWrite,
 }
 
-/// What the values of an index may be.
+/// What the values of an index buffer may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
-    /// What a value names, for errors.
+    /// What a value refers to, as error messages call it.
     pub what: &'static str,
     /// The first value that is too large.
     pub below: usize,
@@ -58,9 +58,9 @@ pub struct Limit {
 pub enum Extent {
     /// All of it.
     All,
-    /// So many entries of its outermost dimension; of a cache, the keys and values of so many tokens.
+    /// This many entries of its outermost dimension; of a pool, the keys and values of this many tokens.
     Rows(usize),
-    /// The keys and values of all tokens that each of so many rows attends to.
+    /// For each of this many rows, the keys and values of all tokens that it attends to.
     Contexts(usize),
 }
 
@@ -120,7 +120,7 @@ impl<'a> Operand<'a> {
         }
     }
 
-    /// The buffer that it is, or that its device keeps it in. None for a weight, which nothing writes.
+    /// The buffer itself, or the buffers that hold a pool. Empty for a weight, which no op writes.
     pub fn buffers(&self) -> &'a [Buffer] {
         match self.resource {
             Resource::Buffer(buffer) => std::slice::from_ref(buffer),
@@ -129,7 +129,7 @@ impl<'a> Operand<'a> {
         }
     }
 
-    /// Bytes that are touched, where each row attends to `n_tokens`.
+    /// The bytes that are touched if each row attends to `n_tokens` tokens.
     fn n_bytes(&self, n_tokens: usize) -> usize {
         let (all, n_rows) = match self.resource {
             Resource::Buffer(buffer) => (buffer.n_bytes(), buffer.shape().first().copied().unwrap_or(1)),
@@ -168,15 +168,15 @@ fn row_map(rows: &RowMap) -> [Operand<'_>; 4] {
     [
         index("positions", &rows.positions),
         index("sequences", &rows.sequences),
-        // How much of these two is read depends on the lengths of the sequences. It is little.
+        // How much of these two is read depends on the lengths of the sequences. It is little, and not counted.
         index("pages", &rows.pages).touching(Extent::Rows(0)),
         index("work", &rows.work).touching(Extent::Rows(0)),
     ]
 }
 
 impl Op {
-    /// What the op reads and writes, in the order of its fields. Of the cache, `rope_store` writes only its rows' positions, and
-    /// `copy_pages` the pages of its list. Which ones is not known before they run, so to whoever orders ops the whole cache counts.
+    /// What the op reads and writes. `rope_store` writes only its rows' positions of the cache, and `copy_pages` only the pages in its
+    /// list; which these are is unknown until they run, so [`Operand::buffers`] gives the whole pool.
     pub fn operands(&self) -> Vec<Operand<'_>> {
         match self {
             Op::Embed(o) => vec![
@@ -228,8 +228,8 @@ impl Op {
         }
     }
 
-    /// The bytes that the op has to move where each row attends to `n_tokens` tokens, its own included: what it reads and what it
-    /// writes, each once. Of `copy_pages` as if no pair were inert.
+    /// The bytes that the op must move if each row attends to `n_tokens` tokens, its own included: everything it reads and everything it
+    /// writes, once each. `copy_pages` is counted as if no pair were inert.
     pub fn bytes_moved(&self, n_tokens: usize) -> u64 {
         let moved = |operand: &Operand<'_>| {
             let times = u64::from(operand.is_read()) + u64::from(operand.is_written());
@@ -239,7 +239,7 @@ impl Op {
     }
 }
 
-/// The name, what is read, and what is written, with shapes; of the settings those that choose between variants of the op.
+/// The name, what is read and what is written, with types and shapes, and the settings that select a variant of the op.
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let operands = self.operands();
@@ -297,11 +297,11 @@ mod tests {
             .unwrap();
         plan.copy_pages(&cache, &cache, &u32s(&[5, 2])).unwrap();
         let expected = [
-            // Three indexes; three rows are read and written.
+            // Three indexes, and three rows read and written.
             ("embed", 3 * 4 + 2 * 3 * 8 * 4),
             ("matmul", 2 * 8 * 4 + weight.n_bytes() + 16 * 4 + 2 * 2 * 16 * 4),
             ("gather_rows", 3 * 4 + 2 * 3 * 16 * 4),
-            // q twice, k, v and the table once, two numbers a row; keys and values are stored as halves.
+            // q twice; k, v and the table's rows once; position and sequence of each row; keys and values, stored as f16.
             ("rope_store", 2 * 2 * 16 * 4 + 2 * 2 * 8 * 4 + 2 * 8 * 4 + 2 * 2 * 4 + 2 * 2 * 8 * 2),
             ("attention", 2 * 2 * 16 * 4 + 2 * 2 * 4 + 2 * 100 * 2 * 8 * 2),
             ("copy_pages", 5 * 2 * 4 + 2 * 5 * 2 * 32 * 8 * 2),

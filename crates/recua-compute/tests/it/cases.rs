@@ -47,6 +47,6 @@ fn random_plans_do_what_their_operands_say() {
     let device = cpu::open(Options { threads: Some(2), isa: None }).unwrap();
     let tally = cases::random_plans::check(&device, 1, 1000).unwrap_or_else(|e| panic!("{e}"));
     println!("{tally:?}");
-    // Most plans say something.
+    // The draws are not so wild that most plans are refused or fail.
     assert!(tally.ran > 800 && tally.failed > 0 && tally.recorded > 3000 && tally.refused > 500, "{tally:?}");
 }

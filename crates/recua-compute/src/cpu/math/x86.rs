@@ -1,5 +1,5 @@
-//! [`Lanes`] as the registers of x86 processors. Each value holds the proof that the processor has the instructions, which takes no room;
-//! it cannot be made without.
+//! [`Lanes`] as the registers of x86 processors. Each value holds the zero-sized proof that the processor has the instructions, and cannot
+//! be made without it.
 
 use super::{LANES, Lanes, ROUND, Vector};
 use crate::cpu::isa::{HasAvx2, HasAvx512};

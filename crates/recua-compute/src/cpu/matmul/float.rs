@@ -1,8 +1,7 @@
 //! Products with F32, F16 and BF16 weights and f32 activations.
 //!
-//! `acc = fma(w[k], x[k], acc)` for `k` from 0 on: one chain a row, whatever the number of rows in the pass. A tile is
-//! `[k][16 rows]`, so a lane is a row. Few rows of activations leave a single chain waiting for itself; then several tiles run side by
-//! side.
+//! `acc = fma(w[k], x[k], acc)` for `k` from 0 on: one chain per row, whatever the number of rows in the pass. A tile is `[k][16 rows]`, so a
+//! lane is a row. With a single row of activations, each step of a chain would wait for the one before; so several tiles run side by side.
 
 use super::planes::{TILE, VECTOR};
 use crate::cpu::math::{Lanes, vectorised};
@@ -10,7 +9,7 @@ use bytemuck::Pod;
 use half::{bf16, f16};
 use std::array::from_fn;
 
-/// Tiles that run side by side when there is one row of activations.
+/// The number of tiles that run side by side when there is one row of activations.
 pub(crate) const TILES_MAX: usize = 4;
 
 /// A float type of weights.
@@ -54,15 +53,15 @@ impl Element for bf16 {
     }
 }
 
-/// f16 to f32 in integer and float operations that vectorise in any instruction set (the library's conversion asks the processor on
+/// f16 to f32 in integer and float operations that vectorize with any instruction set (the library's conversion queries the processor in
 /// every call). Exact, subnormals included.
 #[inline(always)]
 pub(crate) fn half_to_f32(value: f16) -> f32 {
     let bits = u32::from(value.to_bits());
     let (sign, magnitude) = ((bits & 0x8000) << 16, bits & 0x7fff);
-    // Moved into f32's fields the exponent is 112 too small; a product with 2^112 sets it right, subnormals too.
+    // Moved into f32's fields, the exponent is 112 too small; multiplying by 2^112 corrects that, for subnormals too.
     let scaled = f32::from_bits(magnitude << 13) * f32::from_bits((127 + 112) << 23);
-    // Infinity and NaN have come out as large finite numbers.
+    // Infinity and NaN have become large finite numbers.
     let special = if magnitude >= 0x7c00 { 0x7f80_0000 | (magnitude << 13) } else { scaled.to_bits() };
     f32::from_bits(special | sign)
 }
@@ -72,7 +71,7 @@ pub(crate) fn tile_bytes<E: Element>(k: usize) -> usize {
     (k * TILE * size_of::<E>()).next_multiple_of(VECTOR)
 }
 
-/// Lays 16 rows out. `rows` are up to 16 rows of `k` raw values; the missing ones stay zero. `out` is zeroed.
+/// Packs a tile. `rows` are up to 16 rows of `k` raw values; missing rows stay zero. `out` is zeroed.
 pub(crate) fn pack_tile<E: Element>(rows: &[&[u8]], _k: usize, out: &mut [u8]) {
     let n_bytes = size_of::<E>();
     for (row, raw) in rows.iter().enumerate() {
@@ -90,7 +89,7 @@ pub(crate) fn decode_row<E: Element>(tile: &[u8], row: usize, out: &mut [f32]) {
     }
 }
 
-/// The `k` columns of a tile, which begins at a cache line.
+/// The `k` columns of a tile, which is aligned to a cache line.
 #[inline(always)]
 fn columns<E: Element>(tile: &[u8], k: usize) -> &[[E; TILE]] {
     &bytemuck::cast_slice::<u8, E>(tile).as_chunks::<TILE>().0[..k]
@@ -121,7 +120,7 @@ fn body_bf16<V: Lanes>(set: V::Set, tiles: &[u8], x: &[f32], k: usize, acc: &mut
     body::<V, bf16>(set, tiles, x, k, acc);
 }
 
-/// `acc[t][r] =` products of tile `t`'s 16 rows with row `r` of `x`, for up to [`TILES_MAX`] tiles that follow each other.
+/// `acc[t][r] =` products of tile `t`'s 16 rows with row `r` of `x`, for up to [`TILES_MAX`] consecutive tiles.
 /// `x` is `[rows, k]`; `acc` is `[tiles][rows]`.
 #[inline(always)]
 fn body<V: Lanes, E: Element>(set: V::Set, tiles: &[u8], x: &[f32], k: usize, acc: &mut [[f32; TILE]]) {

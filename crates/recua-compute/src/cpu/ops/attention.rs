@@ -1,15 +1,14 @@
 //! `attention`: out = softmax(scale · q · Kᵀ) · V for every row over its own sequence, up to its own position.
 //!
-//! A piece of work is a block of consecutive rows of one sequence and one KV head: the query heads that share the KV head, times
-//! the rows, are its *queries*. Pages are taken from position 0 on; each is converted to f32 once and used for all queries of the
-//! block, because a prompt has hundreds of rows of one sequence. A query keeps a running maximum, a running sum and its weighted
-//! sum of V, and rescales them at each page (online softmax). Each *span* of pages is summed up by itself and then added to the spans
-//! before it, so its bits depend on nothing but itself and its sequence, however rows are cut into blocks, and where there are
-//! fewer blocks than threads, as many threads as a sequence has spans work on it. Bound by arithmetic for prompts, by reading the cache
-//! for single rows.
+//! A *piece* of work is a block of consecutive rows of one sequence, together with one KV head. Its *queries* are these rows, once for each
+//! query head that shares the KV head. Pages are processed from position 0 on; each is converted to f32 once and used for all queries of the
+//! block, because a prompt has hundreds of rows of one sequence. A query keeps a running maximum, a running sum and its weighted sum of V,
+//! and rescales them at each page (online softmax). Each *span* of pages is summed by itself and then added to the spans before it. So the
+//! bits of a query depend only on itself and its sequence, not on how rows are cut into blocks; and if there are fewer blocks than threads, as
+//! many threads as a sequence has spans can work on it. Bound by arithmetic for prompts, by reading the cache for single rows.
 //!
-//! The page layout is `rope_store`'s: lanes are tokens for K, elements of the head for V. Slots behind a row's position hold what
-//! an earlier use left, perhaps NaN: their scores are replaced, and their values of V are not read.
+//! The page layout is `rope_store`'s: lanes are tokens for K and elements of the head for V. Positions after a row's own hold whatever an
+//! earlier use left there, perhaps NaN: their scores are replaced, and their values of V are not read.
 
 mod piece;
 
@@ -26,10 +25,11 @@ use piece::{Line, Piece, State, add_page, add_span, out_of_memory, padded};
 use std::cell::RefCell;
 use std::cmp::Reverse;
 
-/// Queries in a block, about: enough to make converting a page cheap, few enough for their sums to stay in the first caches.
+/// The approximate number of queries in a block: enough to make converting a page cheap, few enough for their sums to stay in the L1 and L2
+/// caches.
 const BLOCK_QUERIES: usize = 64;
 
-/// Pages of a span.
+/// The number of pages in a span.
 const SPAN: usize = 8;
 
 /// Checks the row map against the cache.
@@ -39,12 +39,12 @@ pub(crate) fn check_attention(op: &Attention) -> Result<()> {
     unsafe { Rows::new(&op.rows) }.check("attention", &op.cache, true)
 }
 
-/// Where threads leave the spans that they summed up, where several work on one sequence.
+/// Where threads leave the sums of spans if several threads work on one sequence.
 #[derive(Default)]
 pub(crate) struct Spans(Option<Memory>);
 
 impl Spans {
-    /// Makes room for the ops. Allocates only when they need more than any op before.
+    /// Reserves memory for the ops. Allocates only if they need more than any op before.
     pub(crate) fn reserve<'a>(
         &mut self,
         ops: impl Iterator<Item = &'a Op>,
@@ -54,7 +54,7 @@ impl Spans {
         let mut most = 0;
         for op in ops {
             if let Op::Attention(op) = op {
-                // As many rows as ever share, so that the largest pass makes room for all.
+                // The maximum over all numbers of rows up to this one, so that reserving for the largest pass is enough for smaller ones.
                 let rows = op.q.n_rows().min(rows_that_share(op, n_threads));
                 let spans = op.rows.pages.n_cols().div_ceil(SPAN);
                 let head_dim = op.cache.shape().head_dim;
@@ -72,27 +72,27 @@ impl Spans {
     /// State `i` of `len` floats each.
     ///
     /// # Safety
-    /// Nobody else has this state, which lies in what was reserved.
+    /// No other thread uses this state while the slice lives.
     #[allow(clippy::mut_from_ref, reason = "the caller promises exclusive access")]
     unsafe fn state(&self, i: usize, len: usize) -> &mut [f32] {
         let memory = self.0.as_ref().expect("reserved before the op runs");
         assert!(
             (i + 1) * len * size_of::<f32>() <= memory.len(),
-            "more spans than the page table has room for"
+            "the state lies outside the reserved memory"
         );
         // SAFETY: inside, as was just checked; the rest is the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(memory.as_ptr().cast::<f32>().add(i * len), len) }
     }
 }
 
-/// Up to how many rows several threads may work on one sequence: as long as heads and rows do not keep all of them busy.
+/// The largest number of rows for which several threads share a sequence: with more rows, heads and rows keep all threads busy.
 fn rows_that_share(op: &Attention, n_threads: usize) -> usize {
     if n_threads == 1 { 0 } else { (2 * n_threads - 1) / op.cache.shape().n_kv_heads }
 }
 
 /// See [`Attention`].
 pub(crate) fn attention(op: &Attention, worker: &Worker<'_>, isa: Isa, spans: &Spans) -> Result<()> {
-    // SAFETY: the op writes `out` alone, which overlaps neither q nor the cache (`Op::check`), and the row map has another type.
+    // SAFETY: the op writes only `out`, which overlaps neither q nor the cache (`Op::check`), and the row map has another type.
     let rows = unsafe { Rows::new(&op.rows) };
     let cache = Kv::of("attention", &op.cache)?;
     let live = (0..op.q.n_rows()).filter(|row| rows.is_live(*row));
@@ -108,7 +108,7 @@ pub(crate) fn attention(op: &Attention, worker: &Worker<'_>, isa: Isa, spans: &S
         let mut piece = match ready {
             Ok(piece) => piece,
             Err(e) => {
-                // The others wait there.
+                // The other threads wait at this barrier.
                 if shares {
                     worker.barrier();
                 }
@@ -128,7 +128,7 @@ pub(crate) fn attention(op: &Attention, worker: &Worker<'_>, isa: Isa, spans: &S
         let write = |piece: &Piece<'_>, block: &Block, kv_head: usize| {
             for row in 0..block.n_rows {
                 let place = (block.first_row + row) * op.q.n_cols() + kv_head * group * head_dim;
-                // SAFETY: these heads of this row belong to this piece alone, and a piece is claimed once.
+                // SAFETY: these heads of this row belong only to this piece, and a piece is claimed once.
                 let out: &mut [f32] = unsafe { slice_mut(&op.out, place, group * head_dim) };
                 piece.end(row, out);
             }
@@ -152,7 +152,7 @@ pub(crate) fn attention(op: &Attention, worker: &Worker<'_>, isa: Isa, spans: &S
             if span * SPAN < block.n_pages {
                 piece.begin(block, kv_head, op);
                 sum_up(&mut piece, block, kv_head, span);
-                // SAFETY: a piece is claimed once, and read behind the barrier.
+                // SAFETY: each state is claimed once, and read only after the barrier.
                 piece.span.copy_to(unsafe { spans.state(claimed.start, len) });
             }
         }
@@ -161,7 +161,7 @@ pub(crate) fn attention(op: &Attention, worker: &Worker<'_>, isa: Isa, spans: &S
             let (block, kv_head) = (&blocks[claimed.start / n_kv_heads], claimed.start % n_kv_heads);
             piece.begin(block, kv_head, op);
             for span in 0..block.n_pages.div_ceil(SPAN) {
-                // SAFETY: all were written before the barrier, and the spans of this block and head are this piece's.
+                // SAFETY: all states were written before the barrier, and those of this block and head belong to this piece.
                 let state = unsafe { spans.state(claimed.start * n_spans + span, len) };
                 add_span(isa, &mut piece.whole, &State::of(state, group, piece.padded), piece.n_queries);
             }
@@ -180,7 +180,7 @@ struct Block {
     n_pages: usize,
 }
 
-/// Cuts the rows into blocks, the dearest first, so that the threads end together. Every thread makes the same list.
+/// Cuts the rows into blocks, the most expensive first, so that the threads end together. Every thread makes the same list.
 fn cut_blocks(rows: &Rows<'_>, rows_max: usize, blocks: &mut Vec<Block>) -> Result<()> {
     blocks.clear();
     let all = rows.sequences.iter().zip(rows.positions).enumerate();
@@ -208,7 +208,7 @@ fn cut_blocks(rows: &Rows<'_>, rows_max: usize, blocks: &mut Vec<Block>) -> Resu
     Ok(())
 }
 
-/// What a thread keeps from op to op, so that a step allocates nothing.
+/// What a thread keeps between ops, so that a step allocates nothing.
 struct Scratch {
     blocks: Vec<Block>,
     memory: Vec<Line>,

@@ -9,7 +9,7 @@ use crate::op::GatherRows;
 /// See [`GatherRows`].
 pub(crate) fn gather_rows(op: &GatherRows, worker: &Worker<'_>, _isa: Isa) -> Result<()> {
     let dim = op.x.n_cols();
-    // SAFETY: the op writes `out` alone, which does not overlap `x` (`Op::check`) and has another type than `indexes`.
+    // SAFETY: the op writes only `out`, which does not overlap `x` (`Op::check`) and has another type than `indexes`.
     let (x, indexes): (&[f32], &[u32]) = unsafe { (slice(&op.x), slice(&op.indexes)) };
     for row in worker.share(indexes.len()) {
         // SAFETY: each row of `out` belongs to one share.

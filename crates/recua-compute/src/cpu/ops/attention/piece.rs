@@ -1,4 +1,4 @@
-//! A piece of work of `attention`: the queries of a block and KV head, a page of K and V as f32, and what the queries have summed up.
+//! A piece of work of `attention`: the queries of a block and KV head, a page of K and V as f32, and the queries' sums so far.
 
 use super::Block;
 use crate::cpu::isa::Isa;
@@ -10,10 +10,10 @@ use crate::kv::KvType;
 use crate::op::{Attention, PAGE_TOKENS};
 use half::f16;
 
-/// Elements of the head in the unit of the weighted sum: heads are padded to a multiple of it.
+/// The number of elements of a head that the weighted sum processes at once: heads are padded to a multiple of it.
 const CHUNK: usize = 2 * LANES;
 
-/// A cache line of floats: gives the scratch its alignment.
+/// A cache line of floats, which gives the scratch its alignment.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub(super) struct Line([f32; LANES]);
@@ -27,7 +27,7 @@ pub(super) fn padded(head_dim: usize) -> usize {
     head_dim.next_multiple_of(CHUNK)
 }
 
-/// What some queries have summed up.
+/// The sums of some queries.
 pub(super) struct State<'a> {
     /// `[n_queries, padded]`: the weighted sums of V
     acc: &'a mut [f32],
@@ -38,19 +38,19 @@ pub(super) struct State<'a> {
 }
 
 impl<'a> State<'a> {
-    /// Floats of `n_queries`.
+    /// The number of floats for `n_queries`.
     pub(super) fn len(n_queries: usize, padded: usize) -> usize {
         n_queries * (padded + 2)
     }
 
-    /// Of `State::len` floats.
+    /// Splits `State::len` floats.
     pub(super) fn of(floats: &'a mut [f32], n_queries: usize, padded: usize) -> State<'a> {
         let (acc, rest) = floats.split_at_mut(n_queries * padded);
         let (largest, total) = rest.split_at_mut(n_queries);
         State { acc, largest, total }
     }
 
-    /// Leaves the first queries there, as many as fill it.
+    /// Copies the first queries to `floats`, as many as fit.
     pub(super) fn copy_to(&self, floats: &mut [f32]) {
         let n_queries = floats.len() / (self.acc.len() / self.total.len() + 2);
         let to = State::of(floats, n_queries, self.acc.len() / self.total.len());
@@ -71,7 +71,7 @@ vectorised! {
     pub(super) fn add_span(isa, whole: &mut State<'_>, span: &State<'_>, n_queries: usize) = add_span_body
 }
 
-/// Adds a span to those before it. A query that saw nothing of it keeps its bits.
+/// Adds a span to those before it. A query that sees nothing of the span keeps its bits.
 #[inline(always)]
 fn add_span_body<V: Lanes>(set: V::Set, whole: &mut State<'_>, span: &State<'_>, n_queries: usize) {
     let n_vectors = span.acc.len() / span.total.len() / LANES;
@@ -95,7 +95,7 @@ fn add_span_body<V: Lanes>(set: V::Set, whole: &mut State<'_>, span: &State<'_>,
     }
 }
 
-/// The state of one piece of work. All parts begin at a cache line.
+/// The state of a piece of work. All parts begin at a cache line.
 pub(super) struct Piece<'a> {
     head_dim: usize,
     /// `head_dim`, padded to whole chunks.
@@ -109,9 +109,9 @@ pub(super) struct Piece<'a> {
     v: &'a mut [f32],
     /// `[n_queries, head_dim]`, scaled
     q: &'a mut [f32],
-    /// The span at work.
+    /// The sums of the current span.
     pub(super) span: State<'a>,
-    /// The spans before.
+    /// The sums of the spans before it.
     pub(super) whole: State<'a>,
 }
 
@@ -157,7 +157,7 @@ impl<'a> Piece<'a> {
             total: next(queries_max),
         };
         let (span, whole) = (state(), state());
-        // The padding of V is never written, and what an op with other sizes left there must not be read.
+        // Loading a page does not write V's padding, and what an op with other sizes left there must not be read.
         v.fill(0.0);
         Ok(Piece { head_dim, padded, group, n_queries: 0, k, v, q, span, whole })
     }
@@ -167,7 +167,7 @@ impl<'a> Piece<'a> {
         self.n_queries = block.n_rows * self.group;
         let width = self.group * self.head_dim;
         for row in 0..block.n_rows {
-            // SAFETY: the op writes `out` alone, which overlaps q nowhere (`Op::check`).
+            // SAFETY: the op writes only `out`, which does not overlap q (`Op::check`).
             let from: &[f32] = unsafe { row_of(&op.q, block.first_row + row, kv_head * width, width) };
             for (scaled, q) in self.q[row * width..][..width].iter_mut().zip(from) {
                 *scaled = q * op.scale;
@@ -236,8 +236,8 @@ vectorised! {
     pub(super) fn add_page(isa, piece: &mut Piece<'_>, positions: &[u32], page_idx: usize) = add_page_body
 }
 
-/// Adds the loaded page to every query whose row reaches it. Several queries at a time share each load of K and V: as many as there
-/// are registers for. How many does not change any query's bits.
+/// Adds the loaded page to every query whose row reaches it. As many queries as there are registers for share each load of K and V; their
+/// number does not change any query's bits.
 #[inline(always)]
 fn add_page_body<V: Lanes>(set: V::Set, piece: &mut Piece<'_>, positions: &[u32], page_idx: usize) {
     let tile = if V::MANY_REGISTERS { 4 } else { 2 };
@@ -256,7 +256,7 @@ fn add_page_body<V: Lanes>(set: V::Set, piece: &mut Piece<'_>, positions: &[u32]
     }
 }
 
-/// Registers of scores for a page.
+/// The number of registers that hold the scores of a page.
 const VECTORS: usize = PAGE_TOKENS / LANES;
 
 #[allow(clippy::needless_range_loop, reason = "one index runs over several arrays")]
