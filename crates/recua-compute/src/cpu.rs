@@ -30,7 +30,7 @@ use kv::Kv;
 use matmul::Workspace;
 use matmul::planes::TILE;
 use matmul::weight::{self, Layout, Packed, Rows, Segment};
-use memory::{Memory, ptr, slice};
+use memory::{Memory, ptr};
 use pool::{Pool, Worker};
 use program::{CpuProgram, Done};
 use std::any::Any;
@@ -206,15 +206,19 @@ impl Cpu {
             error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(e);
             stop_at.fetch_min(at, Ordering::Relaxed);
         };
-        // Indexes that no op of this list writes can be looked at now, without a barrier for each op.
-        let written: Vec<&Buffer> = ops.clone().filter_map(written_indexes).collect();
-        let late = |op| indexes(op).iter().any(|index| written.iter().any(|buffer| buffer.overlaps(index)));
-        for op in ops.clone().filter(|op| !late(op)) {
+        // Indexes that no op before writes can be looked at now, without a barrier for each op.
+        let written: Vec<(usize, &Buffer)> =
+            ops.clone().enumerate().filter_map(|(i, op)| Some((i, written_indexes(op)?))).collect();
+        let late = |i: usize, op| {
+            let before = || written.iter().take_while(|(writer, _)| *writer < i);
+            indexes(op).iter().any(|index| before().any(|(_, buffer)| buffer.overlaps(index)))
+        };
+        for (_, op) in ops.clone().enumerate().filter(|(i, op)| !late(*i, op)) {
             check_indexes(op)?;
         }
         let job = |worker: &Worker<'_>| {
             for (i, op) in ops.clone().enumerate() {
-                if late(op) {
+                if late(i, op) {
                     if worker.idx == 0 {
                         check_indexes(op).unwrap_or_else(|e| fail(e, i));
                     }
@@ -262,7 +266,7 @@ impl Cpu {
 /// The buffers that an op takes indexes from.
 fn indexes(op: &Op) -> Vec<&Buffer> {
     match op {
-        Op::Embed(op) => vec![&op.tokens],
+        Op::Embed(op) => std::iter::once(&op.tokens).chain(&op.chosen).collect(),
         Op::GatherRows(op) => vec![&op.indexes],
         Op::CopyPages(op) => vec![&op.list],
         Op::RopeStore(RopeStore { rows, .. }) | Op::Attention(Attention { rows, .. }) => {
@@ -286,20 +290,7 @@ fn written_indexes(op: &Op) -> Option<&Buffer> {
 
 fn check_indexes(op: &Op) -> Result<()> {
     match op {
-        Op::Embed(op) => {
-            // SAFETY: the queue is held, and no op is under way.
-            let tokens = unsafe { slice::<u32>(&op.tokens) };
-            let limit = op.table.n();
-            let bad = tokens.iter().find(|&&token| token as usize >= limit);
-            bad.map_or(Ok(()), |&token| {
-                Err(Error::IndexOutOfRange {
-                    op: "embed",
-                    what: "token",
-                    index: token.into(),
-                    limit: limit as u64,
-                })
-            })
-        }
+        Op::Embed(op) => matmul::check_embed(op),
         Op::RopeStore(op) => ops::check_rope_store(op),
         Op::Attention(op) => ops::check_attention(op),
         Op::GatherRows(op) => ops::check_gather_rows(op),

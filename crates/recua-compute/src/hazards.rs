@@ -14,7 +14,7 @@ pub fn reads(op: &Op) -> Vec<&Buffer> {
         [&rows.positions, &rows.sequences, &rows.pages, &rows.work]
     }
     match op {
-        Op::Embed(o) => vec![&o.tokens],
+        Op::Embed(o) => std::iter::once(&o.tokens).chain(&o.chosen).collect(),
         Op::RmsNorm(o) => vec![&o.x, &o.weight],
         Op::Matmul(o) => std::iter::once(&o.x).chain(&o.bias).chain(&o.add).collect(),
         Op::MatmulGlu(o) => vec![&o.x],

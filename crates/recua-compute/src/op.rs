@@ -20,6 +20,9 @@ use std::fmt;
 /// The most elements of a row that [`TopK`] finds.
 pub const TOP_K_MAX: usize = 64;
 
+/// The top bit of a word of [`Embed::tokens`]: the others are an index into [`Embed::chosen`], where the row's token is.
+pub const CHOSEN: u32 = 1 << 31;
+
 /// One step of a [`crate::Plan`].
 #[derive(Clone, Debug)]
 #[allow(missing_docs, reason = "each variant's structure has the text")]
@@ -38,13 +41,17 @@ pub enum Op {
     CopyPages(CopyPages),
 }
 
-/// `out[r] = table[tokens[r]]`, decoded to f32.
+/// `out[r] = table[tokens[r]]`, decoded to f32. A word `CHOSEN | i` stands for the token `chosen[i]`, so that a row can follow a token
+/// that the host has not seen.
 #[derive(Clone, Debug)]
 pub struct Embed {
     /// `[vocabulary, dim]`, stacked
     pub table: Weight,
-    /// u32 `[rows]`
+    /// u32 `[rows]`: tokens, or [`CHOSEN`] with an index into `chosen`
     pub tokens: Buffer,
+    /// u32 `[n]`: what an [`Argmax`] has left there. `u32::MAX`, which it says of a row that has no largest element, counts as token 0:
+    /// one row that goes wrong must not stop its neighbours.
+    pub chosen: Option<Buffer>,
     /// f32 `[rows, dim]`
     pub out: Buffer,
 }
@@ -288,6 +295,10 @@ impl Op {
             Op::Embed(o) => {
                 c.weight("table", &o.table, Arrange::Stacked)?;
                 c.shape("tokens", &o.tokens, DType::U32, &[o.out.n_rows()])?;
+                if let Some(chosen) = &o.chosen {
+                    c.dtype("chosen", chosen, DType::U32)?;
+                    c.has_shape("chosen", chosen, &[chosen.n_elements().clamp(1, CHOSEN as usize)])?;
+                }
                 c.shape("out", &o.out, DType::F32, &[o.tokens.n_elements(), o.table.k()])
             }
             Op::RmsNorm(o) => {
@@ -536,7 +547,11 @@ impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:<11} ", self.name())?;
         match self {
-            Op::Embed(o) => write!(f, "{:?}[{:?}] -> {:?}", o.table, o.tokens, o.out),
+            Op::Embed(o) => {
+                write!(f, "{:?}[{:?}", o.table, o.tokens)?;
+                o.chosen.iter().try_for_each(|chosen| write!(f, " or chosen {chosen:?}"))?;
+                write!(f, "] -> {:?}", o.out)
+            }
             Op::RmsNorm(o) => write!(f, "{:?} -> {:?}", o.x, o.out),
             Op::Matmul(o) => {
                 let bias = if o.bias.is_some() { " + bias" } else { "" };

@@ -26,7 +26,7 @@ use crate::kv::KvPool;
 use crate::op::{INERT, PAGE_TOKENS, RowMap};
 
 /// Fails unless `index < limit`.
-fn check_index(op: &'static str, what: &'static str, index: u32, limit: usize) -> Result<()> {
+pub(crate) fn check_index(op: &'static str, what: &'static str, index: u32, limit: usize) -> Result<()> {
     if (index as usize) < limit {
         return Ok(());
     }
