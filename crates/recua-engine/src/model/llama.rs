@@ -5,7 +5,9 @@ use super::tensors::Weights;
 use super::workspace::{LogitsWorkspace, Workspace};
 use crate::cache::Store;
 use crate::error::Result;
-use recua_compute::{Activation, Attention, Buffer, HeadNorm, KvPool, Matmul, Record, RopeStore, RowMap};
+use recua_compute::{
+    Activation, Attention, Buffer, Embed, HeadNorm, KvPool, Matmul, Op, Record, RopeStore, RowMap,
+};
 
 /// All that a pass reads and writes.
 pub(crate) struct Pass<'a> {
@@ -48,7 +50,9 @@ pub(crate) fn record(plan: &mut impl Record, pass: &Pass<'_>, shape: Shape) -> R
         let (qkv, attn) = (w.qkv.rows(n_rows)?, w.attn.rows(n_rows)?);
         let inputs = AttentionInputs { params: p, rope_table: pass.rope_table, store, workspace: w };
 
-        plan.embed(&weights.token_embd, &input.tokens, &x)?;
+        // A row's token may be one that the pass before chose, of any shape: its place is there before this pass chooses anew.
+        let (table, chosen) = (weights.token_embd.clone(), Some(l.greedy.clone()));
+        plan.push(Op::Embed(Embed { table, tokens: input.tokens, chosen, out: x.clone() }))?;
         for (layer, cache) in weights.layers.iter().zip(store.layers()) {
             plan.rms_norm(&x, &layer.attn_norm, &normed, p.rms_eps)?;
             plan.matmul(layer.attn_qkv.matmul(&normed, &qkv))?;

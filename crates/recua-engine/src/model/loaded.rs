@@ -33,6 +33,8 @@ pub struct LoadedModel {
     // Taken by the device for its own use when it compiled the largest pass.
     device_bytes: u64,
     pub(super) programs: Programs,
+    // The first of `logits.greedy`, which the pass launched last chooses.
+    pub(super) n_chosen: usize,
     // Of all passes so far, where the device tells.
     pub(super) device_time: Option<Duration>,
 }
@@ -97,6 +99,7 @@ impl LoadedModel {
             logits,
             device_bytes: attention_bytes + device_bytes,
             programs,
+            n_chosen: 0,
             device_time: None,
             device,
             params,
@@ -142,11 +145,17 @@ impl LoadedModel {
     /// # Errors
     /// If a pass has not so many rows.
     pub fn plan(&self, n_rows: usize, n_logits_rows: usize) -> Result<Plan> {
+        self.check_pass(n_rows, n_logits_rows)?;
+        record(&self.device, &self.pass(), Shape { n_rows, n_logits_rows, greedy: false, top: false })
+    }
+
+    /// Whether one pass holds so many rows.
+    pub(crate) fn check_pass(&self, n_rows: usize, n_logits_rows: usize) -> Result<()> {
         let (rows_max, logits_rows_max) = (self.config.step_tokens_max, self.config.logits_rows());
         if n_rows > rows_max || n_logits_rows > logits_rows_max {
             return Err(Error::PassOverCapacity { n_rows, n_logits_rows, rows_max, logits_rows_max });
         }
-        record(&self.device, &self.pass(), Shape { n_rows, n_logits_rows, greedy: false, top: false })
+        Ok(())
     }
 
     /// How long the device has worked for this model's steps so far, by its own clock; `None` where it does not tell.
@@ -194,6 +203,7 @@ impl LoadedModel {
         self.store.copy_to(&self.device, &store, moves)?;
         (self.store, self.config, self.programs) = (store, config, programs);
         self.device_bytes += device_bytes;
+        self.n_chosen = 0;
         if let Some(logits) = logits {
             self.logits = logits;
         }
