@@ -13,18 +13,21 @@
 //! The engine owns model, sequences and scheduler, on the one thread that calls it. It has no locks, threads or clocks, and
 //! never waits for a client: whoever takes the [`Event`]s may do with them what it likes.
 
+mod answer;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use recua_compute::TOP_K_MAX;
 use recua_text::stop::{Passed, StopMatcher};
-use recua_text::tokenizer::{Decoder, Tokenizer};
+use recua_text::tokenizer::Tokenizer;
 
 use crate::model::{Launched, WantedRows};
-use crate::request::{Event, FinishReason, Request, RequestError, RequestId, Usage};
-use crate::sampler::{Draw, LogitsError, Sampler, SamplingParams, Want};
+use crate::request::{Event, FinishReason, Request, RequestError, RequestId};
+use crate::sampler::{LogitsError, Sampler, Want};
 use crate::scheduler::{Schedule, Scheduled, Scheduler};
 use crate::{Batch, Error, LlamaModel, LoadedModel, Logits, Outputs, Sequences};
+use answer::Answer;
 
 /// Runs requests, as many at once as the model's cache has slots.
 pub struct Engine {
@@ -88,22 +91,6 @@ struct Chosen {
     token: Result<u32, LogitsError>,
     // Whether the request may get yet another.
     goes_on: bool,
-}
-
-/// A request on its way to being answered.
-struct Answer {
-    params: SamplingParams,
-    // What the next token is chosen from.
-    want: Want,
-    choice: u32,
-    ignore_end: bool,
-    // The prompt, [0, n_prompt), and what was generated.
-    tokens: Vec<u32>,
-    n_prompt: usize,
-    // Where the token after those will be on the device, among those chosen by the step launched last.
-    chosen_at: usize,
-    decoder: Decoder,
-    stop: StopMatcher,
 }
 
 impl Engine {
@@ -423,44 +410,6 @@ impl Engine {
                 events.push(Event::Failed { id, error: RequestError::Step(error.to_string()) });
             }
         }
-    }
-}
-
-impl Answer {
-    /// What decides the next token, besides the logits.
-    fn draw(&self) -> Draw<'_> {
-        Draw { params: &self.params, choice: self.choice, tokens: &self.tokens, n_prompt: self.n_prompt }
-    }
-
-    /// Whether this token ends the answer.
-    fn is_end(&self, tokenizer: &Tokenizer, token: u32) -> bool {
-        tokenizer.is_end(token) && !self.ignore_end
-    }
-
-    /// The text that can be shown now that this token has come, and whether it ends the answer.
-    fn text_of(&mut self, tokenizer: &Tokenizer, token: u32) -> Passed {
-        if self.is_end(tokenizer, token) {
-            return Passed { text: String::new(), stopped: true };
-        }
-        let passed = self.stop.push(&self.decoder.push(tokenizer, token));
-        if passed.stopped {
-            // The stop string may be followed by half a character.
-            self.decoder.finish();
-        }
-        passed
-    }
-
-    /// The text that was held back.
-    fn finish(&mut self) -> String {
-        let Passed { mut text, stopped } = self.stop.push(&self.decoder.finish());
-        if !stopped {
-            text.push_str(&self.stop.finish());
-        }
-        text
-    }
-
-    fn usage(&self) -> Usage {
-        Usage { prompt_tokens: self.n_prompt, generated_tokens: self.tokens.len() - self.n_prompt }
     }
 }
 

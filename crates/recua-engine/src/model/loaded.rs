@@ -11,7 +11,7 @@ use super::{memory, rope};
 use crate::cache::Store;
 use crate::error::{Error, Result};
 use crate::memory_report::MemoryReport;
-use recua_compute::{Buffer, Device, Plan, Tiling, WorkList};
+use recua_compute::{Buffer, Device, Plan, WorkList};
 use recua_gguf::Gguf;
 use std::fmt;
 use std::time::Duration;
@@ -26,8 +26,7 @@ pub struct LoadedModel {
     rope_table: Buffer,
     pub(super) store: Store,
     pub(super) workspace: Workspace,
-    // How the device cuts attention, and the list of its work in the pass at hand.
-    pub(super) tiling: Tiling,
+    // The list of attention's work in the pass at hand.
     pub(super) work_list: WorkList,
     pub(super) logits: LogitsWorkspace,
     // Taken by the device for its own use when it compiled the largest pass.
@@ -94,7 +93,6 @@ impl LoadedModel {
             rope_table,
             store,
             workspace,
-            tiling,
             work_list: WorkList::new(),
             logits,
             device_bytes: attention_bytes + device_bytes,
@@ -127,7 +125,7 @@ impl LoadedModel {
 
     /// The device memory it takes.
     pub fn memory(&self) -> MemoryReport {
-        let estimate = memory::estimate(&self.params, 0, &self.config, &self.tiling);
+        let estimate = memory::estimate(&self.params, 0, &self.config, &self.workspace.tiling);
         MemoryReport {
             weights_bytes: self.weights.n_bytes(&self.params),
             kv_bytes: self.store.shape().kv_bytes(),
@@ -223,7 +221,7 @@ fn prepare_attention(device: &Device, inputs: &AttentionInputs<'_>) -> Result<u6
     let before = device.allocated_bytes();
     let mut plan = device.plan();
     for cache in inputs.store.layers().iter().take(1) {
-        llama::attend(&mut plan, inputs, cache, 1, None)?;
+        llama::attend(&mut plan, inputs, cache, &inputs.workspace.input(1, 0)?, None)?;
     }
     device.compile(&plan)?;
     Ok(device.allocated_bytes().saturating_sub(before))

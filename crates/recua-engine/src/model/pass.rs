@@ -204,15 +204,15 @@ impl LoadedModel {
         }
         words.extend(logits_rows.iter().map(|row| row - *first_row as u32));
         words.resize(3 * shape.n_rows + shape.n_logits_rows, 0);
-        let (positions, slots) = (&words[shape.n_rows..], &words[2 * shape.n_rows..3 * shape.n_rows]);
+        let tiling = &self.workspace.tiling;
+        if shape.n_rows > 0 && tiling.rows > 0 {
+            let runs = RowRun::of(&batch.slots()[rows.clone()], &batch.positions()[rows.clone()]);
+            words.extend(self.work_list.build(tiling, shape.n_rows, runs)?);
+        }
 
         self.store.tell(changes, &self.programs.copies)?;
         let outputs = self.brought_back(wanted)?;
-        let work = self.work_list.build(&self.tiling, shape.n_rows, RowRun::of(slots, positions))?;
         let mut inputs = vec![Input::new(&self.workspace.input, &words)?];
-        if shape.n_rows > 0 && self.tiling.rows > 0 {
-            inputs.push(Input::new(&self.workspace.work, work)?);
-        }
         let table = self.store.untold()?;
         for (entries, values) in &table {
             inputs.push(Input::new(entries, values)?);
