@@ -85,7 +85,10 @@ fn measure(
 ) -> Result {
     let context = check_context(file, args.size.ctx_size, positions)?;
     let first = args.batch.first().copied().unwrap_or(1);
-    let config = LlamaConfig { batch_size: first, max_seq_len: context, ..LlamaConfig::default() };
+    let defaults = LlamaConfig::default();
+    // A generated step is one pass.
+    let step_tokens_max = args.batch.iter().copied().fold(defaults.step_tokens_max, usize::max);
+    let config = LlamaConfig { batch_size: first, max_seq_len: context, step_tokens_max, ..defaults };
     let start = Instant::now();
     let mut model = file.load(device, config)?;
     report.load_s = start.elapsed().as_secs_f64();

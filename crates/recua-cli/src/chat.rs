@@ -129,7 +129,7 @@ impl Chat {
         INTERRUPTED.store(false, Ordering::SeqCst);
         GENERATING.store(true, Ordering::SeqCst);
         while !self.engine.is_idle() {
-            let stepped = self.engine.step(&mut events);
+            let stepped = self.engine.step_ahead(&mut events);
             n_tokens += stepped.map_err(|e| model::failure(e, ""))?.generated;
             for event in events.drain(..) {
                 if let Event::Failed { error, .. } = event {

@@ -270,39 +270,41 @@ enum IndexCheck {
     Never,
     /// Before all ops, which saves a barrier.
     First,
-    /// Before itself, because an op of the list writes some of them.
+    /// Before itself, because an op before it writes some of them.
     AtItsTurn,
 }
 
 impl IndexCheck {
     /// The checks of a list of ops.
     fn of<'a>(ops: impl Iterator<Item = &'a Op> + Clone) -> Vec<IndexCheck> {
-        let written: Vec<&Buffer> = ops.clone().flat_map(writes).collect();
-        let check = |op: &Op| {
+        let mut written: Vec<&Buffer> = Vec::new();
+        let mut check = |op: &'a Op| {
             let operands = op.operands();
             let is_index = |operand: &&Operand<'_>| matches!(operand.access, Access::Index(_));
             let mut indexes = operands.iter().filter(is_index).flat_map(Operand::buffers).peekable();
-            if indexes.peek().is_none() {
+            let check = if indexes.peek().is_none() {
                 IndexCheck::Never
             } else if indexes.any(|index| written.iter().any(|written| written.overlaps(index))) {
                 IndexCheck::AtItsTurn
             } else {
                 IndexCheck::First
-            }
+            };
+            written.extend(writes(op));
+            check
         };
-        ops.map(check).collect()
+        ops.map(&mut check).collect()
     }
 }
 
 /// Checks the values of an op's indexes.
 fn check_indexes(op: &Op) -> Result<()> {
     match op {
+        Op::Embed(op) => matmul::check_embed(op),
         Op::RopeStore(op) => ops::check_rope_store(op),
         Op::Attention(op) => ops::check_attention(op),
         Op::CopyPages(op) => ops::check_copy_pages(op),
         // These have no indexes whose limits depend on other values.
-        Op::Embed(_)
-        | Op::RmsNorm(_)
+        Op::RmsNorm(_)
         | Op::Matmul(_)
         | Op::MatmulGlu(_)
         | Op::GatherRows(_)

@@ -21,6 +21,9 @@ pub use crate::work::INERT;
 /// The maximum of [`TopK::k`].
 pub const TOP_K_MAX: usize = 64;
 
+/// The top bit of a word of [`Embed::tokens`]: the others are an index into [`Embed::chosen`], where the row's token is.
+pub const CHOSEN: u32 = 1 << 31;
+
 /// One step of a [`crate::Plan`].
 #[derive(Clone, Debug)]
 #[allow(missing_docs, reason = "each variant's structure has the text")]
@@ -39,13 +42,17 @@ pub enum Op {
     CopyPages(CopyPages),
 }
 
-/// `out[r] = table[tokens[r]]`, decoded to f32.
+/// `out[r] = table[tokens[r]]`, decoded to f32. A word `CHOSEN | i` stands for the token `chosen[i]`, so that a row can follow a token
+/// that the host has not seen.
 #[derive(Clone, Debug)]
 pub struct Embed {
     /// `[vocabulary, dim]`, stacked
     pub table: Weight,
-    /// u32 `[rows]`
+    /// u32 `[rows]`: tokens, or [`CHOSEN`] with an index into `chosen`
     pub tokens: Buffer,
+    /// u32 `[n]`: what an [`Argmax`] has left there. `u32::MAX`, which it says of a row that has no largest element, counts as token 0:
+    /// one row that goes wrong must not stop its neighbours.
+    pub chosen: Option<Buffer>,
     /// f32 `[rows, dim]`
     pub out: Buffer,
 }

@@ -17,9 +17,10 @@ pub trait Record {
     /// Checks and appends one op.
     fn push(&mut self, op: Op) -> Result<()>;
 
-    /// See [`Embed`].
+    /// See [`Embed`]; without tokens that were chosen on the device.
     fn embed(&mut self, table: &Weight, tokens: &Buffer, out: &Buffer) -> Result<()> {
-        self.push(Op::Embed(Embed { table: table.clone(), tokens: tokens.clone(), out: out.clone() }))
+        let (table, tokens, out) = (table.clone(), tokens.clone(), out.clone());
+        self.push(Op::Embed(Embed { table, tokens, chosen: None, out }))
     }
 
     /// See [`RmsNorm`].

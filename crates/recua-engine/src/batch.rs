@@ -2,6 +2,7 @@
 //!
 //! Any mix of sequences with any number of new rows each. Nothing says prompt or generation: decoding is one new row.
 
+use recua_compute::CHOSEN;
 use std::ops::Range;
 
 /// Which rows of a sequence to compute logits for.
@@ -54,7 +55,7 @@ impl Batch {
         self.tokens.is_empty()
     }
 
-    /// The token of each row.
+    /// The token of each row, or [`CHOSEN`] and where it is [chosen](Self::push_chosen).
     pub fn tokens(&self) -> &[u32] {
         &self.tokens
     }
@@ -86,6 +87,13 @@ impl Batch {
             words.clear();
         }
         runs.clear();
+    }
+
+    /// Appends one row at `position` of the sequence in `slot`, whose token nobody has seen yet: the likeliest one of row `i` of the
+    /// logits of the step that was [launched](crate::LlamaModel::launch_greedy) before.
+    pub fn push_chosen(&mut self, slot: usize, position: usize, i: usize, logits: Logits) {
+        let place = u32::try_from(i).unwrap_or(u32::MAX);
+        self.push_sequence(slot, position, &[CHOSEN | place], logits);
     }
 
     /// Appends `tokens` at the positions from `start` on of the sequence in `slot`. A slot may come again, with the positions that

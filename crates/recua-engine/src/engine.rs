@@ -1,25 +1,33 @@
 //! Many requests, one model: [`Engine::step`] is submit and collect, and every request's answer is what it would be alone.
 //!
 //! *Submit* schedules, fills a batch and launches it. *Collect* waits for it, chooses tokens, and tells of them. Between the two the
-//! device works by itself: [`Engine::step_ahead`] launches the next step as soon as the tokens it needs are there, and makes text
-//! of them while that runs. A device is one ordered queue, so a request may be cancelled while rows of it are under way: its slot
-//! and pages go to others at once, whose rows are launched after those.
+//! device works by itself.
+//!
+//! [`Engine::step_ahead`] runs one step ahead: it submits the next step before it collects the one under way, so that the device goes on
+//! without a gap while the host is at the tokens of the step before. That works where the device chooses the tokens (greedy requests): a row
+//! of the next step names the place on the device where its token will be. If a token must be chosen here, the next step waits for it.
+//! The scheduler counts a token as there when its rows are launched. If it turns out to end the answer (end token, stop string), or the
+//! request is cancelled, the row that was launched after it is thrown away: a device is one ordered queue, so slot and pages go to others at
+//! once, whose rows are launched after those.
 //!
 //! The engine owns model, sequences and scheduler, on the one thread that calls it. It has no locks, threads or clocks, and
 //! never waits for a client: whoever takes the [`Event`]s may do with them what it likes.
+
+mod answer;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use recua_compute::TOP_K_MAX;
 use recua_text::stop::{Passed, StopMatcher};
-use recua_text::tokenizer::{Decoder, Tokenizer};
+use recua_text::tokenizer::Tokenizer;
 
 use crate::model::{Launched, WantedRows};
-use crate::request::{Event, FinishReason, Request, RequestError, RequestId, Usage};
-use crate::sampler::{Draw, LogitsError, Sampler, SamplingParams, Want};
+use crate::request::{Event, FinishReason, Request, RequestError, RequestId};
+use crate::sampler::{LogitsError, Sampler, Want};
 use crate::scheduler::{Schedule, Scheduled, Scheduler};
 use crate::{Batch, Error, LlamaModel, LoadedModel, Logits, Outputs, Sequences};
+use answer::Answer;
 
 /// Runs requests, as many at once as the model's cache has slots.
 pub struct Engine {
@@ -64,9 +72,17 @@ const UNDER_WAY_MAX: usize = 2;
 struct UnderWay {
     launched: Launched,
     wanted: WantedRows,
-    // Who gets a token from it, in the order of `wanted`.
-    complete: Vec<RequestId>,
+    // In the order of `wanted`.
+    complete: Vec<Complete>,
     stats: StepStats,
+}
+
+/// A request that gets a token from a step.
+#[derive(Clone, Copy)]
+struct Complete {
+    id: RequestId,
+    // Whether there is room for yet another.
+    goes_on: bool,
 }
 
 /// A token that came of a step, before its text is known.
@@ -75,20 +91,6 @@ struct Chosen {
     token: Result<u32, LogitsError>,
     // Whether the request may get yet another.
     goes_on: bool,
-}
-
-/// A request on its way to being answered.
-struct Answer {
-    params: SamplingParams,
-    // What the next token is chosen from.
-    want: Want,
-    choice: u32,
-    ignore_end: bool,
-    // The prompt, [0, n_prompt), and what was generated.
-    tokens: Vec<u32>,
-    n_prompt: usize,
-    decoder: Decoder,
-    stop: StopMatcher,
 }
 
 impl Engine {
@@ -142,6 +144,7 @@ impl Engine {
             ignore_end: request.ignore_end,
             tokens: request.prompt,
             n_prompt,
+            chosen_at: 0,
             decoder: self.tokenizer.decoder(),
         };
         let id = RequestId(self.next_id);
@@ -172,9 +175,11 @@ impl Engine {
         self.collect(events)
     }
 
-    /// As [`step`](Self::step), but leaves the next step under way: the device begins with it as soon as the tokens are known, and
-    /// works while they become text here, and while the caller looks at the events. A request that is added meanwhile
-    /// waits for the step after that one. On a device that works only while it is called this is [`step`](Self::step).
+    /// As [`step`](Self::step), with the same events, but leaves the next step under way: the device works while tokens become text here,
+    /// and while the caller looks at the events. A request that is added meanwhile waits for the step after that one. If all
+    /// tokens are chosen on the device, it does not even wait for the host between two steps; a request that ends in
+    /// another way than by its length then has had a row too many in the step after its last. On a device that works only while it is
+    /// called this is [`step`](Self::step).
     ///
     /// # Errors
     ///
@@ -183,24 +188,25 @@ impl Engine {
         if self.model.device().info().runs_in_submit {
             return self.step(events);
         }
-        // The second one only if the first gives no token, such as the beginning of a long prompt.
+        // The second one only if the host chooses none of the first one's tokens.
         while self.submit(events)? {}
         let (chosen, stats) = self.receive(events)?;
-        let ahead = self.submit(events);
+        // A device that has nothing to do comes before the text. Otherwise there is time until the next call, which knows who has ended
+        // and who has come.
+        let ahead = if self.under_way.is_empty() { self.submit(events) } else { Ok(false) };
         let stats = self.tell(chosen, stats, events);
         ahead.map(|_| stats)
     }
 
-    /// Launches the next step if its rows depend on no token that is still under way. Returns whether it did; it did not if
+    /// Launches the next step, unless two are under way or the host must see a token first. Returns whether it did; it did not if
     /// there is nothing to do.
     ///
     /// # Errors
     ///
     /// If the device or the model fails. Every request that held a slot has then failed, which `events` says too;
-    /// those that wait still do.
+    /// those that wait still do, and so do those that left their slots with a step that is under way.
     pub fn submit(&mut self, events: &mut Vec<Event>) -> Result<bool, Error> {
-        let waits_for_tokens = self.under_way.iter().any(|step| !step.complete.is_empty());
-        if waits_for_tokens || self.under_way.len() == UNDER_WAY_MAX {
+        if self.under_way.len() == UNDER_WAY_MAX || self.waits_for_tokens() {
             return Ok(false);
         }
         let schedule = self.scheduler.schedule();
@@ -208,7 +214,7 @@ impl Engine {
             return Ok(false);
         }
         let launched = self.launch(schedule);
-        let step = launched.inspect_err(|error| self.fail_running(error, events))?;
+        let step = launched.inspect_err(|error| self.fail(Vec::new(), error, events))?;
         self.under_way.push_back(step);
         Ok(true)
     }
@@ -217,7 +223,8 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// As [`submit`](Self::submit).
+    /// If the device or the model fails. Every request that held a slot, or had a token under way, has then failed, which `events` says
+    /// too; those that wait still do.
     pub fn collect(&mut self, events: &mut Vec<Event>) -> Result<StepStats, Error> {
         let (chosen, stats) = self.receive(events)?;
         Ok(self.tell(chosen, stats, events))
@@ -271,53 +278,81 @@ impl Engine {
             let answer = &self.answers[id];
             let end = start + n_new;
             let logits = if *completes { Logits::Last } else { Logits::None };
-            self.batch.push_sequence(*slot, *start, &answer.tokens[*start..end], logits);
+            if *start == answer.tokens.len() {
+                // Its one row is a token that nobody has seen yet.
+                self.batch.push_chosen(*slot, *start, answer.chosen_at, logits);
+            } else {
+                self.batch.push_sequence(*slot, *start, &answer.tokens[*start..end], logits);
+            }
             stats.rows += n_new;
             stats.prompt_rows += end.min(answer.n_prompt).saturating_sub(*start);
         }
         rows.retain(|(_, scheduled)| scheduled.completes);
         let n_of = |kind: Want| rows.iter().filter(|(want, _)| *want == kind).count();
         let wanted = WantedRows::of(rows.len(), n_of(Want::Token), n_of(Want::TopK))?;
-        self.model.spans(&self.batch)?;
+        self.model.spans(&self.batch, self.model.n_chosen())?;
         let launched = self.model.launch(&self.batch, &changes, wanted)?;
-        let complete = rows.into_iter().map(|(_, scheduled)| scheduled.id).collect();
+        let mut complete = Vec::with_capacity(rows.len());
+        for (i, (_, Scheduled { id, .. })) in rows.into_iter().enumerate() {
+            let goes_on = self.scheduler.append(id);
+            if !goes_on {
+                self.scheduler.remove(id);
+            }
+            if let Some(answer) = self.answers.get_mut(&id) {
+                answer.chosen_at = i;
+            }
+            complete.push(Complete { id, goes_on });
+        }
         Ok(UnderWay { launched, wanted, complete, stats })
     }
 
-    /// Waits for the step that was submitted first, and chooses the tokens of the requests that are complete with it. Those who
-    /// get no more leave their slots.
+    /// Whether a sequence cannot go on before the host has seen a token that is under way: it chooses it, or the device is one on which
+    /// running ahead gains nothing.
+    fn waits_for_tokens(&self) -> bool {
+        let runs_in_submit = self.model.device().info().runs_in_submit;
+        let waits = |answer: &Answer| runs_in_submit || answer.want != Want::Token;
+        let mut complete = self.under_way.iter().flat_map(|step| &step.complete);
+        complete.any(|Complete { id, goes_on }| *goes_on && self.answers.get(id).is_some_and(waits))
+    }
+
+    /// Waits for the step that was submitted first, and chooses the tokens of the requests that are complete with it. Those whose last one
+    /// it was leave their slots.
     fn receive(&mut self, events: &mut Vec<Event>) -> Result<(Vec<Chosen>, StepStats), Error> {
         let Some(UnderWay { launched, wanted, complete, stats }) = self.under_way.pop_front() else {
             return Ok((Vec::new(), StepStats::default()));
         };
         let room = self.model.room(wanted, &mut self.outputs);
         let collected = room.and_then(|out| self.model.collect(launched, out));
-        collected.inspect_err(|error| self.fail_running(error, events))?;
+        if let Err(error) = collected {
+            // Nor does anything count that was launched after it.
+            let after = self.under_way.drain(..).flat_map(|step| step.complete);
+            let lost = complete.into_iter().chain(after).map(|complete| complete.id).collect();
+            self.fail(lost, &error, events);
+            return Err(error);
+        }
         let n_vocab = self.model.params().vocab;
         let Outputs { greedy, top, logits } = &mut self.outputs;
         let (of_greedy, others) = complete.split_at(wanted.n_greedy);
         let (of_top, of_logits) = others.split_at(wanted.n_top);
-        let mut tokens: Vec<(RequestId, Option<u32>)> = Vec::with_capacity(complete.len());
-        for (id, token) in of_greedy.iter().zip(greedy.iter()) {
-            tokens.push((*id, Some(*token).filter(|token| *token != u32::MAX)));
+        let mut tokens: Vec<(Complete, Option<u32>)> = Vec::with_capacity(complete.len());
+        for (complete, token) in of_greedy.iter().zip(greedy.iter()) {
+            tokens.push((*complete, Some(*token).filter(|token| *token != u32::MAX)));
         }
-        // Whoever is gone was cancelled in between.
-        for (id, candidates) in of_top.iter().zip(top.as_chunks().0.chunks_exact(TOP_K_MAX)) {
-            let Some(answer) = self.answers.get(id) else { continue };
-            tokens.push((*id, self.sampler.sample_top(candidates, &answer.draw())));
+        // Whoever is gone has ended or was cancelled in between.
+        for (complete, candidates) in of_top.iter().zip(top.as_chunks().0.chunks_exact(TOP_K_MAX)) {
+            let Some(answer) = self.answers.get(&complete.id) else { continue };
+            tokens.push((*complete, self.sampler.sample_top(candidates, &answer.draw())));
         }
-        for (id, logits) in of_logits.iter().zip(logits.chunks_exact_mut(n_vocab)) {
-            let Some(answer) = self.answers.get(id) else { continue };
-            tokens.push((*id, self.sampler.sample(logits, &answer.draw()).ok()));
+        for (complete, logits) in of_logits.iter().zip(logits.chunks_exact_mut(n_vocab)) {
+            let Some(answer) = self.answers.get(&complete.id) else { continue };
+            tokens.push((*complete, self.sampler.sample(logits, &answer.draw()).ok()));
         }
         let mut chosen = Vec::with_capacity(tokens.len());
-        for (id, token) in tokens {
+        for (Complete { id, goes_on }, token) in tokens {
             let Some(answer) = self.answers.get_mut(&id) else { continue };
             let token = token.ok_or(LogitsError { n_vocab });
             answer.tokens.extend(token.as_ref().ok());
-            let goes_on = token.is_ok() && self.scheduler.append(id);
-            let is_end = token.as_ref().is_ok_and(|token| answer.is_end(&self.tokenizer, *token));
-            if !goes_on || is_end {
+            if token.as_ref().map_or(true, |token| answer.is_end(&self.tokenizer, *token)) {
                 self.scheduler.remove(id);
             }
             chosen.push(Chosen { id, token, goes_on });
@@ -367,52 +402,14 @@ impl Engine {
         self.answers.remove(&id)
     }
 
-    /// Fails every request that holds a slot: what the cache has of it is not known. Nothing that is under way counts any more.
-    fn fail_running(&mut self, error: &Error, events: &mut Vec<Event>) {
-        self.under_way.clear();
-        let ids: Vec<RequestId> = self.scheduler.running().collect();
-        for id in ids {
-            self.remove(id);
-            events.push(Event::Failed { id, error: RequestError::Step(error.to_string()) });
+    /// Fails every request that holds a slot, because what the cache has of it is not known, and `others`.
+    fn fail(&mut self, others: Vec<RequestId>, error: &Error, events: &mut Vec<Event>) {
+        let running: Vec<RequestId> = self.scheduler.running().collect();
+        for id in running.into_iter().chain(others) {
+            if self.remove(id).is_some() {
+                events.push(Event::Failed { id, error: RequestError::Step(error.to_string()) });
+            }
         }
-    }
-}
-
-impl Answer {
-    /// What decides the next token, besides the logits.
-    fn draw(&self) -> Draw<'_> {
-        Draw { params: &self.params, choice: self.choice, tokens: &self.tokens, n_prompt: self.n_prompt }
-    }
-
-    /// Whether this token ends the answer.
-    fn is_end(&self, tokenizer: &Tokenizer, token: u32) -> bool {
-        tokenizer.is_end(token) && !self.ignore_end
-    }
-
-    /// The text that can be shown now that this token has come, and whether it ends the answer.
-    fn text_of(&mut self, tokenizer: &Tokenizer, token: u32) -> Passed {
-        if self.is_end(tokenizer, token) {
-            return Passed { text: String::new(), stopped: true };
-        }
-        let passed = self.stop.push(&self.decoder.push(tokenizer, token));
-        if passed.stopped {
-            // The stop string may be followed by half a character.
-            self.decoder.finish();
-        }
-        passed
-    }
-
-    /// The text that was held back.
-    fn finish(&mut self) -> String {
-        let Passed { mut text, stopped } = self.stop.push(&self.decoder.finish());
-        if !stopped {
-            text.push_str(&self.stop.finish());
-        }
-        text
-    }
-
-    fn usage(&self) -> Usage {
-        Usage { prompt_tokens: self.n_prompt, generated_tokens: self.tokens.len() - self.n_prompt }
     }
 }
 

@@ -7,6 +7,7 @@
 //! passes. All device memory is allocated when the model is loaded; a step allocates none.
 
 mod config;
+mod greedy;
 mod llama;
 mod loaded;
 mod memory;
@@ -19,6 +20,7 @@ mod tensors;
 mod workspace;
 
 pub use config::{KvType, LlamaConfig, MAX_SEQ_LEN_DEFAULT};
+pub use greedy::GreedyStep;
 pub use loaded::LoadedModel;
 pub use outputs::Outputs;
 pub(crate) use outputs::WantedRows;
@@ -269,8 +271,7 @@ impl LlamaModel {
     pub fn step_greedy(&mut self, batch: &Batch) -> Result<Vec<Option<u32>>> {
         let mut outputs = Outputs::default();
         self.step_mixed(batch, batch.logits_rows().len(), 0, &mut outputs)?;
-        let found = |token: u32| Some(token).filter(|token| *token != u32::MAX);
-        Ok(outputs.greedy.into_iter().map(found).collect())
+        Ok(outputs.greedy.into_iter().map(greedy::found).collect())
     }
 
     /// As [`step`](Self::step), but brings back the token of the largest logit of the first `n_greedy` of `batch.logits_rows()`, the
@@ -286,7 +287,7 @@ impl LlamaModel {
         outputs: &mut Outputs,
     ) -> Result<()> {
         // Checked first, so that a malformed batch asks for no memory.
-        let spans = self.loaded.spans(batch)?;
+        let spans = self.loaded.spans(batch, 0)?;
         self.sequences.check_spans(&spans)?;
         let wanted = WantedRows::of(batch.logits_rows().len(), n_greedy, n_top)?;
         let out = self.loaded.room(wanted, outputs)?;
@@ -294,7 +295,7 @@ impl LlamaModel {
         self.sequences.replace(&spans, &mut self.changes)?;
         let run = self.loaded.run(batch, &self.changes, out);
         if run.is_err() {
-            spans.iter().try_for_each(|span| self.sequences.roll_back(*span, &self.changes))?;
+            self.sequences.roll_back(&spans, &self.changes)?;
         }
         run
     }

@@ -7,7 +7,8 @@
 //! get: whoever runs never has to wait for memory that a neighbour took. *A step* has a budget of rows. Sequences that
 //! lack one row go first, so a neighbour's long prompt never holds up a next token; what is left goes to those that
 //! lack more, in the order of their admission, and a prompt that does not fit is cut. Nothing says prompt or
-//! generation: a sequence has rows to go, or waits for the token that its last row gives.
+//! generation: a sequence has rows to go, or waits for the token that its last row gives. Whether anybody has seen that token does not
+//! matter here.
 //!
 //! A future prefix cache opens a slot with shared pages; a future preemption truncates it to nothing.
 
@@ -20,7 +21,7 @@ use crate::request::RequestId;
 #[derive(Clone, Copy, Debug)]
 struct Lengths {
     id: RequestId,
-    // [0, n_present) is known, [n_present, n_max) is not.
+    // [0, n_present) are known or under way, [n_present, n_max) are not.
     n_present: usize,
     n_max: usize,
 }
@@ -140,7 +141,7 @@ impl Scheduler {
         schedule
     }
 
-    /// Notes that a sequence has one more token. Returns whether it may get yet another.
+    /// Notes that a sequence has one more token, known or under way. Returns whether it may get yet another.
     pub fn append(&mut self, id: RequestId) -> bool {
         let running = self.running.iter_mut().find(|running| running.lengths.id == id);
         // A sequence that is gone was cancelled in between.
@@ -248,7 +249,7 @@ impl Scheduler {
         self.sequences.cached_tokens(running.slot).expect("it runs in one of the slots")
     }
 
-    /// The rows that must run before the sequence's next token is known; 0 while that token is on its way.
+    /// The rows that must run before the sequence's next token can be chosen; 0 until that one is appended.
     fn n_pending(&self, running: &Running) -> usize {
         running.lengths.n_present - self.n_cached(running)
     }

@@ -19,6 +19,7 @@ const CODES: &[(&str, &str)] = &[
     ("gather_rows", "the row"),
     ("copy_pages", "the page to read"),
     ("copy_pages", "the page to write"),
+    ("embed", "the chosen token"),
 ];
 
 /// What a kernel reported.

@@ -39,7 +39,7 @@ pub(super) struct Row {
     pub(super) host_us: Option<f64>,
     /// All device memory: weights, cache of this batch size, workspace.
     pub(super) memory_bytes: u64,
-    /// Of the first sequence's last logits, computed again behind the timed steps.
+    /// Of the first sequence's last logits, when its own tokens take the place of the generated ones.
     pub(super) logits_hash: String,
 }
 
@@ -60,28 +60,14 @@ pub(super) fn measure(
     // processor works alone, and rise again only after hundreds of milliseconds of work.
     model.step_greedy(&step(&sequences, 0, 1)).map_err(|e| model::failure(e, ""))?;
     let prompt_s = prefill(model, &sequences, prompt_len)?;
-    let mut times = Vec::with_capacity(gen_len);
-    // The device's own times, where it tells them.
-    let mut device_times = Vec::with_capacity(gen_len);
-    for i in 0..N_WARM_UP + gen_len {
-        let position = prompt_len + i;
-        let step = step(&sequences, position, position + 1);
-        let device_before = model.device_time();
-        let start = Instant::now();
-        model.step_greedy(&step).map_err(|e| model::failure(e, ""))?;
-        if i >= N_WARM_UP {
-            times.push(start.elapsed().as_secs_f64());
-            let before_and_after = device_before.zip(model.device_time());
-            device_times.extend(before_and_after.map(|(before, after)| (after - before).as_secs_f64()));
-        }
-    }
+    let Times { wall: mut times, device: device_times } = generate(model, &sequences, prompt_len, gen_len)?;
     let is_told = device_times.len() == times.len();
     let gpu_utilisation = is_told.then(|| device_times.iter().sum::<f64>() / times.iter().sum::<f64>());
     let mut host: Vec<f64> = times.iter().zip(&device_times).map(|(wall, device)| wall - device).collect();
     let host_us = is_told.then(|| median(&mut host) * 1e6);
-    // Once more, untimed, for the logits.
+    // Each sequence's own tokens behind the prompt, instead of those that were generated, for the logits.
     let end = prompt_len + N_WARM_UP + gen_len;
-    let last = model.step(&step(&sequences, end - 1, end)).map_err(|e| model::failure(e, ""))?;
+    let last = model.step(&step(&sequences, prompt_len, end)).map_err(|e| model::failure(e, ""))?;
     let memory_bytes = model.device().allocated_bytes();
     clear(model, batch)?;
     let mean_s = times.iter().sum::<f64>() / times.len() as f64;
@@ -101,6 +87,57 @@ pub(super) fn measure(
         memory_bytes,
         logits_hash: hash(&last[..vocab.min(last.len())]),
     })
+}
+
+/// The timed steps, in seconds.
+struct Times {
+    wall: Vec<f64>,
+    /// The device's own, where it tells them.
+    device: Vec<f64>,
+}
+
+/// Generates behind the prompts, as an engine does for greedy requests: the device chooses the tokens, and where it works by itself it
+/// is told of the next step before the host has seen those of this one. A step takes from when the host has the tokens of the
+/// one before until it has its own.
+fn generate(
+    model: &mut LlamaModel,
+    sequences: &[Vec<u32>],
+    prompt_len: usize,
+    gen_len: usize,
+) -> Result<Times> {
+    let goes_ahead = !model.device().info().runs_in_submit;
+    let n_steps = N_WARM_UP + gen_len;
+    let launch = |model: &mut LlamaModel, i: usize| {
+        let position = prompt_len + i;
+        let mut batch = step(sequences, position, position + 1);
+        if i > 0 {
+            batch.clear();
+            (0..sequences.len()).for_each(|slot| batch.push_chosen(slot, position, slot, Logits::Last));
+        }
+        model.launch_greedy(&batch).map_err(|e| model::failure(e, ""))
+    };
+    let mut times = Times { wall: Vec::with_capacity(gen_len), device: Vec::with_capacity(gen_len) };
+    let mut ahead = None;
+    let mut start = Instant::now();
+    for i in 0..n_steps {
+        let under_way = match ahead.take() {
+            Some(step) => step,
+            None => launch(model, i)?,
+        };
+        if goes_ahead && i + 1 < n_steps {
+            ahead = Some(launch(model, i + 1)?);
+        }
+        let device_before = model.device_time();
+        model.collect_greedy(under_way).map_err(|e| model::failure(e, ""))?;
+        let end = Instant::now();
+        if i >= N_WARM_UP {
+            times.wall.push((end - start).as_secs_f64());
+            let before_and_after = device_before.zip(model.device_time());
+            times.device.extend(before_and_after.map(|(before, after)| (after - before).as_secs_f64()));
+        }
+        start = end;
+    }
+    Ok(times)
 }
 
 /// Runs the prompts until their time is known; the median, in seconds. They stay in the cache.

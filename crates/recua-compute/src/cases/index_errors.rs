@@ -6,7 +6,7 @@ use crate::buffer::{Buffer, DType};
 use crate::device::Device;
 use crate::error::{Error, Result, argument};
 use crate::kv::{KvPool, KvShape, KvType};
-use crate::op::{Attention, INERT, RopeStore, RopeStyle, RowMap};
+use crate::op::{Attention, CHOSEN, Embed, INERT, Op, RopeStore, RopeStyle, RowMap};
 use crate::plan::{Plan, Record};
 use crate::work::{RowRun, WorkList};
 use recua_gguf::GgmlType;
@@ -18,6 +18,17 @@ pub(super) fn check(device: &Device, report: &mut Report) {
         let out = output(device, &[3, 32])?;
         refused(device, "embed", |plan| plan.embed(&table, &tokens, &out))
     });
+    // A place that was not chosen for, a token that is not in the table, and no such buffer at all.
+    for (what, word, chosen) in
+        [("place", CHOSEN | 2, Some([0, 1])), ("token", CHOSEN | 1, Some([0, 5])), ("bit", CHOSEN, None)]
+    {
+        report.case("embed", format!("a chosen {what} out of range"), || {
+            let table = Matrix::random(GgmlType::F32, 5, 32, 1)?.upload(device)?;
+            let (tokens, out) = (upload_u32(device, &[CHOSEN, word], &[2])?, output(device, &[2, 32])?);
+            let chosen = chosen.map(|chosen| upload_u32(device, &chosen, &[2])).transpose()?;
+            refused(device, "embed", |plan| plan.push(Op::Embed(Embed { table, tokens, chosen, out })))
+        });
+    }
     report.case("gather_rows", "a row out of range", || {
         let x = upload_f32(device, &[1.0; 40], &[5, 8])?;
         let indexes = upload_u32(device, &[0, 4, u32::MAX], &[3])?;

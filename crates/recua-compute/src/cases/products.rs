@@ -6,8 +6,9 @@ use super::data::{Matrix, Random, dot, norm, output, types, upload_f32, upload_g
 use super::{Measured, Report, Tolerance, run};
 use crate::device::Device;
 use crate::error::Result;
-use crate::op::{Activation, Matmul};
+use crate::op::{Activation, CHOSEN, Embed, Matmul, Op};
 use crate::plan::Record;
+use crate::program::Input;
 use crate::weight::{Arrange, RawMatrix, Weight};
 use recua_gguf::GgmlType;
 
@@ -34,6 +35,9 @@ pub(super) fn check(device: &Device, report: &mut Report) {
             report.case("matmul", format!("{shape}, stacked"), || several(device, types, rows));
             report.case("embed", format!("{shape}, stacked"), || embed_several(device, types, rows));
         }
+    }
+    for rows in [1, 2, 5, 33] {
+        report.case("embed", format!("{rows} chosen rows"), || embed_chosen(device, rows));
     }
     for ty in types() {
         report.case("matmul", format!("shards of {ty}"), || shards(device, ty));
@@ -318,4 +322,55 @@ fn embed(device: &Device, ty: GgmlType, rows: usize, n: usize, k: usize, seed: u
     let units: Vec<f64> =
         rows.iter().map(|row| row.iter().fold(0.0, |max: f64, x| max.max(f64::from(x.abs())))).collect();
     Ok(vec![Measured::new("out", &device.read_vec(&out)?, &expected, |i| units[i / k], Tolerance::DECODED)])
+}
+
+/// Steps that follow each other: each embeds what the one before chose, in another order and beside tokens of the host, and then
+/// chooses anew in the same places. A row that nothing was chosen for is token 0.
+fn embed_chosen(device: &Device, rows: usize) -> Result<Vec<Measured>> {
+    let (n, k) = (40, 32);
+    let table = Matrix::random(GgmlType::F32, n, k, 3)?;
+    let mut random = Random::new(rows as u64);
+    let mut choose = |row: usize| if row % 4 == 3 { u32::MAX } else { random.below(n) as u32 };
+    let mut best: Vec<u32> = (0..rows).map(&mut choose).collect();
+    let (tokens, chosen) =
+        (upload_u32(device, &vec![0; rows], &[rows])?, upload_u32(device, &best, &[rows])?);
+    let (x, out) = (output(device, &[rows, n])?, output(device, &[rows, k])?);
+    let mut plan = device.plan();
+    plan.push(Op::Embed(Embed {
+        table: table.upload(device)?,
+        tokens: tokens.clone(),
+        chosen: Some(chosen.clone()),
+        out: out.clone(),
+    }))?;
+    plan.argmax(&x, &chosen)?;
+    let program = device.compile(&plan)?;
+    let mut under_way = Vec::new();
+    for step in 0..4 {
+        // Every third row is the host's.
+        let word = |row| if row % 3 == step % 3 { row as u32 } else { CHOSEN | ((row + step) % rows) as u32 };
+        let words: Vec<u32> = (0..rows).map(word).collect();
+        let token = |word: u32| if word & CHOSEN == 0 { word } else { best[(word ^ CHOSEN) as usize] };
+        let tokens_of_rows = words.iter().map(|word| Some(token(*word)).filter(|token| *token != u32::MAX));
+        let rows_of = |token: Option<u32>| table.row(token.unwrap_or(0) as usize).to_vec();
+        let embedded: Vec<f32> = tokens_of_rows.flat_map(rows_of).collect();
+        best = (step..step + rows).map(&mut choose).collect();
+        let peak = |best: &u32| -> Vec<f32> {
+            let of = |i: u32| if *best == u32::MAX { f32::NAN } else { f32::from(u8::from(i == *best)) };
+            (0..n as u32).map(of).collect()
+        };
+        let peaks: Vec<f32> = best.iter().flat_map(peak).collect();
+        let inputs = [Input::new(&tokens, &words)?, Input::new(&x, &peaks)?];
+        // None is waited for before the next is launched.
+        let submission = program.launch(&inputs, &[out.clone(), chosen.clone()])?;
+        under_way.push((submission, embedded, best.clone()));
+    }
+    let mut measured = Vec::new();
+    for (submission, expected, best) in under_way {
+        let (mut embedded, mut chosen) = (vec![0.0f32; rows * k], vec![0u32; rows]);
+        submission.take(0, &mut embedded)?;
+        submission.take(1, &mut chosen)?;
+        measured.push(Measured::exact("out", &embedded, &expected));
+        measured.push(Measured::exact("chosen", &chosen, &best));
+    }
+    Ok(measured)
 }

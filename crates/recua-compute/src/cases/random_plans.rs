@@ -361,6 +361,7 @@ impl Draw<'_> {
             0 => Op::Embed(Embed {
                 table: self.any(&world.weights),
                 tokens: self.index(&[rows])?,
+                chosen: if self.one_in(3) { Some(self.index(&[rows])?) } else { None },
                 out: self.matrix(rows)?,
             }),
             1 => {

@@ -15,9 +15,10 @@ use super::math;
 use super::memory::{Memory, slice, slice_mut};
 use super::pool::Worker;
 use crate::buffer::Buffer;
+use crate::cpu::ops::check_index;
 use crate::cpu::{Allocated, Isa};
 use crate::error::{Error, Result};
-use crate::op::{Activation, Embed, Matmul, MatmulGlu, Op};
+use crate::op::{Activation, CHOSEN, Embed, Matmul, MatmulGlu, Op};
 use crate::weight::Weight;
 use activations::{RECORD, RECORDS_BEHIND, Record, Record32, Record256};
 use float::TILES_MAX;
@@ -329,16 +330,60 @@ fn silu_mul_body(gates: &mut [[f32; TILE]], ups: &[[f32; TILE]]) {
     }
 }
 
+/// The tokens of [`Embed`], and those chosen on the device.
+struct Tokens<'a> {
+    words: &'a [u32],
+    chosen: &'a [u32],
+}
+
+impl<'a> Tokens<'a> {
+    /// # Safety
+    /// The queue is held, and nobody writes the op's tokens while they live.
+    unsafe fn of(op: &'a Embed) -> Tokens<'a> {
+        // SAFETY: the caller's promise, and `Op::check` has found u32 in both.
+        let of = |buffer: &'a Buffer| unsafe { slice::<u32>(buffer) };
+        Tokens { words: of(&op.tokens), chosen: op.chosen.as_ref().map_or(&[], of) }
+    }
+
+    /// The place in `chosen` that a word names, if it does.
+    fn place(&self, word: u32) -> Option<u32> {
+        (word & CHOSEN != 0 && !self.chosen.is_empty()).then_some(word & !CHOSEN)
+    }
+
+    /// The token of a row; its place is known to exist.
+    fn get(&self, row: usize) -> u32 {
+        let word = self.words[row];
+        match self.place(word).map(|place| self.chosen[place as usize]) {
+            None => word,
+            Some(u32::MAX) => 0,
+            Some(token) => token,
+        }
+    }
+}
+
+/// Fails if a token of [`Embed`] is not in the table, or not chosen.
+pub(crate) fn check_embed(op: &Embed) -> Result<()> {
+    // SAFETY: the queue is held, and no op is under way.
+    let tokens = unsafe { Tokens::of(op) };
+    for (row, &word) in tokens.words.iter().enumerate() {
+        if let Some(place) = tokens.place(word) {
+            check_index("embed", "the chosen token", place, tokens.chosen.len())?;
+        }
+        check_index("embed", "token", tokens.get(row), op.table.n())?;
+    }
+    Ok(())
+}
+
 /// See [`Embed`]. The device has checked the tokens.
 pub(crate) fn embed(op: &Embed, worker: &Worker<'_>) -> Result<()> {
     let packed = Packed::of(&op.table);
     // SAFETY: nothing writes the tokens while this op runs.
-    let tokens = unsafe { slice::<u32>(&op.tokens) };
+    let tokens = unsafe { Tokens::of(op) };
     let dim = op.table.k();
-    for row in worker.share(tokens.len()) {
+    for row in worker.share(tokens.words.len()) {
         // SAFETY: each row belongs to one thread, and no input overlaps `out` (`Op::check`).
         let out = unsafe { slice_mut::<f32>(&op.out, row * dim, dim) };
-        packed.decode_row(tokens[row] as usize, out);
+        packed.decode_row(tokens.get(row) as usize, out);
     }
     Ok(())
 }

@@ -27,7 +27,7 @@ use crate::op::operands::{Access, Resource};
 use crate::op::{INERT, Op, PAGE_TOKENS, RowMap};
 
 /// Fails unless `index < limit`.
-fn check_index(op: &'static str, what: &'static str, index: u32, limit: usize) -> Result<()> {
+pub(crate) fn check_index(op: &'static str, what: &'static str, index: u32, limit: usize) -> Result<()> {
     if (index as usize) < limit {
         return Ok(());
     }

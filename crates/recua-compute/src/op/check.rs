@@ -1,7 +1,7 @@
 //! When an op is valid. What [`Op::check`] refuses when an op is recorded, kernels need not check.
 
 use super::operands::{Access, Resource};
-use super::{Op, RowMap, TOP_K_MAX};
+use super::{CHOSEN, Op, RowMap, TOP_K_MAX};
 use crate::buffer::{Buffer, DType, DeviceId};
 use crate::error::{Error, Result, argument};
 use crate::kv::{KvPool, KvShape};
@@ -56,6 +56,10 @@ impl Op {
             Op::Embed(o) => {
                 c.weight("table", &o.table, Arrange::Stacked)?;
                 c.shape("tokens", &o.tokens, DType::U32, &[o.out.n_rows()])?;
+                if let Some(chosen) = &o.chosen {
+                    c.dtype("chosen", chosen, DType::U32)?;
+                    c.has_shape("chosen", chosen, &[chosen.n_elements().clamp(1, CHOSEN as usize)])?;
+                }
                 c.shape("out", &o.out, DType::F32, &[o.tokens.n_elements(), o.table.k()])
             }
             Op::RmsNorm(o) => {

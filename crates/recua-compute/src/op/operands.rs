@@ -179,11 +179,12 @@ impl Op {
     /// list; which these are is unknown until they run, so [`Operand::buffers`] gives the whole pool.
     pub fn operands(&self) -> Vec<Operand<'_>> {
         match self {
-            Op::Embed(o) => vec![
-                read("table", &o.table).touching(Extent::Rows(o.tokens.n_elements())),
-                index("tokens", &o.tokens, "token", o.table.n()),
-                write("out", &o.out),
-            ],
+            Op::Embed(o) => [read("table", &o.table).touching(Extent::Rows(o.tokens.n_elements()))]
+                .into_iter()
+                .chain([Operand::new("tokens", &o.tokens, Access::Index(None))])
+                .chain(o.chosen.as_ref().map(|chosen| Operand::new("chosen", chosen, Access::Index(None))))
+                .chain([write("out", &o.out)])
+                .collect(),
             Op::RmsNorm(o) => vec![in_place("x", &o.x), read("weight", &o.weight), write("out", &o.out)],
             Op::Matmul(o) => [read("x", &o.x), read("weight", &o.weight)]
                 .into_iter()

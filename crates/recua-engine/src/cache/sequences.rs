@@ -335,16 +335,18 @@ impl Sequences {
         spans.iter().try_for_each(|span| self.grow(span.slot, span.end, out))
     }
 
-    /// The rows of `span` failed, and it is not known which of `changes` reached the device: the sequence ends where the span began,
+    /// The rows of `spans` failed, and it is not known which of `changes` reached the device: a sequence ends where its span began,
     /// because what was there has been overwritten, or before a page whose copy may not have been made.
-    pub(crate) fn roll_back(&mut self, span: Span, changes: &Changes) -> Result<()> {
-        self.truncate(span.slot, span.start)?;
-        let line = &mut self.slots[span.slot];
-        line.n_told = 0;
-        let n_pages = line.pages.len();
-        let last = line.pages.last().copied();
-        if changes.copies.iter().any(|(_, to)| Some(*to) == last) {
-            self.truncate(span.slot, (n_pages - 1) * self.page_tokens)?;
+    pub(crate) fn roll_back(&mut self, spans: &[Span], changes: &Changes) -> Result<()> {
+        for span in spans {
+            self.truncate(span.slot, span.start)?;
+            let line = &mut self.slots[span.slot];
+            line.n_told = 0;
+            let n_pages = line.pages.len();
+            let last = line.pages.last().copied();
+            if changes.copies.iter().any(|(_, to)| Some(*to) == last) {
+                self.truncate(span.slot, (n_pages - 1) * self.page_tokens)?;
+            }
         }
         Ok(())
     }

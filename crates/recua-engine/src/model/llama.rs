@@ -2,10 +2,12 @@
 
 use super::params::ModelParams;
 use super::tensors::Weights;
-use super::workspace::{LogitsWorkspace, Workspace};
+use super::workspace::{Input, LogitsWorkspace, Workspace};
 use crate::cache::Store;
 use crate::error::Result;
-use recua_compute::{Activation, Attention, Buffer, HeadNorm, KvPool, Matmul, Record, RopeStore, RowMap};
+use recua_compute::{
+    Activation, Attention, Buffer, Embed, HeadNorm, KvPool, Matmul, Op, Record, RopeStore, RowMap,
+};
 
 /// All that a pass reads and writes.
 pub(crate) struct Pass<'a> {
@@ -48,13 +50,15 @@ pub(crate) fn record(plan: &mut impl Record, pass: &Pass<'_>, shape: Shape) -> R
         let (qkv, attn) = (w.qkv.rows(n_rows)?, w.attn.rows(n_rows)?);
         let inputs = AttentionInputs { params: p, rope_table: pass.rope_table, store, workspace: w };
 
-        plan.embed(&weights.token_embd, &input.tokens, &x)?;
+        // A row's token may be one that the pass before chose, of any shape: its place is there before this pass chooses anew.
+        let (table, chosen) = (weights.token_embd.clone(), Some(l.greedy.clone()));
+        plan.push(Op::Embed(Embed { table, tokens: input.tokens.clone(), chosen, out: x.clone() }))?;
         for (layer, cache) in weights.layers.iter().zip(store.layers()) {
             plan.rms_norm(&x, &layer.attn_norm, &normed, p.rms_eps)?;
             plan.matmul(layer.attn_qkv.matmul(&normed, &qkv))?;
             let norm = layer.head_norm.as_ref();
             let norm = norm.map(|(q, k)| HeadNorm { q: q.clone(), k: k.clone(), eps: p.rms_eps });
-            attend(plan, &inputs, cache, n_rows, norm)?;
+            attend(plan, &inputs, cache, &input, norm)?;
             plan.matmul(layer.attn_output.matmul(&attn, &x).with_add(&x))?;
             plan.rms_norm(&x, &layer.ffn_norm, &normed, p.rms_eps)?;
             plan.matmul_glu(&normed, &layer.ffn_gate_up, Activation::Silu, &glu)?;
@@ -81,16 +85,16 @@ pub(crate) fn attend(
     plan: &mut impl Record,
     inputs: &AttentionInputs<'_>,
     cache: &KvPool,
-    n_rows: usize,
+    input: &Input,
     norm: Option<HeadNorm>,
 ) -> Result<()> {
     let AttentionInputs { params: p, rope_table, store, workspace: w } = *inputs;
-    let input = w.input(n_rows, 0)?;
+    let n_rows = input.tokens.n_elements();
     let rows = RowMap {
-        positions: input.positions,
-        sequences: input.slots,
+        positions: input.positions.clone(),
+        sequences: input.slots.clone(),
         pages: store.table().clone(),
-        work: w.work.clone(),
+        work: input.work.clone(),
     };
     let qkv = w.qkv.rows(n_rows)?;
     let (q_dim, kv_dim) = (p.q_dim(), p.kv_dim());

@@ -11,7 +11,7 @@ use super::{memory, rope};
 use crate::cache::Store;
 use crate::error::{Error, Result};
 use crate::memory_report::MemoryReport;
-use recua_compute::{Buffer, Device, Plan, Tiling, WorkList};
+use recua_compute::{Buffer, Device, Plan, WorkList};
 use recua_gguf::Gguf;
 use std::fmt;
 use std::time::Duration;
@@ -26,13 +26,14 @@ pub struct LoadedModel {
     rope_table: Buffer,
     pub(super) store: Store,
     pub(super) workspace: Workspace,
-    // How the device cuts attention, and the list of its work in the pass at hand.
-    pub(super) tiling: Tiling,
+    // The list of attention's work in the pass at hand.
     pub(super) work_list: WorkList,
     pub(super) logits: LogitsWorkspace,
     // Taken by the device for its own use when it compiled the largest pass.
     device_bytes: u64,
     pub(super) programs: Programs,
+    // The first of `logits.greedy`, which the pass launched last chooses.
+    pub(super) n_chosen: usize,
     // Of all passes so far, where the device tells.
     pub(super) device_time: Option<Duration>,
 }
@@ -92,11 +93,11 @@ impl LoadedModel {
             rope_table,
             store,
             workspace,
-            tiling,
             work_list: WorkList::new(),
             logits,
             device_bytes: attention_bytes + device_bytes,
             programs,
+            n_chosen: 0,
             device_time: None,
             device,
             params,
@@ -124,7 +125,7 @@ impl LoadedModel {
 
     /// The device memory it takes.
     pub fn memory(&self) -> MemoryReport {
-        let estimate = memory::estimate(&self.params, 0, &self.config, &self.tiling);
+        let estimate = memory::estimate(&self.params, 0, &self.config, &self.workspace.tiling);
         MemoryReport {
             weights_bytes: self.weights.n_bytes(&self.params),
             kv_bytes: self.store.shape().kv_bytes(),
@@ -142,11 +143,17 @@ impl LoadedModel {
     /// # Errors
     /// If a pass has not so many rows.
     pub fn plan(&self, n_rows: usize, n_logits_rows: usize) -> Result<Plan> {
+        self.check_pass(n_rows, n_logits_rows)?;
+        record(&self.device, &self.pass(), Shape { n_rows, n_logits_rows, greedy: false, top: false })
+    }
+
+    /// Whether one pass holds so many rows.
+    pub(crate) fn check_pass(&self, n_rows: usize, n_logits_rows: usize) -> Result<()> {
         let (rows_max, logits_rows_max) = (self.config.step_tokens_max, self.config.logits_rows());
         if n_rows > rows_max || n_logits_rows > logits_rows_max {
             return Err(Error::PassOverCapacity { n_rows, n_logits_rows, rows_max, logits_rows_max });
         }
-        record(&self.device, &self.pass(), Shape { n_rows, n_logits_rows, greedy: false, top: false })
+        Ok(())
     }
 
     /// How long the device has worked for this model's steps so far, by its own clock; `None` where it does not tell.
@@ -194,6 +201,7 @@ impl LoadedModel {
         self.store.copy_to(&self.device, &store, moves)?;
         (self.store, self.config, self.programs) = (store, config, programs);
         self.device_bytes += device_bytes;
+        self.n_chosen = 0;
         if let Some(logits) = logits {
             self.logits = logits;
         }
@@ -213,7 +221,7 @@ fn prepare_attention(device: &Device, inputs: &AttentionInputs<'_>) -> Result<u6
     let before = device.allocated_bytes();
     let mut plan = device.plan();
     for cache in inputs.store.layers().iter().take(1) {
-        llama::attend(&mut plan, inputs, cache, 1, None)?;
+        llama::attend(&mut plan, inputs, cache, &inputs.workspace.input(1, 0)?, None)?;
     }
     device.compile(&plan)?;
     Ok(device.allocated_bytes().saturating_sub(before))

@@ -7,7 +7,7 @@ use super::programs::compile;
 use crate::batch::Batch;
 use crate::cache::{Changes, Span};
 use crate::error::{Error, Result};
-use recua_compute::{Buffer, INERT, Input, RowRun, Submission};
+use recua_compute::{Buffer, CHOSEN, INERT, Input, RowRun, Submission};
 use std::ops::Range;
 
 /// What of a batch goes through one pass.
@@ -25,15 +25,20 @@ pub(crate) struct Launched {
 }
 
 impl LoadedModel {
-    /// What the batch does to each slot: one span a slot, in the order of their first rows.
+    /// What the batch does to each slot: one span a slot, in the order of their first rows. Its tokens are those of the vocabulary and
+    /// `n_chosen` that are chosen on the device.
     ///
     /// # Errors
     /// If the batch is empty, a slot or token is out of range, or a sequence has a gap.
-    pub(crate) fn spans(&self, batch: &Batch) -> Result<Vec<Span>> {
+    pub(crate) fn spans(&self, batch: &Batch, n_chosen: usize) -> Result<Vec<Span>> {
         let (batch_size, vocab) = (self.config.batch_size, self.params.vocab);
         if batch.is_empty() {
             return Err(Error::EmptyBatch);
         }
+        let is_known = |token: &u32| match token & CHOSEN {
+            0 => (*token as usize) < vocab,
+            _ => ((token ^ CHOSEN) as usize) < n_chosen,
+        };
         let mut spans: Vec<Span> = Vec::with_capacity(batch.runs().len());
         let mut span_of_slot = vec![usize::MAX; batch_size];
         for run in batch.runs() {
@@ -42,7 +47,7 @@ impl LoadedModel {
                 return Err(Error::SlotOutOfRange { slot, batch_size });
             };
             let tokens = &batch.tokens()[run.first_row..run.first_row + run.n_rows];
-            if let Some(i) = tokens.iter().position(|token| *token as usize >= vocab) {
+            if let Some(i) = tokens.iter().position(|token| !is_known(token)) {
                 let (token, position) = (tokens[i], start + i);
                 return Err(Error::TokenOutOfRange { token, vocab, slot, position });
             }
@@ -84,6 +89,7 @@ impl LoadedModel {
     /// # Errors
     /// If the device fails.
     pub(crate) fn run(&mut self, batch: &Batch, changes: &Changes, out: Out<'_>) -> Result<()> {
+        self.n_chosen = 0;
         let (mut changes, none) = (changes, Changes::default());
         let (mut rest, mut under_way) = (out, None);
         for piece in self.pieces(batch) {
@@ -98,7 +104,8 @@ impl LoadedModel {
         under_way.map_or(Ok(()), |(last, out)| self.collect(last, out))
     }
 
-    /// Tells the device of `changes` and starts the rows of a batch that [`spans`](Self::spans) has passed.
+    /// Tells the device of `changes` and starts the rows of a batch that [`spans`](Self::spans) has passed. The tokens that it chooses are
+    /// there for the rows of the launch after it.
     ///
     /// # Errors
     /// If the device fails.
@@ -111,10 +118,18 @@ impl LoadedModel {
         changes: &Changes,
         wanted: WantedRows,
     ) -> Result<Launched> {
-        match &self.pieces(batch)[..] {
+        self.n_chosen = 0;
+        let launched = match &self.pieces(batch)[..] {
             [piece] => self.launch_piece(batch, piece, changes, wanted),
             pieces => panic!("{} rows take {} passes", batch.n_rows(), pieces.len()),
-        }
+        }?;
+        self.n_chosen = wanted.n_greedy;
+        Ok(launched)
+    }
+
+    /// Tokens that the pass launched last leaves chosen on the device.
+    pub(crate) fn n_chosen(&self) -> usize {
+        self.n_chosen
     }
 
     /// Waits for a pass and takes what it brought back. `out` is room for what it was launched for.
@@ -189,15 +204,15 @@ impl LoadedModel {
         }
         words.extend(logits_rows.iter().map(|row| row - *first_row as u32));
         words.resize(3 * shape.n_rows + shape.n_logits_rows, 0);
-        let (positions, slots) = (&words[shape.n_rows..], &words[2 * shape.n_rows..3 * shape.n_rows]);
+        let tiling = &self.workspace.tiling;
+        if shape.n_rows > 0 && tiling.rows > 0 {
+            let runs = RowRun::of(&batch.slots()[rows.clone()], &batch.positions()[rows.clone()]);
+            words.extend(self.work_list.build(tiling, shape.n_rows, runs)?);
+        }
 
         self.store.tell(changes, &self.programs.copies)?;
         let outputs = self.brought_back(wanted)?;
-        let work = self.work_list.build(&self.tiling, shape.n_rows, RowRun::of(slots, positions))?;
         let mut inputs = vec![Input::new(&self.workspace.input, &words)?];
-        if shape.n_rows > 0 && self.tiling.rows > 0 {
-            inputs.push(Input::new(&self.workspace.work, work)?);
-        }
         let table = self.store.untold()?;
         for (entries, values) in &table {
             inputs.push(Input::new(entries, values)?);

@@ -7,10 +7,10 @@ use recua_compute::{Buffer, DType, Device, TOP_K_MAX, Tiling, WorkList};
 
 /// What the rows of a pass flow through. `rows` is `step_tokens_max`.
 pub(crate) struct Workspace {
-    // u32 [4 * rows]: the step's input, written at once; see `Input`
+    // u32 [4 * rows + words of the longest work list]: the step's input, written at once; see `Input`
     pub(crate) input: Buffer,
-    // u32 [words]: the work list of the step's attention
-    pub(crate) work: Buffer,
+    // How the device cuts attention.
+    pub(crate) tiling: Tiling,
     // f32 [rows, n_embd]: the residual stream, and what a norm makes of it
     pub(crate) x: Buffer,
     pub(crate) normed: Buffer,
@@ -30,17 +30,21 @@ pub(crate) struct Input {
     pub(crate) slots: Buffer,
     // u32 [n_logits_rows]: which rows of the pass
     pub(crate) logits_rows: Buffer,
+    // u32 [words]: the work list of the pass's attention, of which a pass has only the beginning
+    pub(crate) work: Buffer,
 }
 
 impl Workspace {
     /// Where the input of a pass of this shape lies. There are at most as many rows of logits as rows in the largest pass.
     pub(crate) fn input(&self, n_rows: usize, n_logits_rows: usize) -> Result<Input> {
         let array = |i: usize, n: usize| self.input.view(i * n_rows, &[n]);
+        let work = WorkList::words_max(&self.tiling, n_rows);
         Ok(Input {
             tokens: array(0, n_rows)?,
             positions: array(1, n_rows)?,
             slots: array(2, n_rows)?,
             logits_rows: array(3, n_logits_rows)?,
+            work: self.input.view(3 * n_rows + n_logits_rows, &[work])?,
         })
     }
 }
@@ -67,8 +71,8 @@ impl Workspace {
         let rows = config.step_tokens_max;
         let f32s = |columns| alloc(device, DType::F32, &[rows, columns]);
         Ok(Workspace {
-            input: alloc(device, DType::U32, &[4 * rows])?,
-            work: alloc(device, DType::U32, &[WorkList::words_max(tiling, rows)])?,
+            input: alloc(device, DType::U32, &[WorkList::words_max(tiling, rows).saturating_add(4 * rows)])?,
+            tiling: *tiling,
             x: f32s(p.n_embd)?,
             normed: f32s(p.n_embd)?,
             qkv: f32s(p.q_dim() + 2 * p.kv_dim())?,

@@ -294,6 +294,14 @@ fn stop_strings_end_the_answer_before_them() {
     assert_eq!(got, whole);
 }
 
+/// Makes a token the one that ends an answer.
+pub(crate) fn set_end(bytes: &mut [u8], token: u32) {
+    let key = b"tokenizer.ggml.eos_token_id";
+    // Behind the key stands the type, four bytes, then the id.
+    let at = bytes.windows(key.len()).position(|window| window == key).unwrap() + key.len() + 4;
+    bytes[at..at + 4].copy_from_slice(&token.to_le_bytes());
+}
+
 #[test]
 fn an_end_token_ends_the_answer() {
     let params = SamplingParams { temperature: 1.0, seed: 1, ..SamplingParams::default() };
@@ -302,10 +310,7 @@ fn an_end_token_ends_the_answer() {
     // A token that first comes in the middle becomes the model's EOS.
     let position = (3..12).find(|&i| !whole.tokens[..i].contains(&whole.tokens[i])).unwrap();
     let mut bytes = golden();
-    let key = b"tokenizer.ggml.eos_token_id";
-    // Behind the key stands the type, four bytes, then the id.
-    let at = bytes.windows(key.len()).position(|window| window == key).unwrap() + key.len() + 4;
-    bytes[at..at + 4].copy_from_slice(&whole.tokens[position].to_le_bytes());
+    set_end(&mut bytes, whole.tokens[position]);
     let mut engine = open(bytes, config(2, 512, 256));
 
     let ended = answer(&mut engine, asked.clone());
@@ -360,10 +365,11 @@ fn the_context_ends_an_answer() {
 }
 
 /// Replaces the scale of the first block of a token's embedding by a NaN.
-fn poison(bytes: &mut [u8], token: usize) {
+pub(crate) fn poison(bytes: &mut [u8], token: usize) {
     let gguf = Gguf::from_vec(bytes.to_vec()).unwrap();
-    let embeddings = gguf.data(gguf.tensor("token_embd.weight").unwrap());
-    let row = &embeddings[token * embeddings.len() / 512..][..embeddings.len() / 512];
+    let table = gguf.tensor("token_embd.weight").unwrap();
+    let row_bytes = gguf.data(table).len() / table.dims()[1] as usize;
+    let row = &gguf.data(table)[token * row_bytes..][..row_bytes];
     let at = bytes.windows(row.len()).position(|window| window == row).unwrap();
     bytes[at..at + 2].copy_from_slice(&0x7E00u16.to_le_bytes());
 }

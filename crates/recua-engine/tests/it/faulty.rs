@@ -17,6 +17,8 @@ use std::time::Duration;
 pub(crate) struct Faults {
     // Runs that succeed before the next fails; below zero: none fails.
     runs_left: Arc<AtomicI64>,
+    // The same for launches of `open_late` when they run.
+    late_runs_left: Arc<AtomicI64>,
     n_weights: Arc<AtomicI64>,
     bytes_read: Arc<AtomicI64>,
     bytes_written: Arc<AtomicI64>,
@@ -28,6 +30,11 @@ impl Faults {
     /// The run after the next `n` fails, and the ones after it succeed.
     pub(crate) fn fail_after(&self, n: i64) {
         self.runs_left.store(n + 1, Ordering::SeqCst);
+    }
+
+    /// Of what is launched on a device of [`open_late`], the run after the next `n` fails.
+    pub(crate) fn fail_late_after(&self, n: i64) {
+        self.late_runs_left.store(n + 1, Ordering::SeqCst);
     }
 
     /// The device has no kernel for attention.
@@ -74,6 +81,7 @@ struct Job {
     program: Program,
     inputs: Vec<(Buffer, Vec<u8>)>,
     outputs: Vec<Buffer>,
+    faults: Faults,
     done: OnceLock<Result<Submission>>,
 }
 
@@ -105,7 +113,10 @@ impl Job {
     fn run(&self) {
         let inputs: Vec<Input<'_>> =
             self.inputs.iter().map(|(buffer, bytes)| Input::new(buffer, bytes).unwrap()).collect();
-        self.done.set(self.program.launch(&inputs, &self.outputs)).map_err(drop).unwrap();
+        let is_to_fail = self.faults.late_runs_left.fetch_sub(1, Ordering::SeqCst) == 1;
+        let lost = || Error::DeviceLost { device: "late".into(), message: "as told".into() };
+        let done = if is_to_fail { Err(lost()) } else { self.program.launch(&inputs, &self.outputs) };
+        self.done.set(done).map_err(drop).unwrap();
     }
 }
 
@@ -231,6 +242,7 @@ impl Compiled for FaultyProgram {
             program: self.inner.clone(),
             inputs: inputs.iter().map(copied).collect(),
             outputs: outputs.to_vec(),
+            faults: self.faults.clone(),
             done: OnceLock::new(),
         });
         let mut jobs = queue.lock().unwrap();

@@ -1,6 +1,7 @@
 //! The integration tests of recua-engine, one binary.
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
+mod ahead;
 mod cache;
 mod engine;
 mod faulty;

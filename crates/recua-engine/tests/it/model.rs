@@ -86,6 +86,99 @@ fn the_largest_logits_are_those_of_the_logits() {
     assert!(text(none).contains("empty"));
 }
 
+/// The tokens of each step of three sequences, one of which ends before the others, and prompts that come in between.
+fn generated(model: &mut LlamaModel, goes_ahead: bool) -> Vec<Vec<Option<u32>>> {
+    let prompts = [7, 2, 11].map(|n| Random(n as u64).tokens(n, 80));
+    let mut tokens: Vec<Vec<Option<u32>>> = Vec::new();
+    let mut under_way = None;
+    // Slots of the rows of logits of the step before.
+    let mut before: Vec<usize> = Vec::new();
+    for i in 0..12 {
+        let mut batch = Batch::new();
+        let mut order: Vec<usize> = [0, 2, 1].into_iter().filter(|slot| *slot != 1 || i < 8).collect();
+        order.rotate_left(i % 2);
+        for &slot in &order {
+            let position = prompts[slot].len() + i - 1;
+            match before.iter().position(|before| *before == slot) {
+                None => batch.push_sequence(slot, 0, &prompts[slot], Logits::Last),
+                Some(row) if goes_ahead => batch.push_chosen(slot, position, row, Logits::Last),
+                Some(row) => {
+                    batch.push_sequence(slot, position, &[tokens[i - 1][row].unwrap()], Logits::Last);
+                }
+            }
+        }
+        before = order;
+        if !goes_ahead {
+            tokens.push(model.step_greedy(&batch).unwrap());
+        } else if let Some(step) = under_way.replace(model.launch_greedy(&batch).unwrap()) {
+            tokens.push(model.collect_greedy(step).unwrap());
+        }
+    }
+    tokens.extend(under_way.map(|step| model.collect_greedy(step).unwrap()));
+    tokens
+}
+
+#[test]
+fn a_step_can_follow_tokens_that_nobody_has_seen() {
+    let expected = generated(&mut load(&tiny(), config(3, 64)), false);
+    assert_eq!(expected.len(), 12);
+    let distinct: std::collections::BTreeSet<_> = expected.iter().flatten().collect();
+    assert!(distinct.len() >= 8, "a wrong token would not show: {expected:?}");
+    assert_eq!(generated(&mut load(&tiny(), config(3, 64)), true), expected);
+    let (device, faults) = faulty::open_late(crate::overlap::BUCKETS);
+    let mut model =
+        LlamaModel::load(&tiny(), device, LlamaConfig { step_tokens_max: 24, ..config(3, 64) }).unwrap();
+    faults.under_way_max();
+    assert_eq!(generated(&mut model, true), expected);
+    assert_eq!(faults.under_way_max(), 2);
+
+    // What follows a token that was not chosen is refused, and changes nothing.
+    let chosen = |row| {
+        let mut batch = Batch::new();
+        batch.push_chosen(0, 18, row, Logits::Last);
+        batch
+    };
+    let refused = |result: recua_engine::Result<recua_engine::GreedyStep>| text(result.map(drop));
+    assert!(refused(model.launch_greedy(&chosen(2))).contains("token 2147483650"), "two rows were chosen");
+    assert!(
+        text(model.step_greedy(&chosen(0))).contains("token 2147483648"),
+        "only a launch follows a launch"
+    );
+    assert_eq!(model.kv_cache().cached_tokens(0).unwrap(), 18);
+    let step = model.launch_greedy(&chosen(0)).unwrap();
+    model.collect_greedy(step).unwrap();
+    model.forward(&[1]).unwrap();
+    assert!(
+        refused(model.launch_greedy(&chosen(0))).contains("token 2147483648"),
+        "another step came in between"
+    );
+    let mut long = Batch::new();
+    long.push_sequence(0, 0, &[1; 25], Logits::Last);
+    assert!(refused(model.launch_greedy(&long)).contains("a pass of 25 rows and 1 of logits is asked for"));
+
+    // One that fails takes its rows back, and those of the step after it.
+    let mut begin = Batch::new();
+    begin.push_sequence(0, 0, &[5; 6], Logits::Last);
+    let step = model.launch_greedy(&begin).unwrap();
+    model.collect_greedy(step).unwrap();
+    let next = |position| {
+        let mut batch = Batch::new();
+        batch.push_chosen(0, position, 0, Logits::Last);
+        batch
+    };
+    faults.fail_after(0);
+    assert!(refused(model.launch_greedy(&next(6))).contains("as told"));
+    assert_eq!(model.kv_cache().cached_tokens(0).unwrap(), 6);
+    faults.fail_late_after(1);
+    let step = model.launch_greedy(&begin).unwrap();
+    let [second, third] = [6, 7].map(|position| model.launch_greedy(&next(position)).unwrap());
+    model.collect_greedy(step).unwrap();
+    assert!(text(model.collect_greedy(second)).contains("late is lost"));
+    assert_eq!(model.kv_cache().cached_tokens(0).unwrap(), 6);
+    model.collect_greedy(third).unwrap();
+    assert_eq!(model.kv_cache().cached_tokens(0).unwrap(), 6);
+}
+
 #[test]
 fn starts_continue_and_drop() {
     let mut model = load(&tiny(), config(3, 64));
@@ -367,7 +460,7 @@ fn the_plan_of_a_pass() {
     let gguf = Tiny { n_layers: 1, ..Tiny::new("llama") }.gguf();
     let model = load(&gguf, config(4, 64));
     let expected = "
-   0 embed       table F32[80, 64], tokens u32[5] -> out f32[5, 64]
+   0 embed       table F32[80, 64], tokens u32[5], chosen u32[64] -> out f32[5, 64]
    1 rms_norm    x f32[5, 64], weight f32[64] -> out f32[5, 64]
    2 matmul      x f32[5, 64], weight (F32[64, 64] + F32[32, 64] + F32[32, 64]) -> out f32[5, 128]
    3 rope_store  q f32[5, 64], k f32[5, 32], v f32[5, 32], table f32[64, 8, 2], ROWS -> q f32[5, 64], CACHE (Interleaved)

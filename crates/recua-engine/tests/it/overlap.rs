@@ -10,7 +10,7 @@ use crate::engine::{Answer, Answers, alone, config, golden, greedy, prompt, requ
 use crate::faulty::{self, Faults};
 use crate::support::{Random, Tiny, bits, load};
 
-const BUCKETS: &[usize] = &[1, 2, 4, 8, 16, 24, 32, 48, 64];
+pub(crate) const BUCKETS: &[usize] = &[1, 2, 4, 8, 16, 24, 32, 48, 64];
 
 fn open(config: LlamaConfig) -> (Engine, Faults) {
     let gguf = Gguf::from_vec(golden()).unwrap();
@@ -107,11 +107,14 @@ fn a_long_prompt_is_launched_ahead() {
     engine.add(greedy(prompt(3, 12), 2)).unwrap();
     assert!(engine.submit(&mut events).unwrap(), "rows 0 to 7");
     assert!(engine.submit(&mut events).unwrap(), "rows 8 to 11");
-    assert!(!engine.submit(&mut events).unwrap(), "the next row is a token that is under way");
+    assert!(!engine.submit(&mut events).unwrap(), "two are under way");
     assert_eq!(engine.collect(&mut events).unwrap().generated, 0);
+    assert!(engine.submit(&mut events).unwrap(), "the row of a token that is under way");
+    assert!(!engine.submit(&mut events).unwrap());
     assert_eq!(engine.collect(&mut events).unwrap().generated, 1);
-    assert_eq!(engine.collect(&mut events).unwrap(), StepStats { running: 1, ..StepStats::default() });
-    assert_eq!(engine.step(&mut events).unwrap().finished, 1);
+    assert!(!engine.submit(&mut events).unwrap(), "its last token is under way");
+    assert_eq!(engine.collect(&mut events).unwrap().finished, 1);
+    assert_eq!(engine.collect(&mut events).unwrap(), StepStats::default());
 }
 
 #[test]

@@ -242,6 +242,29 @@ fn a_sequence_waits_for_its_token_and_the_others_go_on() {
     scheduler.check();
 }
 
+/// A token is appended before anybody has seen it, so the next row may take a page. If the token ends the answer, that page is
+/// somebody else's in the next step.
+#[test]
+fn a_row_too_many_gives_its_page_back() {
+    check(
+        scheduler(2, 4, 16),
+        "add 3 8
+         add 1 8
+         step
+         step
+         step
+         cancel 0
+         add 5 8
+         step
+         step",
+        "1@1[0, 1)+ {0} 0@0[0, 3)+ {1} waiting 0, free 2, promised 2
+         1@1[1, 2)+ {0} 0@0[3, 4)+ {1} waiting 0, free 2, promised 2
+         1@1[2, 3)+ {0} 0@0[4, 5)+ {1,2} waiting 0, free 1, promised 1
+         1@1[3, 4)+ {0} 2@0[0, 5)+ {1,2} waiting 0, free 1, promised 1
+         1@1[4, 5)+ {0,3} 2@0[5, 6)+ {1,2} waiting 0, free 0, promised 0",
+    );
+}
+
 #[test]
 fn rows_of_a_cancelled_sequence_are_forgotten() {
     let mut scheduler = scheduler(2, 16, 16);

@@ -1,5 +1,5 @@
-// out[r] = table[tokens[r]], decoded.
-// Bindings: 0 status, 1 tokens, 2 table (a piece of it), 3 out. An invocation decodes a part of 64 columns of one row.
+// out[r] = table[tokens[r]], decoded. A word with the top bit is the place of the token in chosen; NONE there counts as token 0.
+// Bindings: 0 status, 1 tokens, 2 table (a piece of it), 3 out, 4 chosen (if n_chosen is 0: anything). An invocation decodes a part of 64 columns of one row.
 // Bound by latency: a row is a few kilobytes. The layout is that of the products, so a tied table is held once.
 #import status
 #import decode
@@ -16,6 +16,8 @@ struct Args {
     count: u32,
     tokens: u32,
     out: u32,
+    chosen: u32,
+    n_chosen: u32,
 }
 
 var<immediate> args: Args;
@@ -23,6 +25,10 @@ var<immediate> args: Args;
 @group(0) @binding(1) var<storage, read> tokens: array<u32>;
 @group(0) @binding(2) var<storage, read> table: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read_write> out: array<f32>;
+@group(0) @binding(4) var<storage, read> chosen: array<u32>;
+
+const CHOSEN = 0x80000000u;
+const NONE = 0xffffffffu;
 
 fn vector_at(i: u32) -> vec4<u32> {
     return table[i];
@@ -36,7 +42,18 @@ fn word_at(i: u32) -> u32 {
 fn embed(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let p = group.x * 64u + local;
     let row = group.y;
-    let token = tokens[args.tokens + row];
+    var token = tokens[args.tokens + row];
+    if (token & CHOSEN) != 0u && args.n_chosen > 0u {
+        let place = token ^ CHOSEN;
+        if place >= args.n_chosen {
+            if p == 0u {
+                report(11u, place, args.n_chosen);
+            }
+            return;
+        }
+        token = chosen[args.chosen + place];
+        token = select(token, 0u, token == NONE);
+    }
     if token >= args.n {
         if p == 0u {
             report(1u, token, args.n);

@@ -82,15 +82,21 @@ pub(crate) fn embed(op: &Embed, recorder: &mut Recorder<'_>) -> Result<()> {
             let status = recorder.status();
             let (tokens, tokens_at) = Binding::read(gpu, &tokens)?;
             let (out, out_at) = Binding::write(gpu, &out)?;
+            // What is not there is not read.
+            let chosen = op.chosen.as_ref().map(|chosen| Binding::read(gpu, chosen)).transpose()?;
+            let (chosen, chosen_at) = chosen.unwrap_or((tokens, 0));
+            let n_chosen = op.chosen.as_ref().map_or(0, Buffer::n_elements);
             let table = Binding::all(&piece.memory, false);
             let size = |what, n| u32_of("embed", what, n);
             let [k, rows, n] = [size("a row", op.table.k())?, rows as u32, size("a table", op.table.n())?];
             // Each is at most k or n.
             let [units, first, count] = [segment.units, piece.first, piece.n].map(|n| n as u32);
+            let n_chosen = size("chosen tokens", n_chosen)?;
+            let args = [k, rows, units, n, first, count, tokens_at, out_at, chosen_at, n_chosen];
             recorder.dispatch(
                 &KernelKey::new("embed").define(segment.format),
-                &[status, tokens, table, out],
-                bytemuck::bytes_of(&[k, rows, units, n, first, count, tokens_at, out_at]),
+                &[status, tokens, table, out, chosen],
+                bytemuck::bytes_of(&args),
                 [(segment.parts as u32).div_ceil(64), rows, 1],
             )?;
         }

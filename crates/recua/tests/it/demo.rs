@@ -44,7 +44,7 @@ fn answers(device: &Device, batch_size: usize, prompts: &[&str]) -> Vec<String> 
     }
     let (mut texts, mut events) = (HashMap::new(), Vec::new());
     while !engine.is_idle() {
-        engine.step(&mut events).unwrap();
+        engine.step_ahead(&mut events).unwrap();
         for event in events.drain(..) {
             match event {
                 Event::Token { id, text, .. } | Event::Finished { id, text, .. } => {
