@@ -1,0 +1,21 @@
+//! The CUDA C++ files, the one list of them. A kernel's file may `#include` any header by its name; nothing else is found.
+
+/// The text of a kernel's file, by name without folder and ending.
+pub(crate) fn source(name: &str) -> Option<&'static str> {
+    KERNELS.iter().find(|(file, _)| *file == name).map(|(_, text)| *text)
+}
+
+/// Names of files in folders, and their texts.
+macro_rules! files {
+    ($ending:literal $($folder:literal [$($name:literal)*])*) => {
+        &[$($(($name, include_str!(concat!("kernels/", $folder, $name, $ending))),)*)*]
+    };
+}
+
+/// The files with entry points.
+pub(crate) const KERNELS: &[(&str, &str)] = files! { ".cu"
+    "" ["bandwidth" "copy" "transfer"]
+};
+
+/// What they include, by the names they include it by: with the ending.
+pub(crate) const HEADERS: &[(&str, &str)] = &[];
