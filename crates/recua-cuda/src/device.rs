@@ -137,7 +137,7 @@ impl Encoder {
 impl Encode for Encoder {
     fn op(&mut self, op: &Op) -> Result<()> {
         self.named.ops.push(op.clone());
-        self.record(|recorder| lower_op(op, recorder))
+        self.record(|recorder| lower_op(op, None, recorder))
     }
 
     fn dispatch(&mut self, kernel: &Kernel, groups: [u32; 3], args: &[KernelArg<'_>]) -> Result<()> {

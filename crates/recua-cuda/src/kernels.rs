@@ -169,6 +169,8 @@ pub(crate) fn options<'a>(cc: (i32, i32), defines: impl Iterator<Item = (&'a str
     // What only this architecture has (wgmma, for one) is there under its own name.
     let own = if major >= 9 { "a" } else { "" };
     let mut options = vec![format!("--gpu-architecture=sm_{major}{minor}{own}"), "--std=c++17".into()];
+    // A product and a sum are one operation only where the source says so: then a row's bits are the same in every permutation.
+    options.push("--fmad=false".into());
     options.extend(defines.map(|(name, value)| format!("--define-macro={name}={value}")));
     options
 }

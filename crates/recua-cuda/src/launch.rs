@@ -6,7 +6,7 @@ use crate::kernels::KernelKey;
 use crate::memory::Memory;
 use crate::shared::Shared;
 use bytemuck::Pod;
-use recua_compute::{Error, Result};
+use recua_compute::{Buffer, Error, Result};
 use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
@@ -87,6 +87,8 @@ pub(crate) struct Recorder<'a> {
     op: &'static str,
     launches: Launches,
     scratch: RefCell<Vec<Arc<Memory>>>,
+    /// Rows that the op before has also written as products read them.
+    pub(crate) packed: Option<Buffer>,
 }
 
 impl<'a> Recorder<'a> {
@@ -97,7 +99,7 @@ impl<'a> Recorder<'a> {
     /// Goes on after `launches`.
     pub(crate) fn resume(shared: &'a Shared, mut launches: Launches) -> Recorder<'a> {
         let scratch = RefCell::new(std::mem::take(&mut launches.scratch));
-        Recorder { gpu: &shared.gpu, shared, op: "", launches, scratch }
+        Recorder { gpu: &shared.gpu, shared, op: "", launches, scratch, packed: None }
     }
 
     /// What follows belongs to this op.

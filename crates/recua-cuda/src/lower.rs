@@ -1,19 +1,23 @@
 //! Ops become [`Launches`]: one `match`, and a file for each family of ops. The kernels tell what they do.
 
+pub(crate) mod attention;
+mod cache;
 mod copy;
+mod matmul;
+mod rows;
 
 use crate::kernels::KernelKey;
 use crate::launch::{Launches, Recorder};
 use crate::shared::Shared;
-use recua_compute::{Error, Op, Result};
+use recua_compute::{Op, Result};
 
 /// The launches of a list of ops. Workspaces are allocated; the result names them as they are then.
 pub(crate) fn lower(shared: &Shared, ops: &[Op]) -> Result<Launches> {
     loop {
         let generation = shared.workspaces.generation();
         let mut recorder = Recorder::new(shared);
-        for op in ops {
-            lower_op(op, &mut recorder)?;
+        for (i, op) in ops.iter().enumerate() {
+            lower_op(op, reader(ops, i), &mut recorder)?;
         }
         // If a workspace grew, the launches made before name the smaller one as well, and would keep it.
         if shared.workspaces.generation() == generation {
@@ -22,17 +26,39 @@ pub(crate) fn lower(shared: &Shared, ops: &[Op]) -> Result<Launches> {
     }
 }
 
-/// Appends the launches of an op.
-pub(crate) fn lower_op(op: &Op, recorder: &mut Recorder<'_>) -> Result<()> {
+/// The product that reads the rows of a norm next. The norm then writes what the product reads along with its own rows. All products
+/// read the same workspace, so there may be no op between the two.
+fn reader(ops: &[Op], i: usize) -> Option<&Op> {
+    let Op::RmsNorm(norm) = &ops[i] else { return None };
+    ops.get(i + 1).filter(|next| match next {
+        Op::Matmul(next) => next.x.is_same(&norm.out),
+        Op::MatmulGlu(next) => next.x.is_same(&norm.out),
+        _ => false,
+    })
+}
+
+/// Appends the launches of an op; `reader` is what it may fuse with.
+pub(crate) fn lower_op(op: &Op, reader: Option<&Op>, recorder: &mut Recorder<'_>) -> Result<()> {
     recorder.begin(op.name());
     match op {
+        Op::Embed(op) => rows::embed(op, recorder),
+        Op::RmsNorm(op) => rows::rms_norm(op, reader, recorder),
+        Op::Matmul(op) => matmul::matmul(op, recorder),
+        Op::MatmulGlu(op) => matmul::matmul_glu(op, recorder),
+        Op::RopeStore(op) => cache::rope_store(op, recorder),
+        Op::Attention(op) => attention::attention(op, recorder),
+        Op::GatherRows(op) => rows::gather_rows(op, recorder),
+        Op::Argmax(op) => rows::argmax(op, recorder),
+        Op::TopK(op) => rows::top_k(op, recorder),
         Op::Copy(op) => copy::copy(op, recorder),
-        other => Err(Error::Argument { op: other.name(), problem: "there is no kernel for CUDA yet".into() }),
+        Op::CopyPages(op) => cache::copy_pages(op, recorder),
     }
 }
 
 /// Every kernel in every permutation that may be launched: tests compile all of them.
 #[allow(dead_code, reason = "for tests")]
 pub(crate) fn permutations() -> Vec<KernelKey> {
-    copy::kernels().into_iter().chain(crate::bandwidth::kernels()).chain(crate::transfer::kernels()).collect()
+    let ops = [attention::kernels(), cache::kernels(), copy::kernels(), matmul::kernels(), rows::kernels()];
+    let others = [crate::bandwidth::kernels(), crate::transfer::kernels(), crate::weight::kernels()];
+    ops.into_iter().chain(others).flatten().collect()
 }

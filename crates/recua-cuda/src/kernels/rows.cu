@@ -197,23 +197,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) gather_rows(GatherRowsArgs
     for (u32 i = threadIdx.x; i < args.dim; i += THREADS) to[i] = from[i];
 }
 
-// copy: dst = src, bytes that may begin anywhere.
-struct CopyArgs {
-    const u8* src;
-    u8* dst;
-    u64 n;
-};
-
-extern "C" __global__ void __launch_bounds__(THREADS) copy(CopyArgs args) {
-    wait_for_previous();
-    const u64 first = (u64)blockIdx.x * THREADS + threadIdx.x, stride = (u64)gridDim.x * THREADS;
-    if ((((u64)args.src | (u64)args.dst | args.n) & 15) == 0) {
-        for (u64 i = first; i < args.n / 16; i += stride) ((uint4*)args.dst)[i] = ((const uint4*)args.src)[i];
-    } else {
-        for (u64 i = first; i < args.n; i += stride) args.dst[i] = args.src[i];
-    }
-}
-
 // copy_pages: page list[i][0] of one pool becomes page list[i][1] of another, or of the same one, K and V. The next kernel does not start
 // before it ends: attention may look at pages early.
 struct CopyPagesArgs {
