@@ -38,13 +38,17 @@ fn memory_that_is_not_there_is_an_error_with_figures() {
     assert_eq!(device.allocated_bytes(), before);
 }
 
-/// Nearly all of it in large pieces, freed, and again in others: what is freed can be had in any size.
+/// Most of it in pieces, freed, and again in others: what is freed can be had in any size.
 #[test]
-fn all_memory_can_be_had_again() {
+fn memory_that_is_freed_can_be_had_in_other_pieces() {
+    alone("errors::memory_that_is_freed_can_be_had_in_other_pieces", allocate_in_pieces);
+}
+
+fn allocate_in_pieces() {
     let Some(device) = fresh_device() else { return };
     let promised = device.info().memory_bytes.unwrap() as usize;
     for pieces in [4, 3, 1] {
-        let n = promised / 2 / pieces;
+        let n = promised / 5 * 4 / pieces;
         let held: Vec<_> = (0..pieces).map(|_| device.alloc(DType::U8, &[n]).unwrap()).collect();
         device.write(&held[0].view(n - 8, &[8]).unwrap(), &[7u8; 8]).unwrap();
         assert_eq!(
@@ -146,9 +150,9 @@ fn lose() {
     let kernel = registry.get(&device, "trap", &[]).unwrap();
     let mut encoder = device.command_encoder().unwrap();
     encoder.dispatch(&kernel, [1; 3], &[KernelArg::Write(&x)]).unwrap();
-    let under_way = encoder.commit().unwrap();
-    let behind = program.launch(&[], std::slice::from_ref(&y));
-    let first = under_way.wait().unwrap_err();
+    // The device may be so fast that the call itself finds it.
+    let (under_way, behind) = (encoder.commit(), program.launch(&[], std::slice::from_ref(&y)));
+    let first = under_way.and_then(|submission| submission.wait()).unwrap_err();
     assert!(matches!(first, Error::DeviceLost { .. }), "{first:?}");
     println!("{first}");
     if let Ok(behind) = behind {
