@@ -40,10 +40,13 @@ impl Bundle {
     /// # Safety
     /// The memory that the launches name is held by the caller, and until they are done only freed in the order of the device's stream.
     pub(crate) unsafe fn submit(&self, gpu: &Gpu, stream: CUstream) -> Result<()> {
+        let is_captured = stream != gpu.context.stream();
         for (launch, function) in self.launches.list.iter().zip(&self.functions) {
             let Launch { op, grid, block, shared_bytes, is_dependent, ref params, .. } = *launch;
             let is_dependent = is_dependent && gpu.has_dependent_launch();
-            gpu.count();
+            if !is_captured {
+                gpu.count();
+            }
             // SAFETY: the caller's; that the kernels stay inside what the launches name is what they are written and tested for.
             unsafe {
                 function.launch(stream, &Dims { grid, block, shared_bytes, is_dependent }, params, op)?

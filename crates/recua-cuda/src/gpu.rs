@@ -64,7 +64,8 @@ impl Gpu {
             kind: format!("cuda:{index}"),
             name: card.name,
             detail,
-            memory_bytes: Some(card.memory_bytes),
+            // What other programs have is not to be had.
+            memory_bytes: Some(context.free_bytes()?),
             runs_in_submit: false,
             row_buckets: ROW_BUCKETS,
         };

@@ -1,7 +1,7 @@
 //! What the driver makes for us beside memory on the device: memory of the host that the device reads and writes, events, graphs.
 
 use crate::context::Context;
-use crate::driver::{Handle, NOT_READY, OUT_OF_MEMORY, SUCCESS};
+use crate::driver::{Driver, Handle, NOT_READY, OUT_OF_MEMORY, SUCCESS};
 use cudarc::driver::sys::{CUevent, CUgraphExec, CUstream, CUstreamCaptureMode};
 use recua_compute::{Error, Result};
 use std::ffi::c_void;
@@ -99,8 +99,8 @@ impl Event {
     pub(crate) fn new(context: &Arc<Context>) -> Result<Event> {
         let mut raw = std::ptr::null_mut();
         // SAFETY: `raw` is written.
-        context
-            .call("making an event", |driver| unsafe { (driver.cuEventCreate)(&raw mut raw, BLOCKING) })?;
+        let create = |driver: &Driver| unsafe { (driver.cuEventCreate)(&raw mut raw, BLOCKING) };
+        context.call("making an event", create)?;
         Ok(Event { context: context.clone(), raw: Handle(raw) })
     }
 

@@ -65,17 +65,12 @@ impl Kernels {
         if let Some(function) = lock(&self.loaded).get(key) {
             return Ok(function.clone());
         }
-        let failed = |message: String| compile_error(gpu, &key.to_string(), message);
-        let source =
-            sources::source(key.file).ok_or_else(|| failed(format!("there is no {}.cu", key.file)))?;
-        let defines = key.defines.iter().map(|(name, value)| (*name, value.as_str()));
-        let compile =
-            Compile { name: key.file, source, headers: sources::HEADERS, options: options(gpu.cc, defines) };
-        let function =
-            Arc::new(compile.function(gpu, &self.disk, key.entry).map_err(|problem| match problem {
-                Problem::Compile(message) => failed(message),
-                Problem::Device(error) => error,
-            })?);
+        let failed = |problem: Problem| match problem {
+            Problem::Compile(message) => compile_error(gpu, &key.to_string(), message),
+            Problem::Device(error) => error,
+        };
+        let compile = Compile::ours(key, gpu.cc).map_err(|message| failed(Problem::Compile(message)))?;
+        let function = Arc::new(compile.function(gpu, &self.disk, key.entry).map_err(failed)?);
         Ok(lock(&self.loaded).entry(key.clone()).or_insert(function).clone())
     }
 
@@ -120,7 +115,14 @@ pub(crate) enum Problem {
     Device(Error),
 }
 
-impl Compile<'_> {
+impl<'a> Compile<'a> {
+    /// One of this crate's kernels, for a card.
+    fn ours(key: &'a KernelKey, cc: (i32, i32)) -> std::result::Result<Compile<'a>, String> {
+        let source = sources::source(key.file).ok_or_else(|| format!("there is no {}.cu", key.file))?;
+        let defines = key.defines.iter().map(|(name, value)| (*name, value.as_str()));
+        Ok(Compile { name: key.file, source, headers: sources::HEADERS, options: options(cc, defines) })
+    }
+
     /// What its cubin depends on.
     fn fingerprint(&self) -> Fingerprint {
         let headers = self.headers.iter().flat_map(|(name, text)| [*name, *text]);

@@ -47,7 +47,7 @@ mod workspace;
 
 pub use cache::CACHE_VARIABLE;
 pub use nvrtc::NVRTC_VARIABLE;
-pub use report::{DeviceReport, devices};
+pub use report::{DeviceReport, compiler, devices};
 
 use recua_compute::{Device, Result};
 use std::sync::Arc;

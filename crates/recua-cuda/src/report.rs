@@ -1,6 +1,7 @@
 //! [`Card`]: what the driver tells of a card before it is opened. [`devices`] is that for reports.
 
 use crate::driver::{Driver, SUCCESS, driver, version_text};
+use crate::nvrtc::nvrtc;
 use cudarc::driver::sys::CUdevice_attribute as Attribute;
 use recua_compute::{Error, Result};
 use std::ffi::CStr;
@@ -45,6 +46,21 @@ pub fn devices() -> Result<Vec<DeviceReport>> {
         })
     };
     (0..n).map(report).collect()
+}
+
+/// The compiler of the kernels, in a line: NVRTC's version and where it was found.
+///
+/// # Errors
+/// If there is none; the error says where it was looked for and where it comes from.
+pub fn compiler() -> Result<String> {
+    let major = driver().map_or(i32::MAX, |driver| driver.version / 1000);
+    match nvrtc(major) {
+        Ok(nvrtc) => {
+            let (major, minor) = nvrtc.version;
+            Ok(format!("NVRTC {major}.{minor} in {}", nvrtc.path))
+        }
+        Err(problem) => Err(Error::DeviceNotFound { device: "cuda".into(), problem }),
+    }
 }
 
 /// What the driver tells.
