@@ -5,10 +5,12 @@ pub(crate) fn source(name: &str) -> Option<&'static str> {
     KERNELS.iter().find(|(file, _)| *file == name).map(|(_, text)| *text)
 }
 
-/// Names of files in folders, and their texts.
+/// Names of files in folders, those of headers with their ending, and their texts.
 macro_rules! files {
-    ($ending:literal $($folder:literal [$($name:literal)*])*) => {
-        &[$($(($name, include_str!(concat!("kernels/", $folder, $name, $ending))),)*)*]
+    (".cu" $($rest:tt)*) => { files! { @ ".cu" "" $($rest)* } };
+    (".cuh" $($rest:tt)*) => { files! { @ ".cuh" ".cuh" $($rest)* } };
+    (@ $ending:literal $named:literal $($folder:literal [$($name:literal)*])*) => {
+        &[$($((concat!($name, $named), include_str!(concat!("kernels/", $folder, $name, $ending))),)*)*]
     };
 }
 

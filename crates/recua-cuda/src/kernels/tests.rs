@@ -95,7 +95,7 @@ fn a_cubin_depends_on_source_headers_and_options() {
 #[test]
 fn options_are_those_of_the_card() {
     let defines = || [("ROWS", "16")].into_iter();
-    let expected = ["--gpu-architecture=sm_86", "--std=c++17", "--define-macro=ROWS=16"];
+    let expected = ["--gpu-architecture=sm_86", "--std=c++17", "--fmad=false", "--define-macro=ROWS=16"];
     assert_eq!(options((8, 6), defines()), expected);
     assert_eq!(options((9, 0), defines())[0], "--gpu-architecture=sm_90a");
     assert_eq!(options((12, 0), defines())[0], "--gpu-architecture=sm_120a");

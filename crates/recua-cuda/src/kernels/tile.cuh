@@ -228,7 +228,7 @@ DEVICE void decode_chunk(u32 tile, u32 lane, int c, Header& header, u32 (&a)[4][
         // Byte r + 2 h of both: {first, 0x64, second, 0x64}.
 #pragma unroll
         for (int reg = 0; reg < 4; reg++) {
-            const u32 both = __byte_perm(first, second, reg | (4 + reg) << 8);
+            const u32 both = __byte_perm(first, second, reg | (4 + reg) << 4);
             const u32 two = __byte_perm(both, 0x64646464u, 0x4140);
             a[s][reg] = h2_mul(h2_add(two, H2_MINUS_1152), scale[reg & 1]);
         }
