@@ -110,9 +110,13 @@ pub fn cuda_report() -> CudaReport {
             Card { index, name, detail, problem: report.problem }
         };
         let cards = recua_cuda::devices().map(|list| list.into_iter().map(card).collect());
-        let cards = cards.map_err(|e| e.to_string());
+        let problem = |e: recua_compute::Error| match e {
+            recua_compute::Error::DeviceNotFound { problem, .. } => problem,
+            e => e.to_string(),
+        };
+        let cards = cards.map_err(problem);
         // The compiler is of no use without a card.
-        let compiler = cards.is_ok().then(|| recua_cuda::compiler().map_err(|e| e.to_string()));
+        let compiler = cards.is_ok().then(|| recua_cuda::compiler().map_err(problem));
         CudaReport { cards, compiler }
     }
     #[cfg(not(feature = "cuda"))]
