@@ -8,7 +8,6 @@
 // chunk is added to those before it. A chunk of which a query sees nothing leaves its bits alone.
 //
 // A warp fetches its own tokens: STAGES runs of K and V are under way. Bound by memory for few queries.
-// attention_merge adds the pieces that other blocks left of a tile that was split.
 #include "cache.cuh"
 #include "work_list.cuh"
 
@@ -34,6 +33,7 @@ struct AttentionArgs {
     const u8* v_cache;
     float* out;            // [n_rows][n_heads * HEAD_DIM]
     float* places;         // [place][n_heads][HEAD_PADDED + 2]: sums, largest score, sum of weights
+    u32* tickets;          // [merge][blocks of a tile], zero before and after
     u32 q_stride, n_heads, n_kv_heads, heads, rows_max;   // a tile's heads and rows
     float scale;           // log2(e) included
 };
@@ -43,10 +43,62 @@ struct AttentionArgs {
 #endif
 DEVICE bool is_nothing(float largest) { return largest == -INFINITY; }
 
+// a x + b y, in these two steps.
+DEVICE float fold(float a, float x, float b, float y) { return __fmaf_rn(b, y, a * x); }
+
 // What to multiply sums of `largest` with, where `new_largest` is at least as large.
 DEVICE float rescale(float largest, float new_largest) { return is_nothing(largest) ? 0.0f : exp2_fast(largest - new_largest); }
 
-extern "C" __global__ void __launch_bounds__(WARPS * 32) attention(AttentionArgs args) {
+#if KIND == NARROW
+// The pieces of a tile that was split: the last block that is done with one adds them, in their order.
+static __device__ __noinline__ void merge(const AttentionArgs& args, const Tile& tile, u32 group, u32 first_head, u32 n_heads) {
+    __shared__ u32 found, is_last;
+    if (threadIdx.x == 0) found = ALL;
+    __threadfence();
+    __syncthreads();
+    const Entries all = entries(args.work, MERGES);
+    for (u32 i = all.first + threadIdx.x; i < all.end; i += WARPS * 32) {
+        const Merge one = merge_at(args.work, i, args.rows_max, args.rows.n_rows);
+        if (one.place <= tile.place && tile.place - one.place < one.n_pieces * one.n_rows) found = i;
+    }
+    __syncthreads();
+    if (found == ALL) return;
+    const Merge whole = merge_at(args.work, found, args.rows_max, args.rows.n_rows);
+    if (threadIdx.x == 0) {
+        u32* counter = args.tickets + (u64)(found - all.first) * gridDim.y + group;
+        is_last = ticket(counter) == whole.n_pieces - 1;
+        if (is_last) *counter = 0;
+        __threadfence();
+    }
+    __syncthreads();
+    if (!is_last) return;
+    const u32 n = whole.n_rows * n_heads * HEAD_PADDED;
+    for (u32 i = threadIdx.x; i < n; i += WARPS * 32) {
+        const u32 d = i % HEAD_PADDED, head = first_head + i / HEAD_PADDED % n_heads, row = i / HEAD_PADDED / n_heads;
+        // Later pieces have a chunk each; the row may see fewer than its tile.
+        const u32 n_chunks = args.rows.positions[whole.first_row + row] / CHUNK + 1;
+        const u32 n_pieces = min(whole.n_pieces, n_chunks > whole.n_first ? n_chunks - whole.n_first + 1 : 1u);
+        const float* from = args.places + ((u64)(whole.place + row) * args.n_heads + head) * (HEAD_PADDED + 2);
+        const u64 stride = (u64)whole.n_rows * args.n_heads * (HEAD_PADDED + 2);
+        float sum = 0.0f, largest = -INFINITY, total = 0.0f;
+#pragma unroll 8
+        for (u32 piece = 0; piece < n_pieces; piece++) {
+            const float piece_max = __ldcg(from + piece * stride + HEAD_PADDED);
+            const float piece_total = __ldcg(from + piece * stride + HEAD_PADDED + 1);
+            const float piece_sum = __ldcg(from + piece * stride + d);
+            const float both = fmaxf(largest, piece_max);
+            const float old_factor = rescale(largest, both), new_factor = rescale(piece_max, both);
+            sum = fold(sum, old_factor, piece_sum, new_factor);
+            total = fold(total, old_factor, piece_total, new_factor);
+            largest = both;
+        }
+        if (d < HEAD_DIM) args.out[((u64)(whole.first_row + row) * args.n_heads + head) * HEAD_DIM + d] = sum / total;
+    }
+}
+
+#endif
+
+extern "C" __global__ void __launch_bounds__(WARPS * 32) attention(const __grid_constant__ AttentionArgs args) {
     extern __shared__ __align__(1024) u8 shared[];
     __shared__ float maxima[WARPS][QUERIES], totals[WARPS][QUERIES], q_scales[QUERIES];
     const u32 warp = threadIdx.x >> 5, lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3;
@@ -218,7 +270,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) attention(AttentionArgs
                         const float from = is_nothing(most_here) ? 0.0f : most_here;
                         score[n][j] = exp2_fast(first - from);
                         score[n][2 + j] = exp2_fast(second - from);
-                        total[n][j] = total[n][j] * before[n][j] + (score[n][j] + score[n][2 + j]);
+                        total[n][j] = __fmaf_rn(total[n][j], before[n][j], score[n][j] + score[n][2 + j]);
                     }
                     p[n][0] = transpose8x8(h2_from(score[n][0], score[n][1]));
                     p[n][1] = transpose8x8(h2_from(score[n][2], score[n][3]));
@@ -271,11 +323,11 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) attention(AttentionArgs
                     chunk_max[j] = -INFINITY;
                     chunk_total[j] = 0.0f;
                     for (int w = 0; w < WARPS; w++) chunk_max[j] = fmaxf(chunk_max[j], maxima[w][query]);
-                    for (int w = 0; w < WARPS; w++) chunk_total[j] += totals[w][query] * rescale(maxima[w][query], chunk_max[j]);
+                    for (int w = 0; w < WARPS; w++) chunk_total[j] = __fmaf_rn(totals[w][query], rescale(maxima[w][query], chunk_max[j]), chunk_total[j]);
                     const float both = fmaxf(folded_max[n][j], chunk_max[j]);
                     old_factor[j] = rescale(folded_max[n][j], both);
                     new_factor[j] = rescale(chunk_max[j], both);
-                    folded_total[n][j] = folded_total[n][j] * old_factor[j] + chunk_total[j] * new_factor[j];
+                    folded_total[n][j] = fold(folded_total[n][j], old_factor[j], chunk_total[j], new_factor[j]);
                     folded_max[n][j] = both;
                 }
 #pragma unroll
@@ -286,14 +338,14 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) attention(AttentionArgs
                     for (int w = 0; w < WARPS; w++) {
                         const uint4 v = lds128(ring + (w - (int)warp) * WARP_BYTES + ((d * QUERY_TILES + n) * 32 + lane) * 16);
                         const float a = rescale(maxima[w][n * 8 + t * 2], chunk_max[0]), b = rescale(maxima[w][n * 8 + t * 2 + 1], chunk_max[1]);
-                        sum[0] += a * __uint_as_float(v.x);
-                        sum[1] += b * __uint_as_float(v.y);
-                        sum[2] += a * __uint_as_float(v.z);
-                        sum[3] += b * __uint_as_float(v.w);
+                        sum[0] = __fmaf_rn(a, __uint_as_float(v.x), sum[0]);
+                        sum[1] = __fmaf_rn(b, __uint_as_float(v.y), sum[1]);
+                        sum[2] = __fmaf_rn(a, __uint_as_float(v.z), sum[2]);
+                        sum[3] = __fmaf_rn(b, __uint_as_float(v.w), sum[3]);
                     }
 #pragma unroll
                     for (int i = 0; i < 4; i++)
-                        folded[m][n][i] = folded[m][n][i] * old_factor[i & 1] + sum[i] * new_factor[i & 1];
+                        folded[m][n][i] = fold(folded[m][n][i], old_factor[i & 1], sum[i], new_factor[i & 1]);
                 }
             }
 #if HAS_BULK
@@ -326,34 +378,8 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) attention(AttentionArgs
                     to[HEAD_PADDED + 1] = folded_total[n][j];
                 }
             }
-    }
-}
-
-// One block adds the pieces of one head of one row.
-extern "C" __global__ void __launch_bounds__(HEAD_PADDED) attention_merge(AttentionArgs args) {
-    let_next_start();
-    wait_for_previous();
-    const u32 head = blockIdx.y, d = threadIdx.x;
-    const Entries all = entries(args.work, MERGES);
-    const u32 n = (all.end - all.first) * args.rows_max;
-    for (u32 i = blockIdx.x; i < n; i += gridDim.x) {
-        const Merge merge = merge_at(args.work, all.first + i / args.rows_max, args.rows_max, args.rows.n_rows);
-        const u32 row = i % args.rows_max;
-        if (row >= merge.n_rows) continue;
-        const u32 position = args.rows.positions[merge.first_row + row];
-        // Later pieces have a chunk each; the row may see fewer than its tile.
-        const u32 n_chunks = position / CHUNK + 1;
-        const u32 n_pieces = min(merge.n_pieces, n_chunks > merge.n_first ? n_chunks - merge.n_first + 1 : 1u);
-        float sum = 0.0f, largest = -INFINITY, total = 0.0f;
-        for (u32 piece = 0; piece < n_pieces; piece++) {
-            const float* from = args.places + ((u64)(merge.place + piece * merge.n_rows + row) * args.n_heads + head) * (HEAD_PADDED + 2);
-            const float piece_max = from[HEAD_PADDED], piece_total = from[HEAD_PADDED + 1], piece_sum = from[d];
-            const float both = fmaxf(largest, piece_max);
-            const float old_factor = rescale(largest, both), new_factor = rescale(piece_max, both);
-            sum = sum * old_factor + piece_sum * new_factor;
-            total = total * old_factor + piece_total * new_factor;
-            largest = both;
-        }
-        if (d < HEAD_DIM) args.out[((u64)(merge.first_row + row) * args.n_heads + head) * HEAD_DIM + d] = sum / total;
+#if KIND == NARROW
+        if (tile.place != ALL) merge(args, tile, blockIdx.y, first_head, n_own_heads);
+#endif
     }
 }

@@ -1,6 +1,5 @@
-//! `attention`: a kernel for tiles of few queries, one for wide tiles, and one that merges the pieces of split ones. What each block does
-//! is in the work list, which the host writes for every step; what is launched depends on nothing but the number of rows. All give
-//! the same bits. A cache of f32 has a kernel of its own, which needs no list.
+//! `attention`: a kernel for tiles of few queries and one for wide tiles. What each block does is in the work list, which the host writes
+//! for every step; what is launched depends on nothing but the number of rows. Both give the same bits. A cache of f32 has a kernel of its own, which needs no list.
 
 use super::cache::Rows;
 use crate::gpu::Gpu;
@@ -105,7 +104,7 @@ pub(crate) fn tiling(gpu: &Gpu, shape: &KvShape, n_heads: usize) -> Tiling {
     }
 }
 
-/// The parameters of `attention` and `attention_merge`.
+/// The parameters of `attention`.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct AttentionArgs {
@@ -118,6 +117,7 @@ struct AttentionArgs {
     v_cache: u64,
     out: u64,
     places: u64,
+    tickets: u64,
     q_stride: u32,
     n_heads: u32,
     n_kv_heads: u32,
@@ -179,6 +179,9 @@ pub(crate) fn attention(op: &Attention, recorder: &mut Recorder<'_>) -> Result<(
     }
     let n_places = places(shape, n_heads);
     let places = recorder.workspace("pieces of attention", n_places * place_bytes(shape, n_heads))?;
+    let narrow = Cut::new(shape, n_heads, 1);
+    // A tile that is split has a place for each piece of each row.
+    let tickets = recorder.workspace("tickets of attention", n_places * narrow.groups * 4)?;
     let args = |cut: &Cut| -> Result<AttentionArgs> {
         Ok(AttentionArgs {
             rows,
@@ -190,6 +193,7 @@ pub(crate) fn attention(op: &Attention, recorder: &mut Recorder<'_>) -> Result<(
             v_cache,
             out,
             places: places.pointer(),
+            tickets: tickets.pointer(),
             q_stride,
             n_heads: heads,
             n_kv_heads: kv_heads,
@@ -204,7 +208,6 @@ pub(crate) fn attention(op: &Attention, recorder: &mut Recorder<'_>) -> Result<(
         let kernel = kernel(shape.head_dim, cut.query_tiles, stages, is_wide);
         recorder.launch(&kernel, grid, WARPS as u32 * 32, bytes, true, &args(cut)?)
     };
-    let narrow = Cut::new(shape, n_heads, 1);
     if !has_room(gpu, shape, 1, 1) {
         let problem = format!("heads of {} take more shared memory than there is", shape.head_dim);
         return Err(Error::Argument { op: NAME, problem });
@@ -221,9 +224,7 @@ pub(crate) fn attention(op: &Attention, recorder: &mut Recorder<'_>) -> Result<(
         let stages = if has_room(gpu, shape, wide.query_tiles, 2) { 2 } else { 1 };
         launch(&wide, true, stages, n_rows.div_ceil(wide.rows))?;
     }
-    let merge = kernel(shape.head_dim, 1, stages, false).entry("attention_merge");
-    let blocks = grid_rows.min(16);
-    recorder.launch(&merge, [blocks, heads, 1], padded(shape) as u32, 0, true, &args(&narrow)?)
+    Ok(())
 }
 
 /// The kernels there may be: those of models' heads.
