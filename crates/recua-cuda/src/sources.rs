@@ -23,7 +23,7 @@ pub(crate) const KERNELS: &[(&str, &str)] = files! { ".cu"
 
 /// What they include, by the names they include it by: with the ending.
 pub(crate) const HEADERS: &[(&str, &str)] = files! { ".cuh"
-    "" ["activations" "base" "cache" "status" "tile" "work_list"]
+    "" ["activations" "base" "cache" "status" "tile" "wgmma" "work_list"]
     "formats/" [
         "bf16" "f16" "iq4_nl" "iq4_xs" "k_scales" "mxfp4" "q2_k" "q3_k" "q4_0" "q4_1" "q4_k" "q5_0" "q5_1" "q5_k" "q6_k" "q8_0"
     ]

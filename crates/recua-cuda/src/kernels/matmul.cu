@@ -13,6 +13,13 @@
 // Bound by memory for few columns, by decoding the weights and the tensor cores for many.
 #include "tile.cuh"
 
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL) && COLUMNS >= 32 && WARPS % 4 == 0
+#define GROUPS_OF_WARPS 1
+#include "wgmma.cuh"
+#else
+#define GROUPS_OF_WARPS 0
+#endif
+
 #define SIDE 0
 #define WHOLE 1
 #define SPLIT 2
@@ -64,7 +71,7 @@ struct Output {
     }
 };
 
-extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) matmul(MatmulArgs args) {
+extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) matmul(const __grid_constant__ MatmulArgs args) {
     extern __shared__ __align__(1024) u8 shared[];
     const u32 base = shared_address(shared);
     const u32 warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
@@ -206,6 +213,46 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) matmul(MatmulAr
             barrier_wait(x_full + x_slot * 8, x_phase);
             const u32 x_tile = xs + x_slot * X_TILE;
 #endif
+#if GROUPS_OF_WARPS
+            // A warp without rows goes along with its group, with zeros.
+            const u32 tile = ring + slot * TILE_BYTES;
+            Header header;
+            if (is_mine) {
+                barrier_wait(w_full + (warp * STAGES + slot) * 8, phase);
+                header.load(tile, lane);
+            }
+            u32 a[2][4][4];
+            wgmma_fence();
+#pragma unroll
+            for (int c = 0; c < 4; c++) {
+                // Those of chunk c - 2 have read their registers.
+                if (c >= 2) wgmma_wait<1>();
+                if (is_mine) decode_chunk(tile, lane, c, header, a[c & 1]);
+                else
+#pragma unroll
+                    for (int i = 0; i < 16; i++) a[c & 1][i / 4][i % 4] = 0;
+                wgmma_fence();
+#pragma unroll
+                for (int s = 0; s < 4; s++) {
+                    const u64 b = wgmma_b(x_tile + (c * 4 + s) * COLUMNS * 32, COLUMNS * 16);
+#if COLUMNS == 32
+                    wgmma_32(acc, a[c & 1][s], b);
+#else
+                    wgmma_64(acc, a[c & 1][s], b);
+#endif
+                }
+                wgmma_commit();
+            }
+            if (is_mine) {
+                __syncwarp();
+                fetch_weights();
+                if (++slot == STAGES) {
+                    slot = 0;
+                    phase ^= 1;
+                }
+            }
+            wgmma_wait<0>();
+#else
             if (is_mine) {
                 barrier_wait(w_full + (warp * STAGES + slot) * 8, phase);
                 const u32 tile = ring + slot * TILE_BYTES;
@@ -241,6 +288,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) matmul(MatmulAr
                     phase ^= 1;
                 }
             }
+#endif
 #if ARRANGE != SIDE
             __syncwarp();
             if (lane == 0) barrier_arrive(x_empty + x_slot * 8);
