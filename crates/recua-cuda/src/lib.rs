@@ -38,7 +38,6 @@ mod report;
 mod shared;
 mod sources;
 mod staging;
-mod status;
 mod submission;
 mod transfer;
 mod user_kernel;

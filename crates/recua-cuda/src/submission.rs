@@ -4,9 +4,8 @@ use crate::context::lock;
 use crate::memory::pointer;
 use crate::shared::Shared;
 use crate::staging::{HEADER_BYTES, Staging};
-use crate::status::{self, Report};
 use crate::transfer::Piece;
-use recua_compute::{Buffer, Error, Input, Pending, Result, no_output};
+use recua_compute::{Buffer, Error, IndexReport, Input, Pending, Result, no_output};
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -23,7 +22,7 @@ pub(crate) struct InFlight {
 
 /// What is known once the work is done.
 struct Done {
-    report: Option<Report>,
+    report: Option<IndexReport>,
     time: Option<Duration>,
 }
 
@@ -74,13 +73,13 @@ impl InFlight {
         let mut after = Vec::with_capacity(outputs.len() + 1);
         if uses_status {
             let (src, dst) = (shared.status.pointer(), staging.pinned.pointer(0));
-            after.push(Piece { src, dst, n_bytes: status::BYTES as u64 });
+            after.push(Piece { src, dst, n_bytes: IndexReport::BYTES as u64 });
         }
         for (output, place) in outputs.iter().zip(&places.outputs) {
             let (src, dst) = (pointer(output)?, staging.pinned.pointer(place.start));
             after.push(Piece { src, dst, n_bytes: place.len() as u64 });
         }
-        let clear = uses_status.then(|| (shared.status.pointer(), status::BYTES as u64 / 4));
+        let clear = uses_status.then(|| (shared.status.pointer(), IndexReport::BYTES as u64 / 4));
         let submitted = || {
             let Shared { gpu, transfers, order, .. } = &**shared;
             let _order = lock(order);
