@@ -128,7 +128,7 @@ impl Stagings {
 
 impl Drop for Stagings {
     fn drop(&mut self) {
-        // The device may still write to them. Of a device that is lost nothing is under way.
+        // The device may still write to them.
         let unread = self.unread.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
         unread.iter().for_each(|staging| drop(staging.end.wait()));
     }

@@ -97,7 +97,7 @@ impl InFlight {
         let in_flight = InFlight { shared, staging: Some(staging), outputs, done };
         if let Err(e) = result {
             // Part of it may be under way and use the staging.
-            let _ = in_flight.shared.gpu.context.synchronize();
+            in_flight.shared.gpu.context.drain();
             return Err(e);
         }
         Ok(in_flight)
@@ -187,11 +187,17 @@ pub(crate) fn read(shared: &Arc<Shared>, src: &Buffer, out: &mut [u8]) -> Result
             // SAFETY: the caller has checked that so many bytes are in the buffer, which it holds, and waits for the copy below.
             unsafe { shared.transfers.submit(gpu, &copy, None) }.and_then(|()| staging.end.record())
         };
-        // Even if the mark was not set, the copy may be under way.
-        copied.and_then(|()| staging.end.wait()).or_else(|e| gpu.context.synchronize().and(Err(e)))?;
+        if let Err(e) = copied.and_then(|()| staging.end.wait()) {
+            // Even if the mark was not set, the copy may be under way.
+            gpu.context.drain();
+            return Err(e);
+        }
         staging.pinned.read(HEADER_BYTES, piece);
         shared.stagings.free(staging);
         src += n_bytes;
     }
     shared.stagings.check_unread()
 }
+
+#[cfg(test)]
+mod tests;
