@@ -92,15 +92,14 @@ impl InFlight {
             unsafe { transfers.submit(gpu, &after, clear)? };
             staging.end.record()
         };
-        let result = submitted();
-        let (shared, outputs, done) = (shared.clone(), places.outputs, OnceLock::new());
-        let in_flight = InFlight { shared, staging: Some(staging), outputs, done };
-        if let Err(e) = result {
+        if let Err(e) = submitted() {
             // Part of it may be under way and use the staging.
-            in_flight.shared.gpu.context.drain();
+            shared.gpu.context.drain();
+            shared.stagings.free(staging);
             return Err(e);
         }
-        Ok(in_flight)
+        let (shared, outputs, done) = (shared.clone(), places.outputs, OnceLock::new());
+        Ok(InFlight { shared, staging: Some(staging), outputs, done })
     }
 
     fn staging(&self) -> Result<&Staging> {
