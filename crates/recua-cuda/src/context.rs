@@ -103,6 +103,13 @@ impl Context {
         self.call("waiting", |driver| unsafe { (driver.cuStreamSynchronize)(self.stream.0) })
     }
 
+    /// Waits for all work even if the device is thought to be lost: whoever frees what work may use cannot go by that. Of one that is lost
+    /// nothing is under way any more, and the driver says so at once.
+    pub(crate) fn drain(&self) {
+        // SAFETY: as above.
+        let _code = self.code(|driver| unsafe { (driver.cuStreamSynchronize)(self.stream.0) });
+    }
+
     /// Memory of at least one byte, in the order of the stream; `None` if there is none.
     pub(crate) fn alloc(&self, n_bytes: usize) -> Result<Option<CUdeviceptr>> {
         self.faults.check()?;

@@ -134,7 +134,7 @@ impl Function {
 impl Drop for Function {
     fn drop(&mut self) {
         // A launch under way may be of this code.
-        let _lost = self.context.synchronize();
+        self.context.drain();
         // SAFETY: nobody has the module's functions any more.
         let _code = self.context.code(|driver| unsafe { (driver.cuModuleUnload)(self.module.0) });
     }

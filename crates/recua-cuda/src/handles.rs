@@ -83,8 +83,12 @@ impl Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
+        // Its owner has waited for what uses it, unless waiting failed.
+        if self.context.faults.check().is_err() {
+            self.context.drain();
+        }
         let pointer = self.pointer.0.cast();
-        // SAFETY: it was allocated so, and its owner sees to it that the device is done with it.
+        // SAFETY: it was allocated so, and the device is done with it.
         let _code = self.context.code(|driver| unsafe { (driver.cuMemFreeHost)(pointer) });
     }
 }

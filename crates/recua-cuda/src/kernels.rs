@@ -49,6 +49,9 @@ impl fmt::Display for KernelKey {
     }
 }
 
+/// Kernels that are compiled at a time: the compiler takes a hundred megabytes for some.
+const COMPILERS_MAX: usize = 16;
+
 /// The cache.
 pub(crate) struct Kernels {
     pub(crate) disk: Cache,
@@ -65,10 +68,7 @@ impl Kernels {
         if let Some(function) = lock(&self.loaded).get(key) {
             return Ok(function.clone());
         }
-        let failed = |problem: Problem| match problem {
-            Problem::Compile(message) => compile_error(gpu, &key.to_string(), message),
-            Problem::Device(error) => error,
-        };
+        let failed = |problem: Problem| problem.error(gpu, &key.to_string());
         let compile = Compile::ours(key, gpu.cc).map_err(|message| failed(Problem::Compile(message)))?;
         let function = Arc::new(compile.function(gpu, &self.disk, key.entry).map_err(failed)?);
         Ok(lock(&self.loaded).entry(key.clone()).or_insert(function).clone())
@@ -81,7 +81,7 @@ impl Kernels {
             let mut seen = std::collections::HashSet::new();
             keys.iter().filter(|key| !loaded.contains_key(*key) && seen.insert(*key)).collect()
         };
-        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get()).min(COMPILERS_MAX);
         let next = AtomicUsize::new(0);
         let first_error = Mutex::new(None);
         let work = || {
@@ -110,9 +110,22 @@ pub(crate) struct Compile<'a> {
 
 /// Why a kernel cannot be had.
 pub(crate) enum Problem {
+    /// There is no compiler, and where it comes from.
+    NoCompiler(String),
     /// What the compiler said.
     Compile(String),
     Device(Error),
+}
+
+impl Problem {
+    /// As an error of the kernel of this name.
+    pub(crate) fn error(self, gpu: &Gpu, name: &str) -> Error {
+        match self {
+            Problem::NoCompiler(problem) => Error::DeviceNotFound { device: gpu.info.kind.clone(), problem },
+            Problem::Compile(message) => compile_error(gpu, name, message),
+            Problem::Device(error) => error,
+        }
+    }
 }
 
 impl<'a> Compile<'a> {
@@ -144,7 +157,7 @@ impl<'a> Compile<'a> {
                 Err(_) => version.into_iter().for_each(|version| disk.remove(of, version)),
             }
         }
-        let nvrtc = compiler.map_err(Problem::Compile)?;
+        let nvrtc = compiler.map_err(Problem::NoCompiler)?;
         let cubin = self.cubin(nvrtc, gpu.cc).map_err(Problem::Compile)?;
         let function = load(&cubin).map_err(Problem::Device)?;
         disk.put(of, nvrtc.version, &cubin);

@@ -151,7 +151,7 @@ impl<'a> Recorder<'a> {
         Err(Error::Argument { op: "dispatch", problem: format!("{kernel}: {problem}") })
     }
 
-    /// Where kernels report an index that is out of range: four words, see [`crate::status`].
+    /// Where kernels report an index that is out of range: the words of a [`recua_compute::IndexReport`].
     pub(crate) fn status(&mut self) -> u64 {
         self.launches.uses_status = true;
         self.shared.status.pointer()

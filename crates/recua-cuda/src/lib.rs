@@ -12,7 +12,7 @@
 //! ```
 //!
 //! `driver` has the driver's functions, `context` the card's one stream and its memory, `handles` and `function` what the driver makes for
-//! us. `kernels` (with `nvrtc` and `cache`), `staging`, `transfer` and `workspace` are rooms that borrow the [`gpu`], `shared` has them all.
+//! us. `kernels` (with `nvrtc` and `cache`), `staging`, `transfer` and `workspace` are rooms that borrow `gpu`, `shared` has them all.
 //! The kernels lie in `kernels/`.
 //!
 //! This crate has never heard of a token, a model or a request.
@@ -38,7 +38,6 @@ mod report;
 mod shared;
 mod sources;
 mod staging;
-mod status;
 mod submission;
 mod transfer;
 mod user_kernel;

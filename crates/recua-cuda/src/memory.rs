@@ -30,7 +30,9 @@ impl Memory {
     /// As [`Memory::new`] without the zeros: for whoever writes all of it before anything reads it.
     pub(crate) fn unfilled(gpu: &Gpu, n_bytes: usize, what: &str) -> Result<Memory> {
         let size = n_bytes.max(1).checked_next_multiple_of(16).unwrap_or(usize::MAX);
-        let pointer = gpu.context.alloc(size)?.ok_or_else(|| gpu.out_of_memory(what, n_bytes))?;
+        // What no card of this kind has is not asked for: the driver may call it a wrong argument.
+        let found = if size as u64 > gpu.memory_bytes { None } else { gpu.context.alloc(size)? };
+        let pointer = found.ok_or_else(|| gpu.out_of_memory(what, n_bytes))?;
         gpu.allocated.fetch_add(size as u64, Ordering::Relaxed);
         Ok(Memory { pointer, n_bytes: size, context: gpu.context.clone(), allocated: gpu.allocated.clone() })
     }

@@ -64,12 +64,18 @@ fn find(driver_major: i32) -> Result<Nvrtc, String> {
         }
     }
     let names: Vec<String> = majors.iter().map(|major| library_name(*major)).collect();
-    let mut text = format!(
-        "NVIDIA's run-time compiler is not installed: {} is looked for by the system, beside the program, in {NVRTC_VARIABLE}, in CUDA's \
-         own folders and in a Python environment; `pip install nvidia-cuda-nvrtc{}` or the package of your system has it",
-        names.join(" or "),
-        if driver_major >= 13 { "" } else { "-cu12" },
-    );
+    let (names, package) = (names.join(" or "), if driver_major >= 13 { "" } else { "-cu12" });
+    let mut text = match named_folder() {
+        Some(folder) => format!(
+            "{NVRTC_VARIABLE} is {}, where NVIDIA's run-time compiler ({names}) cannot be had",
+            folder.display()
+        ),
+        None => format!(
+            "NVIDIA's run-time compiler is not installed: {names} is looked for by the system, beside the program, in CUDA's own folders, in \
+             a Python environment, and in the folder that {NVRTC_VARIABLE} names; `pip install nvidia-cuda-nvrtc{package}` or the package \
+             of your system has it"
+        ),
+    };
     for problem in problems {
         text += "; ";
         text += &problem;
@@ -82,10 +88,15 @@ fn library_name(major: i32) -> String {
     if cfg!(windows) { format!("nvrtc64_{major}0_0.dll") } else { format!("libnvrtc.so.{major}") }
 }
 
+/// The folder that the user names.
+fn named_folder() -> Option<PathBuf> {
+    std::env::var_os(NVRTC_VARIABLE).filter(|folder| !folder.is_empty()).map(PathBuf::from)
+}
+
 /// Where it may be, the first first; `None` is where the system looks.
 fn folders() -> Vec<Option<PathBuf>> {
-    if let Some(folder) = std::env::var_os(NVRTC_VARIABLE).filter(|folder| !folder.is_empty()) {
-        return vec![Some(folder.into())];
+    if let Some(folder) = named_folder() {
+        return vec![Some(folder)];
     }
     let variable =
         |name: &str| std::env::var_os(name).filter(|value: &OsString| !value.is_empty()).map(PathBuf::from);

@@ -8,10 +8,9 @@ use crate::kernels::Kernels;
 use crate::launch::Launches;
 use crate::memory::Memory;
 use crate::staging::Stagings;
-use crate::status;
 use crate::transfer::Transfers;
 use crate::workspace::Workspaces;
-use recua_compute::Result;
+use recua_compute::{IndexReport, Result};
 use std::sync::Mutex;
 
 /// An opened device.
@@ -35,7 +34,7 @@ impl Shared {
             stagings: Stagings::default(),
             kernels,
             workspaces: Workspaces::default(),
-            status: Memory::new(&gpu, status::BYTES, "the status of kernels")?,
+            status: Memory::new(&gpu, IndexReport::BYTES, "the status of kernels")?,
             order: Mutex::default(),
             gpu,
         })

@@ -4,13 +4,12 @@
 use crate::context::lock;
 use crate::gpu::Gpu;
 use crate::handles::{Event, Pinned};
-use crate::status::{self, Report};
-use recua_compute::Result;
+use recua_compute::{IndexReport, Result};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes before the inputs.
-pub(crate) const HEADER_BYTES: usize = status::BYTES;
+pub(crate) const HEADER_BYTES: usize = IndexReport::BYTES;
 
 /// One submission's.
 pub(crate) struct Staging {
@@ -22,12 +21,12 @@ pub(crate) struct Staging {
 
 impl Staging {
     /// What kernels reported; of work that is done.
-    pub(crate) fn report(&self) -> Option<Report> {
-        let mut words = [0u32; status::BYTES / 4];
+    pub(crate) fn report(&self) -> Option<IndexReport> {
+        let mut words = [0u32; IndexReport::BYTES / 4];
         if self.has_status {
             self.pinned.read(0, bytemuck::bytes_of_mut(&mut words));
         }
-        Report::new(words)
+        IndexReport::new(words)
     }
 }
 
@@ -38,7 +37,7 @@ pub(crate) struct Stagings {
     /// The oldest first.
     unread: Mutex<Vec<Staging>>,
     /// The first report of those that have been read.
-    report: Mutex<Option<Report>>,
+    report: Mutex<Option<IndexReport>>,
     /// Stagings made so far: in the long run as many as are in use at a time.
     pub(crate) n_made: AtomicU64,
 }
@@ -129,7 +128,7 @@ impl Stagings {
 
 impl Drop for Stagings {
     fn drop(&mut self) {
-        // The device may still write to them. Of a device that is lost nothing is under way.
+        // The device may still write to them.
         let unread = self.unread.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
         unread.iter().for_each(|staging| drop(staging.end.wait()));
     }

@@ -4,9 +4,8 @@ use crate::context::lock;
 use crate::memory::pointer;
 use crate::shared::Shared;
 use crate::staging::{HEADER_BYTES, Staging};
-use crate::status::{self, Report};
 use crate::transfer::Piece;
-use recua_compute::{Buffer, Error, Input, Pending, Result, no_output};
+use recua_compute::{Buffer, Error, IndexReport, Input, Pending, Result, no_output};
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -23,7 +22,7 @@ pub(crate) struct InFlight {
 
 /// What is known once the work is done.
 struct Done {
-    report: Option<Report>,
+    report: Option<IndexReport>,
     time: Option<Duration>,
 }
 
@@ -74,13 +73,13 @@ impl InFlight {
         let mut after = Vec::with_capacity(outputs.len() + 1);
         if uses_status {
             let (src, dst) = (shared.status.pointer(), staging.pinned.pointer(0));
-            after.push(Piece { src, dst, n_bytes: status::BYTES as u64 });
+            after.push(Piece { src, dst, n_bytes: IndexReport::BYTES as u64 });
         }
         for (output, place) in outputs.iter().zip(&places.outputs) {
             let (src, dst) = (pointer(output)?, staging.pinned.pointer(place.start));
             after.push(Piece { src, dst, n_bytes: place.len() as u64 });
         }
-        let clear = uses_status.then(|| (shared.status.pointer(), status::BYTES as u64 / 4));
+        let clear = uses_status.then(|| (shared.status.pointer(), IndexReport::BYTES as u64 / 4));
         let submitted = || {
             let Shared { gpu, transfers, order, .. } = &**shared;
             let _order = lock(order);
@@ -93,15 +92,14 @@ impl InFlight {
             unsafe { transfers.submit(gpu, &after, clear)? };
             staging.end.record()
         };
-        let result = submitted();
-        let (shared, outputs, done) = (shared.clone(), places.outputs, OnceLock::new());
-        let in_flight = InFlight { shared, staging: Some(staging), outputs, done };
-        if let Err(e) = result {
+        if let Err(e) = submitted() {
             // Part of it may be under way and use the staging.
-            let _ = in_flight.shared.gpu.context.synchronize();
+            shared.gpu.context.drain();
+            shared.stagings.free(staging);
             return Err(e);
         }
-        Ok(in_flight)
+        let (shared, outputs, done) = (shared.clone(), places.outputs, OnceLock::new());
+        Ok(InFlight { shared, staging: Some(staging), outputs, done })
     }
 
     fn staging(&self) -> Result<&Staging> {
@@ -188,11 +186,17 @@ pub(crate) fn read(shared: &Arc<Shared>, src: &Buffer, out: &mut [u8]) -> Result
             // SAFETY: the caller has checked that so many bytes are in the buffer, which it holds, and waits for the copy below.
             unsafe { shared.transfers.submit(gpu, &copy, None) }.and_then(|()| staging.end.record())
         };
-        // Even if the mark was not set, the copy may be under way.
-        copied.and_then(|()| staging.end.wait()).or_else(|e| gpu.context.synchronize().and(Err(e)))?;
+        if let Err(e) = copied.and_then(|()| staging.end.wait()) {
+            // Even if the mark was not set, the copy may be under way.
+            gpu.context.drain();
+            return Err(e);
+        }
         staging.pinned.read(HEADER_BYTES, piece);
         shared.stagings.free(staging);
         src += n_bytes;
     }
     shared.stagings.check_unread()
 }
+
+#[cfg(test)]
+mod tests;

@@ -139,7 +139,7 @@ impl Uploads {
 
 impl Drop for Uploads {
     fn drop(&mut self) {
-        // The last pieces may be under way. Of a device that is lost nothing is.
+        // The last pieces may be under way.
         self.stages.iter().for_each(|(_, is_free)| drop(is_free.wait()));
     }
 }

@@ -45,10 +45,9 @@ impl UserKernel {
         let compile = Compile { name, source, headers: &[], options: options(gpu.cc, defines) };
         let function =
             compile.function(gpu, &shared.kernels.disk, name).map_err(|problem| match problem {
-                Problem::Compile(message) => failed(message),
                 // That there is no such function is the source's fault, too.
                 Problem::Device(Error::KernelRun { message, .. }) => failed(message),
-                Problem::Device(error) => error,
+                problem => problem.error(gpu, name),
             })?;
         if block > function.block_max {
             let problem = format!(
