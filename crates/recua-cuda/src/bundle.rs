@@ -41,9 +41,10 @@ impl Bundle {
     /// The memory that the launches name is held by the caller, and until they are done only freed in the order of the device's stream.
     pub(crate) unsafe fn submit(&self, gpu: &Gpu, stream: CUstream) -> Result<()> {
         let is_captured = stream != gpu.context.stream();
-        for (launch, function) in self.launches.list.iter().zip(&self.functions) {
+        for (i, (launch, function)) in self.launches.list.iter().zip(&self.functions).enumerate() {
             let Launch { op, grid, block, shared_bytes, is_dependent, ref params, .. } = *launch;
-            let is_dependent = is_dependent && gpu.has_dependent_launch();
+            // The first waits for what comes before it, so that the others may read inputs whenever they begin.
+            let is_dependent = is_dependent && i > 0 && gpu.has_dependent_launch();
             if !is_captured {
                 gpu.count();
             }

@@ -98,6 +98,51 @@ static __device__ __noinline__ void merge(const AttentionArgs& args, const Tile&
 
 #endif
 
+// Starts to fetch a warp's run `i` of the tokens from `first_token` on.
+DEVICE void fetch(const AttentionArgs& args, const u32* pages, u32 kv_head, u32 first_token, u32 i, u32 bar, u32 to) {
+    const u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+    const u32 token = first_token + (warp + i * WARPS) * RUN;
+    u32 page = pages[token / PAGE_TOKENS];
+    if (page >= args.rows.n_pages) {
+        if (lane == 0) report(args.rows.status, BAD_PAGE, page, args.rows.n_pages);
+        page = 0;
+    }
+    const u64 at = (((u64)page * args.n_kv_heads + kv_head) * PAGE_TOKENS + token % PAGE_TOKENS) * (HEAD_PADDED * 2);
+    copies_expected(bar, 2 * RUN_BYTES, lane);
+    copy_async(to, args.k_cache + at, RUN_BYTES, bar, lane);
+    copy_async(to + RUN_BYTES, args.v_cache + at, RUN_BYTES, bar, lane);
+    copies_issued(bar);
+}
+
+// Runs of a warp among `n` tokens.
+DEVICE u32 own_runs_of(u32 n) {
+    const u32 warp = threadIdx.x >> 5, n_runs = (n + RUN - 1) / RUN;
+    return n_runs > warp ? (n_runs - warp + WARPS - 1) / WARPS : 0;
+}
+
+// Before the kernel before is done: fetches the first runs of the block's first tile, as far as they are older than the pass. The list and
+// the rows are inputs of the program, whose first kernel has begun; what is wrong with them is found later. Returns how many runs.
+DEVICE u32 fetch_early(const AttentionArgs& args, u32 kv_head, u32 bars, u32 ring) {
+    const Entries all = entries(args.work, KIND);
+    if (all.first + blockIdx.x >= all.end) return 0;
+    const Tile tile = tile_at(args.work, all.first + blockIdx.x, args.rows_max, args.rows.n_rows);
+    if (tile.n_rows == 0) return 0;
+    const u32 sequence = args.rows.sequences[tile.first_row], position = args.rows.positions[tile.first_row];
+    if (sequence >= args.rows.n_sequences || (u64)position + tile.n_rows > (u64)args.rows.pages_max * PAGE_TOKENS) return 0;
+    // Another row of the sequence may be before this one in the pass.
+    bool is_new = false;
+    for (u32 row = threadIdx.x; row < args.rows.n_rows; row += WARPS * 32)
+        is_new |= args.rows.sequences[row] == sequence && args.rows.positions[row] < position;
+    if (__syncthreads_or(is_new)) return 0;
+    const u32 first_token = tile.first_chunk * CHUNK;
+    if (first_token >= position || tile.first_chunk >= tile.end_chunk) return 0;
+    const u32 n_old = min(position - first_token, (u32)CHUNK), warp = threadIdx.x >> 5;
+    u32 i = 0;
+    for (; i < STAGES && (warp + i * WARPS + 1) * RUN <= n_old; i++)
+        fetch(args, args.rows.pages + (u64)sequence * args.rows.pages_max, kv_head, first_token, i, bars + i * 8, ring + i * 2 * RUN_BYTES);
+    return i;
+}
+
 extern "C" __global__ void __launch_bounds__(WARPS * 32) attention(const __grid_constant__ AttentionArgs args) {
     extern __shared__ __align__(1024) u8 shared[];
     __shared__ float maxima[WARPS][QUERIES], totals[WARPS][QUERIES], q_scales[QUERIES];
@@ -113,6 +158,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) attention(const __grid_
     }
     __syncthreads();
     let_next_start();
+    u32 n_early = fetch_early(args, kv_head, bars, ring);
     wait_for_previous();
 
     u32 stage = 0, phase = 0;
@@ -195,26 +241,13 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) attention(const __grid_
 #pragma unroll 1
         for (u32 chunk = tile.first_chunk; chunk < n_chunks; chunk++) {
             const u32 first_token = chunk * CHUNK, n_here = min(n_tokens - first_token, (u32)CHUNK);
-            const u32 n_runs = (n_here + RUN - 1) / RUN, own_runs = n_runs > warp ? (n_runs - warp + WARPS - 1) / WARPS : 0;
-            auto fetch = [&](u32 i, u32 at_stage) {
-                const u32 token = first_token + (warp + i * WARPS) * RUN;
-                u32 page = pages[token / PAGE_TOKENS];
-                if (page >= args.rows.n_pages) {
-                    if (lane == 0) report(args.rows.status, BAD_PAGE, page, args.rows.n_pages);
-                    page = 0;
-                }
-                const u64 at = (((u64)page * args.n_kv_heads + kv_head) * PAGE_TOKENS + token % PAGE_TOKENS) * (HEAD_PADDED * 2);
-                const u32 bar = bars + at_stage * 8, to = ring + at_stage * 2 * RUN_BYTES;
-                copies_expected(bar, 2 * RUN_BYTES, lane);
-                copy_async(to, args.k_cache + at, RUN_BYTES, bar, lane);
-                copy_async(to + RUN_BYTES, args.v_cache + at, RUN_BYTES, bar, lane);
-                copies_issued(bar);
-            };
+            const u32 own_runs = own_runs_of(n_here);
             u32 fetch_stage = stage;
             for (u32 i = 0; i < STAGES && i < own_runs; i++) {
-                fetch(i, fetch_stage);
+                if (i >= n_early) fetch(args, pages, kv_head, first_token, i, bars + fetch_stage * 8, ring + fetch_stage * 2 * RUN_BYTES);
                 if (++fetch_stage == STAGES) fetch_stage = 0;
             }
+            n_early = 0;
             float sums[HEAD_TILES][QUERY_TILES][4], largest[QUERY_TILES][2], total[QUERY_TILES][2];
 #pragma unroll
             for (int n = 0; n < QUERY_TILES; n++) {
@@ -290,7 +323,8 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) attention(const __grid_
                     }
                 }
                 __syncwarp();
-                if (i + STAGES < own_runs) fetch(i + STAGES, stage);
+                if (i + STAGES < own_runs)
+                    fetch(args, pages, kv_head, first_token, i + STAGES, bars + stage * 8, ring + stage * 2 * RUN_BYTES);
                 if (++stage == STAGES) {
                     stage = 0;
                     phase ^= 1;

@@ -132,11 +132,19 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) matmul(const __
         if (++next_k == item_k) {
             next_k = 0;
             next_group += group_stride;
+#if ARRANGE != SIDE
+            // The next kernel's blocks take what places are free; those of the launch itself have to be spread first.
+            if (next_group >= n_groups) let_next_start();
+#endif
         }
     };
 #pragma unroll 1
     for (u32 i = 0; i < STAGES; i++) fetch_weights();
+#if ARRANGE == SIDE
     let_next_start();
+#else
+    if (next_group >= n_groups) let_next_start();
+#endif
     wait_for_previous();
 
     const u8* x = args.x + (u64)blockIdx.y * k_tiles * X_TILE;

@@ -212,8 +212,9 @@ pub(crate) fn attention(op: &Attention, recorder: &mut Recorder<'_>) -> Result<(
         let problem = format!("heads of {} take more shared memory than there is", shape.head_dim);
         return Err(Error::Argument { op: NAME, problem });
     }
-    // As many blocks as there are tiles of whole rows, and enough for the pieces of few.
-    let tiles = n_rows.max((gpu.n_sms as usize).div_ceil(narrow.groups));
+    // As many blocks as there are tiles of whole rows, and enough for the pieces of few; no more than multiprocessors then, because those
+    // without work would take the places of others.
+    let tiles = n_rows.max(gpu.n_sms as usize / narrow.groups).max(1);
     // Few blocks have a multiprocessor each, with room for two stages.
     let is_few = n_rows * narrow.groups <= gpu.n_sms as usize;
     let stages = if is_few && has_room(gpu, shape, 1, 2) { 2 } else { 1 };

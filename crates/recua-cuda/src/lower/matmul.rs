@@ -24,6 +24,13 @@ const FRONT_BYTES: usize = 1024;
 /// What a block takes of a multiprocessor's shared memory beside its own.
 const RESERVED_BYTES: usize = 1024;
 
+/// Copies that a multiprocessor may have under way, and bytes that are enough.
+const COPIES_MAX: usize = 64;
+const ENOUGH_BYTES: usize = 96 << 10;
+
+/// Rows from which on four warps multiply together where the card can.
+const GROUP_COLUMNS: usize = 32;
+
 /// Up to how many rows all of x may lie in shared memory.
 const SIDE_COLUMNS: usize = 8;
 
@@ -53,7 +60,7 @@ struct Config {
     warps: usize,
     stages: usize,
     x_stages: usize,
-    /// Blocks of a multiprocessor that the compiler is to leave registers for.
+    /// Blocks of a multiprocessor that the compiler leaves registers for.
     blocks: usize,
     shared_bytes: usize,
     /// Blocks, for each block of columns.
@@ -72,6 +79,11 @@ struct Shape {
     n_tiles: usize,
     k_tiles: usize,
     n_rows: usize,
+}
+
+/// The rings of one warp, in which any card has room for any tile.
+fn smallest(shape: Shape, columns: usize) -> (usize, usize, usize) {
+    (1, 2, FRONT_BYTES + 2 * columns * X_ROW_BYTES + shape.tile_bytes)
 }
 
 impl Config {
@@ -100,57 +112,65 @@ impl Config {
         };
         // Bytes under way make the speed, but too many copies at once break it.
         let fitting = |stages: usize| {
-            let blocks = (gpu.shared_bytes_sm / (bytes(stages) + RESERVED_BYTES)).min(64 / (SLICES * stages));
+            let blocks = (gpu.shared_bytes_sm / (bytes(stages) + RESERVED_BYTES)).min(COPIES_MAX / (SLICES * stages));
             (bytes(stages) <= gpu.shared_bytes_max && blocks > 0).then_some((blocks, stages))
         };
         let (blocks, stages) = [3, 2, 1].into_iter().filter_map(fitting).max_by_key(|(blocks, stages)| {
-            // Enough is 96 KiB.
-            ((blocks * stages * SLICES * tile_bytes).min(96 << 10), *stages)
+            ((blocks * stages * SLICES * tile_bytes).min(ENOUGH_BYTES), *blocks)
         })?;
-        let slots = gpu.n_sms as usize * blocks;
-        let each = n_tiles.div_ceil(slots);
-        Some(Config {
-            arrange: Arrange::Side,
-            columns,
-            warps: SLICES,
-            stages,
-            x_stages: SLICES,
-            blocks: 2,
-            shared_bytes: bytes(stages),
-            grid: n_tiles.div_ceil(each),
-        })
+        // No more of them fit, so that the next kernel's, which come early, do not crowd some multiprocessors.
+        let share = (gpu.shared_bytes_sm / blocks).saturating_sub(RESERVED_BYTES) / 128 * 128;
+        let shared_bytes = share.min(gpu.shared_bytes_max).max(bytes(stages));
+        let grid = n_tiles.min(gpu.n_sms as usize * blocks);
+        let arrange = Arrange::Side;
+        Some(Config { arrange, columns, warps: SLICES, stages, x_stages: SLICES, blocks: 2, shared_bytes, grid })
     }
 
-    /// The rings of so many warps: the most stages that fit.
-    fn rings(gpu: &Gpu, tile_bytes: usize, columns: usize, warps: usize) -> Option<(usize, usize, usize)> {
-        [(3, 3), (2, 3), (3, 2), (2, 2), (1, 2)].into_iter().find_map(|(stages, x_stages)| {
+    /// The first of these stages of weights and of x that fit `limit` bytes with so many warps.
+    fn rings(
+        tile_bytes: usize,
+        columns: usize,
+        warps: usize,
+        stages: &[(usize, usize)],
+        limit: usize,
+    ) -> Option<(usize, usize, usize)> {
+        stages.iter().copied().find_map(|(stages, x_stages)| {
             let bytes = FRONT_BYTES + x_stages * columns * X_ROW_BYTES + warps * stages * tile_bytes;
-            (bytes <= gpu.shared_bytes_max).then_some((stages, x_stages, bytes))
+            (bytes <= limit).then_some((stages, x_stages, bytes))
         })
     }
 
     fn whole(gpu: &Gpu, shape: Shape, columns: usize, column_blocks: usize) -> Config {
         let n_sms = gpu.n_sms as usize;
         // Tiles that the busiest multiprocessor has.
-        let busiest = |warps: usize| {
-            let groups = shape.n_tiles.div_ceil(warps);
-            ((groups * column_blocks).div_ceil(n_sms) * warps, usize::MAX - warps)
+        let busiest = |warps: usize| (shape.n_tiles.div_ceil(warps) * column_blocks).div_ceil(n_sms) * warps;
+        const STAGES: &[(usize, usize)] = &[(3, 6), (2, 6), (2, 3), (2, 2), (1, 2)];
+        let fits = |warps: usize| {
+            let rings = Config::rings(shape.tile_bytes, columns, warps, STAGES, gpu.shared_bytes_max);
+            rings.map(|rings| (warps, rings))
         };
-        let fits = |warps: usize| Config::rings(gpu, shape.tile_bytes, columns, warps).map(|rings| (warps, rings));
-        let fitting = [16, 14, 12, 8, 4, 2].into_iter().filter_map(fits);
-        let (warps, (stages, x_stages, shared_bytes)) = fitting
-            .min_by_key(|(warps, _)| busiest(*warps))
-            .unwrap_or((2, (1, 2, FRONT_BYTES + 2 * columns * X_ROW_BYTES + 2 * shape.tile_bytes)));
+        // Groups of four warps multiply many rows.
+        let many: &[usize] = if columns >= GROUP_COLUMNS { &[16, 12] } else { &[16, 14, 12] };
+        let best = many.iter().copied().filter_map(fits).min_by_key(|(warps, _)| busiest(*warps));
+        // A card of little shared memory has room for fewer.
+        let (warps, (stages, x_stages, shared_bytes)) =
+            best.or_else(|| [8, 4, 2].into_iter().find_map(fits)).unwrap_or((1, smallest(shape, columns)));
         let grid = shape.n_tiles.div_ceil(warps).min(n_sms);
         Config { arrange: Arrange::Whole, columns, warps, stages, x_stages, blocks: 1, shared_bytes, grid }
     }
 
     fn split(gpu: &Gpu, shape: Shape, columns: usize) -> Config {
-        let fits = |warps: usize| Config::rings(gpu, shape.tile_bytes, columns, warps).map(|rings| (warps, rings));
-        let (warps, (stages, x_stages, shared_bytes)) = [8, 4, 2]
-            .into_iter()
-            .find_map(fits)
-            .unwrap_or((2, (1, 2, FRONT_BYTES + 2 * columns * X_ROW_BYTES + 2 * shape.tile_bytes)));
+        const STAGES: &[(usize, usize)] = &[(2, 4), (2, 3), (2, 2), (1, 2)];
+        let within = |limit: usize| {
+            [8, 4, 2].into_iter().find_map(|warps| {
+                let rings = Config::rings(shape.tile_bytes, columns, warps, STAGES, limit);
+                rings.map(|rings| (warps, rings))
+            })
+        };
+        // Two blocks of a multiprocessor hide what one waits for.
+        let half = (gpu.shared_bytes_sm / 2).saturating_sub(RESERVED_BYTES).min(gpu.shared_bytes_max);
+        let (warps, (stages, x_stages, shared_bytes)) =
+            within(half).or_else(|| within(gpu.shared_bytes_max)).unwrap_or((1, smallest(shape, columns)));
         let grid = shape.n_tiles.div_ceil(warps) * SLICES;
         Config { arrange: Arrange::Split, columns, warps, stages, x_stages, blocks: 1, shared_bytes, grid }
     }
