@@ -10,7 +10,7 @@ fn main() -> Result<()> {
     let device = cpu::open(Options::default())?;
     println!("{}: {}, {}", device.info().kind, device.info().name, device.info().detail);
 
-    // Fresh memory is zero.
+    // New memory is zero.
     let matrix = device.alloc(DType::F32, &[3, 4])?;
     println!("{matrix:?} takes {} bytes", matrix.n_bytes());
 
@@ -22,7 +22,7 @@ fn main() -> Result<()> {
         println!("refused: {error}");
     }
 
-    // Ops are recorded, checked at once, and run later.
+    // Ops are checked when they are recorded, and run later.
     let copy = device.alloc(DType::F32, &[4])?;
     let mut encoder = device.command_encoder()?;
     encoder.copy(&second_row, &copy)?;

@@ -1,4 +1,4 @@
-//! A product with quantised weights: encode a matrix as Q4_K blocks, upload it, multiply, compare.
+//! A product with quantized weights: encode a matrix as Q4_K blocks, upload it, multiply, compare.
 //!
 //! `cargo run -p recua-compute --example 02-quantized-matmul`
 
@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     recua_gguf::encode(ggml_type, &weights, &mut blocks)?;
     println!("{} weights in {} bytes", weights.len(), blocks.len());
 
-    // Checked and re-laid-out once, for this device.
+    // Checked, and converted once to this device's layout.
     let w = device.upload_weight(&[RawMatrix::new(ggml_type, n, k, &blocks)], Arrange::Stacked)?;
 
     let input: Vec<f32> = (0..m * k).map(|i| ((i * 11 % 31) as f32 - 15.0) / 15.0).collect();
@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let submission = encoder.commit()?;
     submission.wait()?;
 
-    // What the blocks hold, multiplied in f64.
+    // The values of the blocks, multiplied in f64.
     let mut held = vec![0.0f32; n * k];
     recua_gguf::decode(ggml_type, &blocks, &mut held)?;
     let output = device.read_vec::<f32>(&y)?;

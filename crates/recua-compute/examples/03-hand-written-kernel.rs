@@ -1,4 +1,4 @@
-//! A kernel of one's own, through the registry. For the CPU device that is a Rust function; a GPU device takes WGSL or CUDA C++.
+//! A hand-written kernel, through the registry. For the CPU device it is a Rust function; a GPU device takes WGSL or CUDA C++.
 //!
 //! `cargo run -p recua-compute --example 03-hand-written-kernel`
 

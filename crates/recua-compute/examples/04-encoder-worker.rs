@@ -36,13 +36,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     device.submit([encode(&device, plan.ops())?])?.wait()?;
     let expected = device.read_vec::<f32>(&buffers[N_OPS])?;
 
-    // The worker is started once and kept; a thread a pass would cost more than encoding does.
+    // The worker is started once and kept; a thread per pass would cost more than the encoding.
     let worker = EncoderWorker::spawn()?;
     let (done, second_half) = channel();
     let start = Instant::now();
     let (device_there, ops) = (device.clone(), plan.ops()[N_OPS / 2..].to_vec());
     worker.submit(move || {
-        // Nobody listens any more only if the main thread failed.
+        // The receiver is gone only if the main thread failed.
         let _ = done.send(encode(&device_there, &ops));
     })?;
     let first = encode(&device, &plan.ops()[..N_OPS / 2])?;

@@ -1,4 +1,4 @@
-//! Scratch memory that is used again: a step takes buffers, drops them, and the next step gets the same memory.
+//! Scratch memory that is reused: a step takes buffers and drops them, and the next step gets the same memory.
 //!
 //! `cargo run -p recua-compute --example 05-buffer-pool`
 
@@ -11,13 +11,13 @@ fn main() -> Result<()> {
     let weight = device.upload(&[1.0f32; 256], DType::F32, &[256])?;
 
     for rows in [4, 3, 2, 4] {
-        // The device is asked only in the first step. What comes again holds what was last in it.
+        // Only the first step allocates on the device. Reused memory holds what was last in it.
         let x = pool.alloc(DType::F32, &[rows, 256])?;
         let normed = pool.alloc(DType::F32, &[rows, 256])?;
         device.write(&x, &vec![2.0f32; rows * 256])?;
         let mut encoder = device.command_encoder()?;
         encoder.rms_norm(&x, &weight, &normed, 1e-5)?;
-        // The commands hold what they name until they are submitted: it is not handed out to anybody else before.
+        // The commands hold their buffers until they are submitted, so the pool does not hand them out before that.
         drop(x);
         println!("{rows} rows: {} in use, {} free", pool.n_in_use(), pool.n_free());
         encoder.commit_and_wait()?;

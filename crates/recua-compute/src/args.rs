@@ -1,10 +1,11 @@
-//! [`args!`]: a kernel's arguments, once: the Rust structure that the host fills and the text of the structure that the kernel declares.
+//! [`args!`]: a kernel's arguments, written once: it makes the Rust structure that the host fills and the text of the structure that the
+//! kernel declares.
 
-/// Declares a structure of scalars (`u32`, `i32`, `f32`) for the arguments of a kernel. It is plain data with the fields in this order
-/// and nothing between them, as every kernel language lays four-byte scalars out; `WGSL` is the text of the same structure, called
-/// `Args`. Another language takes a constant of its own, made from the same fields.
+/// Declares a structure of scalars (`u32`, `i32`, `f32`) for the arguments of a kernel. It is plain data, with the fields in this order and
+/// without padding, which is how every kernel language lays out four-byte scalars. `WGSL` is the text of the same structure, called `Args`.
+/// Another language would get a constant of its own, made from the same fields.
 ///
-/// The crate that uses it depends on bytemuck with the feature `derive`.
+/// A crate that uses it must depend on bytemuck with the feature `derive`.
 ///
 /// ```
 /// recua_compute::args! {

@@ -1,4 +1,4 @@
-//! Memory on a device: [`Buffer`], typed, shaped, cheap to clone. A view is a run of elements, or some columns of a wider matrix.
+//! Memory on a device: [`Buffer`], typed, shaped and cheap to clone. A view is a range of elements, or some columns of a wider matrix.
 
 use crate::error::{Result, argument};
 use std::any::Any;
@@ -50,19 +50,19 @@ impl fmt::Display for DType {
     }
 }
 
-/// Tells devices apart, so that a buffer of one is not handed to another.
+/// Identifies a device, so that a buffer of one is not used on another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DeviceId(u64);
 
 impl DeviceId {
-    /// A new identity; a device takes one when it is opened.
+    /// A new identity; each device takes one when it is opened.
     pub fn unique() -> DeviceId {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         DeviceId(NEXT.fetch_add(1, Ordering::Relaxed))
     }
 }
 
-/// A device's own allocation behind a [`Buffer`]. The device that made it downcasts it.
+/// A device's own allocation behind a [`Buffer`]. The device that made it downcasts it to its own type.
 pub trait Storage: Any + Send + Sync {
     /// The size of the allocation.
     fn n_bytes(&self) -> usize;
@@ -81,8 +81,8 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// Wraps an allocation of `device`. Nobody may hold it as another type: kernels rely on it that buffers of two types never
-    /// overlap. Fails unless the shape fits the allocation.
+    /// Wraps an allocation of `device`. Nothing else may use it with another element type: kernels rely on buffers of different types never
+    /// overlapping. Fails unless the shape fits the allocation.
     pub(crate) fn from_storage(
         storage: Arc<dyn Storage>,
         device: DeviceId,
@@ -105,7 +105,7 @@ impl Buffer {
         self.dtype
     }
 
-    /// The dimensions, outermost first; elements of the last one follow each other.
+    /// The dimensions, outermost first; elements along the last are adjacent.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
@@ -120,7 +120,7 @@ impl Buffer {
         self.n_elements() * self.dtype.size_of()
     }
 
-    /// Bytes from the first element to the end of the last: more than [`Buffer::n_bytes`] if there are others between the rows.
+    /// Bytes from the first element to the end of the last: more than [`Buffer::n_bytes`] if other elements lie between the rows.
     pub fn span_bytes(&self) -> usize {
         match self.n_elements() {
             0 => 0,
@@ -128,13 +128,13 @@ impl Buffer {
         }
     }
 
-    /// Elements from the start of a row to the start of the next: [`Buffer::n_cols`], unless this is some [`Buffer::columns`] of a
-    /// wider matrix.
+    /// Elements from the start of a row to the start of the next: [`Buffer::n_cols`], unless this view is [`Buffer::columns`] of a wider
+    /// matrix.
     pub fn row_stride(&self) -> usize {
         self.row_stride
     }
 
-    /// Whether nothing lies between the elements.
+    /// Whether the elements lie next to each other, without others between the rows.
     pub fn is_contiguous(&self) -> bool {
         self.row_stride == self.n_cols() || self.n_rows() <= 1
     }
@@ -144,7 +144,7 @@ impl Buffer {
         self.offset_bytes
     }
 
-    /// The device the memory belongs to.
+    /// The device that the memory belongs to.
     pub fn device(&self) -> DeviceId {
         self.device
     }
@@ -159,7 +159,7 @@ impl Buffer {
         (&*self.storage as &dyn Any).downcast_ref()
     }
 
-    /// The rows of a matrix (all dimensions but the last, multiplied).
+    /// The number of rows of a matrix: the product of all dimensions but the last.
     pub fn n_rows(&self) -> usize {
         self.shape[..self.shape.len().saturating_sub(1)].iter().product()
     }
@@ -169,10 +169,10 @@ impl Buffer {
         self.shape.last().copied().unwrap_or(1)
     }
 
-    /// The same bytes from `first` elements on, seen as `shape`.
+    /// The elements from `first` on, as a view of `shape`.
     ///
     /// # Errors
-    /// If `shape` reaches outside this view, or elements of others lie between this view's rows.
+    /// If `shape` does not fit into this view, or this view is columns of a wider matrix.
     pub fn view(&self, first: usize, shape: &[usize]) -> Result<Buffer> {
         if !self.is_contiguous() {
             return Err(argument(
@@ -198,7 +198,7 @@ impl Buffer {
     /// The first `n` entries of the outermost dimension.
     ///
     /// # Errors
-    /// If there are fewer than `n`, or this is a scalar.
+    /// If there are fewer than `n`, or this view is a scalar.
     pub fn rows(&self, n: usize) -> Result<Buffer> {
         let mut shape = self.shape.clone();
         match shape.first_mut() {
@@ -211,7 +211,7 @@ impl Buffer {
     /// Some rows of a matrix.
     ///
     /// # Errors
-    /// If this has not two dimensions, or not these rows.
+    /// If this view does not have two dimensions, or does not have these rows.
     pub fn row_range(&self, rows: Range<usize>) -> Result<Buffer> {
         match *self.shape {
             [n_rows, n_cols] if rows.start <= rows.end && rows.end <= n_rows => {
@@ -221,10 +221,10 @@ impl Buffer {
         }
     }
 
-    /// Some columns of a matrix: all its rows, [`Buffer::row_stride`] elements apart as before.
+    /// Some columns of a matrix: all its rows, still [`Buffer::row_stride`] elements apart.
     ///
     /// # Errors
-    /// If this has not two dimensions, or not these columns.
+    /// If this view does not have two dimensions, or does not have these columns.
     pub fn columns(&self, columns: Range<usize>) -> Result<Buffer> {
         match *self.shape {
             [n_rows, n_cols] if columns.start <= columns.end && columns.end <= n_cols => {
@@ -234,7 +234,7 @@ impl Buffer {
         }
     }
 
-    /// A view that begins at an element of this one; the caller has checked that it ends inside.
+    /// A view that begins at element `first` of this one; the caller has checked that it ends inside.
     fn at(&self, first: usize, shape: Vec<usize>, row_stride: usize) -> Buffer {
         Buffer {
             storage: self.storage.clone(),
@@ -246,7 +246,8 @@ impl Buffer {
         }
     }
 
-    /// Fails unless `n_bytes` of elements of `element` bytes fit the start of this view; bytes always are elements.
+    /// Fails unless `n_bytes` fit into this view, which must be contiguous, and its elements have `element` bytes; an `element` of 1, raw
+    /// bytes, fits every type.
     pub(crate) fn check_bytes(&self, op: &'static str, n_bytes: usize, element: usize) -> Result<()> {
         if element != self.dtype.size_of() && element != 1 {
             return Err(argument(op, format!("elements of {element} bytes for {self:?}")));
@@ -261,7 +262,7 @@ impl Buffer {
         Ok(())
     }
 
-    /// Whether two views share at least one byte. Columns that lie beside each other in one matrix do not.
+    /// Whether two views share at least one byte. Different columns of one matrix do not.
     pub fn overlaps(&self, other: &Buffer) -> bool {
         if !Arc::ptr_eq(&self.storage, &other.storage) {
             return false;
@@ -276,7 +277,7 @@ impl Buffer {
         }
     }
 
-    /// Whether two views are the same bytes, row by row.
+    /// Whether two views consist of the same bytes, row by row.
     pub fn is_same(&self, other: &Buffer) -> bool {
         let has_same_rows = || self.row_stride == other.row_stride && self.n_cols() == other.n_cols();
         Arc::ptr_eq(&self.storage, &other.storage)
@@ -286,7 +287,7 @@ impl Buffer {
     }
 }
 
-/// The bytes of a view: `count` runs of `len` bytes, `stride` from one to the next.
+/// The bytes of a view: `count` runs of `len` bytes, `stride` bytes from the start of one to the start of the next.
 #[derive(Clone, Copy)]
 struct Runs {
     start: usize,
@@ -296,7 +297,7 @@ struct Runs {
 }
 
 impl Runs {
-    /// `None` of a view without elements.
+    /// `None` for a view without elements.
     fn of(buffer: &Buffer) -> Option<Runs> {
         let (start, size) = (buffer.offset_bytes, buffer.dtype.size_of());
         match buffer.n_bytes() {
@@ -311,14 +312,14 @@ impl Runs {
         }
     }
 
-    /// Whether they share a byte with others of the same stride, which is at least one byte.
+    /// Whether these runs share a byte with others of the same stride, which is at least one byte.
     fn meets(&self, other: &Runs) -> bool {
-        // Run i of these and run j of the others meet if (i - j) strides lie between -len and the other's len, counted from how far
-        // apart the first ones are. Sizes of allocations are far below the limits of i128.
+        // Run i of these and run j of the others meet if b - a - a_len < (i - j) * stride < b - a + b_len. Allocations are far too small
+        // for these numbers to overflow an i128.
         let [a, b, a_len, b_len, stride] =
             [self.start, other.start, self.len, other.len, self.stride].map(|n| n as i128);
         let (lowest, highest) = (-(other.count as i128 - 1), self.count as i128 - 1);
-        // The lowest number of strides that is above the lower bound.
+        // The smallest i - j above the lower bound.
         let strides = (b - a - a_len).div_euclid(stride) + 1;
         let strides = strides.max(lowest);
         strides <= highest && strides * stride < b - a + b_len

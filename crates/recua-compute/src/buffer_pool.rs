@@ -1,4 +1,4 @@
-//! [`BufferPool`]: device memory that is used again, for buffers that come and go.
+//! [`BufferPool`]: device memory that is reused, for short-lived buffers.
 
 use crate::buffer::{Buffer, DType, Storage};
 use crate::device::{Device, needed_bytes};
@@ -6,18 +6,18 @@ use crate::error::{Error, Result, argument};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Hands out buffers and takes their memory back when they are dropped, so that a program which needs scratch in every step asks the
-/// device for it only in the first. Shared between threads by reference.
+/// Hands out buffers and reuses their memory once they are dropped, so that a program that needs scratch in every step allocates only in
+/// the first. Threads share it by reference.
 ///
-/// * **Giving back is dropping.** Memory is free when nobody holds it any more: no clone, no view, no [`crate::Plan`], no
-///   [`crate::CommandEncoder`] and no finished [`crate::Commands`] that name it. So there is no release that could come too early.
-/// * **Work under way is no obstacle.** A device's work takes effect in the order in which it was submitted, writing and reading
-///   included: whatever is done with memory that came again happens after the work that used it before, waited for or not.
-/// * **The contents are anything.** Memory fresh from the device is zero; memory that came again holds what was last written to it.
-/// * **Sizes are rounded up** to classes, four to each power of two: fresh memory is at most a quarter more than was asked for, or 256
-///   bytes. Where the class has none free, one of up to twice the size serves, so that steps of changing shapes share memory too.
-///   Buffers that live as long as the program gain nothing here: [`Device::alloc`] takes what they need and no more.
-///   Weights never come from a pool: [`Device::upload_weight`] allocates exactly what their layout takes.
+/// * **Dropping gives memory back.** Memory is free once nothing refers to it: no clone, no view, no [`crate::Plan`], no
+///   [`crate::CommandEncoder`] and no finished [`crate::Commands`]. There is no explicit release, so none can come too early.
+/// * **Work in flight does not matter.** A device's work, writes and reads included, takes effect in the order of submission: whatever is
+///   done with reused memory happens after the work that used it before, whether or not anyone waited for that work.
+/// * **The contents are arbitrary.** New memory is zero; reused memory holds what was last written to it.
+/// * **Sizes are rounded up** to classes, four per power of two: new memory is at most a quarter larger than requested, or 256 bytes. If a
+///   class has nothing free, memory of up to twice the size is used, so that steps of changing shapes share memory too.
+///   Buffers that live as long as the program gain nothing from a pool: [`Device::alloc`] takes exactly what they need.
+///   Weights never come from a pool: [`Device::upload_weight`] allocates exactly what their layout needs.
 pub struct BufferPool {
     device: Device,
     /// By size in bytes.
@@ -28,7 +28,7 @@ pub struct BufferPool {
 #[derive(Default)]
 struct Class {
     all: Vec<Arc<dyn Storage>>,
-    /// Where the search begins: a step that takes what the step before took finds each at once.
+    /// Where the search begins: a step that takes the same buffers as the step before finds each immediately.
     next: usize,
 }
 
@@ -41,7 +41,7 @@ impl Class {
     }
 }
 
-/// Whether the pool alone holds it.
+/// Whether only the pool refers to it.
 fn is_free(storage: &mut Arc<dyn Storage>) -> bool {
     Arc::get_mut(storage).is_some()
 }
@@ -52,8 +52,8 @@ impl BufferPool {
         BufferPool { device: device.clone(), classes: Mutex::default() }
     }
 
-    /// Memory for `shape` elements, at least one, with any contents. Where the device has no more, what is free here is given back to
-    /// it first.
+    /// A buffer of `shape`, which has at least one element, with arbitrary contents. If the device has no more memory, the pool first frees
+    /// what is unused.
     ///
     /// # Errors
     /// As [`Device::alloc`].
@@ -65,7 +65,7 @@ impl BufferPool {
         let free = self.lock().range_mut(fitting).find_map(|(_, class)| class.take());
         let storage = match free {
             Some(storage) => storage,
-            // The device is asked without the lock: that takes long.
+            // Allocated without holding the lock, because it takes long.
             None => {
                 let fresh = match self.device.alloc(DType::U8, &[size]) {
                     Err(Error::OutOfMemory { .. }) => {
@@ -82,29 +82,29 @@ impl BufferPool {
         Buffer::from_storage(storage, self.device.id(), dtype, shape)
     }
 
-    /// Allocations that nobody holds.
+    /// The number of allocations that are not in use.
     pub fn n_free(&self) -> usize {
         self.count(|_, is_free| usize::from(is_free))
     }
 
-    /// Allocations that somebody holds.
+    /// The number of allocations that are in use.
     pub fn n_in_use(&self) -> usize {
         self.count(|_, is_free| usize::from(!is_free))
     }
 
-    /// Bytes of the allocations that nobody holds.
+    /// The bytes of the allocations that are not in use.
     pub fn free_bytes(&self) -> usize {
         self.count(|size, is_free| if is_free { size } else { 0 })
     }
 
-    /// Gives the device back what nobody holds. Dropping the pool does so too; buffers in use live on until they are dropped.
+    /// Frees the allocations that are not in use. Dropping the pool does so too; buffers in use live on until they are dropped.
     pub fn clear(&self) {
         let mut freed = Vec::new();
         for class in self.lock().values_mut() {
             freed.extend(class.all.extract_if(.., is_free));
             class.next = 0;
         }
-        // Freed without the lock.
+        // Freed without holding the lock.
         drop(freed);
     }
 

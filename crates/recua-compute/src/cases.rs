@@ -1,6 +1,6 @@
-//! The test cases of the ops, which every device crate runs: [`check_all`] compares a device with a reference in f64 that is made
-//! from `recua_gguf::decode`d weights and knows no device; [`check_same_bits`] checks that a row's bits do not depend on the rows
-//! beside it. Data is seeded, so a failure repeats.
+//! The test cases of the ops, which every device crate runs. [`check_all`] compares a device with a reference in f64 that uses weights from
+//! `recua_gguf::decode` and no device. [`check_same_bits`] checks that a row's bits do not depend on the rows beside it. Data is seeded, so
+//! failures are reproducible.
 //!
 //! A device's test is `check_all(&device).assert()`.
 
@@ -10,6 +10,7 @@ mod index_errors;
 mod pool;
 mod products;
 mod program;
+pub mod random_plans;
 mod rows;
 mod same_bits;
 
@@ -20,15 +21,15 @@ use recua_gguf::GgmlType;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-/// How far a device may be from the reference. Errors are in units of what an element is made of (see each case), so a limit
-/// says the same for large and small values.
+/// How far a device may be from the reference. Each case gives the unit of its errors, which scales with the values, so that a limit means
+/// the same for large and small ones.
 #[derive(Clone, Copy, Debug)]
 pub struct Tolerance {
-    /// What bounds it.
+    /// What it is a bound for.
     pub name: &'static str,
-    /// For the root of the mean square over the case.
+    /// The limit of the root mean square over a case.
     pub rms: f64,
-    /// For each element.
+    /// The limit of each element.
     pub max: f64,
 }
 
@@ -43,7 +44,7 @@ impl Tolerance {
     /// F16 and BF16 weights with at least f16 activations: each rounded to 11 bits, at most 2⁻¹¹ and about 2⁻¹² on average.
     pub const F16_PRODUCT: Tolerance = Tolerance { name: "f16 products", rms: 3e-4, max: 2e-3 };
 
-    /// Quantised weights with at least 8-bit activations, a scale per at most 256: a step is 1/127 of the largest value, the error
+    /// Quantized weights with at least 8-bit activations, a scale per at most 256: a step is 1/127 of the largest value, the error
     /// of a value 1/√12 of a step, which is 0.0039 of the root mean square of evenly spread values. Types with a minimum have
     /// weights of one sign, so the errors of a row's outputs move together and do not average out: three times 0.0039 is allowed for
     /// a case, six times for one element.
@@ -58,8 +59,8 @@ impl Tolerance {
     /// Attention over an f32 cache, in units of the largest value of V: `exp` and sums in f32.
     pub const F32_CACHE: Tolerance = Tolerance { name: "f32 cache", rms: 3e-6, max: 3e-5 };
 
-    /// Attention over an f16 cache: the reference rounds the same values, but a value at the edge may go the other way, and devices
-    /// may round q and the softmax's weights to f16 as well.
+    /// Attention over an f16 cache: the reference rounds the same values, but a value near a tie may be rounded the other way, and devices may
+    /// round q and the softmax's weights to f16 too.
     pub const F16_CACHE: Tolerance = Tolerance { name: "f16 cache", rms: 5e-4, max: 3e-3 };
 
     const fn times(self, factor: f64) -> Tolerance {
@@ -67,16 +68,16 @@ impl Tolerance {
     }
 }
 
-/// What a run of cases found.
+/// The result of a run of cases.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// Cases that ran.
+    /// The number of cases that ran.
     pub n_cases: usize,
     /// One line each: op, shape, format, error found and tolerance.
     pub failures: Vec<String>,
     /// Types whose weights the device refused.
     pub unsupported: BTreeSet<GgmlType>,
-    /// By op and tolerance: the largest errors found, and the tolerance.
+    /// The largest errors found, and the tolerance, by op and name of the tolerance.
     worst: BTreeMap<(&'static str, &'static str), (f64, f64, Tolerance)>,
 }
 
@@ -86,7 +87,7 @@ impl Report {
         assert!(self.failures.is_empty(), "{self}");
     }
 
-    /// Runs one case of `op`. `check` gives what it measured.
+    /// Runs one case of `op`. `check` returns what it measured.
     fn case(
         &mut self,
         op: &'static str,
@@ -105,7 +106,7 @@ impl Report {
 
     fn measured(&mut self, op: &'static str, shape: &impl fmt::Display, measured: Measured) {
         let Measured { what, rms, max, tolerance } = measured;
-        // Written so that NaN fails.
+        // Written so that a NaN fails.
         let holds = rms <= tolerance.rms && max <= tolerance.max;
         if !holds {
             self.failures.push(format!(
@@ -154,7 +155,7 @@ pub fn check_all(device: &Device) -> Report {
     report
 }
 
-/// What of [`check_all`] and [`check_same_bits`] is about attention.
+/// Those cases of [`check_all`] and [`check_same_bits`] that are about attention.
 pub fn check_attention(device: &Device) -> Report {
     let mut report = Report::default();
     attention::check(device, &mut report);
@@ -162,16 +163,16 @@ pub fn check_attention(device: &Device) -> Report {
     report
 }
 
-/// Whether a row's result has the same bits alone, in any batch and in any order, for every type; and attention whatever the cut,
-/// the pages and the companions.
+/// Checks that a row's result has the same bits alone, in any batch and in any order, for every type; and the same for attention, with any
+/// cut, pages and companions.
 pub fn check_same_bits(device: &Device) -> Report {
     let mut report = Report::default();
     same_bits::check(device, &mut report);
     report
 }
 
-/// What a test was to run on, if it could be opened. If not, the test says so and passes without it, unless the environment variable
-/// `RECUA_REQUIRE_DEVICES` (kinds such as `cpu`, with commas between them; `cpu` if it is unset) contains `kind`.
+/// The device that a test is to run on, if it could be opened. If not, the test says so and passes without it, unless the environment
+/// variable `RECUA_REQUIRE_DEVICES` (kinds such as `cpu`, separated by commas; `cpu` if it is unset) contains `kind`.
 ///
 /// # Panics
 /// If it is required and could not be opened.
@@ -186,7 +187,7 @@ pub fn opened_or_skipped<T, E: fmt::Display>(kind: &str, opened: std::result::Re
     None
 }
 
-/// Results of a fixed set of passes over every op and type, as bits: to compare devices that must agree.
+/// The results of a fixed set of passes over every op and type, as bits, for comparing devices that must agree.
 ///
 /// # Errors
 /// If the device fails.
@@ -216,7 +217,7 @@ impl Measured {
         let (mut squares, mut max) = (0.0, 0.0f64);
         for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
             let error = (f64::from(*found) - expected).abs() / unit(i).max(1e-30);
-            // `max` would lose a NaN.
+            // `f64::max` would lose a NaN.
             let error = if error.is_nan() { f64::INFINITY } else { error };
             squares += error * error;
             max = max.max(error);
@@ -227,7 +228,7 @@ impl Measured {
         Measured { what, rms: (squares / expected.len().max(1) as f64).sqrt(), max, tolerance }
     }
 
-    /// Elements that differ, of which there may be none.
+    /// The number of elements that differ, which must be 0.
     fn exact<T: PartialEq>(what: &'static str, found: &[T], expected: &[T]) -> Measured {
         let differing = found.iter().zip(expected).filter(|(a, b)| a != b).count();
         let differing = (differing + found.len().abs_diff(expected.len())) as f64;

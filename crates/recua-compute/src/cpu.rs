@@ -19,9 +19,11 @@ use crate::backend::{Backend, Compiled, DeviceInfo, Encode};
 use crate::buffer::{Buffer, DeviceId, Storage};
 use crate::device::Device;
 use crate::error::{Error, Result, argument};
+use crate::hazards::writes;
 use crate::kernel::{CallArg, Kernel, KernelArg, KernelCall, KernelSource, RustKernel};
 use crate::kv::{KvPool, KvShape};
-use crate::op::{Attention, Op, RopeStore};
+use crate::op::Op;
+use crate::op::operands::{Access, Operand};
 use crate::plan::Plan;
 use crate::submission::Submission;
 use crate::weight::{Arrange, RawMatrix, Weight};
@@ -30,7 +32,7 @@ use kv::Kv;
 use matmul::Workspace;
 use matmul::planes::TILE;
 use matmul::weight::{self, Layout, Packed, Rows, Segment};
-use memory::{Memory, ptr, slice};
+use memory::{Memory, ptr};
 use pool::{Pool, Worker};
 use program::{CpuProgram, Done};
 use std::any::Any;
@@ -53,7 +55,7 @@ pub struct Options {
 /// Opens the CPU device.
 ///
 /// # Errors
-/// If the processor lacks the instruction set that is asked for, by `options` or by `RECUA_CPU_ISA`, or threads cannot be had.
+/// If the processor lacks the instruction set requested by `options` or `RECUA_CPU_ISA`, or threads cannot be started.
 pub fn open(options: Options) -> Result<Device> {
     let isa = match options.isa {
         Some(isa) => isa,
@@ -88,8 +90,8 @@ fn processor_name() -> String {
     line.map_or_else(|| std::env::consts::ARCH.to_string(), |(_, name)| name.trim().to_string())
 }
 
-/// What this process can still allocate without pushing others out: the kernel's estimate, or the limit of its control group if that
-/// is lower. `None` where neither is told.
+/// What this process can still allocate without swapping: the kernel's estimate, or what is left of its control group's limit if that is
+/// lower. `None` if the kernel gives no estimate.
 fn available_memory() -> Option<u64> {
     let info = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
@@ -100,7 +102,7 @@ fn available_memory() -> Option<u64> {
     Some(group.map_or(available, |group| group.min(available)))
 }
 
-/// Counts the device's bytes and gives memory out.
+/// Allocates the device's memory and counts its bytes.
 #[derive(Clone)]
 pub(crate) struct Allocated {
     device: &'static str,
@@ -108,7 +110,7 @@ pub(crate) struct Allocated {
 }
 
 impl Allocated {
-    /// Zeroed memory that is not counted as given back; for the workspace, which only grows.
+    /// Zeroed memory. Dropping it does not lower the count; [`Allocated::release`] does.
     fn memory(&self, n_bytes: usize, what: &str) -> Result<Memory> {
         let memory = Memory::zeroed(n_bytes).ok_or_else(|| Error::OutOfMemory {
             device: self.device.into(),
@@ -124,7 +126,7 @@ impl Allocated {
     }
 }
 
-/// A buffer's memory, which lowers the count when it goes.
+/// A buffer's memory. Dropping it lowers the count.
 struct Counted {
     memory: Memory,
     counter: Allocated,
@@ -184,37 +186,39 @@ struct CompiledKernel {
 
 impl Cpu {
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        // A panic inside a kernel leaves no state behind that the next pass would read.
+        // A panic inside a kernel leaves no state that the next pass would read.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes room for these ops, so that [`Cpu::run_ops`] finds it.
+    /// Reserves the workspace that [`Cpu::run_ops`] needs for these ops.
     fn reserve<'a>(&self, queue: &mut Queue, ops: impl Iterator<Item = &'a Op> + Clone) -> Result<()> {
         let n_threads = queue.pool.n_threads();
         queue.workspace.reserve(ops.clone(), n_threads, &self.allocated)?;
         queue.spans.reserve(ops, n_threads, &self.allocated)
     }
 
-    /// Runs ops for which there is room.
-    fn run_ops<'a>(&self, queue: &mut Queue, ops: impl Iterator<Item = &'a Op> + Clone + Sync) -> Result<()> {
+    /// Runs ops whose workspace is reserved; `checks` are [`IndexCheck::of`] these ops.
+    fn run_ops<'a>(
+        &self,
+        queue: &mut Queue,
+        ops: impl Iterator<Item = &'a Op> + Clone + Sync,
+        checks: &[IndexCheck],
+    ) -> Result<()> {
         let (workspace, spans) = (&queue.workspace, &queue.spans);
-        // The first op that must not run. A failing op names the one after it, so that a thread that still is at the failing op goes on
-        // to the barrier where the others wait.
+        // The first op that must not run. A failing op sets it to the op after itself, so that a thread that is still in the failing op
+        // goes on to the barrier where the others wait.
         let stop_at = AtomicUsize::new(usize::MAX);
         let error = Mutex::new(None);
         let fail = |e: Error, at: usize| {
             error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(e);
             stop_at.fetch_min(at, Ordering::Relaxed);
         };
-        // Indexes that no op of this list writes can be looked at now, without a barrier for each op.
-        let written: Vec<&Buffer> = ops.clone().filter_map(written_indexes).collect();
-        let late = |op| indexes(op).iter().any(|index| written.iter().any(|buffer| buffer.overlaps(index)));
-        for op in ops.clone().filter(|op| !late(op)) {
+        for (op, _) in ops.clone().zip(checks).filter(|(_, check)| **check == IndexCheck::First) {
             check_indexes(op)?;
         }
         let job = |worker: &Worker<'_>| {
-            for (i, op) in ops.clone().enumerate() {
-                if late(op) {
+            for (i, (op, check)) in ops.clone().zip(checks).enumerate() {
+                if *check == IndexCheck::AtItsTurn {
                     if worker.idx == 0 {
                         check_indexes(op).unwrap_or_else(|e| fail(e, i));
                     }
@@ -241,7 +245,7 @@ impl Cpu {
     ) -> Result<()> {
         let args = args.iter().map(|arg| match arg {
             // SAFETY: the queue is held, written arguments overlap no other argument (`CommandEncoder::dispatch` has checked), and a
-            // view's bytes are initialised.
+            // view's bytes are initialized.
             Arg::Read(buffer) => unsafe {
                 CallArg::Read(std::slice::from_raw_parts(ptr(buffer), buffer.n_bytes()))
             },
@@ -259,58 +263,56 @@ impl Cpu {
     }
 }
 
-/// The buffers that an op takes indexes from.
-fn indexes(op: &Op) -> Vec<&Buffer> {
-    match op {
-        Op::Embed(op) => vec![&op.tokens],
-        Op::GatherRows(op) => vec![&op.indexes],
-        Op::CopyPages(op) => vec![&op.list],
-        Op::RopeStore(RopeStore { rows, .. }) | Op::Attention(Attention { rows, .. }) => {
-            vec![&rows.positions, &rows.sequences, &rows.pages]
-        }
-        Op::RmsNorm(_) | Op::Matmul(_) | Op::MatmulGlu(_) | Op::Argmax(_) | Op::TopK(_) | Op::Copy(_) => {
-            Vec::new()
-        }
+/// When the values of an op's indexes are checked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum IndexCheck {
+    /// It has none.
+    Never,
+    /// Before all ops, which saves a barrier.
+    First,
+    /// Before itself, because an op of the list writes some of them.
+    AtItsTurn,
+}
+
+impl IndexCheck {
+    /// The checks of a list of ops.
+    fn of<'a>(ops: impl Iterator<Item = &'a Op> + Clone) -> Vec<IndexCheck> {
+        let written: Vec<&Buffer> = ops.clone().flat_map(writes).collect();
+        let check = |op: &Op| {
+            let operands = op.operands();
+            let is_index = |operand: &&Operand<'_>| matches!(operand.access, Access::Index(_));
+            let mut indexes = operands.iter().filter(is_index).flat_map(Operand::buffers).peekable();
+            if indexes.peek().is_none() {
+                IndexCheck::Never
+            } else if indexes.any(|index| written.iter().any(|written| written.overlaps(index))) {
+                IndexCheck::AtItsTurn
+            } else {
+                IndexCheck::First
+            }
+        };
+        ops.map(check).collect()
     }
 }
 
-/// The buffer that an op writes, if it may hold indexes.
-fn written_indexes(op: &Op) -> Option<&Buffer> {
-    match op {
-        Op::Argmax(op) => Some(&op.out),
-        Op::TopK(op) => Some(&op.out),
-        Op::Copy(op) => Some(&op.dst),
-        _ => None,
-    }
-}
-
+/// Checks the values of an op's indexes.
 fn check_indexes(op: &Op) -> Result<()> {
     match op {
-        Op::Embed(op) => {
-            // SAFETY: the queue is held, and no op is under way.
-            let tokens = unsafe { slice::<u32>(&op.tokens) };
-            let limit = op.table.n();
-            let bad = tokens.iter().find(|&&token| token as usize >= limit);
-            bad.map_or(Ok(()), |&token| {
-                Err(Error::IndexOutOfRange {
-                    op: "embed",
-                    what: "token",
-                    index: token.into(),
-                    limit: limit as u64,
-                })
-            })
-        }
         Op::RopeStore(op) => ops::check_rope_store(op),
         Op::Attention(op) => ops::check_attention(op),
-        Op::GatherRows(op) => ops::check_gather_rows(op),
         Op::CopyPages(op) => ops::check_copy_pages(op),
-        Op::RmsNorm(_) | Op::Matmul(_) | Op::MatmulGlu(_) | Op::Argmax(_) | Op::TopK(_) | Op::Copy(_) => {
-            Ok(())
-        }
+        // These have no indexes whose limits depend on other values.
+        Op::Embed(_)
+        | Op::RmsNorm(_)
+        | Op::Matmul(_)
+        | Op::MatmulGlu(_)
+        | Op::GatherRows(_)
+        | Op::Argmax(_)
+        | Op::TopK(_)
+        | Op::Copy(_) => ops::check_limits(op),
     }
 }
 
-/// One op's part of this thread.
+/// This thread's part of an op.
 fn run_op(op: &Op, worker: &Worker<'_>, isa: Isa, workspace: &Workspace, spans: &ops::Spans) -> Result<()> {
     match op {
         Op::Embed(op) => matmul::embed(op, worker),
@@ -327,7 +329,7 @@ fn run_op(op: &Op, worker: &Worker<'_>, isa: Isa, workspace: &Workspace, spans: 
     }
 }
 
-/// Programs hold the device, too.
+/// Implemented for the `Arc`, because programs hold the device too.
 impl Backend for Arc<Cpu> {
     fn id(&self) -> DeviceId {
         self.id
@@ -348,14 +350,14 @@ impl Backend for Arc<Cpu> {
 
     fn write(&self, dst: &Buffer, bytes: &[u8]) -> Result<()> {
         let _queue = self.lock();
-        // SAFETY: `Device::write` has checked the length, and the queue is held, so no op is under way.
+        // SAFETY: `Device::write` has checked the length, and the queue is held, so no op is running.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), ptr(dst), bytes.len()) }
         Ok(())
     }
 
     fn read(&self, src: &Buffer, out: &mut [u8]) -> Result<()> {
         let _queue = self.lock();
-        // SAFETY: `Device::read` has checked the length, and the queue is held, so no op is under way.
+        // SAFETY: `Device::read` has checked the length, and the queue is held, so no op is running.
         unsafe { std::ptr::copy_nonoverlapping(ptr(src), out.as_mut_ptr(), out.len()) }
         Ok(())
     }
@@ -431,7 +433,8 @@ impl Backend for Arc<Cpu> {
                             Command::Kernel { .. } => None,
                         });
                         self.reserve(&mut queue, ops.clone())?;
-                        self.run_ops(&mut queue, ops)?;
+                        let checks = IndexCheck::of(ops.clone());
+                        self.run_ops(&mut queue, ops, &checks)?;
                     }
                     Command::Kernel { name, kernel, groups, args } => {
                         Cpu::run_kernel(name, kernel, *groups, args, &mut queue)?;

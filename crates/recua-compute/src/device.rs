@@ -1,4 +1,4 @@
-//! [`Device`]: the one face of every device.
+//! [`Device`]: the interface of every device.
 
 use crate::backend::{Backend, DeviceInfo};
 use crate::buffer::{Buffer, DType, DeviceId, n_bytes};
@@ -14,7 +14,7 @@ use bytemuck::Pod;
 use std::fmt;
 use std::sync::{Arc, Weak};
 
-/// A device. Cloning is cheap and means the same device; all methods take `&self` and may be called from any thread.
+/// A device. Cloning is cheap, and a clone is the same device. All methods take `&self` and may be called from any thread.
 #[derive(Clone)]
 pub struct Device {
     backend: Arc<dyn Backend>,
@@ -31,12 +31,12 @@ impl Device {
         self.backend.id()
     }
 
-    /// What the device is.
+    /// The kind of device and its properties.
     pub fn info(&self) -> &DeviceInfo {
         self.backend.info()
     }
 
-    /// Bytes allocated now: buffers, weights and workspace.
+    /// Bytes currently allocated: buffers, weights and workspace.
     pub fn allocated_bytes(&self) -> u64 {
         self.backend.allocated_bytes()
     }
@@ -47,9 +47,9 @@ impl Device {
     /// If `shape` has no elements or more bytes than memory can have, or the device has no more ([`Error::OutOfMemory`]).
     pub fn alloc(&self, dtype: DType, shape: &[usize]) -> Result<Buffer> {
         let mut storage = self.backend.alloc(needed_bytes(dtype, shape)?)?;
-        // An allocation has one type of element as long as it lives: that no op writes what it reads rests on it.
+        // An allocation has one element type throughout its life. That no op overwrites what it reads rests on this.
         if Arc::get_mut(&mut storage).is_none() {
-            return Err(argument("alloc", "the device handed out memory that somebody holds"));
+            return Err(argument("alloc", "the device handed out memory that is in use"));
         }
         Buffer::from_storage(storage, self.id(), dtype, shape)
     }
@@ -57,7 +57,7 @@ impl Device {
     /// A buffer of `shape` that holds `values`.
     ///
     /// # Errors
-    /// As [`Device::alloc`]; if `values` are not exactly as many bytes as `shape` takes.
+    /// As [`Device::alloc`]; also if `values` do not have exactly as many bytes as `shape`.
     pub fn upload<T: Pod>(&self, values: &[T], dtype: DType, shape: &[usize]) -> Result<Buffer> {
         let buffer = self.alloc(dtype, shape)?;
         if size_of_val(values) != buffer.n_bytes() {
@@ -68,10 +68,10 @@ impl Device {
         Ok(buffer)
     }
 
-    /// Copies `values` to the start of `dst`, after all submitted work. For loading and tests: a launch has inputs of its own.
+    /// Copies `values` to the start of `dst`, after all submitted work. For loading and tests; a launch has its own inputs.
     ///
     /// # Errors
-    /// If `dst` is of another device, the values do not fit into it, or they would end inside an element.
+    /// If `dst` belongs to another device, the values do not fit into it, or their size is not that of its elements.
     pub fn write<T: Pod>(&self, dst: &Buffer, values: &[T]) -> Result<()> {
         self.check("write", dst, size_of_val(values), size_of::<T>())?;
         self.backend.write(dst, bytemuck::cast_slice(values))
@@ -89,7 +89,7 @@ impl Device {
     /// All of `src`, after all submitted work.
     ///
     /// # Errors
-    /// As [`Device::read`]; if the host has no room for the copy.
+    /// As [`Device::read`]; also if the host has no memory for the copy.
     pub fn read_vec<T: Pod>(&self, src: &Buffer) -> Result<Vec<T>> {
         let mut out = Vec::new();
         let n = src.n_bytes() / size_of::<T>().max(1);
@@ -110,29 +110,28 @@ impl Device {
         buffer.check_bytes(op, n_bytes, element)
     }
 
-    /// Makes one weight of matrices that share their input: checks them and re-lays them out for this device, once. They may be of
-    /// several types. Rows and columns of each may be a part of the matrix that its blocks are of, so a shard of a weight is the same call.
+    /// Makes one weight of matrices that share their input: checks them, and converts them once to this device's layout. They may be of
+    /// different types. Each may be only some rows and columns of the matrix that its blocks hold, so shards are uploaded in the same way.
     ///
     /// # Errors
-    /// If a matrix has not the bytes that its shape takes, a range is empty, outside the matrix or not of whole blocks, the matrices differ
-    /// in their number of columns, they cannot be arranged so, the device cannot compute with a type, or there is no memory.
+    /// If the bytes of a matrix do not match its shape; if a range is empty, outside the matrix or not whole blocks; if the matrices differ in
+    /// their number of columns or cannot be arranged as asked; if the device cannot compute with a type; or if there is not enough memory.
     pub fn upload_weight(&self, parts: &[RawMatrix<'_>], arrange: Arrange) -> Result<Weight> {
         check_parts(parts, arrange, &self.info().name)?;
         self.backend.upload_weight(parts, arrange)
     }
 
-    /// The cache of one layer, which nobody else holds. The device decides how it lies, and splits it where one allocation cannot hold
-    /// it.
+    /// A new cache for one layer. The device decides on its layout, and splits it if one allocation cannot hold it.
     ///
     /// # Errors
-    /// If the shape has no page or head, or an odd head size, or the device cannot hold such a cache: the error says what it can.
+    /// If the shape has no page, no head or an odd head size, or the device cannot hold such a cache; the error says what it can hold.
     pub fn alloc_kv(&self, shape: &KvShape) -> Result<KvPool> {
         shape.check("alloc_kv")?;
         self.backend.alloc_kv(shape)
     }
 
-    /// How this device likes the work of attention cut, with `n_heads` query heads over a cache of this shape: for
-    /// [`crate::WorkList::build`]. Two shapes that a device lays out alike have the same, whatever their pages.
+    /// How [`crate::WorkList::build`] should cut the work of attention for this device, with `n_heads` query heads over a cache of this
+    /// shape. Shapes that differ only in their number of pages have the same tiling if the device lays them out alike.
     pub fn tiling(&self, shape: &KvShape, n_heads: usize) -> Tiling {
         self.backend.tiling(shape, n_heads)
     }
@@ -142,11 +141,12 @@ impl Device {
         Plan::new(self.id())
     }
 
-    /// Makes `plan` ready to be launched as often as one likes: allocates what it needs beside its buffers, compiles kernels. A launch
-    /// then allocates no device memory.
+    /// Makes `plan` ready to be launched any number of times: compiles kernels and allocates what the plan needs besides its buffers. A
+    /// launch then allocates no device memory.
     ///
     /// # Errors
-    /// If the plan is another device's, needs what this device has not (memory, room for such heads), or a kernel does not compile.
+    /// If the plan was recorded for another device, this device lacks what it needs (memory, room for heads of this size), or a kernel does
+    /// not compile.
     pub fn compile(&self, plan: &Plan) -> Result<Program> {
         if plan.device() != self.id() {
             return Err(Error::WrongDevice { op: "compile", what: "the plan" });
@@ -154,7 +154,7 @@ impl Device {
         Ok(Program::new(self.id(), self.backend.compile(plan)?))
     }
 
-    /// Compiles and launches a plan that runs once. What runs again is cheaper as a [`Program`].
+    /// Compiles and launches a plan that runs once. A plan that runs repeatedly is cheaper as a [`Program`].
     ///
     /// # Errors
     /// As [`Device::compile`] and [`Program::launch`].
@@ -162,10 +162,10 @@ impl Device {
         self.compile(plan)?.launch(&[], &[])
     }
 
-    /// A fresh encoder; it may be filled on any thread.
+    /// A new encoder; it may be filled on any thread.
     ///
     /// # Errors
-    /// If the device cannot make one.
+    /// If the device cannot create one.
     pub fn command_encoder(&self) -> Result<CommandEncoder> {
         CommandEncoder::new(self.backend.clone())
     }
@@ -185,7 +185,7 @@ impl Device {
         self.backend.submit(list)
     }
 
-    /// Bytes per second of pure reading, measured now (takes a second or two): the peak that decoding is compared with.
+    /// The read bandwidth in bytes per second, measured now, which takes a second or two: the peak that decoding is compared with.
     ///
     /// # Errors
     /// If there is no memory for the measurement, or the device fails.
@@ -193,7 +193,7 @@ impl Device {
         self.backend.measure_read_bandwidth()
     }
 
-    /// Tells whether the device is still open.
+    /// A reference that does not keep the device open.
     pub(crate) fn downgrade(&self) -> Weak<dyn Backend> {
         Arc::downgrade(&self.backend)
     }
@@ -203,7 +203,7 @@ impl Device {
     }
 }
 
-/// Bytes of `shape` elements, at least one.
+/// The bytes of `shape`; fails if it has no elements.
 pub(crate) fn needed_bytes(dtype: DType, shape: &[usize]) -> Result<usize> {
     match n_bytes(dtype, shape) {
         Some(0) => Err(argument("alloc", format!("{dtype}{shape:?} has no elements"))),

@@ -12,7 +12,7 @@ use recua_gguf::GgmlType;
 use std::any::Any;
 use std::sync::Arc;
 
-/// Records work for one device. Dropping it abandons the work.
+/// Records work for one device. Dropping it discards the work.
 pub struct CommandEncoder {
     backend: Arc<dyn Backend>,
     inner: Box<dyn Encode>,
@@ -23,11 +23,11 @@ impl CommandEncoder {
         Ok(CommandEncoder { inner: backend.encoder()?, backend })
     }
 
-    /// `y = x · wᵀ` with the dimensions said again, as a check: `x` f32 `[m, k]`, `w` `[n, k]` of `ggml_type`, `y` f32 `[m, n]`. Larger
-    /// buffers will do: their first elements are taken.
+    /// `y = x · wᵀ`, with the dimensions repeated as a check: `x` f32 `[m, k]`, `w` `[n, k]` of `ggml_type`, `y` f32 `[m, n]`. Buffers may
+    /// be larger; only their first elements are used.
     ///
     /// # Errors
-    /// If the dimensions or the type are not those of `w`, a buffer is too small, or as [`Op::check`].
+    /// If the dimensions or the type are not those of `w` or a buffer is too small, and as [`Op::check`].
     pub fn quantized_matmul(
         &mut self,
         x: &Buffer,
@@ -38,7 +38,7 @@ impl CommandEncoder {
         const NAME: &str = "quantized_matmul";
         let QuantizedMatmulParams { m, n, k, ggml_type } = *params;
         if w.ggml_type() != Some(ggml_type) || (w.n(), w.k()) != (n, k) {
-            return Err(argument(NAME, format!("{ggml_type}[{n}, {k}] is asked for, {w:?} came")));
+            return Err(argument(NAME, format!("{ggml_type}[{n}, {k}] was requested, the weight is {w:?}")));
         }
         let matrix = |what: &str, buffer: &Buffer, n_cols| {
             let small = |_| argument(NAME, format!("{what} {buffer:?} does not hold [{m}, {n_cols}]"));
@@ -50,12 +50,12 @@ impl CommandEncoder {
         self.inner.op(&op)
     }
 
-    /// Appends `groups` workgroups of a hand-written kernel; [`crate::KernelSource`] says how it takes `args`. It sees what everything
-    /// recorded before it wrote.
+    /// Appends a dispatch of `groups` workgroups of a hand-written kernel; [`crate::KernelSource`] says how the kernel receives `args`. It
+    /// sees everything that what was recorded before it has written.
     ///
     /// # Errors
-    /// If the kernel or a buffer is of another device, a written buffer overlaps another argument, or `args` are not what the kernel
-    /// declares. Each names the kernel.
+    /// If the kernel or a buffer belongs to another device, a written buffer overlaps another argument, or `args` are not what the kernel
+    /// declares.
     pub fn dispatch(&mut self, kernel: &Kernel, groups: [u32; 3], args: &[KernelArg<'_>]) -> Result<()> {
         let op = "dispatch";
         if kernel.device() != self.backend.id() {

@@ -1,4 +1,4 @@
-//! What can go wrong on a device, said so that the caller knows what would work.
+//! What can go wrong on a device. The messages say what would work.
 
 use crate::DType;
 use recua_gguf::GgmlType;
@@ -15,7 +15,7 @@ pub enum Error {
         /// What does not fit, with both figures.
         problem: String,
     },
-    /// A buffer or weight of another device was handed in.
+    /// A buffer or weight belongs to another device.
     #[error("{op}: {what} belongs to another device")]
     WrongDevice {
         /// The op or the method.
@@ -23,26 +23,26 @@ pub enum Error {
         /// Which argument.
         what: &'static str,
     },
-    /// The buffer holds another type of element.
+    /// A buffer holds elements of another type.
     #[error("{op}: {what} holds {found}, {expected} is needed")]
     WrongType {
         /// The op or the method.
         op: &'static str,
         /// Which argument.
         what: &'static str,
-        /// What it holds.
+        /// The type that it holds.
         found: DType,
-        /// What is needed.
+        /// The type that is needed.
         expected: DType,
     },
-    /// Memory could not be had.
+    /// Memory could not be allocated.
     #[error("{device}: cannot allocate {} for {what}", amount(*requested_bytes))]
     OutOfMemory {
         /// The device's name.
         device: String,
-        /// What the memory was for, and the device's own words, if it has any.
+        /// What the memory was for, and the device's own message, if there is one.
         what: String,
-        /// How many bytes were asked for; 0 where only the driver knows, as of a list of commands.
+        /// How many bytes were requested; 0 if only the driver knows, as for a list of commands.
         requested_bytes: usize,
     },
     /// The device has no kernel for this type of weight.
@@ -53,38 +53,38 @@ pub enum Error {
         /// The weight's type.
         ty: GgmlType,
     },
-    /// A kernel name nobody registered.
+    /// No kernel is registered under this name.
     #[error("kernel '{name}' is not registered")]
     KernelNotFound {
-        /// The name asked for.
+        /// The requested name.
         name: String,
     },
-    /// A kernel source that the device cannot run or that does not compile.
+    /// The source of a kernel is not in the device's language, or does not compile.
     #[error("kernel '{name}' does not compile on {device}: {message}")]
     KernelCompile {
         /// The kernel's name.
         name: String,
         /// The device's name.
         device: String,
-        /// The compiler's words.
+        /// The compiler's message.
         message: String,
     },
-    /// A kernel failed while it ran.
+    /// A kernel failed while running.
     #[error("kernel '{name}' failed: {message}")]
     KernelRun {
         /// The kernel's name.
         name: String,
-        /// What it reported.
+        /// The message that it reported.
         message: String,
     },
-    /// An index in a device buffer points outside what it indexes.
+    /// An index in a device buffer is out of range.
     #[error("{op}: {what} {index} is out of range, the limit is {limit}")]
     IndexOutOfRange {
         /// The op.
         op: &'static str,
-        /// What the index names.
+        /// What the index refers to.
         what: &'static str,
-        /// The index found.
+        /// The index.
         index: u64,
         /// The first index that is too large.
         limit: u64,
@@ -92,15 +92,15 @@ pub enum Error {
     /// The worker thread has ended.
     #[error("the encoder worker has been shut down")]
     WorkerShutDown,
-    /// This machine has no such device, or none that will do.
+    /// This machine has no such device, or none that is suitable.
     #[error("{device}: {problem}")]
     DeviceNotFound {
         /// The kind of device.
         device: String,
-        /// What was asked for, what there is, and why that will not do.
+        /// What was requested, what there is, and why that is not suitable.
         problem: String,
     },
-    /// The device is gone (a driver reset, a removed card, a panic inside a kernel).
+    /// The device was lost (a driver reset, a removed card, a panic inside a kernel).
     #[error("{device} is lost: {message}")]
     DeviceLost {
         /// The device's name.
@@ -110,7 +110,7 @@ pub enum Error {
     },
 }
 
-/// The result of device calls.
+/// The result type of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 fn amount(bytes: usize) -> String {

@@ -1,52 +1,22 @@
-//! Which ops must wait for which: read-after-write, write-after-read and write-after-write, found from the bytes that ops touch.
+//! Which ops must wait for which: read-after-write, write-after-read and write-after-write hazards, found from the bytes that ops touch.
 //!
-//! Devices order a plan's ops by themselves; this *reports* the graph, to see where a pass can only run in sequence, to group ops that
-//! may run side by side, and to place barriers by hand.
+//! Devices order a plan's ops by themselves. This module *reports* the dependencies, so that you can see where a pass must run in sequence,
+//! group ops that may run in parallel, or place barriers by hand.
 
 use crate::buffer::Buffer;
-use crate::op::{Op, RowMap};
+use crate::op::Op;
+use crate::op::operands::Operand;
 use std::fmt;
 use std::ops::Range;
 
 /// The buffers that an op reads. Weights are not among them: nothing writes those.
 pub fn reads(op: &Op) -> Vec<&Buffer> {
-    fn map(rows: &RowMap) -> [&Buffer; 4] {
-        [&rows.positions, &rows.sequences, &rows.pages, &rows.work]
-    }
-    match op {
-        Op::Embed(o) => vec![&o.tokens],
-        Op::RmsNorm(o) => vec![&o.x, &o.weight],
-        Op::Matmul(o) => std::iter::once(&o.x).chain(&o.bias).chain(&o.add).collect(),
-        Op::MatmulGlu(o) => vec![&o.x],
-        Op::RopeStore(o) => {
-            let norm = o.norm.iter().flat_map(|norm| [&norm.q, &norm.k]);
-            [&o.q, &o.k, &o.v, &o.table].into_iter().chain(norm).chain(map(&o.rows)).collect()
-        }
-        Op::Attention(o) => std::iter::once(&o.q).chain(o.cache.memory()).chain(map(&o.rows)).collect(),
-        Op::GatherRows(o) => vec![&o.x, &o.indexes],
-        Op::Argmax(o) => vec![&o.x],
-        Op::TopK(o) => vec![&o.x],
-        Op::Copy(o) => vec![&o.src],
-        Op::CopyPages(o) => o.from.memory().iter().chain([&o.list]).collect(),
-    }
+    op.operands().iter().filter(|operand| operand.is_read()).flat_map(Operand::buffers).collect()
 }
 
-/// The buffers that an op writes. Of the cache, `rope_store` writes only its rows' positions, and `copy_pages` the pages of its list;
-/// which ones is not known before they run, so the whole cache counts.
+/// The buffers that an op writes.
 pub fn writes(op: &Op) -> Vec<&Buffer> {
-    match op {
-        Op::Embed(o) => vec![&o.out],
-        Op::RmsNorm(o) => vec![&o.out],
-        Op::Matmul(o) => vec![&o.out],
-        Op::MatmulGlu(o) => vec![&o.out],
-        Op::RopeStore(o) => std::iter::once(&o.q).chain(o.cache.memory()).collect(),
-        Op::Attention(o) => vec![&o.out],
-        Op::GatherRows(o) => vec![&o.out],
-        Op::Argmax(o) => vec![&o.out],
-        Op::TopK(o) => vec![&o.out],
-        Op::Copy(o) => vec![&o.dst],
-        Op::CopyPages(o) => o.to.memory().iter().collect(),
-    }
+    op.operands().iter().filter(|operand| operand.is_written()).flat_map(Operand::buffers).collect()
 }
 
 /// Why an op must wait for an earlier one.
@@ -69,8 +39,8 @@ pub struct Hazard {
     pub later: usize,
     /// Why.
     pub kind: HazardKind,
-    /// Where the bytes are that they share, counted from the start of the allocation. Of columns of a matrix, what lies between the rows
-    /// is inside the range and not shared.
+    /// The range of the shared bytes, counted from the start of the allocation. If one view is columns of a matrix, the range also covers
+    /// what lies between its rows, which is not shared.
     pub bytes: Range<usize>,
 }
 
@@ -109,7 +79,7 @@ impl Hazards {
         Hazards::default()
     }
 
-    /// Those of a plan's ops.
+    /// The hazards of a plan's ops.
     pub fn of(ops: &[Op]) -> Hazards {
         let mut hazards = Hazards::new();
         for op in ops {
@@ -118,8 +88,8 @@ impl Hazards {
         hazards
     }
 
-    /// Adds an entry (an op, or a dispatch of a hand-written kernel) that comes after all before; gives its index. A buffer that is
-    /// read and written belongs to both.
+    /// Appends an entry (an op, or a dispatch of a hand-written kernel) and returns its index. A buffer that is both read and written belongs
+    /// in both lists.
     pub fn add(&mut self, reads: &[&Buffer], writes: &[&Buffer]) -> usize {
         let entry = self.groups.len();
         let access = |is_write| move |buffer: &&Buffer| Access { entry, buffer: (*buffer).clone(), is_write };
@@ -145,13 +115,13 @@ impl Hazards {
         entry
     }
 
-    /// Every pair of entries that must stay in order, by the later one.
+    /// Every pair of entries that must stay in order, sorted by the later one.
     pub fn list(&self) -> &[Hazard] {
         &self.list
     }
 
-    /// The entries in groups: those of one group may run at the same time, and each group after the one before it. An entry is in the
-    /// earliest group that it can be in.
+    /// The entries in groups. Entries of one group may run at the same time; each group must run after the one before it. An entry is in the
+    /// earliest group possible.
     pub fn groups(&self) -> Vec<Vec<usize>> {
         let mut groups = vec![Vec::new(); self.groups.iter().max().map_or(0, |last| last + 1)];
         for (entry, &group) in self.groups.iter().enumerate() {
@@ -161,7 +131,7 @@ impl Hazards {
     }
 }
 
-/// The bytes that two views share.
+/// The range of the bytes that two views share.
 fn shared(a: &Buffer, b: &Buffer) -> Option<Range<usize>> {
     let start = a.offset_bytes().max(b.offset_bytes());
     let end = (a.offset_bytes() + a.span_bytes()).min(b.offset_bytes() + b.span_bytes());

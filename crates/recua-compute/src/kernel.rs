@@ -1,32 +1,32 @@
-//! A hand-written kernel: its source, its compiled form, and the arguments of a dispatch. Who compiles and keeps kernels is
-//! [`crate::KernelRegistry`]'s business.
+//! A hand-written kernel: its source, its compiled form, and the arguments of a dispatch. [`crate::KernelRegistry`] compiles and keeps
+//! kernels.
 
 use crate::buffer::{Buffer, DeviceId};
 use std::any::Any;
 use std::sync::Arc;
 
-/// A kernel's source, in the language of the device that is to run it. The wrong language for a device is an error of
-/// [`crate::KernelRegistry::get`], and so is a source that does not compile; an argument that does not fit what the source declares is one of
-/// [`crate::CommandEncoder::dispatch`]. Each names the kernel.
+/// A kernel's source, in the language of the device that is to run it. If the language is not the device's, or the source does not compile,
+/// [`crate::KernelRegistry::get`] fails; if an argument does not fit what the source declares, [`crate::CommandEncoder::dispatch`] does. Both
+/// errors name the kernel.
 #[derive(Clone)]
 pub enum KernelSource {
     /// For wgpu devices.
     ///
-    /// * **Entry point:** the `@compute` function that is named as the kernel, or the only one. `@workgroup_size` is the kernel's own;
-    ///   a dispatch says how many workgroups run, in up to three dimensions.
-    /// * **Buffers:** the i-th buffer among the arguments, from 0 and without counting [`KernelArg::Bytes`], is `@group(0) @binding(i)`,
-    ///   with no number left out. `var<storage, read>` is read; `var<storage, read_write>` is written and takes [`KernelArg::Write`].
+    /// * **Entry point:** the `@compute` function with the kernel's name, or the only one. `@workgroup_size` is the kernel's own;
+    ///   a dispatch gives the number of workgroups, in up to three dimensions.
+    /// * **Buffers:** the i-th buffer among the arguments, counted from 0 and without [`KernelArg::Bytes`], is `@group(0) @binding(i)`;
+    ///   no number is skipped. `var<storage, read>` is read; `var<storage, read_write>` is written and takes [`KernelArg::Write`].
     ///   No other address space has bindings: no uniforms, textures or samplers. A view must begin at a multiple of the adapter's
-    ///   alignment, 256 bytes at most (fresh buffers do), and hold what the declared type needs. `arrayLength` counts
+    ///   alignment, which is at most 256 bytes (new buffers do), and must be large enough for the declared type. `arrayLength` counts
     ///   the elements of the view, its bytes rounded up to a multiple of four.
-    /// * **Bytes:** all [`KernelArg::Bytes`], one after the other, fill the one `var<immediate>`; they must have exactly its size, at
-    ///   most 128 bytes.
+    /// * **Bytes:** all [`KernelArg::Bytes`], one after the other, fill the only `var<immediate>`; together they must have exactly its
+    ///   size, at most 128 bytes.
     /// * **Constants:** `override NAME` is set by name.
-    /// * **An input in the allocation of an output** (two views of one buffer, which do not overlap) must be declared in exactly these
-    ///   words, spaces and all: `@binding(1) var<storage, read>`. The device then declares it `read_write`, because WebGPU wants one
-    ///   usage of an allocation in a dispatch.
-    /// * Indexes are checked: an access outside a binding reads some element or zero, and writes nothing outside. Workgroup memory
-    ///   begins as zero.
+    /// * **An input in the same allocation as an output** (two views of one buffer that do not overlap) must be declared in exactly this
+    ///   form, spaces included: `@binding(1) var<storage, read>`. The device then declares it `read_write`, because WebGPU allows an
+    ///   allocation only one usage in a dispatch.
+    /// * **Indexes** are checked: a read outside a binding gives some element of it or zero, a write outside it has no effect. Workgroup
+    ///   memory starts as zero.
     ///
     /// ```wgsl
     /// @group(0) @binding(0) var<storage, read> x: array<f32>;
@@ -67,9 +67,9 @@ pub enum KernelSource {
     Rust(RustKernel),
 }
 
-/// A kernel of the CPU device. It is called once a dispatch, on one thread, while nothing else runs on the device: what workgroups
-/// mean, and whether to start threads, is its own business. The arguments come in the order of the dispatch, a buffer as the bytes of
-/// its view, aligned to its element, so that `bytemuck::cast_slice` gives the elements. An error, or a panic, ends the submission with
+/// A kernel of the CPU device. It is called once per dispatch, on one thread, while nothing else runs on the device; what workgroups mean,
+/// and whether to start threads, is up to the kernel. The arguments come in the order of the dispatch. A buffer comes as the bytes of its
+/// view, aligned to its elements, so that `bytemuck::cast_slice` gives them. An error or a panic ends the submission with
 /// [`crate::Error::KernelRun`].
 pub type RustKernel = Arc<dyn Fn(&mut KernelCall<'_>) -> std::result::Result<(), String> + Send + Sync>;
 
@@ -79,7 +79,7 @@ pub struct KernelCall<'a> {
     pub groups: [u32; 3],
     /// The arguments in order.
     pub args: Vec<CallArg<'a>>,
-    /// The specialisation constants, as [`crate::KernelRegistry::get`] was given them.
+    /// The specialization constants, as they were given to [`crate::KernelRegistry::get`].
     pub constants: &'a [(String, f64)],
 }
 
@@ -98,7 +98,7 @@ pub enum CallArg<'a> {
 pub enum KernelArg<'a> {
     /// A buffer that the kernel only reads.
     Read(&'a Buffer),
-    /// A buffer that the kernel writes, or reads and writes. It overlaps no other argument.
+    /// A buffer that the kernel writes, or reads and writes. It must not overlap another argument.
     Write(&'a Buffer),
     /// Immediate bytes, such as a small struct of sizes. Copied.
     Bytes(&'a [u8]),
@@ -138,7 +138,7 @@ impl Kernel {
         self.device
     }
 
-    /// The device's own form of it.
+    /// The compiled kernel as the device's own type.
     pub fn compiled_as<T: Any>(&self) -> Option<&T> {
         self.compiled.downcast_ref()
     }

@@ -1,7 +1,8 @@
 //! [`KvPool`]: the keys and values of one layer, in pages, as the device that made it lays them out.
 //!
-//! A pool is opaque like a [`crate::Weight`]: the device decides once, when it allocates one, how a page lies and over how many
-//! allocations the pages are spread. Only `rope_store` writes it, only `attention` reads it, and `copy_pages` copies whole pages.
+//! A pool is opaque like a [`crate::Weight`]: when a device allocates one, it decides how a page is laid out and over how many
+//! allocations the pages are spread. `rope_store` writes to it, `attention` reads it, `copy_pages` copies whole pages; no other op
+//! touches it.
 
 use crate::buffer::{Buffer, DType, DeviceId, Storage};
 use crate::error::{Result, argument};
@@ -15,7 +16,7 @@ pub const PAGE_TOKENS: usize = 32;
 /// The type in which keys and values are kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum KvType {
-    /// Half the memory and half the reading.
+    /// Half the memory and half the bytes to read.
     #[default]
     F16,
     /// Exact.
@@ -23,7 +24,7 @@ pub enum KvType {
 }
 
 impl KvType {
-    /// The type of a single element.
+    /// The type of an element.
     pub const fn dtype(self) -> DType {
         match self {
             KvType::F16 => DType::F16,
@@ -31,7 +32,7 @@ impl KvType {
         }
     }
 
-    /// The type of this lower-case name.
+    /// The type with this lower-case name.
     pub fn from_name(name: &str) -> Option<KvType> {
         [KvType::F16, KvType::F32].into_iter().find(|t| t.dtype().name() == name)
     }
@@ -43,12 +44,12 @@ impl fmt::Display for KvType {
     }
 }
 
-/// What a pool holds: `[n_pages, n_kv_heads, PAGE_TOKENS, head_dim]` of K, and as much of V.
+/// What a pool holds: `[n_pages, n_kv_heads, PAGE_TOKENS, head_dim]` of K, and the same of V.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KvShape {
-    /// Pages, each of [`PAGE_TOKENS`] tokens.
+    /// The number of pages, of [`PAGE_TOKENS`] tokens each.
     pub n_pages: usize,
-    /// Heads of K and of V.
+    /// The number of heads of K, and of V.
     pub n_kv_heads: usize,
     /// Elements of a head; even.
     pub head_dim: usize,
@@ -68,7 +69,7 @@ impl KvShape {
         self.page_bytes()?.checked_mul(self.n_pages)?.checked_mul(2)
     }
 
-    /// Fails if nothing could be stored in such a pool, or it is larger than memory can be.
+    /// Fails if such a pool could hold nothing, or would be larger than memory can be.
     pub(crate) fn check(&self, op: &'static str) -> Result<()> {
         let KvShape { n_pages, n_kv_heads, head_dim, .. } = *self;
         if n_pages == 0 || n_kv_heads == 0 || head_dim == 0 || !head_dim.is_multiple_of(2) {
@@ -99,7 +100,7 @@ pub struct KvPool {
 }
 
 impl KvPool {
-    /// Wraps a device's own layout; for device crates. `memory` are the allocations that it lies in.
+    /// Wraps a device's own layout, which lies in the allocations `memory`; for device crates.
     ///
     /// # Errors
     /// If an allocation is larger than a buffer can be.
@@ -127,13 +128,13 @@ impl KvPool {
         self.device
     }
 
-    /// The layout as the device's own type; `None` for a pool of another kind of device.
+    /// The layout as the device's own type; `None` for a pool from another kind of device.
     pub fn storage_as<T: Any>(&self) -> Option<&T> {
         self.storage.downcast_ref()
     }
 
-    /// The allocations that it lies in, as bytes in the device's own order: to order ops by what they touch, and to fill them with
-    /// garbage in tests.
+    /// The allocations that hold it, as bytes in the device's own order: for ordering ops by what they touch, and for filling them
+    /// with garbage in tests.
     pub fn memory(&self) -> &[Buffer] {
         &self.memory
     }

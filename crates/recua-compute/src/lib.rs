@@ -1,12 +1,12 @@
-//! Devices for quantised inference.
+//! Devices for quantized inference.
 //!
 //! A forward pass is data: a [`Plan`], a flat list of [`Op`]s over [`Buffer`]s and [`Weight`]s, which a [`Device`] runs with one
-//! exhaustive `match`. [`CommandEncoder`] is the explicit face of the same thing, for those who drive kernels themselves.
+//! exhaustive `match`. [`CommandEncoder`] is the explicit interface to the same thing, for callers who drive kernels themselves.
 //!
-//! This crate has never heard of a token, a model or a request. [`cpu::open`] opens the CPU device; the GPU devices live in crates
-//! of their own and implement [`Backend`].
+//! This crate knows nothing of tokens, models or requests. [`cpu::open`] opens the CPU device; each GPU device lives in its own crate
+//! and implements [`Backend`].
 //!
-//! For those who come from mlx-native, `docs/mlx-native.md` in this crate's folder has a table of names.
+//! If you are coming from mlx-native, `docs/mlx-native.md` in this crate's folder maps its names to those used here.
 #![warn(missing_docs, clippy::missing_errors_doc)]
 
 pub mod args;

@@ -7,10 +7,11 @@ use crate::op::*;
 use crate::weight::Weight;
 use std::fmt;
 
-/// Something ops are recorded into. Each method checks its arguments at once and names what does not fit.
+/// What ops are recorded into. Each method checks its arguments immediately; an error names the one that does not fit.
 ///
 /// # Errors
-/// Every method fails as [`Op::check`] does, and then records nothing; an encoder's also if the device cannot encode the op.
+/// Every method fails where [`Op::check`] does, and then records nothing. An encoder's methods also fail if the device cannot encode the
+/// op.
 #[allow(clippy::missing_errors_doc, reason = "said once for all methods")]
 pub trait Record {
     /// Checks and appends one op.
@@ -80,7 +81,7 @@ pub trait Record {
 }
 
 /// A flat list of ops over buffers of one device. What changes from step to step (tokens, positions, page tables) lives in small
-/// device buffers that the ops name, so a plan of the same shape is recorded once and run many times.
+/// device buffers that the ops refer to, so a plan for a given shape is recorded once and run many times.
 #[derive(Clone, Debug)]
 pub struct Plan {
     device: DeviceId,
@@ -88,7 +89,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// An empty plan; [`crate::Device::plan`] is the usual way to one.
+    /// An empty plan; usually made by [`crate::Device::plan`].
     pub fn new(device: DeviceId) -> Plan {
         Plan { device, ops: Vec::new() }
     }
@@ -103,7 +104,7 @@ impl Plan {
         &self.ops
     }
 
-    /// The ops `[start, end)` as a plan of their own: to encode in parts, time one op or find a bad kernel.
+    /// The ops `[start, end)` as a plan of their own, for encoding in parts, timing a single op or finding a faulty kernel.
     pub fn part(&self, start: usize, end: usize) -> Plan {
         let ops = self.ops.get(start..end.min(self.ops.len())).unwrap_or_default().to_vec();
         Plan { device: self.device, ops }

@@ -1,4 +1,4 @@
-//! [`Program`]: a plan made ready, and [`Input`], what a launch uploads.
+//! [`Program`], a plan made ready, and [`Input`], which a launch uploads.
 
 use crate::backend::Compiled;
 use crate::buffer::{Buffer, DeviceId};
@@ -8,8 +8,8 @@ use bytemuck::Pod;
 use std::fmt;
 use std::sync::Arc;
 
-/// A plan made ready by [`crate::Device::compile`]. It keeps the plan's buffers and weights, and what the device allocated for it, until
-/// it and its clones are dropped. A clone is the same program.
+/// A plan made ready by [`crate::Device::compile`]. Until it and its clones are dropped, it keeps the plan's buffers and weights alive, and
+/// what the device allocated for it. A clone is the same program.
 #[derive(Clone)]
 pub struct Program {
     device: DeviceId,
@@ -21,11 +21,11 @@ impl Program {
         Program { device, inner }
     }
 
-    /// Queues three things as one: upload `inputs`, run, copy `outputs` to the host, where [`Submission::take`] finds them by their
-    /// index. Returns at once where the device works by itself; what is submitted later takes effect later.
+    /// Queues three things as one submission: upload `inputs`, run, copy `outputs` to the host, where [`Submission::take`] finds them by
+    /// index. Returns immediately on a device that runs asynchronously. Whatever is submitted later takes effect later.
     ///
     /// # Errors
-    /// If a buffer is another device's, or the device is lost. On a device that runs in this call also what the run itself found.
+    /// If a buffer belongs to another device, or the device is lost; also if the run fails, on a device that runs in this call.
     pub fn launch(&self, inputs: &[Input<'_>], outputs: &[Buffer]) -> Result<Submission> {
         let (op, device) = ("launch", self.device);
         if inputs.iter().any(|input| input.buffer.device() != device) {
@@ -38,7 +38,7 @@ impl Program {
     }
 }
 
-/// What a launch runs, a line each: the plan's ops, or a GPU's dispatches.
+/// What a launch runs, one line each: the plan's ops, or a GPU's dispatches.
 impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.inner.fmt(f)
@@ -56,7 +56,7 @@ impl<'a> Input<'a> {
     /// `values` for the start of `buffer`.
     ///
     /// # Errors
-    /// If they do not fit, or are of another size than the buffer's elements.
+    /// If they do not fit, or their size is not that of the buffer's elements.
     pub fn new<T: Pod>(buffer: &'a Buffer, values: &'a [T]) -> Result<Input<'a>> {
         buffer.check_bytes("launch", size_of_val(values), size_of::<T>())?;
         Ok(Input { buffer, bytes: bytemuck::cast_slice(values) })

@@ -8,19 +8,19 @@ use crate::kernel::{Kernel, KernelSource};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-/// Sources and compiled kernels. Shared between threads by reference; a second `get` returns the same kernel.
+/// Sources and compiled kernels. Threads share it by reference; a second `get` returns the same kernel.
 #[derive(Default)]
 pub struct KernelRegistry {
     entries: Mutex<HashMap<String, Entry>>,
 }
 
-/// A source and what was compiled from it.
+/// A source and the kernels compiled from it.
 struct Entry {
     source: Arc<KernelSource>,
     kernels: HashMap<(DeviceId, Constants), Compiled>,
 }
 
-/// Names and the bits of their values.
+/// Names of constants and the bits of their values.
 type Constants = Vec<(String, u64)>;
 
 struct Compiled {
@@ -35,19 +35,19 @@ impl KernelRegistry {
         KernelRegistry::default()
     }
 
-    /// Registers or replaces a source; nothing is compiled yet. Replacing forgets what was compiled from the old one.
+    /// Registers or replaces a source without compiling it. Replacing one drops the kernels compiled from the old source.
     pub fn register(&self, name: &str, source: KernelSource) {
         let entry = Entry { source: Arc::new(source), kernels: HashMap::new() };
-        // What it replaces is dropped without the lock.
+        // What it replaces is dropped after the lock is released.
         let _old = self.lock().insert(name.to_string(), entry);
     }
 
-    /// The kernel for `device`, specialised by `constants`; compiled on first use, and kept until its source is replaced or its
-    /// device closed.
+    /// The kernel for `device`, specialized by `constants`; compiled on first use, and kept until its source is replaced or its device is
+    /// closed.
     ///
     /// # Errors
-    /// If nobody registered `name`, the source is in another language than the device's, or it does not compile (the message names the
-    /// kernel and quotes the compiler).
+    /// If `name` is not registered, the source is not in the device's language, or it does not compile (the message names the kernel and
+    /// quotes the compiler).
     pub fn get(&self, device: &Device, name: &str, constants: &[(&str, f64)]) -> Result<Kernel> {
         let bits = |(name, value): &(&str, f64)| (name.to_string(), value.to_bits());
         let key = (device.id(), constants.iter().map(bits).collect());
@@ -59,7 +59,7 @@ impl KernelRegistry {
             }
             entry.source.clone()
         };
-        // Compiled without the lock: a slow compiler must not hold up the other threads' cached kernels.
+        // Compiled without holding the lock: a slow compiler must not keep other threads from their cached kernels.
         let constants: Vec<_> = constants.iter().map(|(name, value)| (name.to_string(), *value)).collect();
         let compiled = device.backend().compile_kernel(name, &source, &constants)?;
         let kernel = Kernel { name: name.into(), device: device.id(), compiled };
@@ -71,7 +71,7 @@ impl KernelRegistry {
                 let compiled = Compiled { kernel, device: device.downgrade() };
                 entry.kernels.entry(key).or_insert(compiled).kernel.clone()
             }
-            // Meanwhile the source was replaced: this caller came before that, the next one comes after.
+            // The source may have been replaced meanwhile. This caller asked before that, and gets the old kernel; the next gets the new one.
             _ => kernel,
         };
         drop(entries);
@@ -102,7 +102,7 @@ mod tests {
     use crate::work::Tiling;
     use std::any::Any;
 
-    /// A device that only compiles: what it compiles to is the source itself, and `before` is called first.
+    /// A device that only compiles: it calls `before`, and its compiled kernel is the source itself.
     struct Compiler {
         id: DeviceId,
         before: Box<dyn Fn() + Send + Sync>,

@@ -1,4 +1,4 @@
-//! [`Weight`]: matrices in the device's own layout; [`RawMatrix`] and [`Arrange`]: what they are made from, and how they lie together.
+//! [`Weight`], matrices in the device's own layout; [`RawMatrix`] and [`Arrange`], what they are made from and how they are combined.
 
 use crate::buffer::DeviceId;
 use crate::error::{Error, Result, argument};
@@ -8,7 +8,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// A matrix as raw GGML blocks, row by row, of which some rows and columns are meant: all at first.
+/// A matrix as raw GGML blocks, row by row, and a selection of its rows and columns, which at first is all of them.
 #[derive(Clone)]
 pub struct RawMatrix<'a> {
     /// The type of the blocks.
@@ -19,9 +19,9 @@ pub struct RawMatrix<'a> {
     pub k: usize,
     /// The blocks of the whole matrix.
     pub raw: &'a [u8],
-    /// The rows that are meant.
+    /// The selected rows.
     pub rows: Range<usize>,
-    /// The columns that are meant: whole blocks.
+    /// The selected columns: whole blocks.
     pub columns: Range<usize>,
 }
 
@@ -31,29 +31,29 @@ impl<'a> RawMatrix<'a> {
         RawMatrix { ty, n, k, raw, rows: 0..n, columns: 0..k }
     }
 
-    /// The same matrix with other rows: a shard of its outputs.
+    /// The same matrix with other rows selected: a shard of its outputs.
     pub fn rows(self, rows: Range<usize>) -> RawMatrix<'a> {
         RawMatrix { rows, ..self }
     }
 
-    /// The same matrix with other columns: a shard of its inputs.
+    /// The same matrix with other columns selected: a shard of its inputs.
     pub fn columns(self, columns: Range<usize>) -> RawMatrix<'a> {
         RawMatrix { columns, ..self }
     }
 
-    /// Bytes of the columns that are meant, of a row; of a checked matrix.
+    /// The bytes of a row's selected columns; for a checked matrix.
     pub fn row_bytes(&self) -> usize {
         self.columns.len() / self.ty.block_values() * self.ty.block_bytes()
     }
 
-    /// The blocks of the `i`th row that is meant; of a checked matrix.
+    /// The selected blocks of the `i`th selected row; for a checked matrix.
     pub fn row(&self, i: usize) -> &'a [u8] {
         let blocks_bytes = |columns: usize| columns / self.ty.block_values() * self.ty.block_bytes();
         let start = (self.rows.start + i) * blocks_bytes(self.k) + blocks_bytes(self.columns.start);
         &self.raw[start..start + self.row_bytes()]
     }
 
-    /// Fails unless the blocks are those of the whole matrix and there are such rows and columns.
+    /// Fails unless the blocks are exactly those of the whole matrix and the selection lies inside it.
     fn check(&self) -> Result<()> {
         let RawMatrix { ty, n, k, raw, rows, columns } = self;
         let (n, k, block) = (*n, *k, ty.block_values());
@@ -62,7 +62,7 @@ impl<'a> RawMatrix<'a> {
             _ if n == 0 || k == 0 => format!("{ty} cannot be [{n}, {k}]: blocks hold {block} values"),
             None => format!("{ty} cannot be [{n}, {k}]: blocks hold {block} values"),
             Some(bytes) if bytes != raw.len() => {
-                format!("{ty}[{n}, {k}] takes {bytes} bytes, {} came", raw.len())
+                format!("{ty}[{n}, {k}] takes {bytes} bytes, {} were given", raw.len())
             }
             _ if rows.start >= rows.end || rows.end > n => {
                 format!("rows {rows:?} of {ty}[{n}, {k}]: at least one row of [0, {n}) is needed")
@@ -82,25 +82,25 @@ impl<'a> RawMatrix<'a> {
     }
 }
 
-/// How the matrices of a weight lie together.
+/// How the matrices of a weight are combined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Arrange {
-    /// One after the other: a product has the columns of the first, then those of the second.
+    /// One after the other: a product has the outputs of the first matrix, then those of the second.
     Stacked,
-    /// A gate and what it gates, as many rows each, for [`crate::MatmulGlu`]: side by side in whatever pieces the device likes.
+    /// A gate and what it gates, with the same number of rows, for [`crate::MatmulGlu`]: side by side, in pieces that the device chooses.
     Interleaved,
 }
 
 /// One matrix of a weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct WeightPart {
-    /// The type of the blocks it was made from.
+    /// The type of its blocks.
     pub ty: GgmlType,
-    /// Its rows.
+    /// The number of its rows.
     pub n: usize,
 }
 
-/// Matrices of `k` columns that one product reads, checked and re-laid-out once by [`crate::Device::upload_weight`].
+/// Matrices of `k` columns that one product reads, checked and converted once by [`crate::Device::upload_weight`].
 #[derive(Clone)]
 pub struct Weight {
     storage: Arc<dyn Any + Send + Sync>,
@@ -112,8 +112,8 @@ pub struct Weight {
 }
 
 impl Weight {
-    /// Wraps a device's own layout of `parts`, which `Device::upload_weight` has checked; for device crates. `n_bytes` is what the
-    /// layout occupies.
+    /// Wraps a device's own layout of `parts`, which `Device::upload_weight` has checked; for device crates. `n_bytes` is the size of the
+    /// layout.
     pub fn from_storage(
         storage: Arc<dyn Any + Send + Sync>,
         device: DeviceId,
@@ -126,33 +126,33 @@ impl Weight {
         Weight { storage, device, parts, arrange, k, n_bytes }
     }
 
-    /// Its matrices, at least one.
+    /// Its matrices, of which there is at least one.
     pub fn parts(&self) -> &[WeightPart] {
         &self.parts
     }
 
-    /// The GGML type of the blocks it was made from; `None` if they are of several.
+    /// The GGML type of all its blocks; `None` if they are of several types.
     pub fn ggml_type(&self) -> Option<GgmlType> {
         let first = self.parts.first()?.ty;
         self.parts.iter().all(|part| part.ty == first).then_some(first)
     }
 
-    /// How its matrices lie together.
+    /// How its matrices are combined.
     pub fn arrange(&self) -> Arrange {
         self.arrange
     }
 
-    /// Rows of all its matrices.
+    /// The number of rows of all its matrices together.
     pub fn n(&self) -> usize {
         self.parts.iter().map(|part| part.n).sum()
     }
 
-    /// Columns: the length of each dot product.
+    /// The number of columns: the length of each dot product.
     pub fn k(&self) -> usize {
         self.k
     }
 
-    /// Bytes on the device.
+    /// Its size on the device in bytes.
     pub fn n_bytes(&self) -> usize {
         self.n_bytes
     }
@@ -197,8 +197,9 @@ pub(crate) fn check_parts(parts: &[RawMatrix<'_>], arrange: Arrange, device: &st
         }
         if part.columns.len() != k {
             let found = part.columns.len();
-            let problem =
-                format!("matrices of {k} and of {found} columns: all of a weight have the same number");
+            let problem = format!(
+                "matrices of {k} and of {found} columns: all matrices of a weight need the same number"
+            );
             return Err(argument("upload_weight", problem));
         }
         let sum = n.checked_add(part.rows.len());
@@ -210,7 +211,9 @@ pub(crate) fn check_parts(parts: &[RawMatrix<'_>], arrange: Arrange, device: &st
         (Arrange::Interleaved, [gate, up]) if gate.rows.len() == up.rows.len() => Ok(()),
         (Arrange::Interleaved, _) => {
             let rows: Vec<usize> = parts.iter().map(|part| part.rows.len()).collect();
-            let problem = format!("matrices of {rows:?} rows cannot be interleaved: two of as many rows can");
+            let problem = format!(
+                "matrices of {rows:?} rows cannot be interleaved: two with the same number of rows can"
+            );
             Err(argument("upload_weight", problem))
         }
     }

@@ -1,8 +1,8 @@
-//! The work list of attention: which tiles of which rows attend to which chunks. The host writes it for each step from the rows there
-//! are, so that the work follows the lengths there are, never those there could be.
+//! The work list of attention: which tiles of rows attend to which chunks. The host writes it for each step from the rows of that step, so
+//! that the work follows the actual lengths, never the possible ones.
 //!
-//! Integers only. A device says how it likes its work cut ([`Tiling`]); [`WorkList`] cuts the rows. No bit of a result depends on it:
-//! a chunk is always the same tokens of a sequence, and chunks are always folded in their order.
+//! Integers only. A device says how its work should be cut ([`Tiling`]), and [`WorkList`] cuts the rows. No bit of a result depends on the
+//! cut: a chunk is always the same tokens of a sequence, and chunks are always folded in order.
 //!
 //! The list, in u32 words:
 //!
@@ -13,18 +13,18 @@
 //! n_merges x [first_row, n_rows, n_pieces, n_first, place]           tiles that were split into pieces
 //! ```
 //!
-//! A tile is consecutive rows of one sequence. It is either *whole*: it folds all its chunks in order, `end_chunk` is [`ALL`], and
-//! its results are final (`place` is [`ALL`]). Or it is a piece of a split tile and leaves what it folded for each of its rows at
-//! the `n_rows` places from `place` on: the first piece folds the chunks `[0, n_first)`, every later one a single chunk. A merge
-//! folds the pieces, whose places follow each other, in order. The tiles that take longest come first.
+//! A tile is consecutive rows of one sequence. A *whole* tile folds all its chunks in order (`end_chunk` is [`ALL`]), and its results are
+//! final (`place` is [`ALL`]). A *piece* of a split tile leaves what it folded for each of its rows in the `n_rows` places from `place` on:
+//! the first piece folds the chunks `[0, n_first)`, every later one a single chunk. A merge folds the pieces, whose places are adjacent, in
+//! order. The tiles that take longest come first.
 
 use crate::error::{Result, argument};
 use std::cmp::Reverse;
 
-/// In [`crate::RowMap::sequences`]: no sequence, the row is skipped. In the list of [`crate::CopyPages`]: no page, the pair is skipped.
+/// In [`crate::RowMap::sequences`]: no sequence, so the row is skipped. In the list of [`crate::CopyPages`]: no page, so the pair is skipped.
 pub const INERT: u32 = u32::MAX;
 
-/// In a tile: all chunks that its rows see; no place.
+/// In a tile, as `end_chunk`: all chunks that its rows see; as `place`: no place.
 pub const ALL: u32 = u32::MAX;
 
 /// Words of the header.
@@ -33,24 +33,24 @@ pub const HEADER_WORDS: usize = 4;
 /// Words of a tile or a merge.
 pub const ENTRY_WORDS: usize = 5;
 
-/// How a device likes the work of attention cut.
+/// How a device wants the work of attention to be cut.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tiling {
-    /// The most rows of a tile; 0 for a device that finds its work itself, whose list is empty.
+    /// The maximum number of rows of a tile; 0 for a device that finds its work itself, whose list is empty.
     pub rows: usize,
-    /// The most rows of a wide tile, which is never split; 0 if there are none.
+    /// The maximum number of rows of a wide tile, which is never split; 0 if there are no wide tiles.
     pub rows_wide: usize,
-    /// Rows of a pass from which on it has wide tiles: runs longer than `rows` are cut into those.
+    /// The number of rows from which on a pass has wide tiles: runs longer than `rows` are then cut into those.
     pub wide_from: usize,
-    /// Tokens of a chunk.
+    /// Tokens in a chunk.
     pub chunk: usize,
-    /// Workgroups that work on a tile side by side, such as one a KV head.
+    /// Workgroups that work on a tile in parallel, such as one per KV head.
     pub groups: usize,
-    /// Workgroups that keep the device busy.
+    /// The number of workgroups that keeps the device busy.
     pub fill: usize,
-    /// Chunks from which on it may pay to split a tile.
+    /// The number of chunks from which on splitting a tile may pay.
     pub split_from: usize,
-    /// Places for what pieces leave: of one row each, for all its heads.
+    /// The number of places for what pieces leave. A place holds one row, all its heads.
     pub places: usize,
 }
 
@@ -66,7 +66,7 @@ pub struct RowRun {
 }
 
 impl RowRun {
-    /// The runs of a pass whose row `r` is at `positions[r]` of `sequences[r]`. [`INERT`] rows are in none.
+    /// The runs of a pass whose row `r` is position `positions[r]` of sequence `sequences[r]`. [`INERT`] rows are in no run.
     pub fn of<'a>(sequences: &'a [u32], positions: &'a [u32]) -> impl Iterator<Item = RowRun> + 'a {
         let n = sequences.len().min(positions.len());
         let mut row = 0;
@@ -86,7 +86,7 @@ impl RowRun {
     }
 }
 
-/// A tile before it is known whether it is split.
+/// A tile, before it is decided whether it is split.
 #[derive(Clone, Copy, Debug)]
 struct Tile {
     first_row: u32,
@@ -95,7 +95,7 @@ struct Tile {
     is_wide: bool,
 }
 
-/// Builds lists, in memory that is used again.
+/// Builds lists, reusing its memory.
 #[derive(Debug, Default)]
 pub struct WorkList {
     words: Vec<u32>,
@@ -109,20 +109,20 @@ impl WorkList {
         WorkList::default()
     }
 
-    /// Words of the longest list of a pass of `n_rows` rows; saturates.
+    /// The number of words of the longest possible list of a pass of `n_rows` rows; saturates.
     pub fn words_max(tiling: &Tiling, n_rows: usize) -> usize {
         if tiling.rows == 0 {
             return HEADER_WORDS;
         }
-        // Every row alone, split as far as there are places, each split one with its merge.
+        // The worst case: every row is a tile of its own, pieces fill all places, and every split tile has a merge.
         let entries = n_rows.saturating_mul(2).saturating_add(tiling.places);
         entries.saturating_mul(ENTRY_WORDS).saturating_add(HEADER_WORDS)
     }
 
-    /// The list of a pass recorded with `n_rows` rows, of which `runs` are those that attend.
+    /// The list of a pass recorded with `n_rows` rows, of which those in `runs` attend.
     ///
     /// # Errors
-    /// If a run has no row or ends behind `n_rows` or the positions that a `u32` can name.
+    /// If a run has no row, ends after `n_rows`, or has positions that do not fit a `u32`.
     pub fn build(
         &mut self,
         tiling: &Tiling,
@@ -144,18 +144,18 @@ impl WorkList {
         for tile in tiles.iter() {
             total = total.saturating_add(tile.n_chunks as u64 * tiling.groups as u64);
         }
-        // Stable in effect: no two tiles have a row in common.
+        // As good as stable: no two tiles share a row.
         tiles.sort_unstable_by_key(|tile| (tile.is_wide, Reverse(tile.n_chunks), tile.first_row));
 
-        // A tile that takes longer than the whole would, evenly spread over the device, is worth splitting: the others would wait
-        // for it.
+        // A tile is worth splitting if it takes longer than the whole work would if it were spread evenly over the device: the others would
+        // wait for it.
         let is_long = |tile: &Tile| {
             let is_split = tile.n_chunks >= tiling.split_from.max(2) && !tile.is_wide;
             is_split && tile.n_chunks as u64 * tiling.fill as u64 > total
         };
         let long_rows: usize =
             tiles.iter().filter(|tile| is_long(tile)).map(|tile| tile.n_rows as usize).sum();
-        // Pieces that each of them may have.
+        // The number of pieces that each long tile may have.
         let pieces_max = tiling.places.checked_div(long_rows).unwrap_or(0);
         let whole = |tile: &Tile| [tile.first_row, tile.n_rows, 0, ALL, ALL];
         let mut place = 0u32;
@@ -168,7 +168,7 @@ impl WorkList {
             merges.push([tile.first_row, tile.n_rows, n_pieces as u32, n_first as u32, place]);
             place += n_pieces as u32 * tile.n_rows;
         }
-        // First pieces may take the longest of all, the others take the least.
+        // First pieces may take longest of all; the other pieces take least.
         for &[first_row, n_rows, _, n_first, place] in merges.iter() {
             words.extend([first_row, n_rows, 0, n_first, place]);
         }

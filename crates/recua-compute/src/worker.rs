@@ -1,5 +1,5 @@
-//! [`EncoderWorker`]: one thread that encodes commands while others do. It is not a pool, and it knows nothing of devices: what it
-//! runs, and how the caller learns that it is done, are the caller's business (a channel, mostly).
+//! [`EncoderWorker`]: a thread that encodes commands while other threads do the same. It is not a pool and knows nothing of devices: the
+//! caller decides what it runs and how to learn that it is done, usually by a channel.
 
 use crate::error::{Error, Result};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,8 +12,8 @@ type Work = Box<dyn FnOnce() + Send>;
 
 /// A persistent thread that runs closures in the order they were submitted. Dropping it shuts it down.
 ///
-/// A closure that panics ends alone: what it owned is dropped, so a channel to its caller closes, the panic hook has reported it,
-/// [`EncoderWorker::n_panics`] counts it, and the worker goes on with the next closure.
+/// A panic ends only the closure in which it happens: what the closure owned is dropped, so a channel to its caller closes; the panic hook
+/// reports it, [`EncoderWorker::n_panics`] counts it, and the worker goes on with the next closure.
 pub struct EncoderWorker {
     /// `None` after the shutdown.
     queue: Option<Sender<Work>>,
@@ -25,7 +25,7 @@ impl EncoderWorker {
     /// Starts the thread.
     ///
     /// # Errors
-    /// If the system has no thread to give.
+    /// If the system cannot start a thread.
     pub fn spawn() -> Result<EncoderWorker> {
         let (queue, receiver) = channel::<Work>();
         let n_panics = Arc::new(AtomicUsize::new(0));
@@ -36,7 +36,7 @@ impl EncoderWorker {
         Ok(EncoderWorker { queue: Some(queue), thread: Some(thread), n_panics })
     }
 
-    /// Queues `work` after what was submitted before.
+    /// Queues `work` after everything submitted before.
     ///
     /// # Errors
     /// After [`EncoderWorker::shutdown`] ([`Error::WorkerShutDown`]).
@@ -45,20 +45,20 @@ impl EncoderWorker {
         queue.send(Box::new(work)).map_err(|_| Error::WorkerShutDown)
     }
 
-    /// Runs what is queued to its end and ends the thread. Doing it twice is fine.
+    /// Runs everything that is queued, then ends the thread. May be called twice.
     ///
-    /// A worker that is dropped by its own last closure ends by itself, after this returns.
+    /// If the worker's own last closure drops it, this returns first and the thread ends by itself.
     pub fn shutdown(&mut self) {
         self.queue = None;
         if let Some(thread) = self.thread.take()
             && thread.thread().id() != std::thread::current().id()
         {
-            // The thread catches the closures' panics, so there is nothing to learn from the result.
+            // The thread catches the closures' panics, so its result says nothing.
             let _ = thread.join();
         }
     }
 
-    /// Closures that panicked so far.
+    /// The number of closures that have panicked.
     pub fn n_panics(&self) -> usize {
         self.n_panics.load(Ordering::Acquire)
     }
@@ -72,7 +72,7 @@ impl Drop for EncoderWorker {
 
 fn work(queue: &Receiver<Work>, n_panics: &AtomicUsize) {
     for work in queue {
-        // What a panic leaves half done belongs to the closure, which nobody can call again.
+        // What a panic leaves half done belongs to the closure, which cannot be called again.
         if catch_unwind(AssertUnwindSafe(work)).is_err() {
             n_panics.fetch_add(1, Ordering::Release);
         }

@@ -255,7 +255,8 @@ fn stage<'a>(
     row: impl Fn(usize) -> Option<&'a [u8]> + Sync,
     mut send: impl FnMut(usize, &[u8]) -> Result<()>,
 ) -> Result<()> {
-    let stage_rows = (STAGE_BYTES / row_bytes / TILE_ROWS * TILE_ROWS).clamp(TILE_ROWS, n_rows.max(TILE_ROWS));
+    let stage_rows =
+        (STAGE_BYTES / row_bytes / TILE_ROWS * TILE_ROWS).clamp(TILE_ROWS, n_rows.max(TILE_ROWS));
     let n_bytes = stage_rows.min(n_rows) * row_bytes;
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(n_bytes).map_err(|_| Error::OutOfMemory {

@@ -15,7 +15,7 @@ use crate::user_kernel::UserKernel;
 use crate::{bandwidth, weight};
 use recua_compute::{
     Arrange, Backend, Buffer, Compiled, DeviceId, DeviceInfo, Encode, Error, Kernel, KernelArg, KernelSource,
-    KvPool, KvShape, Op, Plan, RawMatrix, Result, Storage, Submission, Tiling, Weight, hazards,
+    KvPool, KvShape, Op, Plan, RawMatrix, Result, Storage, Submission, Tiling, Weight, operands::Operand,
 };
 use std::any::Any;
 use std::sync::Arc;
@@ -128,7 +128,8 @@ impl Encoder {
 
 impl Encode for Encoder {
     fn op(&mut self, op: &Op) -> Result<()> {
-        let buffers = hazards::reads(op).into_iter().chain(hazards::writes(op));
+        let operands = op.operands();
+        let buffers = operands.iter().flat_map(Operand::buffers);
         self.named.extend(buffers.map(|buffer| buffer.storage().clone()));
         self.record(|recorder| lower_op(op, None, recorder))
     }

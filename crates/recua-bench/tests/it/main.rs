@@ -1,6 +1,7 @@
 //! The built program from outside.
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
+mod architecture;
 mod encoding;
 mod wgpu;
 

@@ -3,7 +3,8 @@
 use std::io::Write;
 use std::time::Instant;
 
-use recua::compute::{Buffer, DType, KvShape, Matmul, Op, Plan, Record, TOP_K_MAX, Weight};
+use recua::compute::operands::Resource;
+use recua::compute::{DType, Matmul, Op, Plan, Record, TOP_K_MAX};
 use recua::{Batch, LlamaConfig, LlamaModel, Logits};
 use serde::Serialize;
 
@@ -87,7 +88,7 @@ fn measure(model: &mut LlamaModel, n_rows: usize, depth: usize, peak_bytes_per_s
     // The ops that do the same work, each with its place in the plan.
     let mut groups: Vec<(Row, Vec<usize>)> = Vec::new();
     for (i, op) in plan.ops().iter().enumerate() {
-        let (name, bytes) = (name(op), moved_bytes(op, depth + 1));
+        let (name, bytes) = (name(op), op.bytes_moved(depth + 1));
         match groups.iter_mut().find(|(row, _)| row.op == name && row.bytes == bytes) {
             Some((_, places)) => places.push(i),
             None => {
@@ -232,53 +233,19 @@ fn host_times(model: &LlamaModel, plan: &Plan, groups: &[&[usize]]) -> Result<Ve
 
 /// An op's name with what sets its cost: the same for every layer.
 fn name(op: &Op) -> String {
-    let weight = match op {
-        Op::Embed(o) => Some(&o.table),
-        Op::Matmul(o) => Some(&o.weight),
-        Op::MatmulGlu(o) => Some(&o.gate_up),
+    let weights = op.operands().into_iter().filter_map(|operand| match operand.resource {
+        Resource::Weight(weight) => Some(weight),
         _ => None,
-    };
-    let parts = weight.iter().flat_map(|w| w.parts().iter().map(|part| (part, w.k())));
+    });
+    let parts = weights.flat_map(|w| w.parts().iter().map(|part| (part, w.k())));
     let shapes: Vec<_> = parts.map(|(part, k)| format!("{} {}x{k}", part.ty, part.n)).collect();
     format!("{} {}", op.name(), shapes.join(" + ")).trim_end().to_owned()
-}
-
-/// Bytes that an op must read and write. `n_tokens` are in the cache of each of its rows.
-fn moved_bytes(op: &Op, n_tokens: usize) -> u64 {
-    let buffers = |list: &[&Buffer]| list.iter().map(|b| b.n_bytes()).sum::<usize>();
-    let weight = |w: &Weight| w.n_bytes();
-    let bytes = match op {
-        Op::Embed(o) => o.table.n_bytes() / o.table.n() * o.out.n_rows() + o.out.n_bytes(),
-        Op::RmsNorm(o) => buffers(&[&o.x, &o.weight, &o.out]),
-        Op::Matmul(o) => {
-            let optional = [&o.bias, &o.add].into_iter().flatten().map(Buffer::n_bytes).sum::<usize>();
-            o.x.n_bytes() + weight(&o.weight) + o.out.n_bytes() + optional
-        }
-        Op::MatmulGlu(o) => o.x.n_bytes() + weight(&o.gate_up) + o.out.n_bytes(),
-        // q is read and written; k and v are read, and written in the cache's type.
-        Op::RopeStore(o) => {
-            let stored = o.k.n_elements() * 2 * o.cache.shape().kv_type.dtype().size_of();
-            buffers(&[&o.q, &o.q, &o.k, &o.v]) + stored
-        }
-        Op::Attention(o) => {
-            let KvShape { n_kv_heads, head_dim, kv_type, .. } = *o.cache.shape();
-            let token_bytes = 2 * n_kv_heads * head_dim * kv_type.dtype().size_of();
-            buffers(&[&o.q, &o.out]) + o.q.n_rows() * n_tokens * token_bytes
-        }
-        Op::GatherRows(o) => 2 * o.out.n_bytes(),
-        Op::Argmax(o) => buffers(&[&o.x, &o.out]),
-        Op::TopK(o) => buffers(&[&o.x, &o.out]),
-        Op::Copy(o) => buffers(&[&o.src, &o.dst]),
-        // At most: as if no pair were inert.
-        Op::CopyPages(o) => o.list.n_rows() * 4 * o.from.shape().page_bytes().unwrap_or(0),
-    };
-    bytes as u64
 }
 
 fn write_table(out: &mut impl Write, report: &Report, style: Style) -> Result {
     writeln!(
         out,
-        "{}; {:.1} GB/s of pure reading; {} tokens in the cache of each row\n",
+        "{}; {:.1} GB/s read bandwidth; {} tokens in the cache of each row\n",
         output::printable(&report.device),
         report.peak_bytes_per_s / 1e9,
         report.depth

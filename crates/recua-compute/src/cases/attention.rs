@@ -1,7 +1,7 @@
-//! `rope_store` and `attention`, together: what the one writes only the other reads, in an order that is the device's own.
+//! `rope_store` and `attention` together, because only `attention` reads what `rope_store` writes, in a layout that is the device's own.
 //!
-//! Every (sequence, position) has data of its own, so a row is the same row in whichever pass it comes. The cache starts full of NaN,
-//! as what lies beyond a row's position may be anything.
+//! Every (sequence, position) has its own data, so a row is the same in whichever pass it occurs. The cache starts full of NaN, because what
+//! lies beyond a row's position may be anything.
 
 mod pages;
 
@@ -24,7 +24,7 @@ const PAGES_MAX: usize = 5;
 /// A row: its sequence and its position.
 pub(super) type Row = (usize, usize);
 
-/// A row of no sequence.
+/// A row that belongs to no sequence.
 const NOBODY: Row = (usize::MAX, 0);
 
 /// The sizes and options of a layer.
@@ -90,7 +90,7 @@ pub(super) fn check(device: &Device, report: &mut Report) {
     }
 }
 
-/// Of sequences as (positions already there, new rows): the rows that are there, and the new ones.
+/// For sequences given as (positions already there, new rows): the rows that are there, and the new ones.
 fn ragged_rows(sequences: &[(usize, usize)]) -> (Vec<Row>, Vec<Row>) {
     let rows = |range: &dyn Fn(usize, usize) -> Range<usize>| {
         let of = |(s, &(n, new)): (usize, &(usize, usize))| range(n, new).map(move |p| (s, p));
@@ -118,7 +118,7 @@ fn ragged(
         let q = reference.q(row);
         expected.extend(reference.attention(row, &q));
         for head in q.chunks(layer.head_dim) {
-            // A rotation mixes the two of a pair: in units of the head's size.
+            // A rotation mixes the two elements of a pair, so the unit is the size of the head.
             let size = (head.iter().map(|x| x * x).sum::<f64>() / layer.head_dim as f64).sqrt();
             q_units.extend(head.iter().map(|_| size));
         }
@@ -131,11 +131,11 @@ fn ragged(
     ])
 }
 
-/// What a row brings: `part` 0 is q, 1 is k, 2 is v.
+/// The data of a row: `part` 0 is q, 1 is k, 2 is v.
 fn row_data(layer: Layer, row: Row, part: u64) -> Vec<f32> {
     let heads = if part == 0 { layer.n_heads } else { layer.n_kv_heads };
     let mut random = Random::new((row.0 as u64) << 40 | (row.1 as u64) << 8 | part);
-    // Scores that differ by a few: neither a mean nor a single token.
+    // Scores that differ by a few, so that the result is neither a mean nor a single token's V.
     let size = if part == 0 { 3.0 } else { 1.0 };
     (0..heads * layer.head_dim).map(|_| random.f32() * size).collect()
 }
@@ -169,9 +169,9 @@ pub(super) struct World<'a> {
     norm: Option<HeadNorm>,
     /// `[lines, PAGES_MAX]`
     pages: Vec<u32>,
-    /// Pages of no sequence.
+    /// Pages that belong to no sequence.
     free: Vec<u32>,
-    /// Columns of the page table on the device; those beyond `PAGES_MAX` name no pages.
+    /// The number of columns of the page table on the device; those beyond `PAGES_MAX` contain no pages.
     n_cols: usize,
     /// The line of each sequence in the page table.
     lines: Vec<usize>,
@@ -208,7 +208,7 @@ impl<'a> World<'a> {
         Ok(World { device, layer, cache, table, norm, pages, free, n_cols: PAGES_MAX, lines, is_one_buffer })
     }
 
-    /// Runs `rows` in one pass; gives the rotated q and the results.
+    /// Runs `rows` in one pass; returns the rotated q and the results.
     pub(super) fn pass(&self, rows: &[Row]) -> Result<(Vec<f32>, Vec<f32>)> {
         let Layer { n_heads, n_kv_heads, head_dim, style, .. } = self.layer;
         let (device, n) = (self.device, rows.len());
@@ -271,7 +271,7 @@ impl<'a> World<'a> {
     }
 }
 
-/// The same in f64.
+/// The reference in f64.
 struct Reference {
     layer: Layer,
     table: Vec<f32>,

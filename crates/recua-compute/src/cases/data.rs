@@ -1,5 +1,5 @@
-//! Seeded data: numbers, blocks of every type, uploads. The tests of every crate take their blocks here, so that a format says in one
-//! place where its scales lie.
+//! Seeded data: numbers, blocks of every type, uploads. The tests of every crate take their blocks from here, so that only one place says
+//! where a format has its scales.
 
 use crate::buffer::{Buffer, DType};
 use crate::device::Device;
@@ -15,12 +15,12 @@ pub fn values(n: usize, seed: u64) -> Vec<f32> {
     Random::new(seed).f32s(n)
 }
 
-/// Every type whose blocks have a meaning.
+/// Every type whose blocks can be decoded.
 pub fn types() -> impl Iterator<Item = GgmlType> {
     GgmlType::ALL.iter().copied().filter(|ty| ty.is_decodable())
 }
 
-/// A matrix of a weight, and what it means.
+/// A matrix of a weight: its blocks and its values.
 pub(super) struct Matrix {
     pub(super) ty: GgmlType,
     raw: Vec<u8>,
@@ -54,7 +54,7 @@ impl Matrix {
     }
 }
 
-/// Where a block's f16 scales are, and the largest value they are multiplied with.
+/// Where a block has its f16 scales, and the largest value that they are multiplied with.
 fn scales(ty: GgmlType) -> Option<(&'static [usize], f32)> {
     Some(match ty {
         GgmlType::Q4_0 => (&[0], 8.0),
@@ -81,7 +81,7 @@ pub(super) fn upload_glu(device: &Device, gate: &Matrix, up: &Matrix) -> Result<
 /// The blocks of `n_values` values of `ty`: every bit pattern of codes and inner scales, values within about [-2, 2].
 ///
 /// # Errors
-/// If `ty` cannot be decoded, or nobody has said where its scales lie.
+/// If `ty` cannot be decoded, or `scales` does not know it.
 pub fn blocks(ty: GgmlType, n_values: usize, seed: u64) -> Result<Vec<u8>> {
     let mut random = Random::new(seed);
     let mut raw = vec![0; n_values / ty.block_values() * ty.block_bytes()];
@@ -117,7 +117,7 @@ pub(super) fn upload_u32(device: &Device, values: &[u32], shape: &[usize]) -> Re
     device.upload(values, DType::U32, shape)
 }
 
-/// A buffer of NaN, so that an element which a kernel forgets is found.
+/// A buffer of NaN, so that a test finds elements that a kernel forgets to write.
 pub(super) fn output(device: &Device, shape: &[usize]) -> Result<Buffer> {
     upload_f32(device, &vec![f32::NAN; shape.iter().product()], shape)
 }

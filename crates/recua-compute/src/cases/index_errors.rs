@@ -1,4 +1,4 @@
-//! Indexes in device buffers that point outside: an error of the pass that names the op, and a device that goes on.
+//! Indexes in device buffers that are out of range: the pass fails with an error that names the op, and the device keeps working.
 
 use super::data::{Matrix, output, upload_f32, upload_u32};
 use super::{Measured, Report, run};
@@ -69,7 +69,7 @@ fn cached(
     table: usize,
 ) -> Result<Vec<Measured>> {
     let cache = cache(device)?;
-    // As if both rows began a sequence: where they are is for the op to find out.
+    // A work list as if both rows began a sequence. The op has to find out where they really are.
     let alone = (0..2).map(|first_row| RowRun { first_row, n_rows: 1, start: 0 });
     let mut list = WorkList::new();
     let work = list.build(&device.tiling(cache.shape(), 1), 2, alone)?;

@@ -1,4 +1,4 @@
-//! [`BufferPool`]: what is free is used again, what somebody holds is not, and work under way keeps its order.
+//! [`BufferPool`]: free memory is reused, memory in use is not, and work in flight keeps its order.
 
 use super::data::upload_f32;
 use super::{Measured, Report};
@@ -59,13 +59,13 @@ fn held(device: &Device) -> Result<Vec<Measured>> {
     let pool = BufferPool::new(device);
     let ones = upload_f32(device, &[1.0; 64], &[64])?;
     let scratch = || pool.alloc(DType::F32, &[64]);
-    // By a view.
+    // Held by a view.
     let a = scratch()?;
     let (first, view) = (place(&a), a.view(60, &[4])?);
     drop(a);
     expect(place(&scratch()?) != first, "a view holds it")?;
     drop(view);
-    // By a plan.
+    // Held by a plan.
     pool.clear();
     let a = scratch()?;
     let (first, mut plan) = (place(&a), device.plan());
@@ -73,7 +73,7 @@ fn held(device: &Device) -> Result<Vec<Measured>> {
     drop(a);
     expect(place(&scratch()?) != first, "a plan holds it")?;
     drop(plan);
-    // By an encoder, and by commands that nobody has submitted yet.
+    // Held by an encoder, and by commands that are not yet submitted.
     pool.clear();
     let a = scratch()?;
     let (first, mut encoder) = (place(&a), device.command_encoder()?);

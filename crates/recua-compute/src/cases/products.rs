@@ -1,6 +1,6 @@
 //! `matmul`, `matmul_glu` and `embed` in every type.
 //!
-//! The unit of an error is |x| · |w| / √K: the size that a dot product of random signs has.
+//! The unit of an error is |x| · |w| / √K, the typical size of a dot product with random signs.
 
 use super::data::{Matrix, Random, dot, norm, output, types, upload_f32, upload_glu, upload_u32};
 use super::{Measured, Report, Tolerance, run};
@@ -61,7 +61,7 @@ fn shapes(ty: GgmlType) -> Vec<(usize, usize, usize)> {
         (7, 1, ks[4]),
         (33, 35, ks[1]),
         (33, 16, ks[3]),
-        // The most arithmetic: as short as it can be.
+        // Needs the most arithmetic, so it is as short as possible.
         (130, 48, ks[2].min(ks[3])),
         (1, 5, ks[3]),
         (17, 173, ks[0]),
@@ -131,7 +131,7 @@ fn matmul_add(
     let x = activations(rows, k, seed);
     let (mut expected, mut units) = product(&x, &w);
     let mut random = Random::new(seed);
-    // Of the size of the products, so that adding them twice or not at all shows.
+    // As large as the products, so that adding it twice or not at all is noticed.
     let add: Vec<f32> = units.iter().map(|unit| (*unit as f32) * random.f32()).collect();
     let bias: Vec<f32> = units[..n].iter().map(|unit| (*unit as f32) * random.f32()).collect();
     for (i, (expected, unit)) in expected.iter_mut().zip(&mut units).enumerate() {
@@ -150,7 +150,7 @@ fn stack(types: &[GgmlType], k: usize) -> Result<Vec<Matrix>> {
     types.iter().enumerate().map(|(i, &ty)| Matrix::random(ty, 19 + 24 * i, k, i as u64)).collect()
 }
 
-/// One weight of matrices of several types and odd sizes, with and without a bias and a residual.
+/// A weight made of matrices of several types and odd sizes, with and without a bias and a residual.
 fn several(device: &Device, types: &[GgmlType], rows: usize) -> Result<Vec<Measured>> {
     let k = 512;
     let x = activations(rows, k, 5);
@@ -206,7 +206,7 @@ fn embed_several(device: &Device, types: &[GgmlType], rows: usize) -> Result<Vec
     Ok(vec![Measured::new("out", &device.read_vec(&out)?, &expected, |_| 2.0, Tolerance::DECODED)])
 }
 
-/// Some rows of a weight have the bits that they have in the whole; some columns are the product with those columns of x.
+/// A shard of some rows gives the same bits as in the whole weight; a shard of some columns gives the product with those columns of x.
 fn shards(device: &Device, ty: GgmlType) -> Result<Vec<Measured>> {
     let (n, rows, block) = (75, 19, ty.block_values());
     let k = block.max(32) * 6;
@@ -221,7 +221,7 @@ fn shards(device: &Device, ty: GgmlType) -> Result<Vec<Measured>> {
     let whole = multiply(&w.upload(device)?, &x)?;
     let mut measured = Vec::new();
     for range in [0..32, 30..49, 74..75] {
-        // Behind another matrix, so that they begin in the middle of whatever the device lays out.
+        // After another matrix, so that they begin in the middle of whatever units the device's layout has.
         let shard = device.upload_weight(&[other.raw(), w.raw().rows(range.clone())], Arrange::Stacked)?;
         let found = multiply(&shard, &x)?;
         let found: Vec<u32> = found
@@ -249,7 +249,7 @@ fn shards(device: &Device, ty: GgmlType) -> Result<Vec<Measured>> {
     Ok(measured)
 }
 
-/// Some rows of gate and up have the bits that they have in the whole.
+/// A shard of some rows of gate and up gives the same bits as in the whole weight.
 fn glu_shards(device: &Device, ty: GgmlType) -> Result<Vec<Measured>> {
     let (n, rows) = (75, 5);
     let k = ty.block_values().max(32) * 3;
@@ -273,7 +273,7 @@ fn glu_shards(device: &Device, ty: GgmlType) -> Result<Vec<Measured>> {
     Ok(measured)
 }
 
-/// The product of two factors that are each off, one of them through SiLU, whose slope is at most 1.1.
+/// For a product of two factors that are both off, one of them through SiLU, whose slope is at most 1.1.
 const GLU_FACTOR: f64 = 2.5;
 
 /// The unit of an error: with g and u the two products, each off by its own unit, silu(g) · u is off by about |u| and |silu(g)|

@@ -1,4 +1,4 @@
-//! Programs: what a launch uploads, runs and brings back, and in which order launches take effect.
+//! Programs: what a launch uploads, runs and copies back, and in which order launches take effect.
 
 use super::data::{output, upload_f32};
 use super::{Measured, Report};
@@ -14,7 +14,7 @@ pub(super) fn check(device: &Device, report: &mut Report) {
     report.case("program", "mistakes", || mistakes(device));
 }
 
-/// A launch reads what it brings, and its outputs are those of its own run, whatever is launched before they are taken.
+/// A launch reads its own inputs, and its outputs are those of its own run, whatever else is launched before they are taken.
 fn in_and_out(device: &Device) -> Result<Vec<Measured>> {
     let (x, y) = (output(device, &[3, 4])?, output(device, &[3, 4])?);
     let mut plan = device.plan();
@@ -63,7 +63,7 @@ fn in_order(device: &Device) -> Result<Vec<Measured>> {
     Ok(vec![Measured::exact("the end", &found, &expected)])
 }
 
-/// What does not fit is an error that leaves the program as it was.
+/// Inputs and outputs that do not fit are errors that leave the program as it was.
 fn mistakes(device: &Device) -> Result<Vec<Measured>> {
     let (x, y) = (output(device, &[4])?, output(device, &[4])?);
     let mut plan = device.plan();

@@ -1,4 +1,4 @@
-//! The ops that only look at rows: `rms_norm`, `gather_rows`, `argmax`, `copy`.
+//! The ops on whole rows: `rms_norm`, `gather_rows`, `argmax`, `top_k`, `copy`.
 
 use super::data::{Random, norm, output, upload_f32, upload_u32};
 use super::{Measured, Report, Tolerance, run};
@@ -51,7 +51,7 @@ fn rms_norm(device: &Device, rows: usize, dim: usize, in_place: bool) -> Result<
     let mut random = Random::new((rows * dim) as u64);
     let mut x = random.f32s(rows * dim);
     for (row, x) in x.chunks_exact_mut(dim).enumerate() {
-        // From where eps rules to where squares are large; the last row is zero.
+        // From rows so small that eps dominates to rows whose squares are large; the last row is zero.
         let size = [1.0, 1e-4, 1e6, 0.0][row % 4];
         x.iter_mut().for_each(|x| *x *= size);
     }
@@ -87,9 +87,9 @@ fn gather_rows(device: &Device, rows: usize, dim: usize) -> Result<Vec<Measured>
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Peaks {
     Few,
-    /// Many largest values: the lowest index counts.
+    /// The largest value occurs many times: the lowest index wins.
     Equal,
-    /// NaN never wins; a row of nothing else has no largest.
+    /// NaN never wins; a row of NaN alone has no largest element.
     NaN,
 }
 
@@ -131,7 +131,7 @@ fn top_k(device: &Device, rows: usize, cols: usize, k: usize, peaks: Peaks) -> R
             Peaks::Few => x.iter_mut().for_each(|x| *x *= 8.0),
             Peaks::Equal => x.iter_mut().for_each(|x| *x = (*x * 4.0).floor()),
             Peaks::NaN if row % 3 == 0 => x.fill(f32::NAN),
-            // Fewer than k are left in most rows.
+            // Most rows have fewer than k elements that count.
             Peaks::NaN => {
                 x.iter_mut().enumerate().filter(|(i, _)| i % 29 > 0).for_each(|(_, x)| *x = f32::NAN)
             }

@@ -1,4 +1,4 @@
-//! Whether a row's bits depend on the rows beside it: alone, in batches, among many, shuffled.
+//! A row's bits do not depend on the rows beside it: alone, in batches, among many, shuffled.
 
 use super::attention::{self, Row, World};
 use super::data::{Matrix, Random, output, types, upload_f32, upload_glu};
@@ -12,7 +12,7 @@ use crate::weight::Arrange;
 use recua_gguf::GgmlType;
 use std::collections::HashMap;
 
-/// Enough for every kernel that a device may keep for small and large batches.
+/// Enough rows for every kernel that a device may have for small and large batches.
 const N_ROWS: usize = 133;
 
 const BATCHES: [usize; 10] = [1, 2, 3, 5, 8, 16, 17, 33, 64, 100];
@@ -52,7 +52,7 @@ pub(super) fn check_attention(device: &Device, report: &mut Report) {
     }
 }
 
-/// Few columns, and as many as a device may sum in several slices of unequal length: a software adapter takes minutes for more.
+/// Few columns, and enough that a device may sum them in several slices of unequal length. A software adapter would take minutes for more.
 fn widths(ty: GgmlType) -> [usize; 2] {
     match ty.block_values() {
         1 => [100, 576],
@@ -106,7 +106,7 @@ fn by_rows(
     Ok(differing)
 }
 
-/// Three sequences, computed at once, and again in other cuts, at other pages, with other companions.
+/// Three sequences, computed at once, and again with other cuts, other pages and other companions.
 fn cuts(device: &Device, layer: attention::Layer) -> Result<Vec<Measured>> {
     let lengths = [40, 3, 70];
     let sequence = |s: usize| (0..lengths[s]).map(move |p| (s, p)).collect::<Vec<Row>>();

@@ -7,7 +7,7 @@ use std::arch::x86_64::__cpuid_count;
 use std::marker::PhantomData;
 use std::sync::OnceLock;
 
-/// Whether the processor has 8-bit tiles and the system lets this process use them; asked once.
+/// Whether the processor has 8-bit tiles and the system lets this process use them.
 pub(crate) fn is_permitted() -> bool {
     static PERMITTED: OnceLock<bool> = OnceLock::new();
     *PERMITTED.get_or_init(|| has_tiles() && ask())
@@ -21,7 +21,7 @@ fn has_tiles() -> bool {
     leaf.edx & (TILE | INT8) == TILE | INT8
 }
 
-/// Linux hands the tiles' large state out on request, for the whole process.
+/// Linux permits the tiles' large state on request, for the whole process.
 #[cfg(target_os = "linux")]
 fn ask() -> bool {
     const SYS_ARCH_PRCTL: u64 = 158;
@@ -48,13 +48,13 @@ fn ask() -> bool {
     false
 }
 
-/// Rows of a tile, and the 32-bit lanes of each.
+/// The number of rows of a tile, and of 32-bit lanes in each row.
 pub(crate) const ROWS: usize = 16;
 
 /// Bytes of a tile's row.
 pub(crate) const ROW_BYTES: usize = 64;
 
-/// The form of the eight tiles.
+/// The shapes of the eight tiles, as the processor reads them.
 #[repr(C, align(64))]
 pub(crate) struct Config {
     palette: u8,
@@ -64,7 +64,7 @@ pub(crate) struct Config {
     rows: [u8; 16],
 }
 
-/// A form that tiles are configured in, as a type.
+/// A configuration of the tiles, as a type.
 pub(crate) trait Form {
     const CONFIG: Config;
 }
@@ -93,7 +93,7 @@ impl Form for Halves {
     };
 }
 
-/// This thread's tiles, configured in one form. Dropping it gives them back, so that a task switch need not save them.
+/// This thread's tiles in one configuration. Dropping it releases them, so that a task switch need not save them.
 pub(crate) struct Tiles<F: Form> {
     /// Tiles belong to a thread.
     form: PhantomData<(F, *const ())>,

@@ -1,4 +1,4 @@
-//! How fast this machine's memory can be read by all threads at once: the peak that decoding is compared with.
+//! The read bandwidth of this machine's memory with all threads at once: the peak that decoding is compared with.
 
 use super::isa::{Isa, multiversion};
 use super::pool::{Pool, Worker};
@@ -6,13 +6,13 @@ use super::{Allocated, Result};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-/// Far more than any last cache.
+/// Far more than any last-level cache holds.
 const N_BYTES: usize = 512 << 20;
 
 /// Bytes that a thread claims at a time.
 const PIECE: usize = 1 << 20;
 
-/// The fastest of this many passes is the peak.
+/// The number of passes, of which the fastest is the peak.
 const PASSES: usize = 5;
 
 /// Bytes per second of the fastest pass.
@@ -20,7 +20,7 @@ pub(super) fn measure(pool: &mut Pool, isa: Isa, allocated: &Allocated) -> Resul
     let memory = allocated.memory(N_BYTES, "the bandwidth measurement")?;
     // SAFETY: the memory is zeroed, aligned for u64, and only read from here on, but for the threads' own writes below.
     let bytes = unsafe { std::slice::from_raw_parts_mut(memory.as_ptr().cast::<u64>(), N_BYTES / 8) };
-    // Fresh pages may all be one shared page of zeros.
+    // New pages may all be one shared page of zeros, so they are written first.
     bytes.iter_mut().step_by(512).enumerate().for_each(|(i, word)| *word = i as u64 | 1);
     let words: &[u64] = bytes;
     let total = AtomicU64::new(0);
@@ -36,7 +36,7 @@ pub(super) fn measure(pool: &mut Pool, isa: Isa, allocated: &Allocated) -> Resul
         });
         best = best.min(start.elapsed().as_secs_f64());
     }
-    // Used, so that the reading cannot be left out.
+    // The sum is used, so that the compiler cannot omit the reads.
     assert!(total.load(Ordering::Relaxed) != 0, "the sum of the written words is not 0");
     allocated.release(N_BYTES);
     Ok(N_BYTES as f64 / best)

@@ -1,6 +1,6 @@
-//! The quantised formats as the CPU kernels know them: a few constants, and how a GGML block is taken apart. A format is one file.
+//! The quantized formats as the CPU kernels know them: a few constants, and how to unpack a GGML block. Each format is one file.
 //!
-//! `recua_gguf::decode` is the truth about a block; a test here compares every format with it.
+//! `recua_gguf::decode` defines what a block means; a test compares every format with it.
 
 mod iq4_nl;
 mod iq4_xs;

@@ -1,7 +1,7 @@
-//! Which instruction set the kernels use: found out once, held as a value.
+//! Which instruction set the kernels use: detected once and held as a value.
 //!
 //! Every kernel gives the same bits whichever set runs it: integer sums are exact, and float sums have one order, with fused
-//! multiply-adds, on all of them. So the choice is about speed alone.
+//! multiply-adds, on all of them. So the choice affects only speed.
 
 use std::fmt;
 use std::str::FromStr;
@@ -59,8 +59,8 @@ impl Isa {
         }
     }
 
-    /// What code compiled for this set needs to be called. A set that the processor lacks is run as plain Rust, which gives the same
-    /// bits.
+    /// The proof that calls to code compiled for this set require. A set that the processor lacks gives [`Proof::Scalar`]: plain Rust, which
+    /// has the same bits.
     pub(crate) fn proof(self) -> Proof {
         #[cfg(target_arch = "x86_64")]
         if self.is_available() {
@@ -106,7 +106,7 @@ pub(crate) enum Proof {
     Amx(HasAvx512, HasAmx),
 }
 
-// Only `Isa::proof` makes these values, which take no room: a function that takes one may use the instructions.
+// Only `Isa::proof` makes these zero-sized values, so a function that takes one may use the instructions.
 
 /// Proof of AVX2, FMA and F16C.
 #[cfg(target_arch = "x86_64")]
@@ -146,11 +146,11 @@ impl FromStr for Isa {
     }
 }
 
-/// Compiles one body for every instruction set and picks by value.
+/// Compiles one body for every instruction set and selects by value.
 ///
 /// `multiversion! { fn name(isa, arg: Type, …) -> Ret = body }` makes `fn name(isa: Isa, arg: Type, …) -> Ret` out of an
 /// `#[inline(always)]` function `body`, which is compiled once plainly and once inside a function of each wider set, where the
-/// compiler vectorises its loops. One source, so the same bits: nothing in it may reassociate.
+/// compiler vectorizes its loops. The source is one, so the bits are the same; nothing in it may reassociate sums.
 macro_rules! multiversion {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($isa:ident $(, $arg:ident : $ty:ty)* $(,)?) $(-> $ret:ty)? = $body:path) => {
         $(#[$meta])*

@@ -1,5 +1,5 @@
-//! How the CPU keeps a layer's cache: K and V are one buffer each of `[n_pages, n_kv_heads, PAGE_TOKENS * head_dim]`. `rope_store.rs`
-//! says in which order a page's elements lie.
+//! The CPU's layout of a layer's cache: K and V are a buffer each, `[n_pages, n_kv_heads, PAGE_TOKENS * head_dim]`. `rope_store.rs` gives
+//! the order of the elements in a page.
 
 use super::{Allocated, Counted};
 use crate::buffer::{Buffer, DeviceId, Storage};
@@ -8,7 +8,7 @@ use crate::kv::{KvPool, KvShape};
 use crate::op::PAGE_TOKENS;
 use std::sync::Arc;
 
-/// What a pool is here.
+/// A pool of this device.
 pub(crate) struct Kv {
     /// f16 or f32 `[n_pages, n_kv_heads, PAGE_TOKENS * head_dim]`
     pub(crate) k: Buffer,
@@ -36,7 +36,7 @@ impl Kv {
         KvPool::from_storage(Arc::new(kv), memory, device, *shape)
     }
 
-    /// A pool of this device.
+    /// The layout of a pool that this kind of device made.
     pub(crate) fn of<'a>(op: &'static str, pool: &'a KvPool) -> Result<&'a Kv> {
         pool.storage_as().ok_or(Error::WrongDevice { op, what: "a cache" })
     }

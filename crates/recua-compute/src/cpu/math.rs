@@ -1,8 +1,8 @@
-//! The functions that kernels need beside the four operations, and the fixed trees they reduce with. No libm, whose results differ
-//! from one system to the next. Every multiply-add is fused, so every instruction set gives the same bits.
+//! The functions that kernels need besides the four basic operations, and the fixed trees with which they reduce. libm is not used, because
+//! its results differ between systems. Every multiply-add is fused, so every instruction set gives the same bits.
 //!
-//! A kernel is one body, generic over [`Vector`]: `vectorised!` compiles it for each instruction set. (Arrays and loops alone do
-//! not do: whether the compiler makes vectors of them changes with every edit.)
+//! A kernel is one body, generic over [`Vector`], which `vectorised!` compiles for each instruction set. (Plain arrays and loops are not
+//! enough: whether the compiler vectorizes them changes with every edit.)
 
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -13,26 +13,38 @@ pub(crate) use x86::{Avx2, Avx512};
 use half::f16;
 use std::array::from_fn;
 
-/// Floats in the unit that kernels work in: one AVX-512 register, two AVX2 registers.
+/// The number of floats that kernels work on at once: one AVX-512 register, or two AVX2 registers.
 pub(crate) const LANES: usize = 16;
 
-/// Added to a float below 2^22, moves its integer part to the low bits of the mantissa: rounding to nearest without an
-/// instruction for it.
+/// Added to a float below 2^22, it moves the integer part to the low bits of the mantissa: rounding to nearest without an instruction for
+/// it.
 const ROUND: f32 = 12_582_912.0;
 
-/// Floats that are worked on together: one (`f32` itself) or [`LANES`]. Each method does the same to each lane.
+/// Floats that are processed together: one (`f32` itself) or [`LANES`]. Each method does the same to each lane.
 ///
-/// A value of a processor's own type exists only inside a function compiled for that instruction set: `vectorised!` sees to it.
+/// Making a value requires a proof that the processor has the instructions ([`Proof`](crate::cpu::isa::Proof)). The value then is a proof
+/// itself, so its methods are safe to call. They compile to single instructions when they are inlined into a function that is compiled for
+/// the set, which `vectorised!` makes.
 pub(crate) trait Vector: Copy {
-    fn splat(x: f32) -> Self;
+    /// The proof.
+    type Set: Copy;
+
+    fn splat(set: Self::Set, x: f32) -> Self;
+    /// The proof with which this value was made.
+    fn set(self) -> Self::Set;
+    /// A value of the same type with `x` in every lane.
+    #[inline(always)]
+    fn like(self, x: f32) -> Self {
+        Self::splat(self.set(), x)
+    }
     fn add(self, other: Self) -> Self;
     fn sub(self, other: Self) -> Self;
     fn mul(self, other: Self) -> Self;
     /// `self * factor + addend`, rounded once.
     fn mul_add(self, factor: Self, addend: Self) -> Self;
-    /// `other` if it is larger; so NaN in `other` never wins.
+    /// `other` where it is larger, so that a NaN in `other` never wins.
     fn larger(self, other: Self) -> Self;
-    /// `other` if it is smaller; so NaN in `other` never wins.
+    /// `other` where it is smaller, so that a NaN in `other` never wins.
     fn smaller(self, other: Self) -> Self;
     /// Given `n + ROUND` for an integer `n` in `[-252, 254]`, two normal numbers whose product is `2^n`.
     fn power_of_two(self) -> (Self, Self);
@@ -40,11 +52,11 @@ pub(crate) trait Vector: Copy {
 
 /// A [`Vector`] of [`LANES`] floats.
 pub(crate) trait Lanes: Vector {
-    /// Whether there are registers for twice as many sums.
+    /// Whether there are 32 registers, enough for twice as many sums, and not 16.
     const MANY_REGISTERS: bool;
 
-    fn load(from: &[f32; LANES]) -> Self;
-    fn load_f16(from: &[f16; LANES]) -> Self;
+    fn load(set: Self::Set, from: &[f32; LANES]) -> Self;
+    fn load_f16(set: Self::Set, from: &[f16; LANES]) -> Self;
     fn store(self, to: &mut [f32; LANES]);
     /// The lanes `[0, n)` of `self`, the others of `rest`.
     fn first(self, n: usize, rest: Self) -> Self;
@@ -73,20 +85,19 @@ pub(crate) trait Lanes: Vector {
 /// `exp(x)`, with a relative error below 2e-7: infinity above `ln(f32::MAX)`, subnormals and then 0 below, NaN for NaN.
 #[inline(always)]
 pub(crate) fn exp<V: Vector>(x: V) -> V {
-    let c = V::splat;
     // Beyond these bounds the result is infinite or 0 anyway; NaN passes.
-    let x = x.smaller(c(89.0)).larger(c(-105.0));
+    let x = x.smaller(x.like(89.0)).larger(x.like(-105.0));
     // x = n ln 2 + r with |r| <= ln(2) / 2. The first part of ln 2 has few bits, so that n times it is exact.
-    let shifted = x.mul_add(c(std::f32::consts::LOG2_E), c(ROUND));
-    let n = shifted.sub(c(ROUND));
-    let r = n.mul_add(c(-0.693_359_4), x);
-    let r = n.mul_add(c(2.121_944_4e-4), r);
+    let shifted = x.mul_add(x.like(std::f32::consts::LOG2_E), x.like(ROUND));
+    let n = shifted.sub(x.like(ROUND));
+    let r = n.mul_add(x.like(-0.693_359_4), x);
+    let r = n.mul_add(x.like(2.121_944_4e-4), r);
     // exp(r) = 1 + r + r² q(r); q interpolates at the Chebyshev nodes of the interval.
-    let q = c(1.392_625_1e-3).mul_add(r, c(8.363_233e-3));
-    let q = q.mul_add(r, c(4.166_655_4e-2));
-    let q = q.mul_add(r, c(1.666_657_7e-1));
-    let q = q.mul_add(r, c(0.5));
-    let p = q.mul_add(r.mul(r), r).add(c(1.0));
+    let q = x.like(1.392_625_1e-3).mul_add(r, x.like(8.363_233e-3));
+    let q = q.mul_add(r, x.like(4.166_655_4e-2));
+    let q = q.mul_add(r, x.like(1.666_657_7e-1));
+    let q = q.mul_add(r, x.like(0.5));
+    let p = q.mul_add(r.mul(r), r).add(x.like(1.0));
     // In two factors, so that the last product overflows or rounds to a subnormal by itself.
     let (a, b) = shifted.power_of_two();
     p.mul(a).mul(b)
@@ -99,10 +110,14 @@ pub(crate) fn silu(x: f32) -> f32 {
 }
 
 impl Vector for f32 {
+    type Set = ();
+
     #[inline(always)]
-    fn splat(x: f32) -> f32 {
+    fn splat((): (), x: f32) -> f32 {
         x
     }
+    #[inline(always)]
+    fn set(self) {}
     #[inline(always)]
     fn add(self, other: f32) -> f32 {
         self + other
@@ -136,15 +151,19 @@ impl Vector for f32 {
     }
 }
 
-/// The definition, for processors without an instruction set of ours.
+/// The definition, which also runs on processors without any of these instruction sets.
 #[derive(Clone, Copy)]
 pub(crate) struct Plain([f32; LANES]);
 
 impl Vector for Plain {
+    type Set = ();
+
     #[inline(always)]
-    fn splat(x: f32) -> Plain {
+    fn splat((): (), x: f32) -> Plain {
         Plain([x; LANES])
     }
+    #[inline(always)]
+    fn set(self) {}
     #[inline(always)]
     fn add(self, other: Plain) -> Plain {
         Plain(from_fn(|i| self.0[i] + other.0[i]))
@@ -179,11 +198,11 @@ impl Lanes for Plain {
     const MANY_REGISTERS: bool = false;
 
     #[inline(always)]
-    fn load(from: &[f32; LANES]) -> Plain {
+    fn load((): (), from: &[f32; LANES]) -> Plain {
         Plain(*from)
     }
     #[inline(always)]
-    fn load_f16(from: &[f16; LANES]) -> Plain {
+    fn load_f16((): (), from: &[f16; LANES]) -> Plain {
         Plain(from_fn(|i| from[i].to_f32()))
     }
     #[inline(always)]
@@ -196,38 +215,38 @@ impl Lanes for Plain {
     }
 }
 
-/// Compiles a body that is generic over [`Lanes`] for every instruction set and picks by value.
+/// Compiles a body that is generic over [`Lanes`] for every instruction set and selects by value.
 ///
 /// `vectorised! { fn name(isa, arg: Type, …) -> Ret = body }` makes `fn name(isa: Isa, arg: Type, …) -> Ret` out of an
-/// `#[inline(always)]` function `body<V: Lanes>`.
+/// `#[inline(always)]` function `body<V: Lanes>(set: V::Set, arg, …)`.
 macro_rules! vectorised {
     ($vis:vis fn $name:ident($isa:ident $(, $arg:ident : $ty:ty)* $(,)?) $(-> $ret:ty)? = $body:ident) => {
         $vis fn $name($isa: $crate::cpu::isa::Isa $(, $arg: $ty)*) $(-> $ret)? {
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx2,fma,f16c")]
-                fn avx2($($arg: $ty),*) $(-> $ret)? {
-                    $body::<$crate::cpu::math::Avx2>($($arg),*)
+                fn avx2(set: $crate::cpu::isa::HasAvx2 $(, $arg: $ty)*) $(-> $ret)? {
+                    $body::<$crate::cpu::math::Avx2>(set $(, $arg)*)
                 }
                 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
-                fn avx512($($arg: $ty),*) $(-> $ret)? {
-                    $body::<$crate::cpu::math::Avx512>($($arg),*)
+                fn avx512(set: $crate::cpu::isa::HasAvx512 $(, $arg: $ty)*) $(-> $ret)? {
+                    $body::<$crate::cpu::math::Avx512>(set $(, $arg)*)
                 }
                 match $isa.proof() {
                     $crate::cpu::isa::Proof::Scalar => {}
-                    $crate::cpu::isa::Proof::Avx2(_) | $crate::cpu::isa::Proof::AvxVnni(..) => {
-                        // SAFETY: the processor has the set, as the proof says.
-                        return unsafe { avx2($($arg),*) };
+                    $crate::cpu::isa::Proof::Avx2(set) | $crate::cpu::isa::Proof::AvxVnni(set, _) => {
+                        // SAFETY: the processor has the set, as `set` proves.
+                        return unsafe { avx2(set $(, $arg)*) };
                     }
-                    $crate::cpu::isa::Proof::Avx512(_) | $crate::cpu::isa::Proof::Amx(..) => {
+                    $crate::cpu::isa::Proof::Avx512(set) | $crate::cpu::isa::Proof::Amx(set, _) => {
                         // SAFETY: as above.
-                        return unsafe { avx512($($arg),*) };
+                        return unsafe { avx512(set $(, $arg)*) };
                     }
                 }
             }
             #[cfg(not(target_arch = "x86_64"))]
             let _ = $isa;
-            $body::<$crate::cpu::math::Plain>($($arg),*)
+            $body::<$crate::cpu::math::Plain>(() $(, $arg)*)
         }
     };
 }
@@ -247,16 +266,16 @@ mod tests {
     multiversion! { fn exp_all_on(isa, x: &[f32], out: &mut [f32]) = exp_all }
 
     #[inline(always)]
-    fn exp_lanes<V: Lanes>(x: &[f32], out: &mut [f32]) {
+    fn exp_lanes<V: Lanes>(set: V::Set, x: &[f32], out: &mut [f32]) {
         for (out, x) in out.as_chunks_mut().0.iter_mut().zip(x.as_chunks().0) {
-            exp(V::load(x)).store(out);
+            exp(V::load(set, x)).store(out);
         }
     }
     vectorised! { fn exp_lanes_on(isa, x: &[f32], out: &mut [f32]) = exp_lanes }
 
     #[inline(always)]
-    fn reductions<V: Lanes>(x: &[f32; LANES], n: usize) -> (f32, f32) {
-        (V::load(x).sum(), V::load(x).first(n, V::splat(-9.0)).max())
+    fn reductions<V: Lanes>(set: V::Set, x: &[f32; LANES], n: usize) -> (f32, f32) {
+        (V::load(set, x).sum(), V::load(set, x).first(n, V::splat(set, -9.0)).max())
     }
     vectorised! { fn reductions_on(isa, x: &[f32; LANES], n: usize) -> (f32, f32) = reductions }
 

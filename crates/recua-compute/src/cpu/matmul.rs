@@ -1,5 +1,5 @@
 //! `matmul`, `matmul_glu` and `embed` on the CPU: activations are encoded once, then threads claim tiles of 16 weight rows, and a
-//! tile meets all rows of the pass while it is in the cache. Each weight is read once, however many rows share the pass.
+//! tile is multiplied with all rows of the pass while it is in the cache. Each weight is read once, however many rows share the pass.
 
 pub(crate) mod activations;
 #[cfg(target_arch = "x86_64")]
@@ -27,7 +27,7 @@ use weight::{Layout, Packed, Segment, records_per_row};
 #[cfg(test)]
 mod tests;
 
-/// Memory that products need beside their buffers, sized for the largest op so far.
+/// Memory that products need besides their buffers, sized for the largest op so far.
 #[derive(Default)]
 pub(crate) struct Workspace {
     records256: Option<Memory>,
@@ -35,7 +35,7 @@ pub(crate) struct Workspace {
     threads: Vec<Option<Memory>>,
 }
 
-/// What a thread unpacks into and sums up in.
+/// Where a thread unpacks weights and accumulates sums.
 #[repr(C, align(64))]
 struct Scratch {
     q256: q256::Scratch,
@@ -43,7 +43,7 @@ struct Scratch {
     // Followed by the sums: `[2][tiles at once][rows][TILE]` f32.
 }
 
-/// What an op needs.
+/// What an op needs of the workspace.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 struct Needs {
     records256: usize,
@@ -51,7 +51,7 @@ struct Needs {
     rows: usize,
 }
 
-/// Fails for a weight that another device made, whatever it says of itself.
+/// Fails for a weight that another kind of device made, even if it carries this device's identity.
 fn needs(op: &Op) -> Result<Needs> {
     let (x, weight): (Option<&Buffer>, &Weight) = match op {
         Op::Matmul(op) => (Some(&op.x), &op.weight),
@@ -111,10 +111,10 @@ impl Workspace {
         R::memory(self).map_or(std::ptr::null_mut(), |memory| memory.as_ptr().cast())
     }
 
-    /// This thread's scratch, and its two runs of sums.
+    /// This thread's scratch, and its two areas of sums.
     ///
     /// # Safety
-    /// Only thread `idx` calls this, once an op.
+    /// Only thread `idx` calls this, once per op.
     #[allow(clippy::mut_from_ref, reason = "each thread has its own memory")]
     unsafe fn scratch(&self, idx: usize) -> (&mut Scratch, [&mut [[f32; TILE]]; 2]) {
         let memory = self.threads[idx].as_ref().expect("reserved before the op runs");
@@ -147,7 +147,7 @@ impl Kind for Record32 {
     }
 }
 
-/// What the threads of one op share.
+/// What the threads of an op share.
 struct Pass<'a> {
     worker: &'a Worker<'a>,
     isa: Isa,
@@ -159,12 +159,12 @@ struct Pass<'a> {
 
 impl<'a> Pass<'a> {
     fn new(x: &'a Buffer, worker: &'a Worker<'a>, isa: Isa, workspace: &'a Workspace) -> Pass<'a> {
-        // SAFETY: the plan keeps every output of the op apart from `x`, and the queue is held.
+        // SAFETY: no output of the op overlaps `x` (`Op::check`), and the queue is held.
         let values = unsafe { slice::<f32>(x) };
         Pass { worker, isa, workspace, x: values, rows: x.n_rows(), k: x.n_cols() }
     }
 
-    /// Encodes this thread's share of `x` as the segments need it; ends at a barrier.
+    /// Encodes this thread's share of `x` in the ways that the segments need, and ends with a barrier.
     fn encode(&self, segments: &[Segment]) {
         if segments.iter().any(|segment| matches!(segment.layout, Layout::Q256(_))) {
             self.encode_as::<Record256>();
@@ -189,8 +189,8 @@ impl<'a> Pass<'a> {
     /// All records, once they are encoded, and [`RECORDS_BEHIND`] more.
     fn records<R: Kind>(&self) -> &[R] {
         let n = self.rows * records_per_row(self.k) + RECORDS_BEHIND;
-        // SAFETY: written by `encode`, which ended at a barrier; nobody writes them before the next op. Those behind are what an op
-        // before left there, or zero.
+        // SAFETY: written by `encode`, which ended with a barrier; nothing writes them before the next op. Those after them are what an
+        // earlier op left there, or zero.
         unsafe { std::slice::from_raw_parts(self.workspace.records::<R>(), n) }
     }
 
@@ -220,7 +220,7 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// How many tiles are worked on side by side.
+    /// How many tiles are multiplied side by side.
     fn tiles_at_once(&self) -> usize {
         if self.rows == 1 { TILES_MAX } else { 2 }
     }
@@ -231,7 +231,7 @@ pub(crate) fn matmul(op: &Matmul, worker: &Worker<'_>, isa: Isa, workspace: &Wor
     let pass = Pass::new(&op.x, worker, isa, workspace);
     let segments = &Packed::of(&op.weight).segments;
     pass.encode(segments);
-    // SAFETY: once an op, by the thread itself.
+    // SAFETY: called once per op, by the thread itself.
     let (scratch, [sums, _]) = unsafe { workspace.scratch(worker.idx) };
     let step = pass.tiles_at_once();
     // The pieces of all segments are claimed as one list, so that the threads end together.
@@ -256,7 +256,7 @@ pub(crate) fn matmul(op: &Matmul, worker: &Worker<'_>, isa: Isa, workspace: &Wor
 /// Writes the products of a segment's tiles from `first_tile` on: `sums[tile][row][lane]`.
 fn write_tiles(op: &Matmul, segment: &Segment, rows: usize, first_tile: usize, sums: &[[f32; TILE]]) {
     let n_cols = op.out.n_cols();
-    // SAFETY: the plan keeps the bias apart from every output.
+    // SAFETY: no output overlaps the bias (`Op::check`).
     let bias = op.bias.as_ref().map(|bias| unsafe { slice::<f32>(bias) });
     for (t, sums) in sums.chunks_exact(rows).enumerate() {
         let row_of_segment = (first_tile + t) * TILE;
@@ -277,7 +277,7 @@ fn write_tiles(op: &Matmul, segment: &Segment, rows: usize, first_tile: usize, s
                     *value += *add;
                 }
             }
-            // SAFETY: a tile's columns belong to the thread that claimed it, and outputs are apart from inputs.
+            // SAFETY: a tile's columns belong to the thread that claimed it, and outputs overlap no inputs.
             unsafe { slice_mut::<f32>(&op.out, at, len) }.copy_from_slice(&values[..len]);
         }
     }
@@ -290,7 +290,7 @@ pub(crate) fn matmul_glu(op: &MatmulGlu, worker: &Worker<'_>, isa: Isa, workspac
         unreachable!("an interleaved weight has a segment for gate and one for up");
     };
     pass.encode(&Packed::of(&op.gate_up).segments);
-    // SAFETY: once an op, by the thread itself.
+    // SAFETY: called once per op, by the thread itself.
     let (scratch, [gates, ups]) = unsafe { workspace.scratch(worker.idx) };
     let step = pass.tiles_at_once();
     let total = gate.n_tiles.div_ceil(step);
@@ -308,7 +308,7 @@ pub(crate) fn matmul_glu(op: &MatmulGlu, worker: &Worker<'_>, isa: Isa, workspac
                 let first = (first + t) * TILE;
                 let len = TILE.min(n_cols - first);
                 for (row, values) in sums.iter().enumerate() {
-                    // SAFETY: a tile's columns belong to the thread that claimed it, and `out` is apart from `x`.
+                    // SAFETY: a tile's columns belong to the thread that claimed it, and `out` does not overlap `x`.
                     unsafe { slice_mut::<f32>(&op.out, row * n_cols + first, len) }
                         .copy_from_slice(&values[..len]);
                 }
@@ -332,11 +332,11 @@ fn silu_mul_body(gates: &mut [[f32; TILE]], ups: &[[f32; TILE]]) {
 /// See [`Embed`]. The device has checked the tokens.
 pub(crate) fn embed(op: &Embed, worker: &Worker<'_>) -> Result<()> {
     let packed = Packed::of(&op.table);
-    // SAFETY: nobody writes the tokens while this op runs.
+    // SAFETY: nothing writes the tokens while this op runs.
     let tokens = unsafe { slice::<u32>(&op.tokens) };
     let dim = op.table.k();
     for row in worker.share(tokens.len()) {
-        // SAFETY: each row belongs to one thread, and no op input shares memory with `out`, which `Op::check` has seen to.
+        // SAFETY: each row belongs to one thread, and no input overlaps `out` (`Op::check`).
         let out = unsafe { slice_mut::<f32>(&op.out, row * dim, dim) };
         packed.decode_row(tokens[row] as usize, out);
     }

@@ -6,11 +6,11 @@ use memmap2::MmapMut;
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
 
-/// Cache lines, and the widest vector register.
+/// The size of a cache line, and of the widest vector register.
 pub(crate) const ALIGN: usize = 64;
 
-/// From this size on, memory is mapped and asked to be of huge pages: a step streams all weights, and with small pages each 4 KB of them
-/// costs a walk through the page tables.
+/// From this size on, memory is mapped, with huge pages if the system grants them: a step streams all weights, and with small pages every
+/// 4 KB costs a walk through the page tables.
 const HUGE_PAGE: usize = 2 << 20;
 
 /// An allocation of the CPU device.
@@ -20,7 +20,7 @@ pub(crate) struct Memory {
     owner: Owner,
 }
 
-/// Who gives the bytes back.
+/// How the bytes are freed.
 enum Owner {
     Heap(Layout),
     /// Dropping it unmaps.
@@ -38,7 +38,7 @@ impl Memory {
     pub(crate) fn zeroed(n_bytes: usize) -> Option<Memory> {
         if n_bytes >= HUGE_PAGE {
             let mut map = MmapMut::map_anon(n_bytes).ok()?;
-            // Only speed depends on the answer.
+            // If the system refuses, only speed suffers.
             #[cfg(target_os = "linux")]
             let _ = map.advise(memmap2::Advice::HugePage);
             return Some(Memory { start: NonNull::new(map.as_mut_ptr())?, n_bytes, owner: Owner::Map(map) });
@@ -67,7 +67,7 @@ impl Drop for Memory {
     }
 }
 
-/// The address of a view's first byte. The view reaches `buffer.span_bytes()` from there; `Buffer` has checked that it lies inside.
+/// The address of a view's first byte. The view covers `buffer.span_bytes()` from there, all inside the allocation, as `Buffer` ensures.
 pub(crate) fn ptr(buffer: &Buffer) -> *mut u8 {
     let counted: &Counted = buffer.storage_as().expect("only `alloc` of the device makes buffers of its id");
     // SAFETY: `Buffer::view` keeps the offset inside the allocation.
@@ -77,13 +77,13 @@ pub(crate) fn ptr(buffer: &Buffer) -> *mut u8 {
 /// `len` elements of a row of a matrix, which may be columns of a wider one, from column `first` on.
 ///
 /// # Safety
-/// The queue is held, and nobody writes these elements while the slice lives. `T` is a plain number of the buffer's element size.
+/// The queue is held, and nothing writes these elements while the slice lives. `T` is a plain number of the buffer's element size.
 pub(crate) unsafe fn row_of<T: bytemuck::Pod>(buffer: &Buffer, row: usize, first: usize, len: usize) -> &[T] {
     // SAFETY: the caller's promise.
     unsafe { row_mut(buffer, row, first, len) }
 }
 
-/// The same, to be written.
+/// The same, mutable.
 ///
 /// # Safety
 /// The queue is held, and no other thread reads or writes these elements while the slice lives. `T` is a plain number of the
@@ -107,15 +107,15 @@ pub(crate) unsafe fn row_mut<T: bytemuck::Pod>(
 /// A contiguous view as a slice.
 ///
 /// # Safety
-/// The queue is held, and nobody writes these bytes while the slice lives. `T` is a plain number of the buffer's element size.
+/// The queue is held, and nothing writes these bytes while the slice lives. `T` is a plain number of the buffer's element size.
 pub(crate) unsafe fn slice<T: bytemuck::Pod>(buffer: &Buffer) -> &[T] {
     debug_assert_eq!(size_of::<T>(), buffer.dtype().size_of());
-    assert!(buffer.is_contiguous(), "columns of a wider matrix are no slice");
+    assert!(buffer.is_contiguous(), "columns of a wider matrix are not a slice");
     // SAFETY: the view lies inside the allocation and is aligned to its element; the rest is the caller's promise.
     unsafe { std::slice::from_raw_parts(ptr(buffer).cast(), buffer.n_elements()) }
 }
 
-/// `len` elements of a contiguous view from element `first` on, to be written.
+/// `len` elements of a contiguous view from element `first` on, mutable.
 ///
 /// # Safety
 /// The queue is held, and no other thread reads or writes these elements while the slice lives. `T` is a plain number of the

@@ -1,6 +1,6 @@
-//! The ops but for the products: one file an op. `check_NAME` looks at the values of an op's index buffers, once, on one thread;
-//! after that `NAME` runs on every thread of the pool, each taking its part. There is no barrier at an op's end: the caller puts
-//! one between ops.
+//! All ops except the products, one file per op. `check_NAME` checks the values of an op's index buffers, once, on one thread; then `NAME`
+//! runs on every thread of the pool, and each thread does its part. There is no barrier at the end of an op: the caller puts one between
+//! ops.
 
 mod argmax;
 mod attention;
@@ -15,7 +15,7 @@ pub(crate) use argmax::argmax;
 pub(crate) use attention::{Spans, attention, check_attention};
 pub(crate) use copy::copy;
 pub(crate) use copy_pages::{check_copy_pages, copy_pages};
-pub(crate) use gather_rows::{check_gather_rows, gather_rows};
+pub(crate) use gather_rows::gather_rows;
 pub(crate) use rms_norm::rms_norm;
 pub(crate) use rope_store::{check_rope_store, rope_store};
 pub(crate) use top_k::top_k;
@@ -23,7 +23,8 @@ pub(crate) use top_k::top_k;
 use crate::cpu::memory::slice;
 use crate::error::{Error, Result};
 use crate::kv::KvPool;
-use crate::op::{INERT, PAGE_TOKENS, RowMap};
+use crate::op::operands::{Access, Resource};
+use crate::op::{INERT, Op, PAGE_TOKENS, RowMap};
 
 /// Fails unless `index < limit`.
 fn check_index(op: &'static str, what: &'static str, index: u32, limit: usize) -> Result<()> {
@@ -33,7 +34,21 @@ fn check_index(op: &'static str, what: &'static str, index: u32, limit: usize) -
     Err(Error::IndexOutOfRange { op, what, index: index.into(), limit: limit as u64 })
 }
 
-/// Where rows stand, as slices.
+/// Checks the indexes of an op that have a limit of their own.
+pub(crate) fn check_limits(op: &Op) -> Result<()> {
+    for operand in op.operands() {
+        let (Access::Index(Some(limit)), Resource::Buffer(buffer)) = (operand.access, operand.resource)
+        else {
+            continue;
+        };
+        // SAFETY: the queue is held and no op is running.
+        let indexes: &[u32] = unsafe { slice(buffer) };
+        indexes.iter().try_for_each(|&index| check_index(op.name(), limit.what, index, limit.below))?;
+    }
+    Ok(())
+}
+
+/// A row map as slices.
 struct Rows<'a> {
     positions: &'a [u32],
     sequences: &'a [u32],
@@ -43,7 +58,7 @@ struct Rows<'a> {
 
 impl<'a> Rows<'a> {
     /// # Safety
-    /// The queue is held, and nobody writes the row map while the slices live.
+    /// The queue is held, and nothing writes the row map while the slices live.
     unsafe fn new(map: &'a RowMap) -> Rows<'a> {
         // SAFETY: the caller's promise, and `Op::check` has found u32 in all three.
         let [positions, sequences, pages] =
@@ -51,22 +66,22 @@ impl<'a> Rows<'a> {
         Rows { positions, sequences, pages, pages_max: map.pages.n_cols() }
     }
 
-    /// The page that holds page `page_idx` of the row's sequence.
+    /// Which page of the pool is page `page_idx` of the row's sequence.
     fn page(&self, row: usize, page_idx: usize) -> usize {
         assert!(page_idx < self.pages_max, "the position was checked against the page table");
         self.pages[self.sequences[row] as usize * self.pages_max + page_idx] as usize
     }
 
-    /// Whether a row is of a sequence.
+    /// Whether a row belongs to a sequence.
     fn is_live(&self, row: usize) -> bool {
         self.sequences[row] != INERT
     }
 
-    /// Checks that each live row has a line in the page table, and that its position's page exists; with `all_before`, all pages up
-    /// to it as well.
+    /// Checks that each live row has a line in the page table and that the page of its position exists; with `all_before`, also all pages
+    /// before that.
     fn check(&self, op: &'static str, cache: &KvPool, all_before: bool) -> Result<()> {
         let n_sequences = self.pages.len() / self.pages_max.max(1);
-        // The pages `[0, checked)` of `sequence` are known to be good: consecutive rows are mostly of one sequence.
+        // The pages `[0, checked)` of `sequence` have been checked. Consecutive rows mostly belong to one sequence.
         let (mut sequence, mut checked) = (INERT, 0);
         for (row, &position) in self.positions.iter().enumerate().filter(|(row, _)| self.is_live(*row)) {
             let position = position as usize;

@@ -1,7 +1,7 @@
 //! The threads of the CPU device. A step enters the pool once: every thread runs the same function, meets the others at barriers
 //! and takes its share of each op. Entering a pool per op costs more than small ops do.
 //!
-//! Idle threads spin for a moment (the next step usually follows at once) and then sleep, so that an idle process burns nothing.
+//! Idle threads spin briefly, because the next step usually follows immediately, and then sleep, so that an idle process uses no CPU time.
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -13,14 +13,14 @@ use std::time::{Duration, Instant};
 /// How long an idle thread spins before it sleeps.
 const SPIN: Duration = Duration::from_micros(100);
 
-/// How often a thread looks at a barrier before it lets others have the core. Between ops all arrive within microseconds, unless
-/// somebody else has the core of the one that is waited for.
+/// How often a thread polls a barrier before it yields the core. Between ops all threads arrive within microseconds, unless another process
+/// has the core of one of them.
 const BARRIER_SPINS: u32 = 512;
 
-/// Counters for work that threads claim piece by piece; more phases than this in one step share them after a barrier.
+/// The number of counters for work that threads claim piece by piece. A step with more phases than this reuses them.
 const N_COUNTERS: usize = 4;
 
-/// A function for every thread, with its lifetime erased for the time of one [`Pool::run`].
+/// The function that every thread runs, its lifetime erased for the duration of a [`Pool::run`].
 type Job = *const (dyn Fn(&Worker<'_>) + Sync);
 
 struct Shared {
@@ -30,7 +30,7 @@ struct Shared {
     job: Mutex<Option<SendJob>>,
     wake: Condvar,
     shut_down: AtomicBool,
-    /// Threads still inside the current job, the caller not counted.
+    /// The number of threads still running the current job, without the caller.
     running: AtomicUsize,
     arrived: AtomicUsize,
     generation: AtomicUsize,
@@ -38,7 +38,7 @@ struct Shared {
     panicked: AtomicBool,
 }
 
-/// One cache line a counter, so that claims of different phases do not disturb each other.
+/// A counter on a cache line of its own, so that claims of different phases do not disturb each other.
 #[repr(align(64))]
 struct Padded(AtomicUsize);
 
@@ -63,7 +63,7 @@ pub(crate) struct Worker<'a> {
 }
 
 impl Pool {
-    /// A pool of `n_threads`, the calling thread of [`Pool::run`] being one of them.
+    /// A pool of `n_threads`, one of which is the thread that calls [`Pool::run`].
     pub(crate) fn new(n_threads: usize) -> std::io::Result<Pool> {
         let shared = Arc::new(Shared {
             n_threads: n_threads.max(1),
@@ -90,7 +90,7 @@ impl Pool {
         self.shared.n_threads
     }
 
-    /// Runs `job` on every thread and returns when all are done. A panic in one becomes a panic here, once all have ended.
+    /// Runs `job` on every thread and returns when all are done. A panic in one of them becomes a panic here, once all have ended.
     pub(crate) fn run(&mut self, job: &(dyn Fn(&Worker<'_>) + Sync)) {
         let shared = &*self.shared;
         shared.arrived.store(0, Ordering::Relaxed);
@@ -105,7 +105,7 @@ impl Pool {
             let job: Job = unsafe { std::mem::transmute::<*const (dyn Fn(&Worker<'_>) + Sync), Job>(job) };
             let mut current = shared.job.lock().unwrap_or_else(PoisonError::into_inner);
             *current = Some(SendJob(job));
-            // Under the lock: a thread that has just seen the old epoch holds it until it sleeps, and is not missed.
+            // Under the lock: a thread that has just seen the old epoch holds it until it sleeps, so it cannot miss the wake-up.
             shared.epoch.fetch_add(1, Ordering::Release);
             drop(current);
             shared.wake.notify_all();
@@ -131,7 +131,7 @@ impl Drop for Pool {
         self.shared.wake.notify_all();
         drop(guard);
         for handle in self.handles.drain(..) {
-            // A worker catches its panics, so there is nothing to learn from the result.
+            // A worker catches its panics, so its result says nothing.
             let _ = handle.join();
         }
     }
@@ -181,7 +181,7 @@ fn relax(spins: &mut u32) {
 }
 
 impl Worker<'_> {
-    /// Waits for all threads; what each wrote before is visible to all after. Every thread must meet the same barriers.
+    /// Waits for all threads. What any of them wrote before the barrier is visible to all after it. Every thread must reach the same barriers.
     pub(crate) fn barrier(&self) {
         let shared = self.shared;
         let phase = self.phase.get();
@@ -192,7 +192,7 @@ impl Worker<'_> {
         }
         let generation = shared.generation.load(Ordering::Acquire);
         if shared.arrived.fetch_add(1, Ordering::AcqRel) + 1 == shared.n_threads {
-            // The counter of the phase that begins was last used N_COUNTERS phases ago: nobody looks at it now.
+            // The counter of the phase that begins was last used N_COUNTERS phases ago, so no thread reads it now.
             shared.counters[(phase + 1) % N_COUNTERS].0.store(0, Ordering::Relaxed);
             shared.arrived.store(0, Ordering::Relaxed);
             shared.generation.fetch_add(1, Ordering::Release);
@@ -206,7 +206,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Threads of the pool.
+    /// The number of threads of the pool.
     pub(crate) fn n_threads(&self) -> usize {
         self.shared.n_threads
     }
@@ -217,8 +217,8 @@ impl Worker<'_> {
         n * idx / threads..n * (idx + 1) / threads
     }
 
-    /// Claims the next piece of `[0, n)`: large ones first, so that memory is read in long runs, and small ones last, so that all threads
-    /// end together. `None` when all is taken. One claimed range between two barriers.
+    /// Claims the next piece of `[0, n)`: large pieces first, so that memory is read in long runs, and small ones last, so that all threads
+    /// end together. `None` when everything is claimed. Between two barriers, only one range may be claimed from.
     pub(crate) fn claim_run(&self, n: usize) -> Option<Range<usize>> {
         let counter = &self.shared.counters[self.phase.get() % N_COUNTERS].0;
         let piece = |start: usize| (n - start).div_ceil(2 * self.shared.n_threads);
@@ -227,7 +227,8 @@ impl Worker<'_> {
         Some(start..start + piece(start))
     }
 
-    /// Claims the next piece of `[0, n)`, at most `piece` long; `None` when all is taken. One claimed range between two barriers.
+    /// Claims the next piece of `[0, n)`, at most `piece` long; `None` when everything is claimed. Between two barriers, only one range may be
+    /// claimed from.
     pub(crate) fn claim(&self, n: usize, piece: usize) -> Option<Range<usize>> {
         let counter = &self.shared.counters[self.phase.get() % N_COUNTERS].0;
         let start = counter.fetch_add(piece, Ordering::Relaxed);

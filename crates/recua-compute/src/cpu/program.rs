@@ -1,7 +1,7 @@
 //! A plan made ready for the CPU. A launch runs it before it returns.
 
-use super::Cpu;
 use super::memory::ptr;
+use super::{Cpu, IndexCheck};
 use crate::backend::Compiled;
 use crate::buffer::Buffer;
 use crate::error::{Error, Result, argument};
@@ -12,16 +12,18 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The device has room for the plan's ops: its workspace only grows.
+/// A plan whose workspace is reserved. It stays so, because the workspace only grows.
 pub(super) struct CpuProgram {
     cpu: Arc<Cpu>,
     plan: Plan,
+    checks: Vec<IndexCheck>,
 }
 
 impl CpuProgram {
-    /// For a plan whose workspace is reserved.
+    /// A program of a plan whose workspace is reserved.
     pub(super) fn new(cpu: Arc<Cpu>, plan: Plan) -> CpuProgram {
-        CpuProgram { cpu, plan }
+        let checks = IndexCheck::of(plan.ops().iter());
+        CpuProgram { cpu, plan, checks }
     }
 }
 
@@ -30,10 +32,10 @@ impl Compiled for CpuProgram {
         let mut queue = self.cpu.lock();
         for input in inputs {
             let bytes = input.bytes();
-            // SAFETY: `Input::new` has checked the length, and the queue is held, so no op is under way.
+            // SAFETY: `Input::new` has checked the length, and the queue is held, so no op is running.
             unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), ptr(input.buffer()), bytes.len()) }
         }
-        self.cpu.run_ops(&mut queue, self.plan.ops().iter())?;
+        self.cpu.run_ops(&mut queue, self.plan.ops().iter(), &self.checks)?;
         let outputs = outputs.iter().map(copied).collect::<Result<_>>()?;
         Ok(Submission::new(Done { outputs }))
     }
@@ -53,7 +55,7 @@ fn copied(output: &Buffer) -> Result<Vec<u8>> {
         what: format!("a copy of {output:?}"),
         requested_bytes: output.n_bytes(),
     })?;
-    // SAFETY: the view's bytes are initialised, and the queue is held, so nobody writes them.
+    // SAFETY: the view's bytes are initialized, and the queue is held, so nothing writes them.
     bytes.extend_from_slice(unsafe { std::slice::from_raw_parts(ptr(output), output.n_bytes()) });
     Ok(bytes)
 }

@@ -120,7 +120,7 @@ fn where_places_are_scarce_the_first_piece_folds_several_chunks() {
          merge 0..1 of 3, 6 first, from 0
          merge 1..2 of 3, 3 first, from 3",
     );
-    // One piece is no split.
+    // A single piece is not a split.
     check(&Tiling { places: 3, ..TILING }, 2, "0+1@1000 1+1@600", "whole 0..1\nwhole 1..2");
     check(&Tiling { places: 0, ..TILING }, 1, "0+1@1000", "whole 0..1");
 }
@@ -133,7 +133,7 @@ fn large_passes_have_wide_tiles() {
         "0+21@0 21+4@3 25+1@70 26+5@200",
         "whole 21..25\nwhole 25..26\nwide 26..31\nwide 0..8\nwide 8..16\nwide 16..21",
     );
-    // What a wide tile leaves of a run may be a tile.
+    // What wide tiles leave of a run may be a narrow tile.
     check(&TILING, 40, "0+10@0", "whole 8..10\nwide 0..8");
     // Single rows for a kernel of single rows.
     let alone = Tiling { rows: 1, ..TILING };

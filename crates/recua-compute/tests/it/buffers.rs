@@ -7,7 +7,7 @@ use recua_compute::{Activation, Arrange, BufferPool, DType, Error, GgmlType, Mat
 fn fresh_memory_is_zero() {
     let device = device();
     for n in [1, 63, 5000, 3 << 20] {
-        // Dirty memory first, so that the allocator has some to give back.
+        // Dirty memory first, which the allocator may then reuse.
         device.write(&device.alloc(DType::U8, &[n]).unwrap(), &vec![0xffu8; n]).unwrap();
         let buffer = device.alloc(DType::U8, &[n]).unwrap();
         assert!(device.read_vec::<u8>(&buffer).unwrap().iter().all(|&byte| byte == 0));
@@ -102,7 +102,7 @@ fn columns_are_checked() {
     let out = f32s(&device, &[3, 3]);
     assert_eq!(
         problem(device.plan().rms_norm(&columns, &weight, &out, 1e-5)),
-        "rms_norm: x f32[3, 3] are columns of a wider matrix, a whole one is needed"
+        "rms_norm: x f32[3, 3] are columns of a wider matrix, a contiguous one is needed"
     );
     assert!(problem(device.plan().copy(&columns, &out)).contains(whole));
 }
@@ -114,7 +114,7 @@ fn weights_are_checked() {
     let raw = RawMatrix::new;
     assert_eq!(
         problem(upload(raw(GgmlType::Q8_0, 1, 32, &[0; 33]))),
-        "upload_weight: Q8_0[1, 32] takes 34 bytes, 33 came"
+        "upload_weight: Q8_0[1, 32] takes 34 bytes, 33 were given"
     );
     assert_eq!(
         problem(upload(raw(GgmlType::Q8_0, 1, 33, &[0; 34]))),
@@ -150,11 +150,11 @@ fn weights_are_checked() {
     assert_eq!(several(&[], Arrange::Stacked), "upload_weight: there is no matrix: at least one is needed");
     assert_eq!(
         several(&[whole(), whole().columns(0..64)], Arrange::Stacked),
-        "upload_weight: matrices of 96 and of 64 columns: all of a weight have the same number"
+        "upload_weight: matrices of 96 and of 64 columns: all matrices of a weight need the same number"
     );
     assert_eq!(
         several(&[whole(), whole().rows(0..3)], Arrange::Interleaved),
-        "upload_weight: matrices of [4, 3] rows cannot be interleaved: two of as many rows can"
+        "upload_weight: matrices of [4, 3] rows cannot be interleaved: two with the same number of rows can"
     );
     several(&[whole()], Arrange::Interleaved);
     let stacked = device.upload_weight(&[whole(), whole()], Arrange::Stacked).unwrap();

@@ -41,3 +41,12 @@ fn instruction_sets_and_thread_counts_agree_to_the_last_bit() {
         }
     }
 }
+
+#[test]
+fn random_plans_do_what_their_operands_say() {
+    let device = cpu::open(Options { threads: Some(2), isa: None }).unwrap();
+    let tally = cases::random_plans::check(&device, 1, 1000).unwrap_or_else(|e| panic!("{e}"));
+    println!("{tally:?}");
+    // The draws are not so wild that most plans are refused or fail.
+    assert!(tally.ran > 800 && tally.failed > 0 && tally.recorded > 3000 && tally.refused > 500, "{tally:?}");
+}

@@ -48,7 +48,7 @@ fn quantized_matmul_checks_every_argument() {
         |params: QuantizedMatmulParams| named(problem(encoder.quantized_matmul(&x, &w, &y, &params)));
     assert_eq!(
         check(QuantizedMatmulParams { ggml_type: GgmlType::Q4_0, ..good }),
-        "quantized_matmul: Q4_0[3, 64] is asked for, Q8_0[3, 64] came"
+        "quantized_matmul: Q4_0[3, 64] was requested, the weight is Q8_0[3, 64]"
     );
     for n in [0, 2, 4] {
         check(QuantizedMatmulParams { n, ..good });
@@ -74,7 +74,7 @@ fn quantized_matmul_checks_every_argument() {
     assert!(
         matches!(result, Err(Error::WrongType { op, found, expected, .. }) if wrong_type(op, found, expected))
     );
-    // Larger buffers are fine, and so are fewer rows.
+    // Larger buffers and fewer rows are fine.
     encoder.quantized_matmul(&x, &w, &f32s(&device, &[100]), &good).unwrap();
     encoder.quantized_matmul(&x, &w, &y, &QuantizedMatmulParams { m: 1, ..good }).unwrap();
     encoder.commit_and_wait().unwrap();
@@ -114,7 +114,7 @@ fn a_weight_that_the_device_did_not_make_is_an_error_of_the_op() {
     }
 }
 
-/// What a kernel reads before it knows whether it needs it has to be there.
+/// A kernel may read from a table before it knows whether it needs the value, so the table must have elements.
 #[test]
 fn tables_and_caches_without_elements_are_refused() {
     let device = device();
@@ -143,7 +143,7 @@ fn tables_and_caches_without_elements_are_refused() {
     }
     for shape in [[0, 2], [1, 0]] {
         let found = problem(check(&|op| op.rows.pages = u32s(&[2]).view(0, &shape).unwrap()));
-        assert!(found.ends_with("is not [sequences, pages] of at least one"), "{found}");
+        assert!(found.ends_with("is not [sequences, pages] of at least one each"), "{found}");
     }
     let found = problem(check(&|op| op.rows.work = u32s(&[3])));
     assert!(found.ends_with("has no room for a work list"), "{found}");
@@ -189,7 +189,10 @@ fn pages_are_copied_between_pools_that_are_alike() {
         assert!(found.contains("cannot be pages of kv"), "{found}");
     }
     let flat = device.alloc(DType::U32, &[4]).unwrap();
-    assert!(problem(device.plan().copy_pages(&a, &b, &flat)).ends_with("is not [pairs, 2] of at least one"));
+    assert!(
+        problem(device.plan().copy_pages(&a, &b, &flat))
+            .ends_with("is not [pairs, 2] with at least one pair")
+    );
     // A pool that the device did not make.
     let forged = KvPool::from_storage(Arc::new(()), Vec::new(), device.id(), shape).unwrap();
     let found = try_copy(&forged, &a, &[0, 0]);

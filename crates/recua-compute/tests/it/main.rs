@@ -1,4 +1,4 @@
-//! The public face of the crate on the CPU device.
+//! The public interface of the crate, on the CPU device.
 
 mod buffers;
 mod cases;

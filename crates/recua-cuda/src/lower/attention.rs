@@ -235,7 +235,9 @@ pub(crate) fn kernels() -> Vec<KernelKey> {
         list.push(f32_kernel(head_dim));
         list.extend([1, 2].map(|stages| kernel(head_dim, 1, stages, false)));
         let wide = WIDE_QUERY_TILES.into_iter().find(|tiles| head_dim / 16 * tiles <= SUMS_MAX);
-        list.extend(wide.into_iter().flat_map(|tiles| [1, 2].map(|stages| kernel(head_dim, tiles, stages, true))));
+        list.extend(
+            wide.into_iter().flat_map(|tiles| [1, 2].map(|stages| kernel(head_dim, tiles, stages, true))),
+        );
     }
     list
 }

@@ -112,7 +112,8 @@ impl Config {
         };
         // Bytes under way make the speed, but too many copies at once break it.
         let fitting = |stages: usize| {
-            let blocks = (gpu.shared_bytes_sm / (bytes(stages) + RESERVED_BYTES)).min(COPIES_MAX / (SLICES * stages));
+            let blocks =
+                (gpu.shared_bytes_sm / (bytes(stages) + RESERVED_BYTES)).min(COPIES_MAX / (SLICES * stages));
             (bytes(stages) <= gpu.shared_bytes_max && blocks > 0).then_some((blocks, stages))
         };
         let (blocks, stages) = [3, 2, 1].into_iter().filter_map(fitting).max_by_key(|(blocks, stages)| {
@@ -123,7 +124,16 @@ impl Config {
         let shared_bytes = share.min(gpu.shared_bytes_max).max(bytes(stages));
         let grid = n_tiles.min(gpu.n_sms as usize * blocks);
         let arrange = Arrange::Side;
-        Some(Config { arrange, columns, warps: SLICES, stages, x_stages: SLICES, blocks: 2, shared_bytes, grid })
+        Some(Config {
+            arrange,
+            columns,
+            warps: SLICES,
+            stages,
+            x_stages: SLICES,
+            blocks: 2,
+            shared_bytes,
+            grid,
+        })
     }
 
     /// The first of these stages of weights and of x that fit `limit` bytes with so many warps.
@@ -241,7 +251,12 @@ pub(crate) fn reads_packed(weight: &recua_compute::Weight) -> Result<bool> {
 }
 
 /// Appends the product of one segment.
-fn product(recorder: &mut Recorder<'_>, segment: &Segment, x: Option<&Activations>, ends: &Ends) -> Result<()> {
+fn product(
+    recorder: &mut Recorder<'_>,
+    segment: &Segment,
+    x: Option<&Activations>,
+    ends: &Ends,
+) -> Result<()> {
     let Ends { op, n_rows, k, .. } = *ends;
     let (rows, n) = (u32_of(op, "a number of rows", n_rows)?, u32_of(op, "a number of outputs", segment.n)?);
     let out_stride = u32_of(op, "a row", ends.out_stride)?;

@@ -367,19 +367,21 @@ fn the_plan_of_a_pass() {
     let gguf = Tiny { n_layers: 1, ..Tiny::new("llama") }.gguf();
     let model = load(&gguf, config(4, 64));
     let expected = "
-   0 embed       F32[80, 64][u32[5]] -> f32[5, 64]
-   1 rms_norm    f32[5, 64] -> f32[5, 64]
-   2 matmul      f32[5, 64] · (F32[64, 64] + F32[32, 64] + F32[32, 64]) -> f32[5, 128]
-   3 rope_store  f32[5, 64], f32[5, 32], f32[5, 32] (Interleaved) -> kv f16[8, 2, 32, 16]
-   4 attention   f32[5, 64], kv f16[8, 2, 32, 16] -> f32[5, 64]
-   5 matmul      f32[5, 64] · F32[64, 64] + residual -> f32[5, 64]
-   6 rms_norm    f32[5, 64] -> f32[5, 64]
-   7 matmul_glu  f32[5, 64] · (F32[96, 64] | F32[96, 64]) (Silu) -> f32[5, 96]
-   8 matmul      f32[5, 96] · F32[64, 96] + residual -> f32[5, 64]
-   9 gather_rows f32[512, 64][u32[2]] -> f32[2, 64]
-  10 rms_norm    f32[2, 64] -> f32[2, 64]
-  11 matmul      f32[2, 64] · F32[80, 64] -> f32[2, 80]
-";
+   0 embed       table F32[80, 64], tokens u32[5] -> out f32[5, 64]
+   1 rms_norm    x f32[5, 64], weight f32[64] -> out f32[5, 64]
+   2 matmul      x f32[5, 64], weight (F32[64, 64] + F32[32, 64] + F32[32, 64]) -> out f32[5, 128]
+   3 rope_store  q f32[5, 64], k f32[5, 32], v f32[5, 32], table f32[64, 8, 2], ROWS -> q f32[5, 64], CACHE (Interleaved)
+   4 attention   q f32[5, 64], ROWS, CACHE -> out f32[5, 64]
+   5 matmul      x f32[5, 64], weight F32[64, 64], add f32[5, 64] -> out f32[5, 64]
+   6 rms_norm    x f32[5, 64], weight f32[64] -> out f32[5, 64]
+   7 matmul_glu  x f32[5, 64], gate_up (F32[96, 64] | F32[96, 64]) -> out f32[5, 96] (Silu)
+   8 matmul      x f32[5, 96], weight F32[64, 96], add f32[5, 64] -> out f32[5, 64]
+   9 gather_rows x f32[512, 64], indexes u32[2] -> out f32[2, 64]
+  10 rms_norm    x f32[2, 64], weight f32[64] -> out f32[2, 64]
+  11 matmul      x f32[2, 64], weight F32[80, 64] -> out f32[2, 80]
+"
+    .replace("ROWS", "positions u32[5], sequences u32[5], pages u32[4, 2], work u32[4]")
+    .replace("CACHE", "cache kv f16[8, 2, 32, 16]");
     assert_eq!(model.plan(5, 2).unwrap().to_string(), expected[1..]);
     assert_eq!(model.plan(5, 0).unwrap().ops().len(), 9);
     assert_eq!(model.plan(0, 2).unwrap().ops().len(), 3);
@@ -390,11 +392,9 @@ fn the_plan_of_a_pass() {
     let line = |i: usize| plan.lines().nth(i).unwrap();
     assert_eq!(
         line(2),
-        "   2 matmul      f32[1, 64] · (F32[96, 64] + F32[48, 64] + F32[48, 64]) + bias -> f32[1, 192]"
+        "   2 matmul      x f32[1, 64], weight (F32[96, 64] + F32[48, 64] + F32[48, 64]), bias f32[192] -> out f32[1, 192]"
     );
-    assert_eq!(
-        line(3),
-        "   3 rope_store  f32[1, 96], f32[1, 48], f32[1, 48] (Halves, head norm) -> kv f32[1, 2, 32, 24]"
-    );
-    assert_eq!(line(11), "  11 matmul      f32[1, 64] · F32[80, 64] -> f32[1, 80]");
+    assert!(line(3).contains(", q norm f32[24], k norm f32[24], table f32[32, 12, 2], "), "{plan}");
+    assert!(line(3).ends_with("-> q f32[1, 96], cache kv f32[1, 2, 32, 24] (Halves)"), "{plan}");
+    assert_eq!(line(11), "  11 matmul      x f32[1, 64], weight F32[80, 64] -> out f32[1, 80]");
 }

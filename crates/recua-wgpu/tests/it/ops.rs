@@ -23,6 +23,14 @@ fn a_rows_bits_do_not_depend_on_its_companions() {
     report.assert();
 }
 
+#[test]
+fn random_plans_do_what_their_operands_say() {
+    let Some(device) = device() else { return };
+    let tally = cases::random_plans::check(device, 2, 12).unwrap_or_else(|e| panic!("{e}"));
+    println!("{tally:?}");
+    assert!(tally.ran > 8 && tally.recorded > 40, "{tally:?}");
+}
+
 /// Contexts of several chunks: a row alone, whose chunks run side by side, and the same row among its neighbours.
 #[test]
 fn long_contexts_have_the_same_bits_split_or_not() {

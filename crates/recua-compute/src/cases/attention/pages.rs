@@ -8,10 +8,10 @@ use crate::error::Result;
 use crate::op::{INERT, PAGE_TOKENS};
 use crate::plan::Record;
 
-/// Tokens of each sequence that are there already, and new ones: prompts and single rows.
+/// For each sequence, the tokens already there and the new ones: prompts and single rows.
 const SEQUENCES: [(usize, usize); 4] = [(130, 1), (0, 37), (64, 1), (31, 3)];
 
-/// Columns of a page table that has room for very long sequences.
+/// The number of columns of a page table with room for very long sequences.
 const WIDE_TABLE: usize = 5000;
 
 pub(super) fn check(device: &Device, layer: Layer, report: &mut Report) {
@@ -22,7 +22,7 @@ pub(super) fn check(device: &Device, layer: Layer, report: &mut Report) {
     report.case("copy_pages", format!("{layer:?}, within a pool"), || within_a_pool(device, layer));
 }
 
-/// A world in which the sequences' first tokens are, and the rows to come.
+/// A world that holds the sequences' first tokens, and the rows to come.
 fn begun(device: &Device, layer: Layer, arrangement: u64) -> Result<(World<'_>, Vec<Row>)> {
     let world = World::new(device, layer, SEQUENCES.len(), arrangement)?;
     let (before, new) = ragged_rows(&SEQUENCES);
@@ -30,7 +30,7 @@ fn begun(device: &Device, layer: Layer, arrangement: u64) -> Result<(World<'_>, 
     Ok((world, new))
 }
 
-/// What a pass gives, as bits, row by row.
+/// The result of a pass, as bits, row by row.
 fn bits(world: &World<'_>, rows: &[Row]) -> Result<Vec<Vec<u32>>> {
     let (q, out) = world.pass(rows)?;
     let width = q.len() / rows.len();

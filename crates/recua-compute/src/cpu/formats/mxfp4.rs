@@ -1,4 +1,4 @@
-//! MXFP4: an exponent byte, 16 bytes of nibbles that are 4-bit floats; `2^(e − 128) · level`, the levels doubled to be whole.
+//! MXFP4: an exponent byte, 16 bytes of nibbles that are 4-bit floats; `2^(e − 128) · level`, with levels doubled so that they are integers.
 
 use super::nibbles;
 use crate::cpu::matmul::q32::{Block, Format};

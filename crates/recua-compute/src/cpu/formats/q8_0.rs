@@ -1,4 +1,4 @@
-//! Q8_0: f16 d, 32 signed bytes; `d · code`. Codes are stored plus 128, because byte products want an unsigned side.
+//! Q8_0: f16 d, 32 signed bytes; `d · code`. Codes are stored plus 128, because byte products need one unsigned operand.
 
 use super::u16_at;
 use crate::cpu::matmul::q32::{Block, Format};

@@ -1,18 +1,18 @@
-//! Rows of activations as the integer kernels read them: 8-bit blocks with a float scale.
+//! Rows of activations in the form that the integer kernels read: 8-bit blocks with a float scale.
 //!
 //! Formats with integer scales inside 256 weights ([`super::q256`]) take one activation scale per 256 values, so that a whole block is
-//! summed in integers; the others ([`super::q32`]) one per 32. Records lie block by block, and within a block row by row: a tile of
-//! weights meets all rows of one block before it goes on.
+//! summed in integers; the others ([`super::q32`]) take one per 32. Records are ordered by block, and within a block by row: a tile of
+//! weights is multiplied with all rows of a block before it goes on to the next.
 
 use crate::cpu::isa::multiversion;
 
-/// Values of a row that one record holds.
+/// The number of values of a row in a record.
 pub(crate) const RECORD: usize = 256;
 
-/// Records behind the last row's that kernels may read, whatever they hold: AMX takes 16 rows at a time.
+/// The number of records after the last row's that kernels may read, whatever they hold: AMX takes 16 rows at a time.
 pub(crate) const RECORDS_BEHIND: usize = 15;
 
-/// Scales below this are zero: their reciprocal would overflow.
+/// Scales below this are set to zero, because their reciprocal would overflow.
 const TINY: f32 = 1e-30;
 
 /// Adding and subtracting 1.5 · 2²³ rounds to the nearest integer, ties to even, in any instruction set.
@@ -23,14 +23,14 @@ const ROUND: f32 = 12_582_912.0;
 #[repr(C, align(64))]
 pub(crate) struct Record256 {
     pub(crate) codes: [i8; RECORD],
-    /// The sum of each 16 codes.
+    /// The sum of every 16 codes.
     pub(crate) sums16: [i16; 16],
-    /// The sum of each 32 codes.
+    /// The sum of every 32 codes.
     pub(crate) sums32: [i16; 8],
     pub(crate) scale: f32,
 }
 
-/// 8 groups of 32 values, each with a scale. Groups behind the end of a row are zero.
+/// 8 groups of 32 values, each with a scale. Groups after the end of a row are zero.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub(crate) struct Record32 {
@@ -38,7 +38,7 @@ pub(crate) struct Record32 {
     pub(crate) scales: [f32; 8],
     /// The sum of each group's codes.
     pub(crate) sums: [i32; 8],
-    /// The same times the scale: what a weight's constant term is multiplied with.
+    /// That sum times the scale, which a weight's constant term is multiplied by.
     pub(crate) scaled_sums: [f32; 8],
 }
 
@@ -101,7 +101,7 @@ fn scale_of(max: f32) -> (f32, f32) {
     if max < TINY { (0.0, 0.0) } else { (max / 127.0, 127.0 / max) }
 }
 
-/// Magnitudes are compared as integers, where a NaN is the largest: it reaches the scale instead of getting lost.
+/// Magnitudes are compared as integers, where NaN is the largest, so that a NaN reaches the scale instead of getting lost.
 #[inline(always)]
 fn max_abs<const N: usize>(values: &[f32; N]) -> f32 {
     let mut lanes = [0u32; 16];

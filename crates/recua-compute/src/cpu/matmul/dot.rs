@@ -1,10 +1,11 @@
-//! Products of bytes on x86, for both families of formats with integer codes: [`Registers`] is what AVX2 and AVX-512 do alike, [`Dot`]
-//! the three ways to multiply codes and add them up. The families write their loops once over them ([`super::q32`], [`super::q256`]).
+//! Products of bytes on x86, for both families of formats with integer codes. [`Registers`] is what AVX2 and AVX-512 have in common, and
+//! [`Dot`] abstracts over the three ways to multiply codes and sum the products. Each family writes its loops once over these traits
+//! ([`super::q32`], [`super::q256`]).
 //!
-//! A lane is a row of the weight. The 16 rows of a tile fill one register of AVX-512 or two of AVX2, which are its *halves*.
+//! A lane is a row of the weight. The 16 rows of a tile fill one AVX-512 register or two AVX2 registers, the tile's *halves*.
 //!
 //! The first argument of every method proves that the processor has the instructions ([`Proof`](crate::cpu::isa::Proof)), so they are
-//! safe to call. They become these instructions when they are inlined into a function that is compiled for the set: see [`compiled!`].
+//! safe to call. They compile to these instructions when they are inlined into a function that is compiled for the set; see [`compiled!`].
 
 mod avx2;
 mod avx512;
@@ -23,9 +24,9 @@ pub(super) trait Registers: Copy {
     /// Two bytes for each lane.
     type Bytes: Copy;
 
-    /// Registers that the 16 rows of a tile take.
+    /// The number of registers that the 16 rows of a tile fill.
     const HALVES: usize;
-    /// Whether there are 32 registers and not 16.
+    /// Whether there are 32 registers rather than 16.
     const MANY: bool;
 
     fn ints(self, value: i32) -> Self::Ints;
@@ -34,7 +35,7 @@ pub(super) trait Registers: Copy {
     fn store(self, vector: &mut [u8; VECTOR], half: usize, ints: Self::Ints);
     fn add(self, a: Self::Ints, b: Self::Ints) -> Self::Ints;
     fn mul(self, a: Self::Ints, b: Self::Ints) -> Self::Ints;
-    /// `sum` and the products of the 16-bit numbers of each lane.
+    /// `sum` plus, in each lane, both products of 16-bit numbers.
     fn add_pairs(self, sum: Self::Ints, a: Self::Ints, b: Self::Ints) -> Self::Ints;
     fn add_shorts(self, a: Self::Ints, b: Self::Ints) -> Self::Ints;
     fn and(self, a: Self::Ints, b: Self::Ints) -> Self::Ints;
@@ -57,26 +58,26 @@ pub(super) trait Registers: Copy {
 
     /// Two bytes for each of 16 lanes.
     fn bytes(self, bytes: &[u8; 2 * TILE], half: usize) -> Self::Bytes;
-    /// `bytes >> SHIFT & mask`, for a mask that leaves nothing of the neighbouring byte.
+    /// `bytes >> SHIFT & mask`, for a mask that removes the bits of the neighbouring byte.
     fn bits<const SHIFT: i32>(self, bytes: Self::Bytes, mask: i8) -> Self::Bytes;
     fn or_bytes(self, a: Self::Bytes, b: Self::Bytes) -> Self::Bytes;
-    /// Bytes made numbers of 16 bits.
+    /// Bytes widened to 16-bit numbers.
     fn widen(self, bytes: Self::Bytes) -> Self::Ints;
-    /// The same of signed bytes.
+    /// The same for signed bytes.
     fn widen_signed(self, bytes: Self::Bytes) -> Self::Ints;
 
-    /// Vector `first + i` of a run of codes, where `first` is a multiple of the vectors that lie at one place of a plane's bytes.
+    /// Vector `first + i` of a run of codes. All vectors from `first` to there must lie at the same bits of a plane's bytes.
     fn codes(self, planes: &Planes<'_>, first: usize, i: usize, half: usize) -> Self::Ints;
 }
 
-/// A way to multiply codes by activations and add the products up, exactly. The methods have the form of a processor's own 32-bit byte
-/// products; the 16-bit ones of AVX2 stand beside it.
+/// A way to multiply codes by activations and sum the products, exactly. The defaults suit a processor with 32-bit byte products; AVX2,
+/// which has only 16-bit ones, overrides them.
 pub(super) trait Dot: Copy {
     type Set: Registers;
 
     fn set(self) -> Self::Set;
 
-    /// Whether codes up to `code_max` are taken as signed bytes. Those above 127 have an offset of 128, which is gone then.
+    /// Whether codes up to `code_max` are taken as signed bytes. Formats with codes above 127 have an offset of 128, which this removes.
     fn is_signed(_code_max: u8) -> bool {
         false
     }
@@ -87,7 +88,7 @@ pub(super) trait Dot: Copy {
         codes
     }
 
-    /// How many times [`Dot::multiply`] may add to a sum before it is ended: a power of two up to 8.
+    /// How many times [`Dot::multiply`] may add to a sum before [`Dot::end`]: a power of two up to 8.
     fn run(_code_max: u8) -> usize {
         8
     }
@@ -98,10 +99,10 @@ pub(super) trait Dot: Copy {
         dot
     }
 
-    /// Adds the products of four codes in each lane and four of a row's activations.
+    /// Adds the products of the four codes in each lane and four of a row's activations.
     fn multiply(self, sum: Ints<Self>, codes: Ints<Self>, x: i32, code_max: u8) -> Ints<Self>;
 
-    /// `dot` with the products that were added to `sum` since [`Dot::begin`].
+    /// `dot` plus the products that were added to `sum` since [`Dot::begin`].
     #[inline(always)]
     fn end(self, _dot: Ints<Self>, sum: Ints<Self>) -> Ints<Self> {
         sum
@@ -110,7 +111,7 @@ pub(super) trait Dot: Copy {
     /// The first or the second 16-bit number of each lane, as [`Dot::end_scaled`] takes it.
     fn scale(self, pairs: Ints<Self>, second: bool) -> Ints<Self>;
 
-    /// `dot` and `scale` times the products that were added to `sum`, which began at zero.
+    /// `dot` plus `scale` times the products that were added to `sum`, which began at zero.
     #[inline(always)]
     fn end_scaled(self, dot: Ints<Self>, sum: Ints<Self>, scale: Ints<Self>) -> Ints<Self> {
         self.set().add(dot, self.set().mul(sum, scale))
@@ -148,7 +149,7 @@ macro_rules! compiled {
 }
 pub(super) use compiled;
 
-/// Runs `$dot::<…, R>(…, records, acc)` over all rows, `R` at a time: as many as there are registers for, then fewer.
+/// Runs `$dot` over all rows, in groups of the given sizes, the largest first: as many rows at a time as there are registers for.
 macro_rules! in_groups {
     ($records:expr, $acc:expr, [$($rows:literal),+], |$r:ident, $a:ident, $n:ident| $dot:expr) => {
         let (records, acc) = ($records, &mut $acc[..]);
@@ -193,7 +194,7 @@ impl<'a> Planes<'a> {
         (&plane.as_chunks::<VECTOR>().0[first % vectors + i], (first / vectors) as i32 * bits as i32)
     }
 
-    /// Asks for what lies after vectors `[first, first + n)`, if they are the first to be taken from their bytes.
+    /// Prefetches what lies after vectors `[first, first + n)`, if they are the first that are taken from their bytes.
     #[inline(always)]
     pub(super) fn prefetch(&self, first: usize, n: usize) {
         for (plane, bits) in [(self.low, self.low_bits), (self.high, self.high_bits)] {

@@ -1,16 +1,17 @@
-//! How the codes of 16 rows lie in memory: bit planes in the order that byte dot products want.
+//! The memory layout of the codes of 16 rows: bit planes in the order that byte dot products need.
 //!
-//! A tile is 16 rows. In it, four neighbouring codes of one row are four neighbouring bytes, and the 16 rows' quadruples fill one
-//! 64-byte vector: vector `j` holds columns `[4j, 4j + 4)` of all 16 rows. So a product needs no shuffles and no sums across
-//! lanes: each 32-bit lane is one row. The same vectors are what AMX takes as a B tile.
+//! A tile is 16 rows. Four neighbouring codes of a row are four neighbouring bytes, and these quadruples of all 16 rows fill one 64-byte
+//! vector: vector `j` holds columns `[4j, 4j + 4)` of all 16 rows. So each 32-bit lane is one row, and a product needs no shuffles and no
+//! sums across lanes. AMX takes the same vectors as a B tile.
 //!
-//! Codes of fewer than 8 bits are cut into planes of 4, 2 or 1 bits. Of `n` vectors, a plane of `b` bits takes `n * b / 8`: vector
-//! `j` is in plane vector `j % that`, shifted by `b * (j / that)`. Nothing is padded, so a plane has the bits of the file's format.
+//! Codes of fewer than 8 bits are split into planes of 4, 2 or 1 bits. For `n` vectors of codes, a plane of `b` bits has `p = n * b / 8`
+//! vectors: vector `j` of the codes is in vector `j % p` of the plane, shifted by `b * (j / p)`. Nothing is padded, so a plane takes as many
+//! bits as in the file.
 
-/// Rows of a tile.
+/// The number of rows of a tile.
 pub(crate) const TILE: usize = 16;
 
-/// Bytes of one vector: 16 rows of 4 codes.
+/// The bytes of a vector: 16 rows of 4 codes.
 pub(crate) const VECTOR: usize = 64;
 
 /// The largest number of vectors that are unpacked at a time: 256 columns.
@@ -44,14 +45,14 @@ pub(crate) fn put_row(plane: &mut [u8], bits: u32, shift: u32, row: usize, codes
         let mut word = 0;
         for part in 0..8 / bits {
             let quad = u32::from_le_bytes(quads[part as usize * vectors + v]);
-            // The bits that come in from a neighbouring code are masked away.
+            // Bits shifted in from a neighbouring code are masked out.
             word |= (quad >> shift & mask) << (part * bits);
         }
         plane[v * VECTOR + row * 4..][..4].copy_from_slice(&word.to_le_bytes());
     }
 }
 
-/// Puts the bits of one row where [`put_row`] took them from: `codes` is a whole unpacked run, and zero where it has no bits yet.
+/// The inverse of [`put_row`]: puts the bits of one row back into `codes`, a whole unpacked run in which these bits are zero.
 pub(crate) fn get_row(plane: &[u8], bits: u32, shift: u32, row: usize, codes: &mut [u8]) {
     let (quads, _) = codes.as_chunks_mut::<4>();
     let vectors = quads.len() * bits as usize / 8;
@@ -70,7 +71,7 @@ const fn mask(bits: u32) -> u8 {
 }
 
 /// Unpacks `n_vectors` vectors from a low plane and, where `high_bits` is not 0, a high plane. Loops of whole vectors, for the
-/// compiler to vectorise inside the caller's instruction set.
+/// compiler to vectorize inside the caller's instruction set.
 #[inline(always)]
 pub(crate) fn unpack(
     low: &[u8],
@@ -98,25 +99,25 @@ pub(crate) fn unpack(
     }
 }
 
-/// How far ahead of its use a tile's block is asked for. Blocks follow each other in memory, across tiles too, but the kernels read
-/// several runs of them in turn, which the hardware does not foresee.
+/// How far ahead of its use a tile's block is prefetched. Blocks are contiguous in memory, across tiles too, but the kernels read several
+/// runs of them in turn, which the hardware does not predict.
 #[cfg(target_arch = "x86_64")]
 const PREFETCH_BYTES: usize = 16384;
 
-/// Asks for what will be read [`PREFETCH_BYTES`] after `bytes`.
+/// Prefetches what lies [`PREFETCH_BYTES`] after `bytes`.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(crate) fn prefetch(bytes: &[u8]) {
     use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
     for at in (0..bytes.len()).step_by(VECTOR) {
         let ahead = bytes.as_ptr().wrapping_add(at + PREFETCH_BYTES);
-        // Into the second cache, whose misses wait in longer queues (one thread of a Zen 4 reads 18 GB/s this way and 8 into the first).
+        // Into the L2 cache, which has a longer miss queue (a thread of a Zen 4 reads 18 GB/s this way, and 8 GB/s into the L1 cache).
         // SAFETY: a prefetch reads nothing and may name any address.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(ahead.cast()) }
     }
 }
 
-/// Replaces codes by `table[code]`.
+/// Replaces each code by `table[code]`.
 #[inline(always)]
 pub(crate) fn look_up(table: &[u8; 16], codes: &mut [u8]) {
     for code in codes {

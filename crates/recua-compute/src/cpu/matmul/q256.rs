@@ -9,12 +9,12 @@
 //! mins = Σ_g m[g] · sum(x in g)
 //! ```
 //!
-//! then in f32, block after block: `acc = fma(d·a, dot, acc)`, `acc = fma(−(dmin·a), mins, acc)`. That is the whole definition: it does
-//! not know how many rows share the pass, so neither do the bits.
+//! then in f32, block by block: `acc = fma(d·a, dot, acc)`, `acc = fma(−(dmin·a), mins, acc)`. This is the whole definition. The number of
+//! rows that share the pass is not part of it, so no bit depends on that number.
 //!
-//! Few rows of activations multiply what a register has just unpacked; for many, a block is unpacked once into bytes (4 KB, which stay
-//! in the first cache). Scales and minima lie in pairs of groups, because the sums `Σ s[g] · sum(x in g)` and `Σ m[g] · sum(x in g)` are
-//! products of 16-bit pairs, which the wider sets have an instruction for.
+//! For few rows of activations, codes are unpacked into registers and multiplied there; for many, a block is unpacked once into bytes (4 KB,
+//! which stay in the L1 cache). Scales and minima are stored for pairs of groups, because the sums `Σ s[g] · sum(x in g)` and
+//! `Σ m[g] · sum(x in g)` are products of 16-bit pairs, for which the wider sets have an instruction.
 
 use super::activations::{RECORDS_BEHIND, Record256};
 use super::float::half_to_f32;
@@ -32,11 +32,11 @@ use super::dot::{Avx512Vnni, Maddubs};
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::isa::{HasAmx, HasAvx512};
 
-/// One row's block, taken apart.
+/// The block of one row, unpacked.
 pub(crate) struct Block {
     /// Unsigned codes in the order of the columns.
     pub(crate) codes: [u8; 256],
-    /// Scales of the groups as they are stored, see [`Scales`].
+    /// The stored scales of the groups; see [`Scales`].
     pub(crate) scales: [u8; 16],
     /// Minima of the groups.
     pub(crate) mins: [u8; 16],
@@ -53,7 +53,7 @@ pub(crate) enum Scales {
     SixBits,
     /// One signed byte each.
     Bytes,
-    /// Scale in the low, minimum in the high four bits.
+    /// The scale in the low four bits, the minimum in the high four.
     Nibbles,
 }
 
@@ -67,11 +67,11 @@ pub(crate) trait Format: 'static {
     const HIGH_BITS: u32;
     /// Columns that share an integer scale.
     const GROUP: usize;
-    /// What is taken from every unpacked code.
+    /// What is subtracted from every unpacked code.
     const OFFSET: i16;
     /// The largest unpacked code.
     const CODE_MAX: u8;
-    /// What an index stands for, as an unpacked code.
+    /// The unpacked code of each index, if codes are indexes.
     const TABLE: Option<&'static [u8; 16]> = None;
     /// How scales are stored.
     const SCALES: Scales;
@@ -79,7 +79,7 @@ pub(crate) trait Format: 'static {
     const SCALE_OFFSET: i16 = 0;
     /// Whether there are minima.
     const HAS_MIN: bool;
-    /// Takes a GGML block apart.
+    /// Unpacks a GGML block.
     fn split(block: &[u8], out: &mut Block);
 }
 
@@ -109,7 +109,7 @@ pub(crate) fn tile_bytes<F: Format>(k: usize) -> usize {
     header_bytes::<F>(k / 256) + k / 256 * block_bytes::<F>()
 }
 
-/// Lays 16 rows out. `rows` are the raw blocks of up to 16 rows of `k` columns; the missing ones become zero. `out` is zeroed.
+/// Packs a tile. `rows` are the raw blocks of up to 16 rows of `k` columns; missing rows become zero. `out` is zeroed.
 pub(crate) fn pack_tile<F: Format>(rows: &[&[u8]], k: usize, out: &mut [u8]) {
     let n_blocks = k / 256;
     let (header, blocks) = out.split_at_mut(header_bytes::<F>(n_blocks));
@@ -138,7 +138,7 @@ pub(crate) fn pack_tile<F: Format>(rows: &[&[u8]], k: usize, out: &mut [u8]) {
     }
 }
 
-/// The place of group `g` and row `row` among scales or minima.
+/// The index of group `g` and row `row` among scales or minima.
 #[inline(always)]
 fn place(g: usize, row: usize) -> usize {
     g / 2 * 2 * TILE + 2 * row + g % 2
@@ -161,7 +161,8 @@ fn put_scales<F: Format>(block: &Block, row: usize, out: &mut [u8]) {
     }
 }
 
-/// Number `i` of 256: the first 192 are the low six bits of a byte each; the last 64 are spread over the high two bits of three.
+/// Number `i` of 256: each of the first 192 is the low six bits of a byte; each of the last 64 is spread over the high two bits of three
+/// bytes.
 fn put_six(out: &mut [u8], i: usize, value: u8) {
     if i < 192 {
         out[i] |= value & 63;
@@ -180,10 +181,10 @@ fn get_six(packed: &[u8], i: usize) -> u8 {
     }
 }
 
-/// A tile's block, as it lies in memory.
+/// A tile's block as stored in memory.
 #[derive(Clone, Copy)]
 struct PackedBlock<'a> {
-    /// f16 of 16 rows: `d`, then `dmin` if there is one.
+    /// The `d` of 16 rows as f16, then their `dmin` if there is one.
     header: &'a [u8],
     scales: &'a [u8],
     low: &'a [u8],
@@ -214,7 +215,7 @@ pub(crate) struct Unpacked {
     codes: Codes,
     /// Scales of each pair of groups and each row.
     scales: [[i16; 2 * TILE]; 8],
-    /// The same of minima.
+    /// The minima, likewise.
     mins: [[i16; 2 * TILE]; 8],
     d: [f32; TILE],
     dmin: [f32; TILE],
@@ -230,16 +231,16 @@ impl Unpacked {
     }
 }
 
-/// What a thread unpacks into.
+/// Where a thread unpacks weights.
 #[repr(C, align(64))]
 pub(crate) struct Scratch {
-    /// Two tiles side by side, of the block at work and the one before.
+    /// Two tiles side by side: of the current block and of the one before.
     tiles: [[Unpacked; 2]; 2],
     #[cfg(target_arch = "x86_64")]
     amx: amx::Scratch,
 }
 
-/// The scale and the minimum at a place: the definition of how they lie.
+/// The scale and the minimum at an index; defines how they are stored.
 #[inline(always)]
 fn scale_and_min<F: Format>(packed: &[u8], at: usize) -> (i16, i16) {
     let (scale, min) = match F::SCALES {
@@ -270,7 +271,7 @@ fn unpack_scalar<F: Format>(block: PackedBlock<'_>, out: &mut Unpacked) {
     }
 }
 
-/// One row of the weight as numbers: the definition of what the layout means, used by `embed`.
+/// One row of the weight as numbers, which defines what the layout means. Used by `embed`.
 pub(crate) fn decode_row<F: Format>(tile: &[u8], row: usize, out: &mut [f32]) {
     let n_blocks = out.len() / 256;
     for (b, out) in out.chunks_exact_mut(256).enumerate() {
@@ -300,7 +301,7 @@ pub(crate) fn decode_row<F: Format>(tile: &[u8], row: usize, out: &mut [f32]) {
 }
 
 /// `acc[t][r] = ` products of tile `t`'s 16 rows with activation row `r`, over all blocks. `records` are `[n_blocks][rows]`, followed by
-/// [`RECORDS_BEHIND`](super::activations::RECORDS_BEHIND) more that do not matter.
+/// [`RECORDS_BEHIND`](super::activations::RECORDS_BEHIND) more whose contents do not matter.
 pub(crate) fn tiles<F: Format>(
     isa: Isa,
     tiles: &[u8],
@@ -338,7 +339,7 @@ pub(crate) fn tiles<F: Format>(
                     simd::tile_avx512::<F>(Avx512Vnni(proof), tile, of_rows, acc, scratch);
                 }
                 #[cfg(target_arch = "x86_64")]
-                // AVX-VNNI would not help: its sums of 32 bits take a slower multiplication by the scale.
+                // AVX-VNNI would not help: multiplying its 32-bit sums by the scale is slower.
                 Proof::Avx2(proof) | Proof::AvxVnni(proof, _) => {
                     simd::tile_avx2::<F>(Maddubs(proof), tile, of_rows, acc, scratch);
                 }
@@ -364,7 +365,7 @@ fn tile_scalar<F: Format>(
     }
 }
 
-/// The sums of groups `2p` and `2p + 1` as a 16-bit pair. One load: the halves would be put together in scalar registers.
+/// The sums of groups `2p` and `2p + 1` as a 16-bit pair, in one load: the compiler would combine two in scalar registers.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn sums<F: Format>(record: &Record256, p: usize) -> i32 {

@@ -1,9 +1,9 @@
-//! Products with weights whose blocks are 32 values with a float scale (Q4_0, Q8_0, IQ4_NL, MXFP4 and their like).
+//! Products with weights whose blocks are 32 values with a float scale (Q4_0, Q8_0, IQ4_NL, MXFP4 and others).
 //!
 //! For a group of 32 columns, a weight row gives `d`, codes `q` and, in some formats, a constant `m`; an activation row gives a scale
-//! `a` and codes `x`. Exactly, in integers, `dot = Σ (q[k] − offset) · x[k]`; then in f32, group after group:
-//! `acc = fma(d·a, dot, acc)`, and with a constant `acc = fma(m, a·sum(x), acc)`. As in [`super::q256`], nothing in it knows how many
-//! rows share the pass.
+//! `a` and codes `x`. Exactly, in integers, `dot = Σ (q[k] − offset) · x[k]`; then in f32, group by group:
+//! `acc = fma(d·a, dot, acc)`, and with a constant `acc = fma(m, a·sum(x), acc)`. As in [`super::q256`], nothing depends on how
+//! many rows share the pass.
 
 use super::activations::{RECORD, RECORDS_BEHIND, Record32};
 use super::float::half_to_f32;
@@ -24,7 +24,7 @@ use crate::cpu::isa::{HasAmx, HasAvx512};
 /// Columns of a group.
 const GROUP: usize = 32;
 
-/// One row's block, taken apart.
+/// The block of one row, unpacked.
 pub(crate) struct Block {
     /// Unsigned codes in the order of the columns.
     pub(crate) codes: [u8; GROUP],
@@ -42,17 +42,17 @@ pub(crate) trait Format: 'static {
     const LOW_BITS: u32;
     /// Bits of the high plane, 0 for none.
     const HIGH_BITS: u32;
-    /// What is taken from every unpacked code.
+    /// What is subtracted from every unpacked code.
     const OFFSET: i16;
     /// The largest unpacked code; above 127 the offset is 128.
     const CODE_MAX: u8;
-    /// What an index stands for, as an unpacked code.
+    /// The unpacked code of each index, if codes are indexes.
     const TABLE: Option<&'static [u8; 16]> = None;
     /// Whether there is a constant.
     const HAS_MIN: bool;
-    /// Whether scales are bf16 (the range of an exponent byte) and not f16.
+    /// Whether scales are bf16, which has the range of an exponent byte, rather than f16.
     const WIDE_SCALE: bool = false;
-    /// Takes a GGML block apart.
+    /// Unpacks a GGML block.
     fn split(block: &[u8], out: &mut Block);
 }
 
@@ -71,7 +71,7 @@ pub(crate) fn tile_bytes<F: Format>(k: usize) -> usize {
     header_bytes::<F>(k / GROUP) + planes_bytes::<F>(k / GROUP)
 }
 
-/// Lays 16 rows out. `rows` are the raw blocks of up to 16 rows of `k` columns; the missing ones become zero. `out` is zeroed.
+/// Packs a tile. `rows` are the raw blocks of up to 16 rows of `k` columns; missing rows become zero. `out` is zeroed.
 pub(crate) fn pack_tile<F: Format>(rows: &[&[u8]], k: usize, out: &mut [u8]) {
     let n_groups = k / GROUP;
     let (header, planes) = out.split_at_mut(header_bytes::<F>(n_groups));
@@ -110,7 +110,7 @@ fn scale<F: Format>(bits: [u8; 2]) -> f32 {
     if F::WIDE_SCALE { bf16::from_le_bytes(bits).to_f32() } else { half_to_f32(f16::from_le_bytes(bits)) }
 }
 
-/// One row of the weight as numbers: the definition of what the layout means, used by `embed`.
+/// One row of the weight as numbers, which defines what the layout means. Used by `embed`.
 pub(crate) fn decode_row<F: Format>(tile: &[u8], row: usize, out: &mut [f32]) {
     let n_groups = out.len() / GROUP;
     let (header, planes) = tile.split_at(header_bytes::<F>(n_groups));
@@ -154,7 +154,7 @@ pub(crate) struct Unpacked {
     pub(crate) m: [[f32; TILE]; 8],
 }
 
-/// What a thread unpacks into.
+/// Where a thread unpacks weights.
 #[repr(C, align(64))]
 pub(crate) struct Scratch {
     unpacked: Unpacked,
@@ -162,17 +162,17 @@ pub(crate) struct Scratch {
     amx: amx::Scratch,
 }
 
-/// Up to 8 groups of a tile, as they lie in memory.
+/// Up to 8 groups of a tile as stored in memory.
 #[derive(Clone, Copy)]
 struct PackedBlock<'a> {
     groups: usize,
-    /// Of each group, the scales of 16 rows, then the constants if there are any.
+    /// For each group, the scales of 16 rows, then their constants if there are any.
     header: &'a [u8],
     low: &'a [u8],
     high: &'a [u8],
 }
 
-/// The groups that record `b` meets.
+/// The groups that are multiplied with record `b`.
 #[inline(always)]
 fn packed_block<F: Format>(tile: &[u8], n_groups: usize, b: usize) -> PackedBlock<'_> {
     let (first, groups) = record_of(b * 8, n_groups);
@@ -201,7 +201,7 @@ fn unpack_scalar<F: Format>(block: PackedBlock<'_>, out: &mut Unpacked) {
 }
 
 /// `acc[r] = ` products of the tile's 16 rows with activation row `r`, over `n_groups` groups. `records` are
-/// `[records of a row][acc.len()]`, followed by [`RECORDS_BEHIND`] more that do not matter.
+/// `[records of a row][acc.len()]`, followed by [`RECORDS_BEHIND`] more whose contents do not matter.
 pub(crate) fn tile<F: Format>(
     isa: Isa,
     tile: &[u8],

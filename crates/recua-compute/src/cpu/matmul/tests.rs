@@ -50,7 +50,7 @@ fn every_format_is_the_decoded_product_with_the_same_bits_everywhere() {
                         assert_eq!(*first, bits(&all), "{ty} [{n}, {k}] on {isa} with {threads} threads");
                         continue;
                     }
-                    // The others have the same bits, so their errors are the same.
+                    // The other instruction sets give the same bits, so their errors are the same.
                     first = Some(bits(&all));
                     for r in 0..rows {
                         let (mut error, mut norm) = (0.0f64, 0.0f64);

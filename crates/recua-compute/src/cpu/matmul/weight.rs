@@ -1,4 +1,4 @@
-//! A weight in the CPU device's layout, and the kernels that its types need, chosen once.
+//! A weight in the CPU device's layout, and the kernels for its types, selected once.
 
 use super::activations::{RECORD, Record32, Record256};
 use super::planes::TILE;
@@ -11,25 +11,25 @@ use crate::weight::{Arrange, RawMatrix, Weight};
 use half::{bf16, f16};
 use recua_gguf::GgmlType;
 
-/// A weight: its segments, one after the other. Gate and up of a GLU are a segment each.
+/// A weight: its segments in order. Gate and up of a GLU are one segment each.
 pub(crate) struct Packed {
     pub(crate) segments: Vec<Segment>,
 }
 
-/// Rows of one type, as tiles one after the other.
+/// Rows of one type, as consecutive tiles.
 pub(crate) struct Segment {
     pub(crate) memory: Memory,
     pub(crate) tile_bytes: usize,
     pub(crate) n_tiles: usize,
-    /// The first row in the weight, and how many.
+    /// The index of the first row in the weight, and the number of rows.
     pub(crate) first: usize,
     pub(crate) n: usize,
     pub(crate) layout: Layout,
-    /// What a device counts for it.
+    /// Counts its bytes.
     pub(crate) counter: crate::cpu::Allocated,
 }
 
-/// The matrices of a weight, those together that are one segment: neighbours of a type, unless they are interleaved.
+/// The matrices of a weight, grouped into segments: neighbours of the same type are one segment, unless they are interleaved.
 pub(crate) fn segments<'p, 'a>(
     parts: &'p [RawMatrix<'a>],
     arrange: Arrange,
@@ -37,7 +37,7 @@ pub(crate) fn segments<'p, 'a>(
     parts.chunk_by(move |a, b| a.ty == b.ty && arrange == Arrange::Stacked)
 }
 
-/// Rows of matrices that lie one after the other.
+/// The rows of several matrices, one matrix after the other.
 pub(crate) struct Rows<'p, 'a> {
     parts: &'p [RawMatrix<'a>],
     pub(crate) n: usize,
@@ -59,7 +59,7 @@ impl<'p, 'a> Rows<'p, 'a> {
         unreachable!("a tile has rows of its segment alone")
     }
 
-    /// Lays the tiles of a segment out, each by the thread that claims it.
+    /// Packs the tiles of a segment, each on the thread that claims it.
     pub(crate) fn pack(&self, segment: &Segment, k: usize, worker: &Worker<'_>) {
         while let Some(range) = worker.claim(segment.n_tiles, 4) {
             for tile in range {
@@ -75,7 +75,7 @@ impl<'p, 'a> Rows<'p, 'a> {
     }
 }
 
-/// What a weight's products read, and with which functions.
+/// How a segment is stored, and the functions of its products.
 #[derive(Clone, Copy)]
 pub(crate) enum Layout {
     /// Integer scales within 256 columns.
@@ -182,7 +182,7 @@ impl Layout {
         (self.common().tile_bytes)(k)
     }
 
-    /// Lays up to 16 raw rows out into a zeroed tile.
+    /// Packs up to 16 raw rows into a zeroed tile.
     pub(crate) fn pack_tile(&self, rows: &[&[u8]], k: usize, out: &mut [u8]) {
         (self.common().pack_tile)(rows, k, out);
     }
@@ -194,7 +194,7 @@ pub(crate) fn records_per_row(k: usize) -> usize {
 }
 
 impl Packed {
-    /// The weight's tiles; for weights of ops that the workspace was reserved for, which checks them.
+    /// The tiles of an op's weight. Reserving the workspace has checked that it is of this device.
     pub(crate) fn of(weight: &Weight) -> &Packed {
         weight.storage_as().expect("checked when the workspace was reserved")
     }

@@ -1,6 +1,6 @@
-//! `argmax`: out[i] = the index of the largest x[i], the lowest one of equals; `u32::MAX` if none is above minus infinity. A thread
-//! takes whole rows, and reads each twice: the largest value first, then its first place, which vectorises where a running index
-//! would not. Bound by reading the row.
+//! `argmax`: out[i] = the index of the largest element of x[i], the lowest index in a tie; `u32::MAX` if none is above minus infinity. A
+//! thread takes whole rows and reads each twice: first for the largest value, then for its first position, because that vectorizes and a
+//! running index would not. Bound by reading the row.
 
 use crate::cpu::isa::Isa;
 use crate::cpu::math::{LANES, Lanes, Vector, vectorised};
@@ -12,7 +12,7 @@ use crate::op::Argmax;
 /// See [`Argmax`].
 pub(crate) fn argmax(op: &Argmax, worker: &Worker<'_>, isa: Isa) -> Result<()> {
     let cols = op.x.n_cols();
-    // SAFETY: the op writes `out` alone, which does not overlap `x` (`Op::check`).
+    // SAFETY: the op writes only `out`, which does not overlap `x` (`Op::check`).
     let x: &[f32] = unsafe { slice(&op.x) };
     for row in worker.share(op.out.n_elements()) {
         // SAFETY: each element of `out` belongs to one share.
@@ -24,16 +24,16 @@ pub(crate) fn argmax(op: &Argmax, worker: &Worker<'_>, isa: Isa) -> Result<()> {
     Ok(())
 }
 
-/// Independent registers of running maxima, so that one comparison need not wait for the last.
+/// Independent registers of running maxima, so that a comparison need not wait for the one before.
 const CHAINS: usize = 4;
 
 #[inline(always)]
-fn first_largest_body<V: Lanes>(x: &[f32]) -> usize {
-    let mut lanes = [V::splat(f32::NEG_INFINITY); CHAINS];
+fn first_largest_body<V: Lanes>(set: V::Set, x: &[f32]) -> usize {
+    let mut lanes = [V::splat(set, f32::NEG_INFINITY); CHAINS];
     let (chunks, rest) = x.as_chunks::<{ LANES * CHAINS }>();
     for chunk in chunks {
         for (lanes, x) in lanes.iter_mut().zip(chunk.as_chunks().0) {
-            *lanes = lanes.larger(V::load(x));
+            *lanes = lanes.larger(V::load(set, x));
         }
     }
     let largest = lanes[0].larger(lanes[1]).larger(lanes[2].larger(lanes[3])).max();

@@ -9,7 +9,7 @@ use crate::op::Copy;
 /// See [`Copy`].
 pub(crate) fn copy(op: &Copy, worker: &Worker<'_>, _isa: Isa) -> Result<()> {
     let share = worker.share(op.src.n_bytes());
-    // SAFETY: `Op::check` has found equal lengths and no overlap, and the shares of the threads are disjoint parts of them.
+    // SAFETY: the lengths are equal and do not overlap (`Op::check`), and the threads' shares are disjoint.
     unsafe {
         let (src, dst) = (ptr(&op.src).add(share.start), ptr(&op.dst).add(share.start));
         std::ptr::copy_nonoverlapping(src, dst, share.len());

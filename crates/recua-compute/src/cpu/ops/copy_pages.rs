@@ -1,4 +1,4 @@
-//! `copy_pages`: whole pages of K and V, from one pool to another or within one. A thread takes whole pages. Bound by memory.
+//! `copy_pages`: copies whole pages of K and V, from one pool to another or within one. A thread takes whole pages. Bound by memory.
 
 use super::check_index;
 use crate::cpu::kv::Kv;
@@ -7,7 +7,7 @@ use crate::cpu::pool::Worker;
 use crate::error::{Error, Result, argument};
 use crate::op::{CopyPages, INERT};
 
-/// Checks the pages, and that the order of the pairs does not matter.
+/// Checks that the pages exist and that the order of the pairs does not matter.
 pub(crate) fn check_copy_pages(op: &CopyPages) -> Result<()> {
     let name = "copy_pages";
     Kv::of(name, &op.from)?;
@@ -42,7 +42,7 @@ pub(crate) fn check_copy_pages(op: &CopyPages) -> Result<()> {
 pub(crate) fn copy_pages(op: &CopyPages, worker: &Worker<'_>) -> Result<()> {
     let (from, to) = (Kv::of("copy_pages", &op.from)?, Kv::of("copy_pages", &op.to)?);
     let page_bytes = from.k.n_bytes() / op.from.shape().n_pages;
-    // SAFETY: the op writes the cache alone, and the list has another type.
+    // SAFETY: the op writes only the cache, and the list has another type.
     let list = unsafe { slice::<u32>(&op.list) };
     let share = worker.share(list.len() / 2);
     for [src_page, dst_page] in pairs(&list[2 * share.start..2 * share.end]) {
@@ -58,7 +58,7 @@ pub(crate) fn copy_pages(op: &CopyPages, worker: &Worker<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The pairs that are to be copied.
+/// The pairs to be copied.
 fn pairs(list: &[u32]) -> impl Iterator<Item = [u32; 2]> + '_ {
     let (pairs, _) = list.as_chunks::<2>();
     pairs.iter().copied().filter(|pair| !pair.contains(&INERT))

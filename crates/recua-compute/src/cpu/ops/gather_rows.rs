@@ -1,23 +1,15 @@
 //! `gather_rows`: out[i] = x[indexes[i]]. Bound by memory; the threads take even shares of the rows.
 
-use super::check_index;
 use crate::cpu::isa::Isa;
 use crate::cpu::memory::{slice, slice_mut};
 use crate::cpu::pool::Worker;
 use crate::error::Result;
 use crate::op::GatherRows;
 
-/// Checks the indexes against the rows there are.
-pub(crate) fn check_gather_rows(op: &GatherRows) -> Result<()> {
-    // SAFETY: the queue is held and no op is running.
-    let indexes: &[u32] = unsafe { slice(&op.indexes) };
-    indexes.iter().try_for_each(|&index| check_index("gather_rows", "the row", index, op.x.n_rows()))
-}
-
 /// See [`GatherRows`].
 pub(crate) fn gather_rows(op: &GatherRows, worker: &Worker<'_>, _isa: Isa) -> Result<()> {
     let dim = op.x.n_cols();
-    // SAFETY: the op writes `out` alone, which does not overlap `x` (`Op::check`) and has another type than `indexes`.
+    // SAFETY: the op writes only `out`, which does not overlap `x` (`Op::check`) and has another type than `indexes`.
     let (x, indexes): (&[f32], &[u32]) = unsafe { (slice(&op.x), slice(&op.indexes)) };
     for row in worker.share(indexes.len()) {
         // SAFETY: each row of `out` belongs to one share.

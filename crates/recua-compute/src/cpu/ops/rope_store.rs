@@ -1,7 +1,7 @@
-//! `rope_store`: rotates q in place; rotates k, and writes it and v into the cache, at the row's position; with a norm of each head of q
-//! and k before the rotation, where the model has one. A thread takes a share of the (head, row) pairs. Bound by memory.
+//! `rope_store`: rotates q in place, rotates k, and writes k and v into the cache at the row's position. If the model has head norms, each
+//! head of q and k is normalized before the rotation. A thread takes a share of the (head, row) pairs. Bound by memory.
 //!
-//! Inside a page this device keeps, for each KV head, K as `[head_dim, PAGE_TOKENS]`, so that scores of neighbouring tokens are
+//! Inside a page, this device stores for each KV head K as `[head_dim, PAGE_TOKENS]`, so that the scores of neighbouring tokens are
 //! neighbouring lanes, and V as `[PAGE_TOKENS, head_dim]`.
 
 use super::rms_norm::normalise_body;
@@ -18,7 +18,7 @@ use crate::op::{PAGE_TOKENS, RopeStore, RopeStyle};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-/// Checks the row map against the cache and the table, and that no two rows write one place.
+/// Checks the row map against the cache and the table, and that no two rows write the same place.
 pub(crate) fn check_rope_store(op: &RopeStore) -> Result<()> {
     let name = "rope_store";
     // SAFETY: the queue is held and no op is running.
@@ -36,7 +36,7 @@ pub(crate) fn check_rope_store(op: &RopeStore) -> Result<()> {
             rows.page(row, position / PAGE_TOKENS) * PAGE_TOKENS + position % PAGE_TOKENS
         })
     };
-    // Pages are mostly handed out in order, so the places mostly rise and no list is needed.
+    // Pages are mostly handed out in order, so the places usually ascend and need not be sorted.
     if places().is_sorted_by(|a, b| a < b) {
         return Ok(());
     }
@@ -69,7 +69,7 @@ pub(crate) fn rope_store(op: &RopeStore, worker: &Worker<'_>, isa: Isa) -> Resul
     let mut converted: Vec<f16> = reserve(head_dim)?;
     head.resize(head_dim, 0.0);
     converted.resize(head_dim, f16::ZERO);
-    // Heads outermost: so two threads meet in a page's memory at most once.
+    // Heads are outermost, so that two threads share a page's memory at most once.
     for unit in worker.share((n_heads + n_kv_heads) * n_rows) {
         let (h, row) = (unit / n_rows, unit % n_rows);
         if !rows.is_live(row) {
@@ -108,8 +108,8 @@ pub(crate) fn rope_store(op: &RopeStore, worker: &Worker<'_>, isa: Isa) -> Resul
     Ok(())
 }
 
-/// Writes `values` to every `PAGE_TOKENS`th element of `k` from `first` on. Element by element: the elements between belong to
-/// other rows, perhaps to other threads, so no slice may span them.
+/// Writes `values` to every `PAGE_TOKENS`th element of `k` from `first` on. It writes element by element, because the elements between belong
+/// to other rows and perhaps other threads, so that no slice may cover them.
 ///
 /// # Safety
 /// The queue is held, and no other thread reads or writes these elements. `T` is a plain number of the buffer's element size.
@@ -123,11 +123,17 @@ unsafe fn store_column<T: bytemuck::Pod>(k: &Buffer, first: usize, values: &[T])
     }
 }
 
-/// Normalises (if asked) and rotates one head in place.
+/// Normalizes one head if `norm` is given, and rotates it, in place.
 #[inline(always)]
-fn prepare_body<V: Lanes>(head: &mut [f32], norm: Option<(&[f32], f32)>, angles: &[f32], style: RopeStyle) {
+fn prepare_body<V: Lanes>(
+    set: V::Set,
+    head: &mut [f32],
+    norm: Option<(&[f32], f32)>,
+    angles: &[f32],
+    style: RopeStyle,
+) {
     if let Some((weight, eps)) = norm {
-        normalise_body::<V>(head, weight, eps);
+        normalise_body::<V>(set, head, weight, eps);
     }
     let (angles, _) = angles.as_chunks::<2>();
     match style {

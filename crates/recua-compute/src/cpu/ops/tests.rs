@@ -1,5 +1,5 @@
-//! The ops without a device around them: garbage behind the rows, wrong indexes, equal bits on every instruction set and for every
-//! number of threads. Whether the numbers are right is tested in `crate::cases`.
+//! The ops without a device around them: garbage after the rows, wrong indexes, the same bits on every instruction set and with every
+//! number of threads. `crate::cases` tests whether the numbers are right.
 
 use super::*;
 use crate::buffer::{Buffer, DType};
@@ -25,7 +25,7 @@ fn buffer(dtype: DType, shape: &[usize]) -> Buffer {
 
 fn filled<T: bytemuck::Pod>(dtype: DType, shape: &[usize], values: &[T]) -> Buffer {
     let buffer = buffer(dtype, shape);
-    // SAFETY: nobody else knows the buffer yet.
+    // SAFETY: nothing else uses the buffer yet.
     unsafe { slice_mut::<T>(&buffer, 0, values.len()) }.copy_from_slice(values);
     buffer
 }
@@ -44,7 +44,7 @@ fn run(pool: &mut Pool, op: impl Fn(&Worker<'_>) -> crate::error::Result<()> + S
     pool.run(&|worker| op(worker).unwrap());
 }
 
-/// Rows of sequences with their positions; each sequence has its pages at odd places of the pool.
+/// A map of rows, each a sequence and a position. The pages of each sequence are scattered over the pool.
 fn row_map(rows: &[(u32, u32)], pages_max: usize, n_pages: usize) -> RowMap {
     let n_sequences = rows.iter().map(|r| r.0 as usize + 1).max().unwrap();
     let table: Vec<u32> = (0..n_sequences * pages_max).map(|i| (i * 7 % n_pages) as u32).collect();
@@ -60,7 +60,7 @@ fn row_map(rows: &[(u32, u32)], pages_max: usize, n_pages: usize) -> RowMap {
 fn cache(kv_type: KvType, n_pages: usize, n_kv_heads: usize, head_dim: usize) -> KvPool {
     let pool = device().alloc_kv(&KvShape { n_pages, n_kv_heads, head_dim, kv_type }).unwrap();
     for buffer in pool.memory() {
-        // SAFETY: nobody else knows the buffer yet; 0xff makes NaN of both types.
+        // SAFETY: nothing else uses the buffer yet; 0xff makes NaN of both types.
         unsafe { ptr(buffer).write_bytes(0xff, buffer.n_bytes()) };
     }
     pool
@@ -127,7 +127,7 @@ fn attention_has_the_same_bits_for_every_cut_thread_count_and_instruction_set() 
         for dtype in [KvType::F16, KvType::F32] {
             let mut pool = Pool::new(1).unwrap();
             let expected = whole(&mut pool, Isa::Scalar, &rows, heads, dtype, rows.len());
-            assert!(expected.iter().all(|x| x.is_finite()), "garbage behind the rows came in");
+            assert!(expected.iter().all(|x| x.is_finite()), "garbage after the rows was read");
             for (isa, threads, batch) in [
                 (Isa::Scalar, 3, 1),
                 (Isa::Avx2, 1, 7),
@@ -152,7 +152,7 @@ fn threads_that_share_a_sequence_give_the_same_bits() {
     for heads in [(4, 2, 64), (2, 1, 6)] {
         let mut pool = Pool::new(1).unwrap();
         let expected = whole(&mut pool, Isa::best(), &rows, heads, KvType::F16, rows.len());
-        assert!(expected.iter().all(|x| x.is_finite()), "garbage behind the rows came in");
+        assert!(expected.iter().all(|x| x.is_finite()), "garbage after the rows was read");
         for (threads, batch) in [(2, 1), (5, 2), (9, 50), (9, 3)] {
             let mut pool = Pool::new(threads).unwrap();
             let found = whole(&mut pool, Isa::best(), &rows, heads, KvType::F16, batch);

@@ -1,5 +1,5 @@
-//! `top_k`: the largest elements of each row, sorted. A thread takes whole rows. Bound by reading the row: once k elements are known,
-//! nearly every other is only compared with the least of them.
+//! `top_k`: the largest elements of each row, sorted. A thread takes whole rows. Bound by reading the row: once k elements are found, nearly
+//! every other element is only compared with the smallest of them.
 
 use crate::cpu::memory::{slice, slice_mut};
 use crate::cpu::pool::Worker;
@@ -9,7 +9,7 @@ use crate::op::{TOP_K_MAX, TopK};
 /// See [`TopK`].
 pub(crate) fn top_k(op: &TopK, worker: &Worker<'_>) -> Result<()> {
     let (cols, k) = (op.x.n_cols(), op.k());
-    // SAFETY: the op writes `out` alone, which does not overlap `x` (`Op::check`).
+    // SAFETY: the op writes only `out`, which does not overlap `x` (`Op::check`).
     let x: &[f32] = unsafe { slice(&op.x) };
     for row in worker.share(op.x.n_rows()) {
         // SAFETY: each row of `out` belongs to one share.
@@ -19,7 +19,7 @@ pub(crate) fn top_k(op: &TopK, worker: &Worker<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Elements that are compared at once.
+/// The number of elements that are compared at once.
 const SEVERAL: usize = 16;
 
 fn find(x: &[f32], out: &mut [[u32; 2]]) {
@@ -28,7 +28,7 @@ fn find(x: &[f32], out: &mut [[u32; 2]]) {
     let mut list = [(f32::NEG_INFINITY, u32::MAX); TOP_K_MAX];
     let list = &mut list[..k];
     for (i, several) in x.chunks(SEVERAL).enumerate() {
-        // Of equals the first one stays, and a NaN is above nothing.
+        // The first of equal elements stays, and NaN is above nothing.
         if !several.iter().fold(false, |is_any, &x| is_any | (x > list[k - 1].0)) {
             continue;
         }

@@ -1,4 +1,4 @@
-//! AVX2, and AVX-VNNI which adds a byte product to it: a tile's 16 rows are two registers.
+//! AVX2, and AVX-VNNI, which adds a byte product: a tile's 16 rows are two registers.
 
 use super::*;
 use crate::cpu::isa::{HasAvx2, HasAvxVnni};
@@ -16,8 +16,8 @@ fn sixteen(bytes: &[u8; 2 * TILE], half: usize) -> *const __m128i {
     bytes.as_chunks::<16>().0[half].as_ptr().cast()
 }
 
-/// Half of vector `first + i` as one plane has it. (Not a closure: the compiler does not inline them everywhere, and without the
-/// instruction set around it such code is twenty times slower.)
+/// The bits that one plane has of half of vector `first + i`. (Not a closure: the compiler does not inline every closure, and outside a
+/// function compiled for the instruction set this code is twenty times slower.)
 #[inline(always)]
 fn field<'a>(
     set: HasAvx2,
@@ -108,7 +108,7 @@ impl Registers for HasAvx2 {
     }
 }
 
-/// Byte products that are added in 16 bits as long as they fit, then multiplied by the scale and widened in one instruction.
+/// Byte products that are summed in 16 bits as long as they fit, then multiplied by the scale and widened in one instruction.
 #[derive(Clone, Copy)]
 pub(in super::super) struct Maddubs(pub(in super::super) HasAvx2);
 
@@ -134,7 +134,7 @@ impl Dot for Maddubs {
         unsafe { _mm256_xor_si256(codes, _mm256_set1_epi8(-128)) }
     }
 
-    /// As many sums of two products, of a code and at most 127, as 16 bits hold.
+    /// How many sums of two products, each of a code and at most 127, fit into 16 bits.
     #[inline(always)]
     fn run(code_max: u8) -> usize {
         if Self::is_signed(code_max) {
@@ -204,7 +204,7 @@ impl Dot for AvxVnni {
     fn scale(self, pairs: __m256i, second: bool) -> __m256i {
         // SAFETY: `self` proves that the processor has the instructions.
         unsafe {
-            // The first of the pair moves up, so that its sign comes down with it.
+            // The first of the pair is shifted up, then down again with its sign.
             let up = if second { pairs } else { _mm256_slli_epi32::<16>(pairs) };
             _mm256_srai_epi32::<16>(up)
         }

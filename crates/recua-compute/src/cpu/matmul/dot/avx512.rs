@@ -109,7 +109,7 @@ impl Dot for Avx512Vnni {
     fn scale(self, pairs: __m512i, second: bool) -> __m512i {
         // SAFETY: `self` proves that the processor has the instructions.
         unsafe {
-            // The first of the pair moves up, so that its sign comes down with it.
+            // The first of the pair is shifted up, then down again with its sign.
             let up = if second { pairs } else { _mm512_slli_epi32::<16>(pairs) };
             _mm512_srai_epi32::<16>(up)
         }

@@ -1,16 +1,16 @@
 //! The same products with AMX tiles. The integer sums are exact, so the bits are the same.
 //!
-//! A tile product adds up 64 columns and cannot scale groups of 16 or 32 in between. So the integer scale goes into the weight first:
-//! `v = scale · code` has up to 13 bits and is cut into two bytes, `v = low + high · 2^s`; two tile products per 64 columns then sum the
-//! whole block of 256, and one addition puts the parts together.
+//! A tile product sums 64 columns and cannot scale groups of 16 or 32 in between. So the integer scale is multiplied into the weight first:
+//! `v = scale · code` has up to 13 bits and is cut into two bytes, `v = low + high · 2^s`. Two tile products per 64 columns then sum the
+//! whole block of 256, and one addition combines the parts.
 //!
 //! - Unsigned codes and scales of at most 5 and 6 bits: the *scale* is cut, 3 bits each; a code times 3 bits fits a byte, and one 16-bit
 //!   multiplication does two codes at once, since the lower product does not carry into the upper one.
-//! - Signed ones: codes lose their offset first, the product is formed in 16 bits and cut at bit 6.
+//! - Signed scales: the offset is subtracted from the codes first; the product is formed in 16 bits and cut at bit 6.
 //!
-//! Two weight tiles meet 16 rows of activations at a time: four tiles of sums, which is what hides a tile product's latency. The vector
-//! units cut the next 64 columns and finish the rows before while the tiles work. A last group of fewer than 16 rows multiplies what
-//! lies behind it too, and forgets it.
+//! Two weight tiles are multiplied with 16 rows of activations at a time: four tiles of sums, enough to hide a tile product's latency. While
+//! the tiles work, the vector units cut the next 64 columns and finish the previous rows. A last group of fewer than 16 rows also multiplies
+//! the records after it, and discards those results.
 
 use super::simd::{Source, finish, unpack_floats};
 use super::*;
@@ -18,38 +18,38 @@ use crate::cpu::amx::{self, Tiles, Whole};
 use crate::cpu::matmul::dot::{Dot, Registers};
 use std::arch::x86_64::*;
 
-/// Rows of activations in a tile.
+/// The number of rows of activations in a tile.
 const ROWS: usize = amx::ROWS;
 
-/// Steps of 64 columns in a block.
+/// The number of steps of 64 columns in a block.
 const STEPS: usize = 4;
 
-/// Rows that are finished beside a step.
+/// The number of rows that are finished during a step.
 const FINISHED: usize = ROWS / STEPS;
 
-/// From how many rows on tiles are faster than vectors: between 8 and 16 by the products timed on an Intel Xeon (`bench/record`); signed
-/// ones cost more to cut.
+/// The number of rows from which on tiles are faster than vectors: between 8 and 16, as timed on an Intel Xeon (`bench/record`). Signed
+/// scales cost more to cut.
 pub(super) const fn rows_min<F: Format>() -> usize {
     if is_unsigned::<F>() { 10 } else { 14 }
 }
 
-/// Whether scales and codes are unsigned, so that the scale is what is cut.
+/// Whether scales and codes are unsigned, so that the scale is cut.
 const fn is_unsigned<F: Format>() -> bool {
     F::HAS_MIN
 }
 
-/// What tiles are loaded from and stored to.
+/// The memory that tiles are loaded from and stored to.
 #[repr(C, align(64))]
 pub(super) struct Scratch {
-    /// The codes times their scales of two tiles: low and high part.
+    /// The codes times their scales of two tiles: low and high parts.
     cut: [[Codes; 2]; 2],
-    /// The integer sums of the group at work and the one before: of two tiles, the low and the high part, `[row][lane]`.
+    /// The integer sums of the current group and the one before: for each of two tiles, the low and the high part, `[row][lane]`.
     sums: [Sums; 2],
 }
 
 type Sums = [[[[i32; TILE]; ROWS]; 2]; 2];
 
-/// A group whose integer sums wait to be finished.
+/// A group whose integer sums are not yet added to the float sums.
 struct Pending {
     block: usize,
     first_row: usize,
@@ -96,7 +96,7 @@ fn two_tiles_amx<F: Format>(
         cut_step::<F>(dot, &packed, 0, cut);
         for first_row in (0..rows).step_by(ROWS) {
             let group =
-                records[b * rows + first_row..].first_chunk().expect("15 records lie behind the last row");
+                records[b * rows + first_row..].first_chunk().expect("15 records follow the last row");
             begin(&amx_tiles);
             for step in 0..STEPS {
                 if first_row == 0 && step + 1 < STEPS {
@@ -154,7 +154,7 @@ fn cut_step<F: Format>(
     }
 }
 
-/// `(code − offset) · scale` of the even and the odd bytes, cut at bit 6 and put back in their places.
+/// `(code − offset) · scale` of the even and the odd bytes, cut at bit 6 and put back in place.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
 fn cut_signed(codes: __m512i, offset: i16, scale: __m512i) -> (__m512i, __m512i) {
@@ -173,7 +173,7 @@ fn cut_signed(codes: __m512i, offset: i16, scale: __m512i) -> (__m512i, __m512i)
     (_mm512_and_si512(low, six), high)
 }
 
-/// Asks for 64 columns of the next 16 records, and in the last step for what else they hold: the tiles would wait for each line.
+/// Prefetches 64 columns of the next 16 records, and in the last step the rest of them: otherwise the tiles would wait for each cache line.
 #[inline(always)]
 fn ask_for(next: *const Record256, step: usize) {
     for i in 0..ROWS {
@@ -188,7 +188,7 @@ fn ask_for(next: *const Record256, step: usize) {
     }
 }
 
-/// Empties the four sums: the low and the high part of the first tile, then of the second.
+/// Zeroes the four sums: the low and the high part of the first tile, then of the second.
 #[inline(always)]
 fn begin(_: &Tiles<Whole>) {
     // SAFETY: tiles are configured.
@@ -205,7 +205,7 @@ fn begin(_: &Tiles<Whole>) {
 fn multiply<F: Format>(_: &Tiles<Whole>, records: &[Record256; ROWS], cut: &[[Codes; 2]; 2], step: usize) {
     assert!(step < STEPS, "columns outside the block");
     let stride = size_of::<Record256>();
-    // The codes are a record's first field.
+    // The codes are the first field of a record.
     let activations = records.as_ptr().cast::<u8>();
     let weights = |tile: usize, part: usize| cut[tile][part].0.as_ptr().wrapping_add(step * ROWS * VECTOR);
     // SAFETY: tiles are configured in this form; a tile of activations is 16 records' 64 bytes, one of weights 16 vectors; both are inside.
@@ -242,7 +242,7 @@ fn end(_: &Tiles<Whole>, [[low0, high0], [low1, high1]]: &mut Sums) {
     }
 }
 
-/// Puts the two parts of a quarter of a group's rows together and adds them to the float sums.
+/// Combines the two parts for a quarter of a group's rows and adds them to the float sums.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
 fn finish_rows<F: Format>(

@@ -1,28 +1,28 @@
-//! The products in registers: one loop for all the ways to multiply bytes ([`Dot`]).
+//! The products in registers: one loop for all ways to multiply bytes ([`Dot`]).
 
 use super::*;
 use crate::cpu::matmul::dot::*;
 use crate::cpu::matmul::planes::prefetch;
 
-/// Up to so many rows of activations, with AVX2 and AVX-512, a block is unpacked into registers, for each few rows anew; more rows share
-/// what it was unpacked into.
+/// The number of rows of activations, with AVX2 and AVX-512, up to which a block is unpacked into registers, again for every few rows. More
+/// rows share a block unpacked into memory.
 pub(super) const DIRECT_ROWS_MAX: [usize; 2] = [4, 16];
 
-/// A block as registers take it.
+/// A block as it is loaded into registers.
 pub(super) trait Source<F: Format> {
     fn d<D: Dot>(&self, dot: D, half: usize) -> Floats<D>;
     fn dmin<D: Dot>(&self, dot: D, half: usize) -> Floats<D>;
     /// Scales of the groups `2p` and `2p + 1`, as 16-bit pairs.
     fn scales<D: Dot>(&self, dot: D, p: usize, half: usize) -> Ints<D>;
-    /// The same of minima.
+    /// The minima, likewise.
     fn mins<D: Dot>(&self, dot: D, p: usize, half: usize) -> Ints<D>;
     /// Vector `i` of group `g`, prepared for `dot`.
     fn codes<D: Dot>(&self, dot: D, g: usize, i: usize, half: usize) -> Ints<D>;
-    /// Asks for what will be read long after group `g`.
+    /// Prefetches what will be read well after group `g`.
     fn prefetch(&self, g: usize);
 }
 
-/// Unpacked before, with codes as `dot` takes them.
+/// A block already unpacked, with codes as `dot` takes them.
 impl<F: Format> Source<F> for Unpacked {
     #[inline(always)]
     fn d<D: Dot>(&self, dot: D, half: usize) -> Floats<D> {
@@ -48,7 +48,7 @@ impl<F: Format> Source<F> for Unpacked {
     fn prefetch(&self, _: usize) {}
 }
 
-/// Unpacked as it is asked for.
+/// A block that is unpacked on demand.
 impl<F: Format> Source<F> for PackedBlock<'_> {
     #[inline(always)]
     fn d<D: Dot>(&self, dot: D, half: usize) -> Floats<D> {
@@ -303,7 +303,7 @@ fn some_rows<F: Format, D: Dot, S: Source<F>, const T: usize, const H: usize, co
         }
         let mut pairs = [[set.ints(0); H]; T];
         for g in 0..n_groups::<F>() {
-            // Where registers are few, scales are loaded again for the second group of a pair.
+            // If registers are few, scales are loaded again for the second group of a pair.
             if g % 2 == 0 || !D::Set::MANY {
                 for t in 0..T {
                     for h in 0..H {

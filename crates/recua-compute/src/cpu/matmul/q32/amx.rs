@@ -1,29 +1,29 @@
 //! The same products with AMX tiles. The integer sums are exact, so the bits are the same.
 //!
-//! A group's 32 columns are half a tile's: one tile product multiplies them for 16 weight rows and 16 rows of activations, and its sums are
-//! stored, because each group has its own scale. The vector units add the stored sums of the rows before to their float sums while the
-//! tiles work on the next ones. Codes of 8 bits are taken from where they lie; others are unpacked first, once for all rows. A last
-//! group of fewer than 16 rows multiplies what lies behind it too, and forgets it.
+//! A group's 32 columns are half of a tile's: one tile product multiplies them for 16 weight rows and 16 rows of activations. Its sums are
+//! stored, because each group has its own scale. While the tiles work on the next rows, the vector units add the stored sums of the previous
+//! rows to their float sums. Codes of 8 bits are used where they are stored; others are unpacked first, once for all rows. A last group of
+//! fewer than 16 rows also multiplies the records after it, and discards those results.
 
 use super::simd::{Source, unpack_groups};
 use super::*;
 use crate::cpu::amx::{self, Halves, Tiles};
 use crate::cpu::matmul::dot::{Dot, Registers};
 
-/// From how many rows of activations on tiles are faster than vectors: between 12 and 16 by the products timed on an Intel Xeon
+/// The number of rows of activations from which on tiles are faster than vectors: between 12 and 16, as timed on an Intel Xeon
 /// (`bench/record`).
 pub(super) const ROWS_MIN: usize = 14;
 
-/// Rows of activations in a tile.
+/// The number of rows of activations in a tile.
 const ROWS: usize = amx::ROWS;
 
-/// Groups whose sums fill half of the tiles.
+/// The number of groups whose sums fill half of the tiles.
 const AT_ONCE: usize = 4;
 
-/// Groups of a record.
+/// The number of groups in a record.
 const GROUPS: usize = RECORD / GROUP;
 
-/// The integer sums of the rows at work and of those before: `[group][row][lane]`.
+/// The integer sums of the current rows and of those before: `[group][row][lane]`.
 #[repr(C, align(64))]
 pub(super) struct Scratch {
     sums: [Sums; 2],
@@ -81,7 +81,7 @@ fn tile_amx<F: Format>(
         let codes = codes.first_chunk().expect("64 vectors");
         for first_row in (0..rows).step_by(ROWS) {
             let records =
-                records[b * rows + first_row..].first_chunk().expect("15 records lie behind the last row");
+                records[b * rows + first_row..].first_chunk().expect("15 records follow the last row");
             let now = Meeting { block, records, first_row };
             for g in (0..GROUPS).step_by(AT_ONCE) {
                 if is_byte::<F>() && first_row == 0 {
@@ -103,7 +103,7 @@ fn tile_amx<F: Format>(
     }
 }
 
-/// Whether codes lie as tiles take them.
+/// Whether codes are stored as tiles take them.
 const fn is_byte<F: Format>() -> bool {
     F::LOW_BITS == 8 && F::TABLE.is_none()
 }
@@ -119,7 +119,7 @@ fn multiply(
 ) {
     assert!(g + AT_ONCE <= GROUPS, "groups outside the record");
     let stride = size_of::<Record32>();
-    // The codes are a record's first field.
+    // The codes are the first field of a record.
     let activations = records.as_ptr().cast::<u8>().wrapping_add(g * GROUP);
     let weights = codes.as_ptr().wrapping_add(g * GROUP / 4 * VECTOR);
     let sums: &mut [_; AT_ONCE] = (&mut sums[g..g + AT_ONCE]).try_into().expect("four groups");
@@ -166,7 +166,7 @@ fn finish<F: Format>(dot: Avx512Vnni, before: &Meeting<'_>, g: usize, sums: &Sum
         }
     }
     let sums: &[_; AT_ONCE] = (&sums[g..g + AT_ONCE]).try_into().expect("four groups");
-    // As many as there are: what a last group multiplied beyond its rows is left.
+    // Only as many rows as there are: what a last group computed beyond its rows is discarded.
     for (r, (record, acc)) in before.records.iter().zip(&mut acc[before.first_row..]).enumerate() {
         let record_sums: &[i32; AT_ONCE] = record.sums[g..g + AT_ONCE].try_into().expect("four groups");
         let scales: &[f32; AT_ONCE] = record.scales[g..g + AT_ONCE].try_into().expect("four groups");

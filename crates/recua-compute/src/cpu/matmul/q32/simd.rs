@@ -1,26 +1,26 @@
-//! The products in registers: one loop for all the ways to multiply bytes ([`Dot`]).
+//! The products in registers: one loop for all ways to multiply bytes ([`Dot`]).
 
 use super::*;
 
 use crate::cpu::matmul::dot::*;
 use crate::cpu::matmul::planes::prefetch;
 
-/// Up to so many rows of activations, with AVX2 and AVX-512, groups are unpacked into registers, for each few rows anew; more rows
-/// share what they were unpacked into, and so do the fewer than 8 groups at the end of a row, whose vectors may be spread over the
-/// bits of a plane's bytes.
+/// The number of rows of activations, with AVX2 and AVX-512, up to which groups are unpacked into registers, again for every few rows. More
+/// rows share groups unpacked into memory; so do the fewer than 8 groups at the end of a row, whose vectors may be spread over the bits of a
+/// plane's bytes.
 const DIRECT_ROWS_MAX: [usize; 2] = [8, 16];
 
-/// Groups as registers take them.
+/// Groups as they are loaded into registers.
 pub(super) trait Source<F: Format> {
     fn d<D: Dot>(&self, dot: D, g: usize, half: usize) -> Floats<D>;
     fn m<D: Dot>(&self, dot: D, g: usize, half: usize) -> Floats<D>;
     /// Vector `i` of group `g`, prepared for `dot`.
     fn codes<D: Dot>(&self, dot: D, g: usize, i: usize, half: usize) -> Ints<D>;
-    /// Asks for what will be read long after group `g`.
+    /// Prefetches what will be read well after group `g`.
     fn prefetch(&self, g: usize);
 }
 
-/// Unpacked before, with codes as `dot` takes them.
+/// Groups already unpacked, with codes as `dot` takes them.
 impl<F: Format> Source<F> for Unpacked {
     #[inline(always)]
     fn d<D: Dot>(&self, dot: D, g: usize, half: usize) -> Floats<D> {
@@ -38,7 +38,7 @@ impl<F: Format> Source<F> for Unpacked {
     fn prefetch(&self, _: usize) {}
 }
 
-/// Unpacked as they are asked for.
+/// Groups that are unpacked on demand.
 impl<F: Format> Source<F> for PackedBlock<'_> {
     #[inline(always)]
     fn d<D: Dot>(&self, dot: D, g: usize, half: usize) -> Floats<D> {
