@@ -20,7 +20,6 @@ pub(crate) struct Gpu {
     pub(crate) shared_bytes_max: usize,
     /// Shared memory of a multiprocessor.
     pub(crate) shared_bytes_sm: usize,
-    pub(crate) l2_bytes: usize,
     /// Memory of the card, whoever has it.
     pub(crate) memory_bytes: u64,
     /// Bytes of all memory that lives.
@@ -79,7 +78,6 @@ impl Gpu {
             n_sms: card.n_sms,
             shared_bytes_max: card.shared_bytes_max,
             shared_bytes_sm: card.shared_bytes_sm,
-            l2_bytes: card.l2_bytes,
             memory_bytes: card.memory_bytes,
             allocated: Arc::default(),
             n_submissions: AtomicU64::new(0),
