@@ -26,13 +26,17 @@ pub(crate) fn lower(shared: &Shared, ops: &[Op]) -> Result<Launches> {
     }
 }
 
-/// The product that reads the rows of a norm next. The norm then writes what the product reads along with its own rows. All products
-/// read the same workspace, so there may be no op between the two.
+/// The product that reads next what a norm or attention has written. The op then writes what the product reads along with its own rows.
+/// All products read the same workspace, so there may be no op between the two.
 fn reader(ops: &[Op], i: usize) -> Option<&Op> {
-    let Op::RmsNorm(norm) = &ops[i] else { return None };
+    let out = match &ops[i] {
+        Op::RmsNorm(op) => &op.out,
+        Op::Attention(op) => &op.out,
+        _ => return None,
+    };
     ops.get(i + 1).filter(|next| match next {
-        Op::Matmul(next) => next.x.is_same(&norm.out),
-        Op::MatmulGlu(next) => next.x.is_same(&norm.out),
+        Op::Matmul(next) => next.x.is_same(out),
+        Op::MatmulGlu(next) => next.x.is_same(out),
         _ => false,
     })
 }
@@ -46,7 +50,7 @@ pub(crate) fn lower_op(op: &Op, reader: Option<&Op>, recorder: &mut Recorder<'_>
         Op::Matmul(op) => matmul::matmul(op, recorder),
         Op::MatmulGlu(op) => matmul::matmul_glu(op, recorder),
         Op::RopeStore(op) => cache::rope_store(op, recorder),
-        Op::Attention(op) => attention::attention(op, recorder),
+        Op::Attention(op) => attention::attention(op, reader, recorder),
         Op::GatherRows(op) => rows::gather_rows(op, recorder),
         Op::Argmax(op) => rows::argmax(op, recorder),
         Op::TopK(op) => rows::top_k(op, recorder),

@@ -20,6 +20,12 @@ struct PackedRow {
         p[0] = h2_from(a, b);
         p[half_words] = h2_from(c, d);
     }
+    // One element, already multiplied.
+    DEVICE_MEMBER void store_one(u32 k, float x) {
+        const u32 tile = k / 256, t = k / 64 & 3, step = k / 4 & 15;
+        u32* p = words + (u64)(tile * 32 + step * 2 + (k / 2 & 1)) * half_words + t;
+        ((u16*)p)[k & 1] = h_from(x);
+    }
 };
 
 // The power of two that brings |largest| to [2^14, 2^15); 1 for zero and what is not finite.

@@ -157,6 +157,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) matmul(const __
         copies_issued(bar);
     }
     bool has_x = false;
+    u32 adder = 0;
 #else
     // Warp 0 fetches x for all: the tile X_STAGES - 1 ahead, when the tile before the present one is done with.
     u32 x_group = first_group, x_k = 0, x_next = 0;
@@ -360,8 +361,10 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) matmul(const __
             sts128(buffer + ((warp * N_TILES + n) * 32 + lane) * 16, acc[n][0], acc[n][1], acc[n][2], acc[n][3]);
         __syncthreads();
         // Different warps in turn, so that none is always late.
+        adder = adder == SLICES - 1 ? 0 : adder + 1;
+#pragma unroll
         for (u32 n = 0; n < N_TILES; n++) {
-            if ((n + group / group_stride) % SLICES != warp) continue;
+            if ((n + adder) % SLICES != warp) continue;
             float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
 #pragma unroll
             for (int s = 0; s < SLICES; s++) {

@@ -1,6 +1,6 @@
 //! Products: which arrangement of `kernels/matmul.cu` takes which matrix and how many rows. None of it changes a bit of a result.
 
-use super::rows::{Activations, packed_by_norm};
+use super::rows::{Activations, is_packed};
 use crate::gpu::Gpu;
 use crate::kernels::KernelKey;
 use crate::launch::Recorder;
@@ -384,7 +384,7 @@ pub(crate) fn matmul_glu(op: &MatmulGlu, recorder: &mut Recorder<'_>) -> Result<
     }
 }
 
-/// x as the tensor cores read it, if some segment does: of the norm before, or packed now.
+/// x as the tensor cores read it, if some segment does: of the op before, or packed now.
 fn activations(
     recorder: &mut Recorder<'_>,
     op: &'static str,
@@ -394,7 +394,7 @@ fn activations(
     if packed.segments.iter().all(|segment| segment.format.is_none()) {
         return Ok(None);
     }
-    if packed_by_norm(recorder, x) {
+    if is_packed(recorder, x) {
         return Activations::of(recorder, x).map(Some);
     }
     super::rows::pack(recorder, op, x).map(Some)

@@ -33,8 +33,22 @@ pub(crate) struct Activations {
     pub(crate) packed: u64,
     /// f32 `[rows]`: takes the rows' powers of two back
     pub(crate) undo: u64,
-    columns: usize,
-    k_tiles: usize,
+    pub(crate) columns: usize,
+    pub(crate) k_tiles: usize,
+}
+
+/// The place for rows that an op writes along for its reader, the product that comes next, if that reads such.
+pub(crate) fn packed_for(
+    reader: Option<&Op>,
+    out: &Buffer,
+    recorder: &Recorder<'_>,
+) -> Result<Option<Activations>> {
+    let reads = match reader {
+        Some(Op::Matmul(next)) => reads_packed(&next.weight)?,
+        Some(Op::MatmulGlu(next)) => reads_packed(&next.gate_up)?,
+        _ => false,
+    };
+    if reads { Activations::of(recorder, out).map(Some) } else { Ok(None) }
 }
 
 impl Activations {
@@ -52,8 +66,8 @@ impl Activations {
     }
 }
 
-/// Whether the launch before has written those of `x`.
-pub(crate) fn packed_by_norm(recorder: &mut Recorder<'_>, x: &Buffer) -> bool {
+/// Whether the op before has written those of `x`.
+pub(crate) fn is_packed(recorder: &mut Recorder<'_>, x: &Buffer) -> bool {
     recorder.packed.take().is_some_and(|packed| packed.is_same(x))
 }
 
@@ -75,12 +89,7 @@ struct RmsNormArgs {
 /// See [`RmsNorm`]; `reader` is the product that reads it next.
 pub(crate) fn rms_norm(op: &RmsNorm, reader: Option<&Op>, recorder: &mut Recorder<'_>) -> Result<()> {
     const NAME: &str = "rms_norm";
-    let reads = match reader {
-        Some(Op::Matmul(next)) => reads_packed(&next.weight)?,
-        Some(Op::MatmulGlu(next)) => reads_packed(&next.gate_up)?,
-        _ => false,
-    };
-    let to = if reads { Some(Activations::of(recorder, &op.out)?) } else { None };
+    let to = packed_for(reader, &op.out, recorder)?;
     let args = RmsNormArgs {
         x: pointer(&op.x)?,
         weight: pointer(&op.weight)?,
@@ -95,7 +104,7 @@ pub(crate) fn rms_norm(op: &RmsNorm, reader: Option<&Op>, recorder: &mut Recorde
     let rows = u32_of(NAME, "a number of rows", op.x.n_rows())?;
     let kernel = kernel(NAME, fours(op.x.n_cols()));
     recorder.launch(&kernel, [rows, 1, 1], THREADS as u32, 0, true, &args)?;
-    recorder.packed = reads.then(|| op.out.clone());
+    recorder.packed = to.map(|_| op.out.clone());
     Ok(())
 }
 
