@@ -32,7 +32,7 @@ const WIDE_FROM: usize = 33;
 const WAVES_MAX: usize = 4;
 
 /// Chunks from which on a split pays.
-const SPLIT_FROM: usize = 2;
+const SPLIT_FROM: usize = 3;
 
 /// The most places, each for the piece of a row, and what they may take.
 const PLACES_MAX: usize = 4096;
@@ -103,7 +103,8 @@ pub(crate) fn tiling(gpu: &Gpu, shape: &KvShape, n_heads: usize) -> Tiling {
         wide_from: WIDE_FROM,
         chunk: CHUNK,
         groups: narrow.groups,
-        fill: gpu.n_sms as usize,
+        // A block of a whole tile is quicker than two and what it takes to merge them.
+        fill: gpu.n_sms as usize / 2,
         split_from: SPLIT_FROM,
         places: places(shape, n_heads),
     }

@@ -99,7 +99,7 @@ impl Config {
         let n_sms = gpu.n_sms as usize;
         // Narrow: with a warp for each tile, most multiprocessors would have nothing to do.
         if n_tiles.div_ceil(8) * column_blocks <= n_sms / 2 {
-            return Config::split(gpu, shape, columns);
+            return Config::split(gpu, shape, columns, column_blocks);
         }
         Config::whole(gpu, shape, columns, column_blocks)
     }
@@ -169,18 +169,23 @@ impl Config {
         Config { arrange: Arrange::Whole, columns, warps, stages, x_stages, blocks: 1, shared_bytes, grid }
     }
 
-    fn split(gpu: &Gpu, shape: Shape, columns: usize) -> Config {
+    fn split(gpu: &Gpu, shape: Shape, columns: usize, column_blocks: usize) -> Config {
         const STAGES: &[(usize, usize)] = &[(2, 4), (2, 3), (2, 2), (1, 2)];
-        let within = |limit: usize| {
-            [8, 4, 2].into_iter().find_map(|warps| {
+        let within = |limit: usize, warps: &[usize]| {
+            warps.iter().copied().find_map(|warps| {
                 let rings = Config::rings(shape.tile_bytes, columns, warps, STAGES, limit);
                 rings.map(|rings| (warps, rings))
             })
         };
-        // Two blocks of a multiprocessor hide what one waits for.
-        let half = (gpu.shared_bytes_sm / 2).saturating_sub(RESERVED_BYTES).min(gpu.shared_bytes_max);
-        let (warps, (stages, x_stages, shared_bytes)) =
-            within(half).or_else(|| within(gpu.shared_bytes_max)).unwrap_or((1, smallest(shape, columns)));
+        // A block for each multiprocessor, if all of them have a place at once; else two, of which one hides what the other waits for.
+        let is_one_wave = shape.n_tiles.div_ceil(16) * SLICES * column_blocks <= gpu.n_sms as usize;
+        let all = gpu.shared_bytes_max;
+        let half = (gpu.shared_bytes_sm / 2).saturating_sub(RESERVED_BYTES).min(all);
+        let one_wave = if is_one_wave { within(all, &[16]) } else { None };
+        let (warps, (stages, x_stages, shared_bytes)) = one_wave
+            .or_else(|| within(half, &[8, 4, 2]))
+            .or_else(|| within(all, &[8, 4, 2]))
+            .unwrap_or((1, smallest(shape, columns)));
         let grid = shape.n_tiles.div_ceil(warps) * SLICES;
         Config { arrange: Arrange::Split, columns, warps, stages, x_stages, blocks: 1, shared_bytes, grid }
     }
