@@ -45,11 +45,12 @@ pub(crate) enum Command {
 /// Which device runs the model.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct DeviceArgs {
-    /// auto, cpu, wgpu, or wgpu:NAME for a GPU adapter whose name contains NAME
+    /// auto, cpu, cuda, cuda:N for card N, wgpu, or wgpu:NAME for a GPU adapter whose name contains NAME
     ///
-    /// auto takes a hardware GPU if there is one, otherwise the CPU. wgpu also accepts a software adapter. For both,
-    /// the environment variable RECUA_WGPU_ADAPTER=NAME chooses the adapter, and RECUA_WGPU_MATRICES=off disables
-    /// cooperative matrices. `recua doctor` lists the adapters and says which one is chosen and why.
+    /// auto takes an NVIDIA card through CUDA if there is one, else another hardware GPU through wgpu, otherwise the CPU.
+    /// cuda needs NVIDIA's driver and its run-time compiler NVRTC. wgpu also accepts a software adapter. For auto and
+    /// wgpu, the environment variable RECUA_WGPU_ADAPTER=NAME chooses the adapter, and RECUA_WGPU_MATRICES=off disables
+    /// cooperative matrices. `recua doctor` lists the cards and the adapters, and says what is chosen and what is missing.
     #[arg(long, default_value = "auto", value_name = "NAME", help_heading = "Device")]
     pub(crate) device: String,
     /// Threads of the CPU device [default: one per core]

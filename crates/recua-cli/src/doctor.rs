@@ -20,6 +20,8 @@ struct Report {
     devices: Vec<Device>,
     /// The GPU adapters that the device `wgpu` chooses from.
     adapters: Vec<Adapter>,
+    /// What the device `cuda` has.
+    cuda: Cuda,
     /// Devices that recua is meant to support but this build lacks.
     devices_missing: Vec<&'static str>,
 }
@@ -37,6 +39,24 @@ struct Adapter {
     /// Why `wgpu` chooses it or does not.
     reason: String,
     chosen: bool,
+}
+
+#[derive(Serialize)]
+struct Cuda {
+    cards: Vec<Card>,
+    /// The run-time compiler and where it is; null if there is none.
+    compiler: Option<String>,
+    /// Why there are no cards, or no compiler for them; null if there are.
+    problem: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Card {
+    index: usize,
+    name: String,
+    detail: String,
+    /// Why it cannot be opened; null if it can.
+    problem: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -80,8 +100,22 @@ fn examine(args: &DoctorArgs) -> Result<Report> {
             read_bytes_per_s: device.measure_read_bandwidth().or_other()?,
         }],
         adapters: recua::adapters(&args.device.device).into_iter().map(adapter).collect(),
+        cuda: cuda(recua::cuda_report()),
         devices_missing: missing.collect(),
     })
+}
+
+fn cuda(report: recua::CudaReport) -> Cuda {
+    let card = |card: recua::Card| {
+        let recua::Card { index, name, detail, problem } = card;
+        Card { index, name, detail, problem }
+    };
+    let (cards, compiler, problem) = match (report.cards, report.compiler) {
+        (Err(problem), _) => (Vec::new(), None, Some(problem)),
+        (Ok(cards), Some(Err(problem))) => (cards, None, Some(problem)),
+        (Ok(cards), compiler) => (cards, compiler.and_then(std::result::Result::ok), None),
+    };
+    Cuda { cards: cards.into_iter().map(card).collect(), compiler, problem }
 }
 
 fn adapter(adapter: recua::Adapter) -> Adapter {
@@ -113,6 +147,19 @@ fn write_pretty(out: &mut impl Write, report: &Report) -> Result {
             [&adapter.name, &adapter.detail, &adapter.reason].map(|text| printable(text));
         writeln!(out, "adapter           {name}, {detail}")?;
         writeln!(out, "  {mark}: {reason}")?;
+    }
+    for card in &report.cuda.cards {
+        let [name, detail] = [&card.name, &card.detail].map(|text| printable(text));
+        writeln!(out, "card cuda:{:<7} {name}, {detail}", card.index)?;
+        if let Some(problem) = &card.problem {
+            writeln!(out, "  cannot be used  {}", printable(problem))?;
+        }
+    }
+    if let Some(compiler) = &report.cuda.compiler {
+        writeln!(out, "cuda compiler     {}", printable(compiler))?;
+    }
+    if let Some(problem) = &report.cuda.problem {
+        writeln!(out, "cuda              {}", printable(problem))?;
     }
     writeln!(out, "not in this build {}", list(report.devices_missing.clone()))?;
     Ok(())

@@ -43,7 +43,25 @@ pub enum KernelSource {
     /// }
     /// ```
     Wgsl(String),
-    /// For CUDA devices; none exists yet.
+    /// CUDA C++ for CUDA devices, compiled for the card by NVRTC (C++17), which finds no header: what the compiler has built in is there.
+    ///
+    /// * **Entry point:** the `extern "C" __global__` function that is named as the kernel, or the only `__global__` function. A dispatch
+    ///   says how many blocks run, in up to three dimensions.
+    /// * **Arguments:** each argument of the dispatch is a parameter of the kernel, in order: a buffer is a pointer to its first element,
+    ///   [`KernelArg::Bytes`] one parameter by value, such as a structure, which must have exactly that size.
+    /// * **Constants** are macros: a whole number as such, any other as a `double`.
+    /// * **Threads of a block:** the constant `BLOCK_SIZE`, 256 if it is not given; the macro is there in any case.
+    /// * Nothing is checked, neither indexes nor alignment nor what is behind [`KernelArg::Read`]: a wrong access may lose the device, or
+    ///   change other memory of the process. Shared memory begins as anything.
+    ///
+    /// ```cuda
+    /// struct Args { unsigned n; float factor; };
+    ///
+    /// extern "C" __global__ void scale(const float* x, float* y, Args args) {
+    ///     unsigned i = blockIdx.x * BLOCK_SIZE + threadIdx.x;
+    ///     if (i < args.n) y[i] = x[i] * args.factor + ADDED;
+    /// }
+    /// ```
     CudaC(String),
     /// For the CPU device; see [`RustKernel`].
     Rust(RustKernel),

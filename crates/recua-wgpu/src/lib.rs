@@ -31,7 +31,6 @@ mod preprocess;
 mod program;
 mod readback;
 mod shared;
-mod status;
 mod submission;
 mod transfer;
 mod tuning;

@@ -3,15 +3,14 @@
 
 use crate::gpu::{Gpu, lock};
 use crate::memory::Memory;
-use crate::status::{self, Report};
-use recua_compute::{Buffer, Result};
+use recua_compute::{Buffer, IndexReport, Result};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes of two timestamps.
 const TIMES_BYTES: u64 = 16;
 /// Where the status lies in a staging buffer, then the times, then the outputs.
-const TIMES_AT: u64 = status::BYTES as u64;
+const TIMES_AT: u64 = IndexReport::BYTES as u64;
 const HEADER_BYTES: u64 = TIMES_AT + TIMES_BYTES;
 
 /// A staging buffer for one submission at a time.
@@ -28,7 +27,7 @@ pub(crate) struct Readbacks {
     free: Mutex<Vec<Readback>>,
     unread: Mutex<Vec<Readback>>,
     /// The first report of those that have been read.
-    report: Mutex<Option<Report>>,
+    report: Mutex<Option<IndexReport>>,
     /// Readbacks made so far: in the long run as many as are in use at a time.
     pub(crate) n_made: AtomicU64,
 }
@@ -41,7 +40,7 @@ const UNREAD_MAX: usize = 64;
 
 /// What a readback's header says.
 pub(crate) struct Header {
-    pub(crate) report: Option<Report>,
+    pub(crate) report: Option<IndexReport>,
     /// When the device began and ended.
     pub(crate) times: Option<[u64; 2]>,
 }
@@ -126,7 +125,7 @@ impl Readback {
             encoder.copy_buffer_to_buffer(resolved, 0, &self.staging, TIMES_AT, Some(TIMES_BYTES));
         }
         if self.has_status {
-            encoder.copy_buffer_to_buffer(status, 0, &self.staging, 0, Some(status::BYTES as u64));
+            encoder.copy_buffer_to_buffer(status, 0, &self.staging, 0, Some(IndexReport::BYTES as u64));
         }
         for Output { buffer, start, size, at, .. } in &outputs.list {
             encoder.copy_buffer_to_buffer(buffer, *start, &self.staging, *at, Some(*size));
@@ -139,7 +138,7 @@ impl Readback {
         let mut words = [0u32; 8];
         bytemuck::bytes_of_mut(&mut words).copy_from_slice(&bytes);
         let [code, index, limit, rest, begin_low, begin_high, end_low, end_high] = words;
-        let report = if self.has_status { Report::new([code, index, limit, rest]) } else { None };
+        let report = if self.has_status { IndexReport::new([code, index, limit, rest]) } else { None };
         let join = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
         let times = self.times.is_some().then(|| [join(begin_low, begin_high), join(end_low, end_high)]);
         Some(Header { report, times })

@@ -5,11 +5,10 @@ use crate::gpu::Gpu;
 use crate::memory::Memory;
 use crate::pipelines::Pipelines;
 use crate::readback::Readbacks;
-use crate::status;
 use crate::transfer::Transfers;
 use crate::tuning::Tuning;
 use crate::workspace::Workspaces;
-use recua_compute::Result;
+use recua_compute::{IndexReport, Result};
 use std::sync::Mutex;
 
 /// An opened device.
@@ -29,7 +28,7 @@ impl Shared {
     pub(crate) fn new(opened: Opened, tuning: Tuning) -> Result<Shared> {
         let gpu = Gpu::new(opened, tuning);
         Ok(Shared {
-            status: Memory::new(&gpu, status::BYTES, "the status of kernels")?,
+            status: Memory::new(&gpu, IndexReport::BYTES, "the status of kernels")?,
             pipelines: Pipelines::default(),
             workspaces: Workspaces::default(),
             readbacks: Readbacks::default(),

@@ -4,8 +4,7 @@ use crate::commands::Encoded;
 use crate::gpu::lock;
 use crate::readback::{Header, Outputs, Readback};
 use crate::shared::Shared;
-use crate::status::Report;
-use recua_compute::{Error, Pending, Result, no_output};
+use recua_compute::{Error, IndexReport, Pending, Result, no_output};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -25,7 +24,7 @@ struct State {
     unread: Vec<Readback>,
     /// The one with the outputs, once the work is done: mapped.
     read: Option<Readback>,
-    report: Option<Report>,
+    report: Option<IndexReport>,
     time: Option<Duration>,
 }
 

@@ -3,17 +3,21 @@
 use crate::{Error, Result};
 use recua_compute::{Device, cpu};
 
-/// The names that [`open_device`] knows in this build. `wgpu` may be followed by a colon and a substring of an adapter's name.
+/// The names that [`open_device`] knows in this build. `wgpu` may be followed by a colon and a substring of an adapter's name, `cuda` by a
+/// colon and the number of a card.
 pub const DEVICE_NAMES: &[&str] = &[
     "auto",
     "cpu",
     #[cfg(feature = "wgpu")]
     "wgpu",
+    #[cfg(feature = "cuda")]
+    "cuda",
 ];
 
-/// Opens a device by name: `cpu`; `wgpu`, or `wgpu:NAME` for an adapter whose name contains NAME; or `auto` for the fastest
-/// device available. `auto` never chooses a software GPU adapter; `wgpu` accepts one. For both, the environment variable
-/// `RECUA_WGPU_ADAPTER` can give a substring that the adapter's name must contain.
+/// Opens a device by name: `cpu`; `cuda`, or `cuda:N` for card N; `wgpu`, or `wgpu:NAME` for an adapter whose name contains NAME; or
+/// `auto` for the fastest device available, in the order cuda, wgpu, cpu. `auto` never chooses a software GPU adapter; `wgpu` accepts
+/// one. For both, the environment variable `RECUA_WGPU_ADAPTER` can give a substring that the adapter's name must contain; if it is set,
+/// `auto` leaves CUDA alone.
 ///
 /// # Errors
 /// If the name is unknown (the error lists the known ones) or the device cannot be opened.
@@ -30,6 +34,11 @@ pub fn open_device(name: &str) -> Result<Device> {
         ("cpu", None) => Ok(cpu::open(cpu::Options::default())?),
         #[cfg(feature = "wgpu")]
         ("wgpu", adapter) => Ok(recua_wgpu::open(wgpu_options(adapter))?),
+        #[cfg(feature = "cuda")]
+        ("cuda", index) if index.is_none_or(|index| index.parse::<usize>().is_ok()) => {
+            let index = index.and_then(|index| index.parse().ok()).unwrap_or(0);
+            Ok(recua_cuda::open(recua_cuda::Options { index })?)
+        }
         _ => Err(Error::UnknownDevice { name: name.into(), known: DEVICE_NAMES.join(", ") }),
     }
 }
@@ -42,6 +51,13 @@ fn wgpu_options(adapter: Option<&str>) -> recua_wgpu::Options {
 
 /// The fastest device other than the CPU, if there is one.
 fn auto() -> Option<Device> {
+    // Whoever names an adapter means it.
+    #[cfg(feature = "cuda")]
+    if std::env::var_os("RECUA_WGPU_ADAPTER").is_none_or(|name| name.is_empty())
+        && let Ok(device) = recua_cuda::open(recua_cuda::Options::default())
+    {
+        return Some(device);
+    }
     #[cfg(feature = "wgpu")]
     if may_have_gpu()
         && let Ok(device) = recua_wgpu::open(recua_wgpu::Options::default())
@@ -80,6 +96,55 @@ pub fn adapters(device: &str) -> Vec<Adapter> {
     }
 }
 
+/// What [`open_device`] has for `cuda`, for reports.
+pub fn cuda_report() -> CudaReport {
+    #[cfg(feature = "cuda")]
+    {
+        let card = |report: recua_cuda::DeviceReport| {
+            let (major, minor) = report.compute_capability;
+            let (name, index, driver) = (report.name, report.index, report.driver);
+            let detail = format!(
+                "compute capability {major}.{minor}, {} MiB, driver with CUDA {driver}",
+                report.memory_bytes >> 20
+            );
+            Card { index, name, detail, problem: report.problem }
+        };
+        let cards = recua_cuda::devices().map(|list| list.into_iter().map(card).collect());
+        let problem = |e: recua_compute::Error| match e {
+            recua_compute::Error::DeviceNotFound { problem, .. } => problem,
+            e => e.to_string(),
+        };
+        let cards = cards.map_err(problem);
+        // The compiler is of no use without a card.
+        let compiler = cards.is_ok().then(|| recua_cuda::compiler().map_err(problem));
+        CudaReport { cards, compiler }
+    }
+    #[cfg(not(feature = "cuda"))]
+    CudaReport { cards: Err("not in this build".into()), compiler: None }
+}
+
+/// The NVIDIA cards of this machine, and what is needed to use them.
+#[derive(Clone, Debug)]
+pub struct CudaReport {
+    /// The cards that the driver shows; or why there are none: no driver, an old one, no card.
+    pub cards: Result<Vec<Card>, String>,
+    /// The run-time compiler, or why there is none; not looked for without a card.
+    pub compiler: Option<Result<String, String>>,
+}
+
+/// One NVIDIA card.
+#[derive(Clone, Debug)]
+pub struct Card {
+    /// `cuda:N` opens it.
+    pub index: usize,
+    /// The name that the driver gives.
+    pub name: String,
+    /// Compute capability, memory and driver.
+    pub detail: String,
+    /// Why it cannot be opened, if it cannot.
+    pub problem: Option<String>,
+}
+
 /// One GPU adapter of this machine.
 #[derive(Clone, Debug)]
 pub struct Adapter {
@@ -101,10 +166,20 @@ mod tests {
     fn devices_are_opened_by_name() {
         assert!(open_device("cpu").is_ok_and(|d| d.info().kind == "cpu"));
         assert!(open_device("auto").is_ok());
-        for name in ["abacus", "cpu:0", "auto:x"] {
+        for name in ["abacus", "cpu:0", "auto:x", "cuda:x", "cuda:-1", "cuda:"] {
             let error = open_device(name).map(drop).map_err(|e| e.to_string());
             let known = DEVICE_NAMES.join(", ");
             assert_eq!(error, Err(format!("device \"{name}\" is not known; this build has {known}")));
+        }
+    }
+
+    #[test]
+    fn a_machine_without_a_card_says_why() {
+        match cuda_report() {
+            CudaReport { cards: Ok(cards), compiler } => assert!(!cards.is_empty() && compiler.is_some()),
+            CudaReport { cards: Err(problem), compiler } => {
+                assert!(!problem.is_empty() && compiler.is_none())
+            }
         }
     }
 

@@ -16,7 +16,7 @@
 
 mod device;
 
-pub use device::{Adapter, DEVICE_NAMES, adapters, open_device};
+pub use device::{Adapter, Card, CudaReport, DEVICE_NAMES, adapters, cuda_report, open_device};
 pub use recua_compute as compute;
 pub use recua_engine::*;
 pub use recua_gguf as gguf;

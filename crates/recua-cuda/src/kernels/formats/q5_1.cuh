@@ -1,0 +1,13 @@
+// Q5_1: 32 values in 24 bytes, {f16 d, f16 m, 4 bytes of fifth bits, 16 bytes of codes}; value i and i + 16 share a byte.
+#define BLOCK_VALUES 32
+#define BLOCK_BYTES 24
+// The largest code, or scale times code, that d is multiplied with.
+#define LARGEST 31.0f
+#define PLANE_4
+#define PLANE_1
+#define HEADER_32M
+#define OFFSET 0
+
+DEVICE u32 raw_code(const u8* b, u32 i) { return (b[8 + i % 16] >> (i / 16 * 4) & 15) | (b[4 + i / 8] >> i % 8 & 1) << 4; }
+DEVICE u32 raw_scale(const u8* b) { return raw_u16(b); }
+DEVICE u32 raw_min(const u8* b) { return raw_u16(b + 2); }
