@@ -5,22 +5,17 @@
 struct EmbedArgs {
     const u8* table;       // [n_tiles][k_tiles] tiles
     const float* undo;
-    const u32* tokens;     // [n_rows]
+    Tokens tokens;
     float* out;            // [n_rows][dim]
-    u32* status;
-    u32 n, dim, k_tiles, first;   // rows of the whole table; the first one of this part of it, which has n_here
-    u32 n_here;
+    u32 dim, k_tiles, first, n_here;   // the first row of this part of the table, and how many it has
 };
 
 extern "C" __global__ void __launch_bounds__(256) embed(EmbedArgs args) {
     let_next_start();
     wait_for_previous();
-    const u32 token = args.tokens[blockIdx.x];
-    if (token >= args.n) {
-        if (threadIdx.x == 0) report(args.status, BAD_TOKEN, token, args.n);
-        return;
-    }
-    if (token < args.first || token - args.first >= args.n_here) return;
+    bool is_good;
+    const u32 token = args.tokens.get(blockIdx.x, is_good);
+    if (!is_good || token < args.first || token - args.first >= args.n_here) return;
     const u32 row = token - args.first;
     const u8* tiles = args.table + (u64)(row / TILE_ROWS) * args.k_tiles * TILE_BYTES;
     const float undo = *args.undo;

@@ -53,21 +53,17 @@ extern "C" __global__ void __launch_bounds__(128) matmul_f32(MatmulF32Args args)
 
 struct EmbedF32Args {
     const float* table;    // [n_here][dim]
-    const u32* tokens;     // [n_rows]
+    Tokens tokens;
     float* out;            // [n_rows][dim]
-    u32* status;
-    u32 n, dim, first, n_here;
+    u32 dim, first, n_here;
 };
 
 extern "C" __global__ void __launch_bounds__(128) embed_f32(EmbedF32Args args) {
     let_next_start();
     wait_for_previous();
-    const u32 token = args.tokens[blockIdx.x];
-    if (token >= args.n) {
-        if (threadIdx.x == 0) report(args.status, BAD_TOKEN, token, args.n);
-        return;
-    }
-    if (token < args.first || token - args.first >= args.n_here) return;
+    bool is_good;
+    const u32 token = args.tokens.get(blockIdx.x, is_good);
+    if (!is_good || token < args.first || token - args.first >= args.n_here) return;
     for (u32 i = threadIdx.x; i < args.dim; i += 128)
         args.out[(u64)blockIdx.x * args.dim + i] = args.table[(u64)(token - args.first) * args.dim + i];
 }

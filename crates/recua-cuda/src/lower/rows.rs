@@ -138,21 +138,29 @@ pub(crate) fn pack(recorder: &mut Recorder<'_>, op: &'static str, x: &Buffer) ->
     Ok(to)
 }
 
+/// Where the tokens of rows are, as kernels take it: `Tokens` in `kernels/status.cuh`.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Tokens {
+    words: u64,
+    chosen: u64,
+    status: u64,
+    n_chosen: u32,
+    n: u32,
+}
+
 /// The parameters of `embed`.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct EmbedArgs {
     table: u64,
     undo: u64,
-    tokens: u64,
+    tokens: Tokens,
     out: u64,
-    status: u64,
-    n: u32,
     dim: u32,
     k_tiles: u32,
     first: u32,
     n_here: u32,
-    unused: u32,
 }
 
 /// The parameters of `embed_f32`.
@@ -160,43 +168,37 @@ struct EmbedArgs {
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct EmbedF32Args {
     table: u64,
-    tokens: u64,
+    tokens: Tokens,
     out: u64,
-    status: u64,
-    n: u32,
     dim: u32,
     first: u32,
     n_here: u32,
+    unused: u32,
 }
 
 /// See [`Embed`].
 pub(crate) fn embed(op: &Embed, recorder: &mut Recorder<'_>) -> Result<()> {
     const NAME: &str = "embed";
-    let (tokens, out, status) = (pointer(&op.tokens)?, pointer(&op.out)?, recorder.status());
-    let (n, dim) = (u32_of(NAME, "a vocabulary", op.table.n())?, u32_of(NAME, "a row", op.table.k())?);
+    let tokens = Tokens {
+        words: pointer(&op.tokens)?,
+        chosen: op.chosen.as_ref().map_or(Ok(0), pointer)?,
+        status: recorder.status(),
+        n_chosen: op.chosen.as_ref().map_or(0, |chosen| chosen.n_elements() as u32),
+        n: u32_of(NAME, "a vocabulary", op.table.n())?,
+    };
+    let (out, dim) = (pointer(&op.out)?, u32_of(NAME, "a row", op.table.k())?);
     let rows = u32_of(NAME, "a number of rows", op.tokens.n_elements())?;
     for segment in &Packed::of(&op.table)?.segments {
         let (table, first, n_here) = (segment.memory.pointer(), segment.first as u32, segment.n as u32);
         match segment.format {
             None => {
-                let args = EmbedF32Args { table, tokens, out, status, n, dim, first, n_here };
+                let args = EmbedF32Args { table, tokens, out, dim, first, n_here, unused: 0 };
                 let kernel = KernelKey::new("f32").entry("embed_f32");
                 recorder.launch(&kernel, [rows, 1, 1], 128, 0, true, &args)?;
             }
             Some(format) => {
-                let args = EmbedArgs {
-                    table,
-                    undo: segment.undo(),
-                    tokens,
-                    out,
-                    status,
-                    n,
-                    dim,
-                    k_tiles: segment.k_tiles as u32,
-                    first,
-                    n_here,
-                    unused: 0,
-                };
+                let (undo, k_tiles) = (segment.undo(), segment.k_tiles as u32);
+                let args = EmbedArgs { table, undo, tokens, out, dim, k_tiles, first, n_here };
                 let kernel = format.define(KernelKey::new(NAME));
                 recorder.launch(&kernel, [rows, 1, 1], 256, 0, true, &args)?;
             }
