@@ -159,7 +159,10 @@ fn side_by_side<V: Lanes, E: Element>(tiles: [&[[E; TILE]]; TILES_MAX], x: &[f32
     let tiles = tiles.map(|tile| &tile[..x.len()]);
     for col in 0..x.len() {
         let x = V::splat(x[col]);
-        acc = from_fn(|t| E::lanes::<V>(&tiles[t][col]).mul_add(x, acc[t]));
+        // No closure, here and below: one that is not inlined has no vector instructions, and every multiply-add becomes a call.
+        for t in 0..TILES_MAX {
+            acc[t] = E::lanes::<V>(&tiles[t][col]).mul_add(x, acc[t]);
+        }
     }
     for (acc, out) in acc.into_iter().zip(out) {
         acc.store(out);
@@ -177,7 +180,9 @@ fn several_rows<V: Lanes, E: Element, const R: usize>(
     let mut acc = [V::splat(0.0); R];
     for col in 0..k {
         let weights = E::lanes::<V>(&tile[col]);
-        acc = from_fn(|r| weights.mul_add(V::splat(rows[r][col]), acc[r]));
+        for r in 0..R {
+            acc[r] = weights.mul_add(V::splat(rows[r][col]), acc[r]);
+        }
     }
     for (acc, out) in acc.into_iter().zip(out) {
         acc.store(out);
