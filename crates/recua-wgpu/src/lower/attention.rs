@@ -26,8 +26,10 @@ const FILL_SOFTWARE: usize = 16;
 const SPLIT_FROM: usize = 3;
 
 /// Workgroups that are dispatched for each that keeps the device busy: several fit a core at once. Those that find no tile are gone at
-/// once, and where there are more tiles a workgroup takes several.
+/// once, and where there are more tiles a workgroup takes several. A software adapter has no room for several, and lets each of those
+/// that find no tile begin as many threads as one that works.
 const WAVES: usize = 4;
+const WAVES_SOFTWARE: usize = 1;
 
 /// Threads of a workgroup in teams, and the define that says so.
 const TEAMS: [(usize, &str); 2] = [(4, "TEAMS_4"), (2, "TEAMS_2")];
@@ -193,7 +195,8 @@ pub(crate) fn attention(op: &Attention, recorder: &mut Recorder<'_>) -> Result<(
     let (narrow, busy) = (cut.narrow, fill(gpu));
     // As many tiles at a time as keep the device busy; as many as there are rows, up to what is sure to fill it.
     let each = |groups: usize, waves: usize| (busy * waves).div_ceil(groups);
-    let tiles_max = n_rows.clamp(each(narrow.groups, WAVES), each(narrow.groups, 4 * WAVES));
+    let waves = if gpu.is_software { WAVES_SOFTWARE } else { WAVES };
+    let tiles_max = n_rows.clamp(each(narrow.groups, waves), each(narrow.groups, 4 * waves));
     let alone = if is_matrices {
         matrices()
     } else {

@@ -163,7 +163,10 @@ fn side_by_side<V: Lanes, E: Element>(
     let tiles = tiles.map(|tile| &tile[..x.len()]);
     for col in 0..x.len() {
         let x = V::splat(set, x[col]);
-        acc = from_fn(|t| E::lanes::<V>(set, &tiles[t][col]).mul_add(x, acc[t]));
+        // No closure, here and below: one that is not inlined has no vector instructions, and every multiply-add becomes a call.
+        for t in 0..TILES_MAX {
+            acc[t] = E::lanes::<V>(set, &tiles[t][col]).mul_add(x, acc[t]);
+        }
     }
     for (acc, out) in acc.into_iter().zip(out) {
         acc.store(out);
@@ -182,7 +185,9 @@ fn several_rows<V: Lanes, E: Element, const R: usize>(
     let mut acc = [V::splat(set, 0.0); R];
     for col in 0..k {
         let weights = E::lanes::<V>(set, &tile[col]);
-        acc = from_fn(|r| weights.mul_add(V::splat(set, rows[r][col]), acc[r]));
+        for r in 0..R {
+            acc[r] = weights.mul_add(V::splat(set, rows[r][col]), acc[r]);
+        }
     }
     for (acc, out) in acc.into_iter().zip(out) {
         acc.store(out);
