@@ -6,7 +6,7 @@
 struct LayoutArgs {
     const u8* raw;     // [n_tiles * 16] rows of blocks, those behind n_rows are not read
     u8* tiles;         // [n_tiles][k_tiles]
-    u32* largest;      // the bits of the largest |value| there can be, as f32
+    u32* largest;      // the bits of the largest |scale| there can be, as f32
     u64 row_bytes;
     u32 n_rows, n_columns, n_tiles, k_tiles;
 };
@@ -17,6 +17,9 @@ struct SettleArgs {
     float* undo;       // what a product is multiplied with
     u64 n_tiles;       // of all
 };
+
+// A min counts as so much of a scale: it has to fit f16 where scales are below 2^15, and is kept 2^-14 times as large.
+#define MIN_LIMIT 6.103515625e-5f
 
 DEVICE u32 finite_bits(float x) {
     const u32 bits = __float_as_uint(x) & 0x7fffffffu;
@@ -31,7 +34,7 @@ DEVICE float power_of_two(int n) {
 }
 #endif
 
-// How large values get with this scale, or d.
+// How large scales get with this scale, or d.
 DEVICE u32 largest_of(u32 raw) {
 #if defined(CODE_IS_BF16)
     return finite_bits(__uint_as_float(raw << 16));
@@ -126,7 +129,7 @@ extern "C" __global__ void __launch_bounds__(128) layout(LayoutArgs args) {
             ((u16*)header)[lane * 4 + b * 2 + r] = (u16)scale;
 #else
             const u32 min_ = here ? raw_min(block(r, 32 * b)) : 0;
-            largest = max(largest, finite_bits(h_to_float((u16)min_)));
+            largest = max(largest, finite_bits(h_to_float((u16)min_) * MIN_LIMIT));
             ((u16*)header)[lane * 8 + b * 4 + r] = (u16)scale;
             ((u16*)header)[lane * 8 + b * 4 + 2 + r] = (u16)min_;
 #endif
@@ -155,7 +158,7 @@ extern "C" __global__ void __launch_bounds__(128) layout(LayoutArgs args) {
             ((u16*)(tile + D_AT))[g + 8 * r] = (u16)d;
 #else
             const u32 dmin = is_there(r, 0) ? raw_dmin(block(r, 0)) : 0;
-            largest = max(largest, largest_of(dmin));
+            largest = max(largest, finite_bits(h_to_float((u16)dmin) * LARGEST * MIN_LIMIT));
             ((u16*)(tile + D_AT))[(g + 8 * r) * 2] = (u16)d;
             ((u16*)(tile + D_AT))[(g + 8 * r) * 2 + 1] = (u16)(dmin ^ 0x8000u);
 #endif
@@ -165,7 +168,7 @@ extern "C" __global__ void __launch_bounds__(128) layout(LayoutArgs args) {
     if (lane == 0 && largest) atomicMax(args.largest, largest);
 }
 
-// The power of two that brings the largest value to [2^14, 2^15).
+// The power of two that brings the largest scale, or value, to [2^14, 2^15).
 DEVICE int exponent_of(u32 largest) {
 #if defined(PLANE_16) && !defined(CODE_IS_BF16)
     return 0;
@@ -183,10 +186,16 @@ DEVICE float times_power(float x, int n) {
 extern "C" __global__ void __launch_bounds__(256) settle(SettleArgs args) {
     wait_for_previous();
     const int e = exponent_of(*args.largest);
+#if defined(PLANE_16)
+    const int values = e;
+#else
+    // Codes are 2^-24 times as large, and mins 2^10 times as large as values.
+    const int values = e - 24, mins = values + 10;
+#endif
     const u64 first = (u64)blockIdx.x * blockDim.x + threadIdx.x;
     const u64 stride = (u64)gridDim.x * blockDim.x;
-    if (first == 0) *args.undo = times_power(1.0f, -e);
-    auto settle_one = [&](u16* p) {
+    if (first == 0) *args.undo = times_power(1.0f, -values);
+    auto settle_one = [&](u16* p, int e) {
 #if defined(CODE_IS_BF16)
         *p = h_from(times_power(__uint_as_float((u32)*p << 16), e));
 #elif defined(SCALE_IS_EXPONENT)
@@ -197,7 +206,7 @@ extern "C" __global__ void __launch_bounds__(256) settle(SettleArgs args) {
     };
 #if defined(PLANE_16)
 #if defined(CODE_IS_BF16)
-    for (u64 i = first; i < args.n_tiles * 4096; i += stride) settle_one((u16*)args.tiles + i);
+    for (u64 i = first; i < args.n_tiles * 4096; i += stride) settle_one((u16*)args.tiles + i, e);
 #endif
 #elif defined(D_AT)
 #if defined(HEADER_6)
@@ -206,10 +215,18 @@ extern "C" __global__ void __launch_bounds__(256) settle(SettleArgs args) {
     const u32 each = 32;
 #endif
     for (u64 i = first; i < args.n_tiles * each; i += stride)
-        settle_one((u16*)(args.tiles + i / each * TILE_BYTES + D_AT) + i % each);
+#if defined(HEADER_6)
+        settle_one((u16*)(args.tiles + i / each * TILE_BYTES + D_AT) + i % each, e);
+#else
+        settle_one((u16*)(args.tiles + i / each * TILE_BYTES + D_AT) + i % each, i % 2 ? mins : e);
+#endif
 #else
     const u32 each = HEADER_BYTES / 2;
     for (u64 i = first; i < args.n_tiles * each; i += stride)
-        settle_one((u16*)(args.tiles + i / each * TILE_BYTES + HEADER_AT) + i % each);
+#if defined(HEADER_32M)
+        settle_one((u16*)(args.tiles + i / each * TILE_BYTES + HEADER_AT) + i % each, i % 4 < 2 ? e : mins);
+#else
+        settle_one((u16*)(args.tiles + i / each * TILE_BYTES + HEADER_AT) + i % each, e);
+#endif
 #endif
 }

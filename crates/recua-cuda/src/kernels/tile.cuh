@@ -20,8 +20,10 @@
 //   HEADER_2    [lane] of 8 bytes: byte 2 c + r, four bits of scale, four of min; [row] of {d, -dmin}, f16
 // A value is scale * (code - OFFSET), plus the min if there is one. With TABLE the code is an index.
 //
-// Every d is multiplied by one power of two a weight, so that products with the scales are far from the subnormal numbers of f16; the
-// product's epilogue takes it back. A header of zeros gives zeros: rows and columns that are not there.
+// A code in the lowest bits of an f16 is code * 2^-24, exactly, so one multiply-add makes two values of two codes: scales are 2^24 times as
+// large as values are small. Every d is multiplied by one power of two a weight for that: the largest scale is in [2^14, 2^15), and values
+// are below 1. The product's epilogue takes it back. Mins are kept 2^10 times as large as they are added, so that small ones keep their
+// bits. A header of zeros gives zeros: rows and columns that are not there.
 #pragma once
 #include "base.cuh"
 #include FORMAT_FILE
@@ -68,14 +70,24 @@
 #endif
 #define TILE_BYTES (HEADER_AT + HEADER_BYTES)
 
-// f16x2: 1024 with a code in its lowest bits, which is 1024 + code.
-#define MAGIC 0x64006400u
 #define H2(bits) ((bits) | (bits) << 16)
+// f16x2: 1024 with a code in its lowest bits is 1024 + code.
+#define MAGIC H2(0x6400u)
 #define H2_MINUS_1024 H2(0xE400u)
-#define H2_SIXTEENTH H2(0x2C00u)
-#define H2_MINUS_64 H2(0xD400u)
-// -(1024 + n) for n of 8, 16, 32, 128 is -1024 - n, exactly.
 #define H2_MINUS_1152 H2(0xE480u)
+#define H2_SIXTEENTH H2(0x2C00u)
+// What a min is added as.
+#define H2_MIN H2(0x1400u)
+#define MIN_FACTOR 0.0009765625f
+#define CODE_FACTOR 5.9604644775390625e-8f
+
+#if defined(PLANE_8) || defined(TABLE)
+#define ZERO_CODE 128
+#elif defined(OFFSET)
+#define ZERO_CODE OFFSET
+#else
+#define ZERO_CODE 0
+#endif
 
 // What a lane knows of a tile before it decodes chunks.
 struct Header {
@@ -106,10 +118,11 @@ struct Header {
         scale[1] = h2_high(v.x);
         scale[2] = h2_low(v.z);
         scale[3] = h2_high(v.z);
-        added[0] = h2_low(v.y);
-        added[1] = h2_high(v.y);
-        added[2] = h2_low(v.w);
-        added[3] = h2_high(v.w);
+        const u32 m0 = h2_mul(v.y, H2_MIN), m1 = h2_mul(v.w, H2_MIN);
+        added[0] = h2_low(m0);
+        added[1] = h2_high(m0);
+        added[2] = h2_low(m1);
+        added[3] = h2_high(m1);
 #elif defined(HEADER_K)
         const u32 a = lds32(tile + HEADER_AT + lane * 4), b = lds16(tile + HEADER_AT + 128 + lane * 2);
         const u32 d0 = lds32(tile + D_AT + g * 4), d1 = lds32(tile + D_AT + 32 + g * 4);
@@ -122,7 +135,7 @@ struct Header {
         for (int i = 0; i < 4; i++) {
             const u32 v = h2_mul(h2_add(pair[i], H2_MINUS_1024), (i & 1) ? d1 : d0);
             scale[i] = h2_low(v);
-            added[i] = h2_high(v);
+            added[i] = h2_mul(h2_high(v), H2_MIN);
         }
 #elif defined(HEADER_6)
         const uint2 v = lds64(tile + HEADER_AT + lane * 8);
@@ -160,26 +173,17 @@ struct Header {
             const u32 pair = and_or(byte << 12, 0x000f0000u, and_or(byte, 0xfu, MAGIC));
             const u32 v = h2_mul(h2_add(pair, H2_MINUS_1024), d[r]);
             s[r] = h2_low(v);
-            m[r] = h2_high(v);
+            m[r] = h2_mul(h2_high(v), H2_MIN);
         }
+#endif
+#if ZERO_CODE
+        // -ZERO_CODE in f16 codes: exact, and so is its product with a scale.
+        const u32 minus_zero = H2(0x8000u + ZERO_CODE);
+        m[0] = h2_mul(s[0], minus_zero);
+        m[1] = h2_mul(s[1], minus_zero);
 #endif
     }
 };
-
-#if defined(HEADER_32M) || defined(HEADER_K) || defined(HEADER_2)
-#define HAS_MIN 1
-#else
-#define HAS_MIN 0
-#endif
-
-// A code that is 1024 + code or an exact f16 already, as value.
-DEVICE u32 scaled(u32 code, u32 scale, u32 added) {
-#if HAS_MIN
-    return h2_fma(code, scale, added);
-#else
-    return h2_mul(code, scale);
-#endif
-}
 
 #ifdef TABLE
 // The table's bytes, plus 128, at four times four bits of `nibbles`.
@@ -215,8 +219,8 @@ DEVICE void decode_chunk(u32 tile, u32 lane, int c, Header& header, u32 (&a)[4][
         for (int i = 0; i < 2; i++)
 #pragma unroll
             for (int reg = 0; reg < 4; reg++) {
-                const u32 two = __byte_perm(w[i * 2 + (reg >> 1)], 0x64646464u, (reg & 1) ? 0x4342 : 0x4140);
-                a[half * 2 + i][reg] = h2_mul(h2_add(two, H2_MINUS_1152), scale[reg & 1]);
+                const u32 codes = __byte_perm(w[i * 2 + (reg >> 1)], 0, (reg & 1) ? 0x4342 : 0x4140);
+                a[half * 2 + i][reg] = h2_fma(codes, scale[reg & 1], added[reg & 1]);
             }
     }
 #elif defined(TABLE)
@@ -225,18 +229,19 @@ DEVICE void decode_chunk(u32 tile, u32 lane, int c, Header& header, u32 (&a)[4][
 #pragma unroll
     for (int s = 0; s < 4; s++) {
         const u32 first = table_bytes(w[s] & 0xffffu), second = table_bytes(w[s] >> 16);
-        // Byte r + 2 h of both: {first, 0x64, second, 0x64}.
+        // Byte r + 2 h of both.
 #pragma unroll
         for (int reg = 0; reg < 4; reg++) {
             const u32 both = __byte_perm(first, second, reg | (4 + reg) << 4);
-            const u32 two = __byte_perm(both, 0x64646464u, 0x4140);
-            a[s][reg] = h2_mul(h2_add(two, H2_MINUS_1152), scale[reg & 1]);
+            a[s][reg] = h2_fma(__byte_perm(both, 0, 0x4140), scale[reg & 1], added[reg & 1]);
         }
     }
 #else
 #if defined(PLANE_4)
     const uint4 v = lds128(tile + c * 512 + lane * 16);
     const u32 w[4] = {v.x, v.y, v.z, v.w};
+    // The upper one of two codes in a byte is 16 times as large.
+    const u32 upper_scale = h2_mul(scale[1], H2_SIXTEENTH);
 #endif
 #if defined(PLANE_2)
     const uint2 two_bits = lds64(tile + PLANE_2_AT + c * 256 + lane * 8);
@@ -247,39 +252,30 @@ DEVICE void decode_chunk(u32 tile, u32 lane, int c, Header& header, u32 (&a)[4][
 #pragma unroll
     for (int s = 0; s < 4; s++) {
 #if defined(PLANE_4)
-        u32 low[2], high[2];
 #pragma unroll
         for (int h = 0; h < 2; h++) {
             const u32 x = w[s] >> (8 * h);
-            low[h] = and_or(x, 0x000f000fu, MAGIC);
-            high[h] = and_or(x, 0x00f000f0u, MAGIC);
-        }
+            u32 low = x & 0x000f000fu, high = x & 0x00f000f0u;
 #if defined(PLANE_2)
-        const u32 bits = s < 2 ? two_bits.x : two_bits.y;
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-            // Bits 0 and 4 of this half's byte go to bits 4 and 8.
-            const int from = (s & 1) * 8 + h * 2;
-            const u32 at = from <= 4 ? bits << (4 - from) : bits >> (from - 4);
-            low[h] = and_or(at, 0x00300030u, low[h]);
-            high[h] = and_or(at, 0x03000300u, high[h]);
-        }
+            {
+                // Bits 0 and 4 of this half's byte go to bits 4 and 8.
+                const u32 bits = s < 2 ? two_bits.x : two_bits.y;
+                const int from = (s & 1) * 8 + h * 2;
+                const u32 at = from <= 4 ? bits << (4 - from) : bits >> (from - 4);
+                low = and_or(at, 0x00300030u, low);
+                high = and_or(at, 0x03000300u, high);
+            }
 #endif
 #if defined(PLANE_1)
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-            const int from = (s & 1) + h * 2 + (s >> 1) * 8;
-            const u32 at = from <= 4 ? one_bit << (4 - from) : one_bit >> (from - 4);
-            low[h] = and_or(at, 0x00100010u, low[h]);
-            high[h] = and_or(at, 0x01000100u, high[h]);
-        }
+            {
+                const int from = (s & 1) + h * 2 + (s >> 1) * 8;
+                const u32 at = from <= 4 ? one_bit << (4 - from) : one_bit >> (from - 4);
+                low = and_or(at, 0x00100010u, low);
+                high = and_or(at, 0x01000100u, high);
+            }
 #endif
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-            // The upper one is 1024 + 16 code.
-            const u32 minus_low = H2(0xE400u + OFFSET), minus_high = H2(0xD400u + OFFSET * 16);
-            a[s][2 * h] = scaled(h2_add(low[h], minus_low), scale[0], added[0]);
-            a[s][2 * h + 1] = scaled(h2_fma(high[h], H2_SIXTEENTH, minus_high), scale[1], added[1]);
+            a[s][2 * h] = h2_fma(low, scale[0], added[0]);
+            a[s][2 * h + 1] = h2_fma(high, upper_scale, added[1]);
         }
 #else
         // Two bits, and perhaps a third.
@@ -288,12 +284,12 @@ DEVICE void decode_chunk(u32 tile, u32 lane, int c, Header& header, u32 (&a)[4][
         for (int h = 0; h < 2; h++)
 #pragma unroll
             for (int r = 0; r < 2; r++) {
-                u32 code = and_or(bits >> ((s & 1) * 8 + r * 4 + h * 2), 0x00030003u, MAGIC);
+                u32 code = bits >> ((s & 1) * 8 + r * 4 + h * 2) & 0x00030003u;
 #if defined(PLANE_1)
                 const int from = (s & 1) + h * 2 + (s >> 1) * 8 + r * 4;
                 code = and_or(from <= 2 ? one_bit << (2 - from) : one_bit >> (from - 2), 0x00040004u, code);
 #endif
-                a[s][r + 2 * h] = scaled(h2_add(code, H2(0xE400u + OFFSET)), scale[r], added[r]);
+                a[s][r + 2 * h] = h2_fma(code, scale[r], added[r]);
             }
 #endif
     }
@@ -354,7 +350,7 @@ DEVICE float decode_one(const u8* tile, u32 row, u32 column) {
     scale = h_to_float(((const u16*)header)[p.lane * 4 + block * 2 + p.r]);
 #elif defined(HEADER_32M)
     scale = h_to_float(((const u16*)header)[p.lane * 8 + block * 4 + p.r]);
-    added = h_to_float(((const u16*)header)[p.lane * 8 + block * 4 + 2 + p.r]);
+    added = h_to_float(((const u16*)header)[p.lane * 8 + block * 4 + 2 + p.r]) * MIN_FACTOR;
 #elif defined(HEADER_K)
     const u32 a = ((const u32*)header)[p.lane], b = ((const u16*)(header + 128))[p.lane];
     const u16* d = (const u16*)(tile + D_AT) + row * 2;
@@ -370,22 +366,20 @@ DEVICE float decode_one(const u8* tile, u32 row, u32 column) {
         m6 = (a >> 28 & 15) | (b >> 10 & 0x30);
     }
     scale = h_to_float(d[0]) * (float)s6;
-    added = h_to_float(d[1]) * (float)m6;
+    added = h_to_float(d[1]) * (float)m6 * MIN_FACTOR;
 #elif defined(HEADER_6)
     scale = h_to_float(((const u16*)(tile + D_AT))[row]) * ((float)header[p.lane * 8 + p.c * 2 + p.r] - 128.0f);
 #elif defined(HEADER_2)
     const u32 byte = header[p.lane * 8 + p.c * 2 + p.r];
     const u16* d = (const u16*)(tile + D_AT) + row * 2;
     scale = h_to_float(d[0]) * (float)(byte & 15);
-    added = h_to_float(d[1]) * (float)(byte >> 4);
+    added = h_to_float(d[1]) * (float)(byte >> 4) * MIN_FACTOR;
 #endif
+    float number = (float)code;
 #if defined(TABLE)
     const u32 table[4] = {TABLE};
-    return scale * ((float)(table[code / 4] >> (8 * (code & 3)) & 255) - 128.0f);
-#elif defined(PLANE_8)
-    return scale * ((float)code - 128.0f);
-#else
-    return scale * ((float)code - (float)OFFSET) + added;
+    number = (float)(table[code / 4] >> (8 * (code & 3)) & 255);
 #endif
+    return scale * CODE_FACTOR * (number - (float)ZERO_CODE) + added;
 #endif
 }

@@ -1,8 +1,8 @@
 // IQ4_NL: 32 values in 18 bytes, {f16 d, 16 bytes of codes}; value i and i + 16 share a byte. A code is the index of a level.
 #define BLOCK_VALUES 32
 #define BLOCK_BYTES 18
-// The largest code, or scale times code, that d is multiplied with.
-#define LARGEST 127.0f
+// The largest number that d is multiplied with for a scale.
+#define LARGEST 1.0f
 #define PLANE_4
 #define HEADER_32
 // -127 -104 -83 -65 -49 -35 -22 -10 1 13 25 38 53 69 89 113, plus 128.

@@ -2,8 +2,8 @@
 // i + 16 share a byte. A scale has six bits, of which 32 is zero; a code is the index of a level.
 #define BLOCK_VALUES 256
 #define BLOCK_BYTES 136
-// The largest code, or scale times code, that d is multiplied with.
-#define LARGEST 4064.0f
+// The largest number that d is multiplied with for a scale.
+#define LARGEST 32.0f
 #define PLANE_4
 #define HEADER_6
 // As in IQ4_NL.

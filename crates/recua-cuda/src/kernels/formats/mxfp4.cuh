@@ -2,8 +2,8 @@
 // sign and one of the magnitudes 0, 0.5, 1, 1.5, 2, 3, 4, 6. The scale is kept as it is until the weight's power of two is known.
 #define BLOCK_VALUES 32
 #define BLOCK_BYTES 17
-// The largest code, or scale times code, that d is multiplied with.
-#define LARGEST 12.0f
+// The largest number that d is multiplied with for a scale.
+#define LARGEST 1.0f
 #define PLANE_4
 #define HEADER_32
 #define SCALE_IS_EXPONENT

@@ -2,8 +2,8 @@
 // apart share a byte.
 #define BLOCK_VALUES 256
 #define BLOCK_BYTES 84
-// The largest code, or scale times code, that d is multiplied with.
-#define LARGEST 45.0f
+// The largest number that d is multiplied with for a scale.
+#define LARGEST 15.0f
 #define PLANE_2
 #define HEADER_2
 #define OFFSET 0

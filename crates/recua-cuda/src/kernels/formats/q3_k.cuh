@@ -2,8 +2,8 @@
 // a byte of the lower bits; a byte of third bits has those of 8 values that are 32 apart. A scale has six bits, of which 32 is zero.
 #define BLOCK_VALUES 256
 #define BLOCK_BYTES 110
-// The largest code, or scale times code, that d is multiplied with.
-#define LARGEST 128.0f
+// The largest number that d is multiplied with for a scale.
+#define LARGEST 32.0f
 #define PLANE_2
 #define PLANE_1
 #define HEADER_6

@@ -1,8 +1,8 @@
 // Q4_0: 32 values in 18 bytes, {f16 d, 16 bytes of codes}; value i and i + 16 share a byte.
 #define BLOCK_VALUES 32
 #define BLOCK_BYTES 18
-// The largest code, or scale times code, that d is multiplied with.
-#define LARGEST 8.0f
+// The largest number that d is multiplied with for a scale.
+#define LARGEST 1.0f
 #define PLANE_4
 #define HEADER_32
 #define OFFSET 8

@@ -1,8 +1,8 @@
 // Q4_1: 32 values in 20 bytes, {f16 d, f16 m, 16 bytes of codes}; value i and i + 16 share a byte.
 #define BLOCK_VALUES 32
 #define BLOCK_BYTES 20
-// The largest code, or scale times code, that d is multiplied with.
-#define LARGEST 15.0f
+// The largest number that d is multiplied with for a scale.
+#define LARGEST 1.0f
 #define PLANE_4
 #define HEADER_32M
 #define OFFSET 0

@@ -2,8 +2,8 @@
 // i + 32 share a byte.
 #define BLOCK_VALUES 256
 #define BLOCK_BYTES 144
-// The largest code, or scale times code, that d is multiplied with.
-#define LARGEST 945.0f
+// The largest number that d is multiplied with for a scale.
+#define LARGEST 63.0f
 #define PLANE_4
 #define HEADER_K
 #define OFFSET 0

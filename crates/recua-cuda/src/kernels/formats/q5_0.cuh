@@ -1,8 +1,8 @@
 // Q5_0: 32 values in 22 bytes, {f16 d, 4 bytes of fifth bits, 16 bytes of codes}; value i and i + 16 share a byte.
 #define BLOCK_VALUES 32
 #define BLOCK_BYTES 22
-// The largest code, or scale times code, that d is multiplied with.
-#define LARGEST 16.0f
+// The largest number that d is multiplied with for a scale.
+#define LARGEST 1.0f
 #define PLANE_4
 #define PLANE_1
 #define HEADER_32

@@ -2,8 +2,8 @@
 // stretch of 64, value i and i + 32 share a byte; a byte of fifth bits has those of 8 values that are 32 apart.
 #define BLOCK_VALUES 256
 #define BLOCK_BYTES 176
-// The largest code, or scale times code, that d is multiplied with.
-#define LARGEST 1953.0f
+// The largest number that d is multiplied with for a scale.
+#define LARGEST 63.0f
 #define PLANE_4
 #define PLANE_1
 #define HEADER_K

@@ -2,8 +2,8 @@
 // apart share a byte of the lower bits, values 32 apart one of the upper.
 #define BLOCK_VALUES 256
 #define BLOCK_BYTES 210
-// The largest code, or scale times code, that d is multiplied with.
-#define LARGEST 4096.0f
+// The largest number that d is multiplied with for a scale.
+#define LARGEST 128.0f
 #define PLANE_4
 #define PLANE_2
 #define HEADER_6

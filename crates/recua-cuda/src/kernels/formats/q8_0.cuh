@@ -1,8 +1,8 @@
 // Q8_0: 32 values in 34 bytes, {f16 d, 32 signed bytes}.
 #define BLOCK_VALUES 32
 #define BLOCK_BYTES 34
-// The largest code, or scale times code, that d is multiplied with.
-#define LARGEST 128.0f
+// The largest number that d is multiplied with for a scale.
+#define LARGEST 1.0f
 #define PLANE_8
 #define HEADER_32
 
