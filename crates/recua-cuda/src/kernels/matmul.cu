@@ -11,6 +11,7 @@
 //   WHOLE  each warp has rows of its own and does one slice after the other; x comes through a ring of the block. For wide matrices.
 //   SPLIT  each warp has rows of its own and one slice; the last one that is done adds the slices. For narrow matrices.
 // Bound by memory for few columns, by decoding the weights and the tensor cores for many.
+#include "activations.cuh"
 #include "tile.cuh"
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) && COLUMNS >= 32 && WARPS % 4 == 0
@@ -37,7 +38,9 @@ struct MatmulArgs {
     float* out;            // [n_rows][out_stride]
     u8* partial;           // SPLIT: [columns' block][n_tiles][SLICES][N_TILES][32] of float4
     u32* tickets;          // SPLIT: [columns' block][n_tiles], a multiple of SLICES before and after
-    u32 n_rows, n, n_tiles, k_tiles, out_stride;
+    u8* packed;            // GLU: out as the next product reads it (activations.cuh), each row as it is, or none
+    u32* maxima;           // GLU: [n_rows]: the bits of the largest |element| of each row
+    u32 n_rows, n, n_tiles, k_tiles, out_stride, packed_columns, packed_k_tiles;
 };
 
 struct Output {
@@ -52,6 +55,15 @@ struct Output {
         if (args.add) value += args.add[at];
         args.out[at] = value;
     }
+    // The same for the next product; by all lanes of a warp, of which eight have the row.
+    DEVICE_MEMBER void pack(u32 row, u32 n, float value) {
+        const bool is_there = row < args.n_rows && n < args.n;
+        u32 bits = is_there ? __float_as_uint(value) & 0x7fffffffu : 0;
+        for (int i = 4; i < 32; i *= 2) bits = max(bits, __shfl_xor_sync(FULL, bits, i));
+        if (!is_there) return;
+        PackedRow(args.packed, row, args.packed_columns, args.packed_k_tiles).store_one(n, value);
+        if ((threadIdx.x & 31) < 4) atomicMax(args.maxima + row, bits);
+    }
     // Four sums of a lane: rows of x `row` and row + 1, rows of the tile g and g + 8.
     DEVICE_MEMBER void four(u32 tile, u32 row, u32 g, float4 sum) {
         const float a = row < args.n_rows ? args.x_undo[row] : 0.0f, b = row + 1 < args.n_rows ? args.x_undo[row + 1] : 0.0f;
@@ -60,8 +72,13 @@ struct Output {
         sum.z = sum.z * a * undo;
         sum.w = sum.w * b * undo;
 #ifdef GLU
-        one(row, tile * 8 + g, sum.x / (1.0f + __expf(-sum.x)) * sum.z);
-        one(row + 1, tile * 8 + g, sum.y / (1.0f + __expf(-sum.y)) * sum.w);
+        const float x = sum.x / (1.0f + __expf(-sum.x)) * sum.z, y = sum.y / (1.0f + __expf(-sum.y)) * sum.w;
+        one(row, tile * 8 + g, x);
+        one(row + 1, tile * 8 + g, y);
+        if (args.packed) {
+            pack(row, tile * 8 + g, x);
+            pack(row + 1, tile * 8 + g, y);
+        }
 #else
         one(row, tile * 16 + g, sum.x);
         one(row + 1, tile * 16 + g, sum.y);
