@@ -163,8 +163,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) pack(const __grid_constant
     pack_row(args, blockIdx.x);
 }
 
-// repack: pack for those rows that lie there as they are and must not: their largest element is outside [2^-4, 2^15), where elements that
-// f16 has no bits for matter, or where it has no numbers. One block looks at a row.
+// repack: pack for those rows that lie there as they are and do not fit so. One block looks at a row.
 struct RepackArgs {
     PackArgs pack;
     u32* maxima;           // [n_rows]: the bits of the largest |element|, zero afterwards
@@ -180,7 +179,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) repack(const __grid_consta
         args.maxima[row] = 0;
     }
     __syncthreads();
-    if (largest >= 0x3d800000u && largest < 0x47000000u) {
+    if (fits_as_it_is(largest)) {
         if (threadIdx.x == 0) args.pack.undo[row] = 1.0f;
         return;
     }

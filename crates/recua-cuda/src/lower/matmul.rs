@@ -28,6 +28,9 @@ const RESERVED_BYTES: usize = 1024;
 const COPIES_MAX: usize = 64;
 const ENOUGH_BYTES: usize = 96 << 10;
 
+/// Rows up to which a GLU writes what the next product reads.
+const PACKED_ROWS_MAX: usize = 16;
+
 /// Rows from which on four warps multiply together where the card can.
 const GROUP_COLUMNS: usize = 32;
 
@@ -387,7 +390,10 @@ pub(crate) fn matmul_glu(op: &MatmulGlu, reader: Option<&Op>, recorder: &mut Rec
             // writes it.
             let place = x.as_ref().map_or(Place::First, |x| x.place.other());
             let is_whole = op.out.n_cols().is_multiple_of(TILE_COLUMNS);
-            let Some(next) = packed_for(reader.filter(|_| is_whole), &op.out, place, recorder)? else {
+            // For many rows it takes longer than a launch that packs them.
+            let is_few = op.x.n_rows() <= PACKED_ROWS_MAX;
+            let reader = reader.filter(|_| is_whole && is_few);
+            let Some(next) = packed_for(reader, &op.out, place, recorder)? else {
                 return product(recorder, both, x.as_ref(), &ends);
             };
             let maxima = recorder.workspace("largest elements of rows", op.x.n_rows() * 4)?.pointer();
