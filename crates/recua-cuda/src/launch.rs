@@ -80,6 +80,22 @@ const GRID_MAX: [u32; 3] = [i32::MAX as u32, 65_535, 65_535];
 /// The most threads of a block.
 const BLOCK_MAX: u32 = 1024;
 
+/// Which of the two places for rows of products: a product that writes the rows of the next one reads one and writes the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    First,
+    Second,
+}
+
+impl Place {
+    pub(crate) fn other(self) -> Place {
+        match self {
+            Place::First => Place::Second,
+            Place::Second => Place::First,
+        }
+    }
+}
+
 /// Appends launches.
 pub(crate) struct Recorder<'a> {
     pub(crate) gpu: &'a Gpu,
@@ -88,7 +104,7 @@ pub(crate) struct Recorder<'a> {
     launches: Launches,
     scratch: RefCell<Vec<Arc<Memory>>>,
     /// Rows that the op before has also written as products read them.
-    pub(crate) packed: Option<Buffer>,
+    pub(crate) packed: Option<(Buffer, Place)>,
 }
 
 impl<'a> Recorder<'a> {

@@ -1,6 +1,6 @@
 // The rows of a product as the tensor cores read them: f16, [block of columns][tile of 256][step][half][column][8], the columns being
-// the product's rows of x. A row is multiplied by its own power of two, so that its largest element is in [2^14, 2^15): rows of any
-// size keep their precision, and a row's bits depend on no other.
+// the product's rows of x. A row that is very small or very large is multiplied by a power of two of its own: rows of any size keep their
+// precision, and a row's bits depend on no other.
 #pragma once
 #include "base.cuh"
 
@@ -28,10 +28,13 @@ struct PackedRow {
     }
 };
 
-// The power of two that brings |largest| to [2^14, 2^15); 1 for zero and what is not finite.
+// A row lies there as it is if its largest element is in [2^-4, 2^15): what f16 has no bits for does not matter then.
+DEVICE bool fits_as_it_is(u32 largest_bits) { return largest_bits >= 0x3d800000u && largest_bits < 0x47000000u; }
+
+// A row's power of two: none if it fits as it is, is zero or not finite; else the one that brings |largest| to [2^14, 2^15).
 DEVICE int row_exponent(float largest) {
     const u32 bits = __float_as_uint(largest) & 0x7fffffffu;
-    if (bits < 0x00800000u || bits >= 0x7f800000u) return 0;
+    if (fits_as_it_is(bits) || bits < 0x00800000u || bits >= 0x7f800000u) return 0;
     return 14 - ((int)(bits >> 23) - 127);
 }
 

@@ -11,6 +11,7 @@
 //   WHOLE  each warp has rows of its own and does one slice after the other; x comes through a ring of the block. For wide matrices.
 //   SPLIT  each warp has rows of its own and one slice; the last one that is done adds the slices. For narrow matrices.
 // Bound by memory for few columns, by decoding the weights and the tensor cores for many.
+#include "activations.cuh"
 #include "tile.cuh"
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) && COLUMNS >= 32 && WARPS % 4 == 0
@@ -37,7 +38,9 @@ struct MatmulArgs {
     float* out;            // [n_rows][out_stride]
     u8* partial;           // SPLIT: [columns' block][n_tiles][SLICES][N_TILES][32] of float4
     u32* tickets;          // SPLIT: [columns' block][n_tiles], a multiple of SLICES before and after
-    u32 n_rows, n, n_tiles, k_tiles, out_stride;
+    u8* packed;            // GLU: out as the next product reads it (activations.cuh), each row as it is, or none
+    u32* maxima;           // GLU: [n_rows]: the bits of the largest |element| of each row
+    u32 n_rows, n, n_tiles, k_tiles, out_stride, packed_columns, packed_k_tiles;
 };
 
 struct Output {
@@ -45,28 +48,60 @@ struct Output {
     float undo;
     DEVICE_MEMBER Output(const MatmulArgs& args) : args(args), undo(*args.undo) {}
 
-    DEVICE_MEMBER void one(u32 row, u32 n, float value) {
+    // What is added to an output: the loads of several are under way at once.
+    DEVICE_MEMBER float added(u32 row, u32 n) {
+        if (row >= args.n_rows || n >= args.n) return 0.0f;
+        return args.add[(u64)row * args.out_stride + n];
+    }
+    DEVICE_MEMBER void one(u32 row, u32 n, float value, float bias, float added) {
         if (row >= args.n_rows || n >= args.n) return;
-        const u64 at = (u64)row * args.out_stride + n;
-        if (args.bias) value += args.bias[n];
-        if (args.add) value += args.add[at];
-        args.out[at] = value;
+        if (args.bias) value += bias;
+        if (args.add) value += added;
+        args.out[(u64)row * args.out_stride + n] = value;
+    }
+    // The same for the next product; by all lanes of a warp, of which eight have the row.
+    DEVICE_MEMBER void pack(u32 row, u32 n, float value) {
+        const bool is_there = row < args.n_rows && n < args.n;
+        u32 bits = is_there ? __float_as_uint(value) & 0x7fffffffu : 0;
+        for (int i = 4; i < 32; i *= 2) bits = max(bits, __shfl_xor_sync(FULL, bits, i));
+        if (!is_there) return;
+        PackedRow(args.packed, row, args.packed_columns, args.packed_k_tiles).store_one(n, value);
+        if ((threadIdx.x & 31) < 4) atomicMax(args.maxima + row, bits);
     }
     // Four sums of a lane: rows of x `row` and row + 1, rows of the tile g and g + 8.
     DEVICE_MEMBER void four(u32 tile, u32 row, u32 g, float4 sum) {
         const float a = row < args.n_rows ? args.x_undo[row] : 0.0f, b = row + 1 < args.n_rows ? args.x_undo[row + 1] : 0.0f;
+#ifndef GLU
+        const u32 n = tile * 16 + g;
+        float add[4] = {0.0f, 0.0f, 0.0f, 0.0f}, bias[2] = {0.0f, 0.0f};
+        if (args.add) {
+            add[0] = added(row, n);
+            add[1] = added(row + 1, n);
+            add[2] = added(row, n + 8);
+            add[3] = added(row + 1, n + 8);
+        }
+        if (args.bias) {
+            bias[0] = n < args.n ? args.bias[n] : 0.0f;
+            bias[1] = n + 8 < args.n ? args.bias[n + 8] : 0.0f;
+        }
+#endif
         sum.x = sum.x * a * undo;
         sum.y = sum.y * b * undo;
         sum.z = sum.z * a * undo;
         sum.w = sum.w * b * undo;
 #ifdef GLU
-        one(row, tile * 8 + g, sum.x / (1.0f + __expf(-sum.x)) * sum.z);
-        one(row + 1, tile * 8 + g, sum.y / (1.0f + __expf(-sum.y)) * sum.w);
+        const float x = sum.x / (1.0f + __expf(-sum.x)) * sum.z, y = sum.y / (1.0f + __expf(-sum.y)) * sum.w;
+        one(row, tile * 8 + g, x, 0.0f, 0.0f);
+        one(row + 1, tile * 8 + g, y, 0.0f, 0.0f);
+        if (args.packed) {
+            pack(row, tile * 8 + g, x);
+            pack(row + 1, tile * 8 + g, y);
+        }
 #else
-        one(row, tile * 16 + g, sum.x);
-        one(row + 1, tile * 16 + g, sum.y);
-        one(row, tile * 16 + g + 8, sum.z);
-        one(row + 1, tile * 16 + g + 8, sum.w);
+        one(row, n, sum.x, bias[0], add[0]);
+        one(row + 1, n, sum.y, bias[0], add[1]);
+        one(row, n + 8, sum.z, bias[1], add[2]);
+        one(row + 1, n + 8, sum.w, bias[1], add[3]);
 #endif
     }
 };
@@ -336,7 +371,8 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) matmul(const __
             before = __shfl_sync(FULL, before, 0);
             if (before % SLICES == SLICES - 1) {
                 __threadfence();
-#pragma unroll 1
+                // Two at a time: as many loads as registers hold.
+#pragma unroll 2
                 for (int n = 0; n < N_TILES; n++) {
                     float4 part[SLICES];
 #pragma unroll

@@ -129,11 +129,9 @@ struct PackArgs {
     u32 dim, columns, k_tiles;
 };
 
-extern "C" __global__ void __launch_bounds__(THREADS) pack(PackArgs args) {
+DEVICE void pack_row(const PackArgs& args, u32 row) {
     __shared__ float maxima[WARPS];
-    let_next_start();
-    wait_for_previous();
-    const u32 row = blockIdx.x, fours = args.k_tiles * 64;
+    const u32 fours = args.k_tiles * 64;
     const float* x = args.x + (u64)row * args.dim;
     float4 mine[FOURS];
     float largest = 0.0f;
@@ -157,6 +155,35 @@ extern "C" __global__ void __launch_bounds__(THREADS) pack(PackArgs args) {
         const float4 v = load_four(x, i, args.dim);
         packed.store(i, v.x * up, v.y * up, v.z * up, v.w * up);
     }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS) pack(const __grid_constant__ PackArgs args) {
+    let_next_start();
+    wait_for_previous();
+    pack_row(args, blockIdx.x);
+}
+
+// repack: pack for those rows that lie there as they are and do not fit so. One block looks at a row.
+struct RepackArgs {
+    PackArgs pack;
+    u32* maxima;           // [n_rows]: the bits of the largest |element|, zero afterwards
+};
+
+extern "C" __global__ void __launch_bounds__(THREADS) repack(const __grid_constant__ RepackArgs args) {
+    __shared__ u32 largest;
+    let_next_start();
+    wait_for_previous();
+    const u32 row = blockIdx.x;
+    if (threadIdx.x == 0) {
+        largest = args.maxima[row];
+        args.maxima[row] = 0;
+    }
+    __syncthreads();
+    if (fits_as_it_is(largest)) {
+        if (threadIdx.x == 0) args.pack.undo[row] = 1.0f;
+        return;
+    }
+    pack_row(args.pack, row);
 }
 
 // glu: out = silu(gate) * out, where gate and up are of two formats and each has a product of its own.

@@ -6,7 +6,7 @@ use super::rows::packed_for;
 use crate::gpu::Gpu;
 use crate::kernels::KernelKey;
 use crate::kv::{Kv, padded};
-use crate::launch::Recorder;
+use crate::launch::{Place, Recorder};
 use crate::memory::{pointer, u32_of};
 use crate::weight::TILE_COLUMNS;
 use bytemuck::{Pod, Zeroable};
@@ -189,7 +189,7 @@ pub(crate) fn attention(op: &Attention, reader: Option<&Op>, recorder: &mut Reco
     }
     // Whole tiles of columns: what lies behind a row's end has to be zero, and nobody here writes it.
     let is_whole = op.out.n_cols().is_multiple_of(TILE_COLUMNS);
-    let to = packed_for(reader.filter(|_| is_whole), &op.out, recorder)?;
+    let to = packed_for(reader.filter(|_| is_whole), &op.out, Place::First, recorder)?;
     let n_places = places(shape, n_heads);
     let places = recorder.workspace("pieces of attention", n_places * place_bytes(shape, n_heads))?;
     let narrow = Cut::new(shape, n_heads, 1);
@@ -243,7 +243,7 @@ pub(crate) fn attention(op: &Attention, reader: Option<&Op>, recorder: &mut Reco
         let stages = if has_room(gpu, shape, wide.query_tiles, 2) { 2 } else { 1 };
         launch(&wide, true, stages, n_rows.div_ceil(wide.rows))?;
     }
-    recorder.packed = to.map(|_| op.out.clone());
+    recorder.packed = to.map(|_| (op.out.clone(), Place::First));
     Ok(())
 }
 

@@ -1,13 +1,13 @@
 //! Products: which arrangement of `kernels/matmul.cu` takes which matrix and how many rows. None of it changes a bit of a result.
 
-use super::rows::{Activations, is_packed};
+use super::rows::{Activations, packed_at, packed_for, repack};
 use crate::gpu::Gpu;
 use crate::kernels::KernelKey;
-use crate::launch::Recorder;
+use crate::launch::{Place, Recorder};
 use crate::memory::{pointer, u32_of};
-use crate::weight::{FORMATS, Format, Packed, Segment};
+use crate::weight::{FORMATS, Format, Packed, Segment, TILE_COLUMNS};
 use bytemuck::{Pod, Zeroable};
-use recua_compute::{Buffer, Matmul, MatmulGlu, Result};
+use recua_compute::{Buffer, Matmul, MatmulGlu, Op, Result};
 
 /// Slices of the sum over K.
 const SLICES: usize = 8;
@@ -27,6 +27,9 @@ const RESERVED_BYTES: usize = 1024;
 /// Copies that a multiprocessor may have under way, and bytes that are enough.
 const COPIES_MAX: usize = 64;
 const ENOUGH_BYTES: usize = 96 << 10;
+
+/// Rows up to which a GLU writes what the next product reads.
+const PACKED_ROWS_MAX: usize = 16;
 
 /// Rows from which on four warps multiply together where the card can.
 const GROUP_COLUMNS: usize = 32;
@@ -212,11 +215,15 @@ struct MatmulArgs {
     out: u64,
     partial: u64,
     tickets: u64,
+    packed: u64,
+    maxima: u64,
     n_rows: u32,
     n: u32,
     n_tiles: u32,
     k_tiles: u32,
     out_stride: u32,
+    packed_columns: u32,
+    packed_k_tiles: u32,
     unused: u32,
 }
 
@@ -248,6 +255,8 @@ struct Ends {
     add: u64,
     out: u64,
     out_stride: usize,
+    /// A GLU writes its rows here, too, and the bits of their largest elements.
+    next: Option<(Activations, u64)>,
 }
 
 /// Whether a product needs x as the tensor cores read it.
@@ -292,8 +301,12 @@ fn product(
         n_rows: rows,
         n,
         n_tiles: u32_of(op, "a number of tiles", segment.n_tiles)?,
-        k_tiles: u32_of(op, "a number of tiles", k.div_ceil(crate::weight::TILE_COLUMNS))?,
+        k_tiles: u32_of(op, "a number of tiles", k.div_ceil(TILE_COLUMNS))?,
         out_stride,
+        packed: ends.next.map_or(0, |(next, _)| next.packed),
+        maxima: ends.next.map_or(0, |(_, maxima)| maxima),
+        packed_columns: ends.next.map_or(0, |(next, _)| next.columns as u32),
+        packed_k_tiles: ends.next.map_or(0, |(next, _)| next.k_tiles as u32),
         unused: 0,
     };
     let grid = [config.grid as u32, u32_of(op, "a number of rows", column_blocks)?, 1];
@@ -339,6 +352,7 @@ pub(crate) fn matmul(op: &Matmul, recorder: &mut Recorder<'_>) -> Result<()> {
             add: from(add),
             out: from(out),
             out_stride: op.out.n_cols(),
+            next: None,
         };
         product(recorder, segment, x.as_ref(), &ends)?;
     }
@@ -354,8 +368,8 @@ struct GluArgs {
     n: u64,
 }
 
-/// See [`MatmulGlu`].
-pub(crate) fn matmul_glu(op: &MatmulGlu, recorder: &mut Recorder<'_>) -> Result<()> {
+/// See [`MatmulGlu`]; `reader` is the product that reads it next.
+pub(crate) fn matmul_glu(op: &MatmulGlu, reader: Option<&Op>, recorder: &mut Recorder<'_>) -> Result<()> {
     const NAME: &str = "matmul_glu";
     let packed = Packed::of(&op.gate_up)?;
     let x = activations(recorder, NAME, &op.x, packed)?;
@@ -368,9 +382,26 @@ pub(crate) fn matmul_glu(op: &MatmulGlu, recorder: &mut Recorder<'_>) -> Result<
         add: 0,
         out: pointer(&op.out)?,
         out_stride: op.out.n_cols(),
+        next: None,
     };
     match &packed.segments[..] {
-        [both] => product(recorder, both, x.as_ref(), &ends),
+        [both] => {
+            // It reads rows of one place and writes those of the other. What lies behind a row's end has to be zero, and nobody here
+            // writes it.
+            let place = x.as_ref().map_or(Place::First, |x| x.place.other());
+            let is_whole = op.out.n_cols().is_multiple_of(TILE_COLUMNS);
+            // For many rows it takes longer than a launch that packs them.
+            let is_few = op.x.n_rows() <= PACKED_ROWS_MAX;
+            let reader = reader.filter(|_| is_whole && is_few);
+            let Some(next) = packed_for(reader, &op.out, place, recorder)? else {
+                return product(recorder, both, x.as_ref(), &ends);
+            };
+            let maxima = recorder.workspace("largest elements of rows", op.x.n_rows() * 4)?.pointer();
+            product(recorder, both, x.as_ref(), &Ends { next: Some((next, maxima)), ..ends })?;
+            repack(recorder, NAME, &op.out, &next, maxima)?;
+            recorder.packed = Some((op.out.clone(), place));
+            Ok(())
+        }
         [gate, up] if gate.format.is_none() && up.format.is_none() => {
             let n = u32_of(NAME, "a number of outputs", gate.n)?;
             f32_product(recorder, (gate.memory.pointer(), up.memory.pointer()), n, &ends)
@@ -399,8 +430,8 @@ fn activations(
     if packed.segments.iter().all(|segment| segment.format.is_none()) {
         return Ok(None);
     }
-    if is_packed(recorder, x) {
-        return Activations::of(recorder, x).map(Some);
+    if let Some(place) = packed_at(recorder, x) {
+        return Activations::of(recorder, x, place).map(Some);
     }
     super::rows::pack(recorder, op, x).map(Some)
 }

@@ -2,7 +2,7 @@
 
 use super::matmul::{columns, reads_packed};
 use crate::kernels::KernelKey;
-use crate::launch::Recorder;
+use crate::launch::{Place, Recorder};
 use crate::memory::{pointer, u32_of};
 use crate::weight::{FORMATS, Packed, TILE_COLUMNS};
 use bytemuck::{Pod, Zeroable};
@@ -35,12 +35,14 @@ pub(crate) struct Activations {
     pub(crate) undo: u64,
     pub(crate) columns: usize,
     pub(crate) k_tiles: usize,
+    pub(crate) place: Place,
 }
 
 /// The place for rows that an op writes along for its reader, the product that comes next, if that reads such.
 pub(crate) fn packed_for(
     reader: Option<&Op>,
     out: &Buffer,
+    place: Place,
     recorder: &Recorder<'_>,
 ) -> Result<Option<Activations>> {
     let reads = match reader {
@@ -48,27 +50,32 @@ pub(crate) fn packed_for(
         Some(Op::MatmulGlu(next)) => reads_packed(&next.gate_up)?,
         _ => false,
     };
-    if reads { Activations::of(recorder, out).map(Some) } else { Ok(None) }
+    if reads { Activations::of(recorder, out, place).map(Some) } else { Ok(None) }
 }
 
 impl Activations {
     /// The place for those of `x`.
-    pub(crate) fn of(recorder: &Recorder<'_>, x: &Buffer) -> Result<Activations> {
+    pub(crate) fn of(recorder: &Recorder<'_>, x: &Buffer, place: Place) -> Result<Activations> {
         let (n_rows, k_tiles) = (x.n_rows(), x.n_cols().div_ceil(TILE_COLUMNS));
         let columns = columns(n_rows);
         let n_bytes = n_rows.next_multiple_of(columns) * k_tiles * TILE_COLUMNS * 2;
+        let (rows, scales) = match place {
+            Place::First => ("rows of a product", "scales of rows of a product"),
+            Place::Second => ("rows of a second product", "scales of rows of a second product"),
+        };
         Ok(Activations {
-            packed: recorder.workspace("rows of a product", n_bytes)?.pointer(),
-            undo: recorder.workspace("scales of rows of a product", n_rows * 4)?.pointer(),
+            packed: recorder.workspace(rows, n_bytes)?.pointer(),
+            undo: recorder.workspace(scales, n_rows * 4)?.pointer(),
             columns,
             k_tiles,
+            place,
         })
     }
 }
 
-/// Whether the op before has written those of `x`.
-pub(crate) fn is_packed(recorder: &mut Recorder<'_>, x: &Buffer) -> bool {
-    recorder.packed.take().is_some_and(|packed| packed.is_same(x))
+/// Where the op before has written those of `x`, if it has.
+pub(crate) fn packed_at(recorder: &mut Recorder<'_>, x: &Buffer) -> Option<Place> {
+    recorder.packed.take().filter(|(packed, _)| packed.is_same(x)).map(|(_, place)| place)
 }
 
 /// The parameters of `rms_norm`.
@@ -89,7 +96,7 @@ struct RmsNormArgs {
 /// See [`RmsNorm`]; `reader` is the product that reads it next.
 pub(crate) fn rms_norm(op: &RmsNorm, reader: Option<&Op>, recorder: &mut Recorder<'_>) -> Result<()> {
     const NAME: &str = "rms_norm";
-    let to = packed_for(reader, &op.out, recorder)?;
+    let to = packed_for(reader, &op.out, Place::First, recorder)?;
     let args = RmsNormArgs {
         x: pointer(&op.x)?,
         weight: pointer(&op.weight)?,
@@ -104,7 +111,7 @@ pub(crate) fn rms_norm(op: &RmsNorm, reader: Option<&Op>, recorder: &mut Recorde
     let rows = u32_of(NAME, "a number of rows", op.x.n_rows())?;
     let kernel = kernel(NAME, fours(op.x.n_cols()));
     recorder.launch(&kernel, [rows, 1, 1], THREADS as u32, 0, true, &args)?;
-    recorder.packed = to.map(|_| op.out.clone());
+    recorder.packed = to.map(|_| (op.out.clone(), Place::First));
     Ok(())
 }
 
@@ -121,9 +128,40 @@ struct PackArgs {
     unused: u32,
 }
 
+/// The parameters of `repack`.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct RepackArgs {
+    pack: PackArgs,
+    maxima: u64,
+}
+
+/// Writes those rows anew that a product has packed as they are, and that need a power of two. `maxima` are the bits of their largest
+/// elements, zero afterwards.
+pub(crate) fn repack(
+    recorder: &mut Recorder<'_>,
+    op: &'static str,
+    x: &Buffer,
+    to: &Activations,
+    maxima: u64,
+) -> Result<()> {
+    let pack = PackArgs {
+        x: pointer(x)?,
+        packed: to.packed,
+        undo: to.undo,
+        dim: u32_of(op, "a row", x.n_cols())?,
+        columns: to.columns as u32,
+        k_tiles: to.k_tiles as u32,
+        unused: 0,
+    };
+    let rows = u32_of(op, "a number of rows", x.n_rows())?;
+    let kernel = kernel("repack", fours(x.n_cols()));
+    recorder.launch(&kernel, [rows, 1, 1], THREADS as u32, 0, true, &RepackArgs { pack, maxima })
+}
+
 /// Writes rows as the tensor cores read them.
 pub(crate) fn pack(recorder: &mut Recorder<'_>, op: &'static str, x: &Buffer) -> Result<Activations> {
-    let to = Activations::of(recorder, x)?;
+    let to = Activations::of(recorder, x, Place::First)?;
     let args = PackArgs {
         x: pointer(x)?,
         packed: to.packed,
