@@ -341,7 +341,7 @@ struct Case {
 }
 
 /// Different rows of weights, and of x at most.
-const WEIGHTS: usize = 24;
+const WEIGHTS: usize = 12;
 const ROWS: usize = 200;
 
 impl Case {
