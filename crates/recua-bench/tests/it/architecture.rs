@@ -32,6 +32,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
                     ("", &["Op::TopK"]),
                     ("recua-compute", &["TopK", "top_k"]),
                     ("recua-wgpu", &["TopK", "top_k"]),
+                    ("recua-cuda", &["TopK", "top_k"]),
                 ],
             },
             Example {
@@ -40,6 +41,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
                     ("", &["Op::GatherRows"]),
                     ("recua-compute", &["GatherRows", "gather_rows"]),
                     ("recua-wgpu", &["GatherRows", "gather_rows"]),
+                    ("recua-cuda", &["GatherRows", "gather_rows"]),
                 ],
             },
             Example {
@@ -48,6 +50,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
                     ("", &["Op::CopyPages"]),
                     ("recua-compute", &["CopyPages", "copy_pages"]),
                     ("recua-wgpu", &["CopyPages", "copy_pages", "CopyPagesArgs"]),
+                    ("recua-cuda", &["CopyPages", "copy_pages"]),
                 ],
             },
         ],
@@ -62,7 +65,13 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     ("a filter of templates", &[Example { file: "", words: &[("", &["dictsort", "groupby"])] }]),
     ("a tag of templates", &[Example { file: "", words: &[("recua-template", &["With", "endwith"])] }]),
     ("a sampling parameter", &[Example { file: "", words: &[("", &["min_p"])] }]),
-    ("a device", &[Example { file: "", words: &[("recua/", &["wgpu", "recua_wgpu"])] }]),
+    (
+        "a device",
+        &[
+            Example { file: "", words: &[("recua/", &["wgpu", "recua_wgpu"])] },
+            Example { file: "", words: &[("recua/", &["cuda", "recua_cuda"])] },
+        ],
+    ),
     (
         "a command",
         &[Example { file: "tokenize", words: &[("recua-cli", &["TokenizeArgs", "Command::Tokenize"])] }],
@@ -155,7 +164,7 @@ fn collect(folder: &Path, path: &str, files: &mut Vec<(String, String)>) {
         let path = format!("{path}/{}", entry.file_name().unwrap().to_str().unwrap());
         if kind.is_dir() {
             collect(&entry, &path, files);
-        } else if [".rs", ".wgsl", "README.md"].iter().any(|end| path.ends_with(end)) {
+        } else if [".rs", ".wgsl", ".cu", ".cuh", "README.md"].iter().any(|end| path.ends_with(end)) {
             let text = std::fs::read_to_string(&entry).unwrap();
             let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
             let lines = code.lines().map(|line| line.split("//").next().unwrap_or_default());

@@ -18,6 +18,8 @@ fn paths(text: &str) -> impl Iterator<Item = &str> {
             ["crates/", "testdata/", "tools/", "bench/", ".ci/"].iter().any(|p| word.starts_with(p))
         })
         .filter(|word| !word.starts_with("bench/record/"))
+        // Where something is to be added: a test of recua-bench puts examples in its place.
+        .filter(|word| !word.contains("NAME"))
 }
 
 #[test]

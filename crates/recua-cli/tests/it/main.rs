@@ -7,14 +7,13 @@ mod bad_input;
 mod bench;
 mod documents;
 mod files;
+mod gpu;
 mod logits;
 mod run;
 mod tokenize;
 mod verify;
-mod wgpu;
 
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 /// The result of running the program.
@@ -41,6 +40,11 @@ impl Ran {
     }
 }
 
+/// The program; `RECUA_PROGRAM` names it where the tests run far from where it was built.
+fn program() -> String {
+    std::env::var("RECUA_PROGRAM").unwrap_or_else(|_| env!("CARGO_BIN_EXE_recua").into())
+}
+
 /// Runs the program with an empty standard input.
 fn recua(args: &[&str]) -> Ran {
     recua_with(args, b"")
@@ -57,7 +61,7 @@ fn recua_with_env(args: &[&str], env: &[(&str, &str)]) -> Ran {
 }
 
 fn ran(args: &[&str], stdin: &[u8], env: &[(&str, &str)]) -> Ran {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_recua"))
+    let mut child = Command::new(program())
         .args(args)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -91,10 +95,11 @@ fn refusal(ran: Ran, words: &[&str]) -> String {
     message.to_owned()
 }
 
-/// A file of the repository's test data.
+/// A file of the repository's test data, whose folder `RECUA_TESTDATA` names where the tests run far from the sources.
 fn testdata(name: &str) -> String {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../testdata").join(name);
-    path.to_str().expect("a UTF-8 path").to_owned()
+    let beside_sources = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata");
+    let folder = std::env::var("RECUA_TESTDATA").unwrap_or_else(|_| beside_sources.into());
+    format!("{folder}/{name}")
 }
 
 /// The golden model of this type.

@@ -1,6 +1,6 @@
 //! `recua run` and `recua chat`.
 
-use crate::{golden, recua, recua_with};
+use crate::{golden, program, recua, recua_with};
 
 #[test]
 fn the_demo_answers_its_own_prompts() {
@@ -108,7 +108,7 @@ fn a_conversation_that_outgrows_its_context_is_refused() {
 fn a_closed_pipe_is_no_error() {
     use std::process::{Command, Stdio};
     for args in [&["man"][..], &["run", "demo"], &["inspect", "demo"], &["completions", "zsh"]] {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_recua"))
+        let mut child = Command::new(program())
             .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

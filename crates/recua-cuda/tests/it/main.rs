@@ -6,6 +6,7 @@ mod encoding;
 mod errors;
 mod launches;
 mod ops;
+mod tensor_core;
 
 use recua_compute::{Device, cases};
 use recua_cuda::{Options, open};

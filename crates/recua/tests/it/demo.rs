@@ -1,6 +1,7 @@
 //! The demo model answers held-out questions in one batch, and answers each as it does alone.
 
 use crate::devices::devices;
+use crate::testdata;
 use recua::chat::{ChatTemplate, Message};
 use recua::gguf::Gguf;
 use recua::tokenizer::Tokenizer;
@@ -11,8 +12,7 @@ use std::sync::Arc;
 /// Prompt and answer of 32 items that training never saw, spread over all tasks. The model answers 4 of the 4800 held-out items
 /// wrong (its README says in which tasks). None of these 32 is among them, so every answer must be right.
 fn held_out() -> Vec<(String, String)> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/demo/heldout.jsonl");
-    let items: Vec<serde_json::Value> = std::fs::read_to_string(path)
+    let items: Vec<serde_json::Value> = std::fs::read_to_string(testdata("demo/heldout.jsonl"))
         .unwrap()
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())

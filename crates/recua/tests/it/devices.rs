@@ -1,5 +1,6 @@
 //! Accuracy and same bits of the golden models, on each device.
 
+use crate::testdata;
 use recua::gguf::Gguf;
 use recua::{Batch, DEVICE_NAMES, Device, LlamaConfig, LlamaModel, Logits, open_device};
 use recua_compute::cases;
@@ -25,7 +26,7 @@ pub(crate) fn devices() -> impl Iterator<Item = (&'static str, Device)> {
 }
 
 fn path(file: &str) -> String {
-    format!("{}/../../testdata/golden/{file}", env!("CARGO_MANIFEST_DIR"))
+    testdata(&format!("golden/{file}"))
 }
 
 fn model(device: &Device, ty: &str, config: LlamaConfig) -> LlamaModel {

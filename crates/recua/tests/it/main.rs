@@ -6,3 +6,10 @@
 mod ahead;
 mod demo;
 mod devices;
+
+/// A file of the repository's test data, whose folder `RECUA_TESTDATA` names where the tests run far from the sources.
+fn testdata(file: &str) -> String {
+    let beside_sources = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata");
+    let folder = std::env::var("RECUA_TESTDATA").unwrap_or_else(|_| beside_sources.into());
+    format!("{folder}/{file}")
+}
