@@ -344,13 +344,17 @@ struct Case {
 const WEIGHTS: usize = 12;
 const ROWS: usize = 200;
 
+/// Powers of two of rows of x whose largest element is then below 2^-4, as it was, or above 2^15: what the device scales, and what it takes
+/// as it is.
+const ROW_SCALES: [i32; 5] = [-28, -21, 0, 7, 14];
+
 impl Case {
     fn new(data: Data, k: usize) -> Case {
         let mut random = Random(k as u64);
         let mut weights: Vec<u16> = (0..WEIGHTS).flat_map(|_| data.values(k, true, &mut random)).collect();
         let (mut x, mut expected) = (Vec::new(), Vec::new());
-        // A row of x is brought to [2^14, 2^15) by its largest value: one that is there already, in any column, keeps all as they are.
-        // Where that would hide the others, it counts for nothing.
+        // A row of x that is small or large is brought to [2^14, 2^15) by its largest value: one that is there already, in any column, keeps
+        // all as they are. Where that would hide the others, it counts for nothing.
         let is_hidden = !matches!(data, Data::Wide | Data::Large | Data::OneSign | Data::Sparse);
         let at = k / 3;
         if is_hidden {
@@ -359,7 +363,7 @@ impl Case {
         for row in 0..ROWS {
             let mut values = data.values(k, false, &mut random);
             values[at] = random.f16(14..=14) & 0x7fff;
-            let scale = 2f32.powi(row as i32 % 5 * 7 - 14);
+            let scale = 2f32.powi(ROW_SCALES[row % ROW_SCALES.len()]);
             x.extend(values.iter().map(|value| to_f64(*value) as f32 * scale));
             let products = weights.chunks_exact(k).map(|weights| product(weights, &values) * scale);
             expected.extend(products.map(f32::to_bits));
