@@ -1,4 +1,4 @@
-//! Files that are not the model they say they are: each is refused with the key or tensor at fault, and none can do more.
+//! Files that are not the model they claim to be: each is refused with the key or tensor at fault, and none does more harm.
 
 use crate::support::{Tiny, config, cpu, golden};
 use recua_engine::LlamaModel;
@@ -51,7 +51,7 @@ fn keys_that_contradict() {
         ("expert_count", 8, "key \"llama.expert_count\": is 8; models with experts"),
     ];
     for (key, value, expected) in cases {
-        // With the length of values at 16 where the length of keys is what changes.
+        // The value length stays 16 where the key length changes.
         let gguf = with_key(|h| {
             h.set(&format!("llama.{key}"), *value).unwrap();
             if expected.contains("128, 64]") {
@@ -174,7 +174,7 @@ fn tensors_that_are_missing_misshapen_or_left_over() {
     );
 }
 
-/// A kilobyte that claims the world is refused at once.
+/// A kilobyte with enormous counts is refused at once.
 #[test]
 fn a_small_file_with_large_claims() {
     let mut header = Tiny::new("llama").header();
