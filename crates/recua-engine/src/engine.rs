@@ -164,7 +164,8 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// If the device or the model fails. Every request that held a slot has then failed, which `events` says too; those that wait still do.
+    /// If the device or the model fails. Every request that held a slot has then failed, which `events` says too; those that wait keep
+    /// waiting.
     pub fn step(&mut self, events: &mut Vec<Event>) -> Result<StepStats, Error> {
         if self.in_flight.is_empty() {
             self.submit(events)?;
@@ -199,8 +200,8 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// If the device or the model fails. Every request that held a slot has then failed, which `events` says too; those that wait still do,
-    /// and requests that already left their slots still get their tokens from a step in flight.
+    /// If the device or the model fails. Every request that held a slot has then failed, which `events` says too; those that wait keep
+    /// waiting, and those that already left their slots still get their tokens from a step in flight.
     pub fn submit(&mut self, events: &mut Vec<Event>) -> Result<bool, Error> {
         if self.in_flight.len() == IN_FLIGHT_MAX || self.waits_for_tokens() {
             return Ok(false);
@@ -220,7 +221,7 @@ impl Engine {
     /// # Errors
     ///
     /// If the device or the model fails. Every request that held a slot or had a token in flight has then failed, which `events` says too;
-    /// those that wait still do.
+    /// those that wait keep waiting.
     pub fn collect(&mut self, events: &mut Vec<Event>) -> Result<StepStats, Error> {
         let (chosen, stats) = self.receive(events)?;
         Ok(self.tell(chosen, stats, events))

@@ -138,7 +138,7 @@ impl ModelParams {
         let head_dim = keys.head_dim(n_embd, n_heads)?;
         let rms_eps = meta.require_f32(&keys.key("attention.layer_norm_rms_epsilon"))?;
         if !(rms_eps.is_finite() && rms_eps >= 0.0) {
-            let problem = format!("is {rms_eps}, a number of at least 0 is needed");
+            let problem = format!("is {rms_eps}; a number of at least 0 is needed");
             return Err(keys.error("attention.layer_norm_rms_epsilon", problem));
         }
         Ok(ModelParams {
@@ -180,7 +180,7 @@ fn vocab(gguf: &Gguf) -> Result<usize> {
     };
     let rows = embedding.rows();
     if u32::try_from(rows).is_err() {
-        let problem = format!("{rows} rows are more than token ids can tell apart");
+        let problem = format!("{rows} rows are more than token ids can number");
         return Err(Error::Tensor { name: TOKEN_EMBD.into(), problem });
     }
     let key = "tokenizer.ggml.tokens";

@@ -126,7 +126,7 @@ pub(crate) fn check(gguf: &Gguf, params: &ModelParams) -> Result<()> {
     }
     match gguf.tensors().iter().find(|t| !known.contains(&t.name)) {
         Some(tensor) => {
-            let problem = format!("is not part of a {} model as we know it", params.architecture);
+            let problem = format!("is not a known part of a {} model", params.architecture);
             Err(Error::Tensor { name: tensor.name.clone(), problem })
         }
         None => Ok(()),
@@ -140,7 +140,7 @@ fn check_tensor(tensor: &TensorInfo, spec: &Spec) -> Result<()> {
     let expected: Vec<u64> = spec.shape.iter().map(|d| *d as u64).collect();
     if found == expected || (expected.len() == 1 && found[bare..] == expected[..]) {
         if !tensor.ty.is_decodable() {
-            let problem = format!("is of type {}, which cannot be computed with", tensor.ty);
+            let problem = format!("is of type {}, which is not supported", tensor.ty);
             return Err(Error::Tensor { name: tensor.name.clone(), problem });
         }
         return Ok(());

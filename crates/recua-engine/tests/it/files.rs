@@ -20,7 +20,7 @@ fn keys_that_contradict() {
     let cases: &[(&str, u32, &str)] = &[
         ("block_count", 0, "key \"llama.block_count\": is 0"),
         ("block_count", 3, "tensor \"blk.2.attn_norm.weight\" is missing"),
-        ("block_count", 1, "tensor \"blk.1.attn_q.weight\": is not part of a llama model"),
+        ("block_count", 1, "tensor \"blk.1.attn_q.weight\": is not a known part of a llama model"),
         ("block_count", 1_000_000_000, "is 1000000000, but the file has 21 tensors"),
         ("attention.head_count", 3, "key \"llama.attention.head_count_kv\": 3 heads cannot share 2 KV heads"),
         ("attention.head_count", 6, "key \"llama.attention.head_count\": 6 heads do not divide the width 64"),
@@ -159,7 +159,7 @@ fn tensors_that_are_missing_misshapen_or_left_over() {
                 true
             },
         ),
-        "tensor \"blk.1.ffn_up.bias\": is not part of a llama model as we know it",
+        "tensor \"blk.1.ffn_up.bias\": is not a known part of a llama model",
     );
     let freqs = Tiny { rope_freqs: true, ..Tiny::new("llama") };
     refuse(

@@ -1,5 +1,5 @@
-// The matrices of attention_tensor: A is 16 queries by 16 elements or weights, B is 16 elements of K by 16 tokens or 16 tokens by 16 elements of
-// V, C their sums. attention_tensor declares `q_staged`, `p_staged`, `v_staged`, `sums` and their strides.
+// The matrices of attention_tensor: A is 16 queries by 16 elements or weights; B is 16 elements of K by 16 tokens, or 16 tokens by 16
+// elements of V; C is their sums. attention_tensor declares `q_staged`, `p_staged`, `v_staged`, `sums` and their strides.
 
 // The size of a 16x16 matrix in a page, in vectors: K is [2][head_dim / 16][token][element], V [2][head_dim / 16][element][token].
 const MATRIX = 64u;
