@@ -1,5 +1,5 @@
-//! `recua-bench attention`: how long the ops that are not products take on this machine's adapter, at the sizes of an 8B model and of a
-//! 1B one: the device's own time where it tells, else the host's.
+//! `recua-bench attention`: times the ops that are not products on this machine's adapter, at the sizes of an 8B model and of a 1B model:
+//! by the device's own time if it reports it, otherwise by the host's.
 #![allow(clippy::unwrap_used, reason = "a bench may fail where it stands")]
 
 use clap::Args;
@@ -7,16 +7,16 @@ use recua_compute::cases::data::{blocks, values};
 use recua_compute::*;
 use std::time::{Duration, Instant};
 
-/// Time attention and the ops on rows on a GPU or a software adapter
+/// Time attention and the ops on rows, on a GPU or a software adapter
 #[derive(Args)]
 pub(crate) struct AttentionArgs {
-    /// Fewer sizes: a software adapter takes minutes for all
+    /// Fewer sizes: a software adapter takes minutes for all of them
     #[arg(long)]
     short: bool,
-    /// Attention of prompts alone
+    /// Only the attention of prompts
     #[arg(long)]
     prompts: bool,
-    /// The kernels for adapters without cooperative matrices
+    /// Use the kernels for adapters without cooperative matrices
     #[arg(long)]
     portable: bool,
 }
@@ -33,7 +33,7 @@ fn time(device: &Device, record: impl Fn(&mut Plan)) -> Duration {
         submission.wait().unwrap();
         submission.gpu_time().unwrap_or_else(|| start.elapsed()) / REPEATS as u32
     };
-    // Until the clocks have risen.
+    // Run until the clocks have risen.
     let start = Instant::now();
     while start.elapsed() < Duration::from_millis(200) {
         run();
@@ -43,7 +43,7 @@ fn time(device: &Device, record: impl Fn(&mut Plan)) -> Duration {
     times[3]
 }
 
-/// A cache of sequences, and rows at their ends.
+/// A cache of sequences, and rows at the ends of the sequences.
 struct World {
     rows: RowMap,
     cache: KvPool,
@@ -122,7 +122,7 @@ fn attention(device: &Device, heads: [usize; 3], n_sequences: usize, rows_each: 
     let [n_heads, n_kv_heads, head_dim] = heads;
     let world = World::new(device, heads, n_sequences, rows_each, context);
     let took = time(device, |plan| plan.attention(world.attention()).unwrap()).as_secs_f64();
-    // Each row sees on average half a row of its own pass less than the context.
+    // On average, each row sees the context minus half of the rows of its own pass.
     let seen = n_sequences * rows_each * (2 * context - rows_each + 1) / 2;
     let bytes = (2 * n_sequences * context * n_kv_heads * head_dim * 2) as f64;
     let flops = (4 * seen * n_heads * head_dim) as f64;

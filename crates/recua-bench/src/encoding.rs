@@ -1,7 +1,7 @@
 //! `recua-bench encoding`: whether encoding on several threads pays, for products and for a real decode step.
 //!
-//! Traps it stays out of: kernels compiled inside a trial, independent ops where a model's depend on each other, one
-//! variant always first, verdicts from the fastest of a few trials, and results nobody compares.
+//! Traps that it avoids: kernels compiled inside a trial, independent ops where a model's depend on each other, one variant always first,
+//! verdicts from the fastest of a few trials, and results that nobody compares.
 
 pub(crate) mod args;
 mod report;
@@ -89,7 +89,7 @@ fn check(args: &EncodingArgs) -> Result {
     largest.map(drop).ok_or_else(|| mistake(format!("{m} rows of {} are too large", n.max(k))))
 }
 
-/// All variants of one list.
+/// All variants for one list.
 fn measure(
     device: &Device,
     workers: &[EncoderWorker],

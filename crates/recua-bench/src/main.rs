@@ -1,5 +1,5 @@
-//! The laboratory: what was measured once to decide how the product works, and benches of single kernels for whoever changes one.
-//! `recua bench` is the product's own; `bench/record` has what both found.
+//! The laboratory: experiments that decided how the product works, and benches of single kernels for those who change one. `recua bench`
+//! belongs to the product; `bench/record` has the results of both.
 #![forbid(unsafe_code)]
 
 mod attention;
@@ -14,7 +14,7 @@ use std::process::ExitCode;
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) type Result<T = ()> = std::result::Result<T, Failure>;
 
-/// A mistake in the arguments that clap cannot see: exit code 2.
+/// A mistake in the arguments that clap cannot detect: exit code 2.
 #[derive(Debug)]
 pub(crate) struct Mistake(pub(crate) String);
 

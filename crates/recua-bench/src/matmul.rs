@@ -1,5 +1,4 @@
-//! `recua-bench matmul`: how long the products take on this machine's GPU. The timing runs through enough different weights that the
-//! second-level cache does not hold them.
+//! `recua-bench matmul`: times the products on this machine's GPU. The timing goes through more weights than the second-level cache holds.
 
 use crate::Result;
 use clap::Args;
@@ -13,10 +12,10 @@ use std::time::{Duration, Instant};
 /// Time products on a GPU
 #[derive(Args)]
 pub(crate) struct MatmulArgs {
-    /// First run the shared op cases on the device: every type against f64, and each row's bits across row counts
+    /// First run the shared op cases on the device: every type against f64, and the same bits for each row across row counts
     #[arg(long)]
     check: bool,
-    /// The kernels for adapters without cooperative matrices
+    /// Use the kernels for adapters without cooperative matrices
     #[arg(long)]
     portable: bool,
     /// Allow a software adapter
@@ -28,10 +27,10 @@ pub(crate) struct MatmulArgs {
     /// Rows of activations, separated by commas
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1,4,16,64,512,2048")]
     rows: Vec<usize>,
-    /// Only the shapes with so many rows of the weight
+    /// Only the shapes with this many weight rows
     #[arg(short, value_name = "LIST", value_delimiter = ',')]
     n: Vec<usize>,
-    /// Bytes of weights to run through, in MiB
+    /// Total size of the weights to go through, in MiB
     #[arg(long, value_name = "N", default_value_t = 600)]
     mib: usize,
 }
@@ -40,7 +39,7 @@ fn upload(device: &Device, x: &[f32], k: usize) -> recua_compute::Result<Buffer>
     device.upload(x, DType::F32, &[x.len() / k, k])
 }
 
-/// The median of some runs, after enough of them for the clocks to rise.
+/// The median of some runs, after enough runs for the clocks to rise.
 fn median(device: &Device, plan: &Plan) -> Result<Duration> {
     let program = device.compile(plan)?;
     let run = || -> Result<Duration> {
@@ -58,7 +57,7 @@ fn median(device: &Device, plan: &Plan) -> Result<Duration> {
     Ok(times[times.len() / 2])
 }
 
-/// Those of an 8B model: attention's output, q, k and v together, down, gate and up, the vocabulary.
+/// The shapes of an 8B model: attention's output, q, k and v together, down, gate and up, the vocabulary.
 const SHAPES: [(usize, usize, bool); 5] = [
     (4096, 4096, false),
     (6144, 4096, false),
@@ -72,7 +71,7 @@ fn time(device: &Device, types: &[GgmlType], rows: &[usize], ns: &[usize], bytes
     println!("{:8} {:>14} {:>6} {:>10} {:>9} {:>9}", "type", "n x k", "rows", "us", "GB/s", "TFLOP/s");
     for &ty in types {
         for (n, k, is_glu) in SHAPES.into_iter().filter(|(n, ..)| ns.is_empty() || ns.contains(n)) {
-            // Every 512 rows are the same.
+            // The rows repeat every 512.
             let mut raw = blocks(ty, n.min(512) * k, 1)?.repeat(n.div_ceil(512));
             raw.truncate(n * ty.row_bytes(k).unwrap_or(0));
             let n_weights = (bytes / raw.len()).clamp(2, 64);
@@ -86,7 +85,7 @@ fn time(device: &Device, types: &[GgmlType], rows: &[usize], ns: &[usize], bytes
             let out = device.alloc(DType::F32, &[rows_max, n])?;
             for &rows in rows {
                 let (x, out) = (x.rows(rows)?, out.rows(rows)?);
-                // Fewer where one takes long anyway.
+                // Fewer runs if each takes long.
                 let n_used = if rows > 256 { n_weights.min(4) } else { n_weights };
                 let mut plan = device.plan();
                 for weight in pairs[..n_used / 2].iter().flatten() {

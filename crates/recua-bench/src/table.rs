@@ -1,8 +1,8 @@
-//! Tables, in markdown with aligned columns, so that they can be read before they are rendered.
+//! Markdown tables with aligned columns, which are readable without rendering.
 
 use std::fmt;
 
-/// Rows of cells under a header. The first column is aligned to the left, the others to the right.
+/// Rows of cells under a header. The first column is aligned left, the others right.
 pub(crate) struct Table(Vec<Vec<String>>);
 
 impl Table {
@@ -10,7 +10,7 @@ impl Table {
         Table(vec![titles.iter().map(|title| title.to_string()).collect()])
     }
 
-    /// Appends a row of as many cells as there are titles.
+    /// Appends a row with one cell per title.
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         self.0.push(cells.into_iter().collect());
     }

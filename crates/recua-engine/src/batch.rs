@@ -1,27 +1,27 @@
 //! [`Batch`]: the rows of one step, as flat arrays of integers that can be printed and compared.
 //!
-//! Any mix of sequences with any number of new rows each. Nothing says prompt or generation: decoding is one new row.
+//! Any mix of sequences with any number of new rows each. There is no prompt or generation flag: decoding is one new row.
 
 use recua_compute::CHOSEN;
 use std::ops::Range;
 
-/// Which rows of a sequence to compute logits for.
+/// The rows of a sequence for which to compute logits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Logits {
     /// None: the rows only fill the cache.
     None,
-    /// The last row's.
+    /// The last row.
     Last,
-    /// Every row's.
+    /// Every row.
     All,
 }
 
-/// Rows of a batch that follow each other in one sequence: row `first_row + i` is at position `start + i` of the sequence in `slot`.
+/// Consecutive rows of one sequence in a batch: row `first_row + i` is at position `start + i` of the sequence in `slot`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
-    /// The first of the rows.
+    /// The first row.
     pub first_row: usize,
-    /// How many there are, at least 1.
+    /// The number of rows, at least 1.
     pub n_rows: usize,
     /// The slot of the cache that holds the sequence.
     pub slot: usize,
@@ -55,7 +55,7 @@ impl Batch {
         self.tokens.is_empty()
     }
 
-    /// The token of each row, or [`CHOSEN`] and where it is [chosen](Self::push_chosen).
+    /// The token of each row, or [`CHOSEN`] and the place where it will be [chosen](Self::push_chosen).
     pub fn tokens(&self) -> &[u32] {
         &self.tokens
     }
@@ -65,22 +65,22 @@ impl Batch {
         &self.positions
     }
 
-    /// The slot of each row: where the cache holds its sequence.
+    /// The slot of each row: the place of its sequence in the cache.
     pub fn slots(&self) -> &[u32] {
         &self.slots
     }
 
-    /// The rows whose logits are wanted, in rising order.
+    /// The rows whose logits are wanted, in ascending order.
     pub fn logits_rows(&self) -> &[u32] {
         &self.logits_rows
     }
 
-    /// The rows once more, as the runs they consist of.
+    /// The same rows, as runs.
     pub fn runs(&self) -> &[Run] {
         &self.runs
     }
 
-    /// Forgets all rows and keeps the memory.
+    /// Removes all rows but keeps the memory.
     pub fn clear(&mut self) {
         let Batch { tokens, positions, slots, logits_rows, runs } = self;
         for words in [tokens, positions, slots, logits_rows] {
@@ -89,17 +89,16 @@ impl Batch {
         runs.clear();
     }
 
-    /// Appends one row at `position` of the sequence in `slot`, whose token nobody has seen yet: the likeliest one of row `i` of the
-    /// logits of the step that was [launched](crate::LlamaModel::launch_greedy) before.
+    /// Appends one row at `position` of the sequence in `slot`, whose token the host has not seen yet: the most probable token for row `i`
+    /// of the logits of the step that was [launched](crate::LlamaModel::launch_greedy) before.
     pub fn push_chosen(&mut self, slot: usize, position: usize, i: usize, logits: Logits) {
         let place = u32::try_from(i).unwrap_or(u32::MAX);
         self.push_sequence(slot, position, &[CHOSEN | place], logits);
     }
 
-    /// Appends `tokens` at the positions from `start` on of the sequence in `slot`. A slot may come again, with the positions that
-    /// follow.
+    /// Appends `tokens` at the positions from `start` on of the sequence in `slot`. A slot may occur again, with the positions that follow.
     pub fn push_sequence(&mut self, slot: usize, start: usize, tokens: &[u32], logits: Logits) {
-        // A number past 2^32 stays out of range, and the step refuses it.
+        // A number of 2^32 or more stays out of range, and the step refuses it.
         let narrow = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let first_row = self.n_rows();
         self.tokens.extend(tokens);
@@ -121,7 +120,7 @@ impl Batch {
         }
     }
 
-    /// The rows in `range` as a batch of their own, with the logits that are wanted of them.
+    /// The rows in `range` as a separate batch, with their wanted logits.
     ///
     /// # Panics
     /// If there are no such rows.

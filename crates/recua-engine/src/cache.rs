@@ -1,7 +1,7 @@
 //! The keys and values of sequences: integers above, bytes below.
 //!
-//! [`Sequences`] decides which pages belong to whom and has never seen a device. The store holds the bytes on a device and decides
-//! nothing. Between them go [`Changes`]. Whoever schedules owns the `Sequences`: there is one owner at any time.
+//! [`Sequences`] assigns pages to sequences and knows nothing of devices. The store holds the bytes on a device and decides nothing.
+//! Changes from one to the other are [`Changes`]. Whoever schedules owns the `Sequences`: there is one owner at any time.
 
 mod pages;
 mod sequences;

@@ -1,17 +1,17 @@
 //! Many requests, one model: [`Engine::step`] is submit and collect, and every request's answer is what it would be alone.
 //!
-//! *Submit* schedules, fills a batch and launches it. *Collect* waits for it, chooses tokens, and tells of them. Between the two the
-//! device works by itself.
+//! *Submit* schedules, fills a batch and launches it. *Collect* waits for it, chooses tokens and reports them as events. Between the two,
+//! the device works by itself.
 //!
-//! [`Engine::step_ahead`] runs one step ahead: it submits the next step before it collects the one under way, so that the device goes on
-//! without a gap while the host is at the tokens of the step before. That works where the device chooses the tokens (greedy requests): a row
-//! of the next step names the place on the device where its token will be. If a token must be chosen here, the next step waits for it.
-//! The scheduler counts a token as there when its rows are launched. If it turns out to end the answer (end token, stop string), or the
-//! request is cancelled, the row that was launched after it is thrown away: a device is one ordered queue, so slot and pages go to others at
-//! once, whose rows are launched after those.
+//! [`Engine::step_ahead`] runs one step ahead: it submits the next step before it collects the one in flight, so that the device continues
+//! without a gap while the host handles the tokens of the step before. This works if the device chooses the tokens (greedy requests): a row
+//! of the next step names the place on the device where its token will be. If the host must choose a token, the next step waits for it. The
+//! scheduler counts a token as present when its rows are launched. If the token turns out to end the answer (end token, stop string), or
+//! the request is cancelled, the row that was launched after it is discarded. Slot and pages can go to other requests at once: a device is
+//! one ordered queue, so their rows run after that row.
 //!
-//! The engine owns model, sequences and scheduler, on the one thread that calls it. It has no locks, threads or clocks, and
-//! never waits for a client: whoever takes the [`Event`]s may do with them what it likes.
+//! The engine owns model, sequences and scheduler, on the one thread that calls it. It has no locks, threads or clocks, and never waits for
+//! a client: the caller may do anything with the [`Event`]s.
 
 mod answer;
 
@@ -37,7 +37,7 @@ pub struct Engine {
     sampler: Sampler,
     answers: BTreeMap<RequestId, Answer>,
     // In the order of their launches.
-    under_way: VecDeque<UnderWay>,
+    in_flight: VecDeque<InFlight>,
     batch: Batch,
     outputs: Outputs,
     context: usize,
@@ -49,7 +49,7 @@ pub struct Engine {
 pub struct StepStats {
     /// The rows that went through the model; 0 if there was nothing to do.
     pub rows: usize,
-    /// How many of them were tokens of prompts.
+    /// How many of these were prompt tokens.
     pub prompt_rows: usize,
     /// The sequences that had rows.
     pub sequences: usize,
@@ -61,15 +61,15 @@ pub struct StepStats {
     pub failed: usize,
     /// The requests that hold a slot after the step.
     pub running: usize,
-    /// The requests that wait for one.
+    /// The requests that wait for a slot.
     pub waiting: usize,
 }
 
-/// Steps that may be under way at once: more would only make new requests wait longer.
-const UNDER_WAY_MAX: usize = 2;
+/// The most steps in flight at once: more would only make new requests wait longer.
+const IN_FLIGHT_MAX: usize = 2;
 
 /// A step that was launched.
-struct UnderWay {
+struct InFlight {
     launched: Launched,
     wanted: WantedRows,
     // In the order of `wanted`.
@@ -81,20 +81,20 @@ struct UnderWay {
 #[derive(Clone, Copy)]
 struct Complete {
     id: RequestId,
-    // Whether there is room for yet another.
+    // Whether there is room for another token after this one.
     goes_on: bool,
 }
 
-/// A token that came of a step, before its text is known.
+/// A token chosen by a step, before its text is known.
 struct Chosen {
     id: RequestId,
     token: Result<u32, LogitsError>,
-    // Whether the request may get yet another.
+    // Whether the request may get another token.
     goes_on: bool,
 }
 
 impl Engine {
-    /// An engine for this model, whose cache it empties.
+    /// An engine for this model, whose cache is cleared.
     pub fn new(model: LlamaModel, tokenizer: Arc<Tokenizer>) -> Engine {
         let (model, sequences) = model.into_parts();
         let scheduler = Scheduler::new(sequences, model.config().step_tokens_max);
@@ -105,14 +105,14 @@ impl Engine {
             scheduler,
             sampler: Sampler::new(),
             answers: BTreeMap::new(),
-            under_way: VecDeque::new(),
+            in_flight: VecDeque::new(),
             batch: Batch::new(),
             outputs: Outputs::default(),
             next_id: 0,
         }
     }
 
-    /// Queues a request. It is answered by events of [`Engine::step`].
+    /// Queues a request. Events of [`Engine::step`] will answer it.
     ///
     /// # Errors
     ///
@@ -129,7 +129,7 @@ impl Engine {
         if request.max_tokens == 0 {
             return Err(RequestError::NoTokens);
         }
-        // Here, because in a step it would fail the neighbours too.
+        // Checked here, because in a step it would fail other requests too.
         let n_vocab = self.model.params().vocab;
         let outside = |&token: &u32| token as usize >= n_vocab;
         if let Some(position) = request.prompt.iter().position(outside) {
@@ -154,32 +154,29 @@ impl Engine {
         Ok(id)
     }
 
-    /// Forgets a request: no event of it follows, and its slot and pages are free at once. Returns whether it was
-    /// still on its way.
+    /// Drops a request: no more events for it follow, and its slot and pages are free at once. Returns whether it was still unfinished.
     pub fn cancel(&mut self, id: RequestId) -> bool {
         self.remove(id).is_some()
     }
 
-    /// Runs one pass over the model with the rows of every request whose turn it is, and appends what came of it to
-    /// `events`. Returns at once if there is nothing to do. It is [`submit`](Self::submit), unless a step is under way, and
-    /// [`collect`](Self::collect).
+    /// Runs one pass over the model with the rows of every request whose turn it is, and appends the resulting events to `events`. Returns
+    /// at once if there is nothing to do. It is [`submit`](Self::submit), unless a step is in flight, and then [`collect`](Self::collect).
     ///
     /// # Errors
     ///
-    /// If the device or the model fails. Every request that held a slot has then failed, which `events` says too;
-    /// those that wait still do.
+    /// If the device or the model fails. Every request that held a slot has then failed, which `events` says too; those that wait keep
+    /// waiting.
     pub fn step(&mut self, events: &mut Vec<Event>) -> Result<StepStats, Error> {
-        if self.under_way.is_empty() {
+        if self.in_flight.is_empty() {
             self.submit(events)?;
         }
         self.collect(events)
     }
 
-    /// As [`step`](Self::step), with the same events, but leaves the next step under way: the device works while tokens become text here,
-    /// and while the caller looks at the events. A request that is added meanwhile waits for the step after that one. If all
-    /// tokens are chosen on the device, it does not even wait for the host between two steps; a request that ends in
-    /// another way than by its length then has had a row too many in the step after its last. On a device that works only while it is
-    /// called this is [`step`](Self::step).
+    /// [`step`](Self::step) with the same events, but it leaves the next step in flight: the device works while the host turns tokens into
+    /// text, and while the caller handles the events. A request that is added meanwhile waits for the step after that one. If the device
+    /// chooses all tokens, it does not even wait for the host between two steps; a request that ends otherwise than by its length then has
+    /// one row too many in the step after its last. On a device that works only while it is called, this is [`step`](Self::step).
     ///
     /// # Errors
     ///
@@ -188,25 +185,25 @@ impl Engine {
         if self.model.device().info().runs_in_submit {
             return self.step(events);
         }
-        // The second one only if the host chooses none of the first one's tokens.
+        // A second step is submitted only if the host chooses none of the first one's tokens.
         while self.submit(events)? {}
         let (chosen, stats) = self.receive(events)?;
-        // A device that has nothing to do comes before the text. Otherwise there is time until the next call, which knows who has ended
-        // and who has come.
-        let ahead = if self.under_way.is_empty() { self.submit(events) } else { Ok(false) };
+        // If the device has nothing to do, submit before making text. Otherwise submit in the next call, which knows the requests that have
+        // ended and those that were added.
+        let ahead = if self.in_flight.is_empty() { self.submit(events) } else { Ok(false) };
         let stats = self.tell(chosen, stats, events);
         ahead.map(|_| stats)
     }
 
-    /// Launches the next step, unless two are under way or the host must see a token first. Returns whether it did; it did not if
+    /// Launches the next step, unless two are in flight or the host must see a token first. Returns whether it launched one; it does not if
     /// there is nothing to do.
     ///
     /// # Errors
     ///
-    /// If the device or the model fails. Every request that held a slot has then failed, which `events` says too;
-    /// those that wait still do, and so do those that left their slots with a step that is under way.
+    /// If the device or the model fails. Every request that held a slot has then failed, which `events` says too; those that wait keep
+    /// waiting, and those that already left their slots still get their tokens from a step in flight.
     pub fn submit(&mut self, events: &mut Vec<Event>) -> Result<bool, Error> {
-        if self.under_way.len() == UNDER_WAY_MAX || self.waits_for_tokens() {
+        if self.in_flight.len() == IN_FLIGHT_MAX || self.waits_for_tokens() {
             return Ok(false);
         }
         let schedule = self.scheduler.schedule();
@@ -215,16 +212,16 @@ impl Engine {
         }
         let launched = self.launch(schedule);
         let step = launched.inspect_err(|error| self.fail(Vec::new(), error, events))?;
-        self.under_way.push_back(step);
+        self.in_flight.push_back(step);
         Ok(true)
     }
 
-    /// Waits for the step that was submitted first, and appends what came of it to `events`. Returns at once if none is under way.
+    /// Waits for the step that was submitted first, and appends the resulting events to `events`. Returns at once if none is in flight.
     ///
     /// # Errors
     ///
-    /// If the device or the model fails. Every request that held a slot, or had a token under way, has then failed, which `events` says
-    /// too; those that wait still do.
+    /// If the device or the model fails. Every request that held a slot or had a token in flight has then failed, which `events` says too;
+    /// those that wait keep waiting.
     pub fn collect(&mut self, events: &mut Vec<Event>) -> Result<StepStats, Error> {
         let (chosen, stats) = self.receive(events)?;
         Ok(self.tell(chosen, stats, events))
@@ -255,7 +252,7 @@ impl Engine {
         &self.tokenizer
     }
 
-    /// Gives the model back, with an empty cache; the requests are forgotten.
+    /// Returns the model, with an empty cache, and drops the requests.
     pub fn into_model(self) -> LlamaModel {
         let mut model = LlamaModel::from_parts(self.model, self.scheduler.into_sequences());
         for slot in 0..model.kv_cache().batch_size() {
@@ -264,11 +261,11 @@ impl Engine {
         model
     }
 
-    /// Launches what was scheduled. The device narrows down what there is to choose from, where the parameters allow it: the logits
-    /// of a row are a vocabulary.
-    fn launch(&mut self, schedule: Schedule) -> Result<UnderWay, Error> {
+    /// Launches a schedule. If the parameters allow it, the device narrows down the choice, because the logits of a row are as large as the
+    /// vocabulary.
+    fn launch(&mut self, schedule: Schedule) -> Result<InFlight, Error> {
         let Schedule { sequences, changes } = schedule;
-        // In the order of what they want, so that it lies together.
+        // Sorted by what they want, so that rows that want the same are adjacent.
         let want = |scheduled: Scheduled| (self.answers[&scheduled.id].want, scheduled);
         let mut rows: Vec<(Want, Scheduled)> = sequences.into_iter().map(want).collect();
         rows.sort_by_key(|(want, _)| *want);
@@ -279,7 +276,7 @@ impl Engine {
             let end = start + n_new;
             let logits = if *completes { Logits::Last } else { Logits::None };
             if *start == answer.tokens.len() {
-                // Its one row is a token that nobody has seen yet.
+                // Its only row is a token that the host has not seen yet.
                 self.batch.push_chosen(*slot, *start, answer.chosen_at, logits);
             } else {
                 self.batch.push_sequence(*slot, *start, &answer.tokens[*start..end], logits);
@@ -303,29 +300,29 @@ impl Engine {
             }
             complete.push(Complete { id, goes_on });
         }
-        Ok(UnderWay { launched, wanted, complete, stats })
+        Ok(InFlight { launched, wanted, complete, stats })
     }
 
-    /// Whether a sequence cannot go on before the host has seen a token that is under way: it chooses it, or the device is one on which
-    /// running ahead gains nothing.
+    /// Whether a sequence cannot continue before the host has seen a token in flight: because the host chooses it, or because running ahead
+    /// gains nothing on this device.
     fn waits_for_tokens(&self) -> bool {
         let runs_in_submit = self.model.device().info().runs_in_submit;
         let waits = |answer: &Answer| runs_in_submit || answer.want != Want::Token;
-        let mut complete = self.under_way.iter().flat_map(|step| &step.complete);
+        let mut complete = self.in_flight.iter().flat_map(|step| &step.complete);
         complete.any(|Complete { id, goes_on }| *goes_on && self.answers.get(id).is_some_and(waits))
     }
 
-    /// Waits for the step that was submitted first, and chooses the tokens of the requests that are complete with it. Those whose last one
-    /// it was leave their slots.
+    /// Waits for the step that was submitted first, and chooses the tokens of the requests that it completes. Requests that get their last
+    /// token leave their slots.
     fn receive(&mut self, events: &mut Vec<Event>) -> Result<(Vec<Chosen>, StepStats), Error> {
-        let Some(UnderWay { launched, wanted, complete, stats }) = self.under_way.pop_front() else {
+        let Some(InFlight { launched, wanted, complete, stats }) = self.in_flight.pop_front() else {
             return Ok((Vec::new(), StepStats::default()));
         };
         let room = self.model.room(wanted, &mut self.outputs);
         let collected = room.and_then(|out| self.model.collect(launched, out));
         if let Err(error) = collected {
-            // Nor does anything count that was launched after it.
-            let after = self.under_way.drain(..).flat_map(|step| step.complete);
+            // The steps launched after it do not count either.
+            let after = self.in_flight.drain(..).flat_map(|step| step.complete);
             let lost = complete.into_iter().chain(after).map(|complete| complete.id).collect();
             self.fail(lost, &error, events);
             return Err(error);
@@ -338,7 +335,7 @@ impl Engine {
         for (complete, token) in of_greedy.iter().zip(greedy.iter()) {
             tokens.push((*complete, Some(*token).filter(|token| *token != u32::MAX)));
         }
-        // Whoever is gone has ended or was cancelled in between.
+        // A missing request has ended or was cancelled in the meantime.
         for (complete, candidates) in of_top.iter().zip(top.as_chunks().0.chunks_exact(TOP_K_MAX)) {
             let Some(answer) = self.answers.get(&complete.id) else { continue };
             tokens.push((*complete, self.sampler.sample_top(candidates, &answer.draw())));
@@ -360,11 +357,11 @@ impl Engine {
         Ok((chosen, stats))
     }
 
-    /// Makes events of tokens, and finishes the requests whose last one it was.
+    /// Turns tokens into events, and finishes the requests that got their last token.
     fn tell(&mut self, chosen: Vec<Chosen>, stats: StepStats, events: &mut Vec<Event>) -> StepStats {
         let mut stats = stats;
         for Chosen { id, token, goes_on } in chosen {
-            // It may have failed with the step after this one.
+            // The request may have failed with the step after this one.
             let Some(answer) = self.answers.get_mut(&id) else { continue };
             let token = match token {
                 Ok(token) => token,
@@ -396,13 +393,13 @@ impl Engine {
         stats
     }
 
-    /// Forgets a request and frees what it had.
+    /// Drops a request and frees what it held.
     fn remove(&mut self, id: RequestId) -> Option<Answer> {
         self.scheduler.remove(id);
         self.answers.remove(&id)
     }
 
-    /// Fails every request that holds a slot, because what the cache has of it is not known, and `others`.
+    /// Fails every request that holds a slot, because the contents of its cache are unknown, and `others`.
     fn fail(&mut self, others: Vec<RequestId>, error: &Error, events: &mut Vec<Event>) {
         let running: Vec<RequestId> = self.scheduler.running().collect();
         for id in running.into_iter().chain(others) {
@@ -420,7 +417,7 @@ mod tests {
     use recua_compute::cpu;
     use recua_gguf::Gguf;
 
-    /// No request that was accepted can make the model fail, so this one is spoilt behind the engine's back.
+    /// No accepted request can make the model fail, so the test damages this one inside the engine.
     #[test]
     fn a_failed_step_fails_who_runs_and_nobody_else() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/golden/tiny-Q4_0.gguf");

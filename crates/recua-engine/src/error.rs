@@ -1,7 +1,6 @@
-//! What can be wrong with a model's file, with what is asked of it, or with the memory there is.
+//! Everything that can be wrong with a model's file, with a call, or with the available memory.
 //!
-//! Every message names the thing at fault and both figures, and says what would work where that is known. A refused call has
-//! changed nothing.
+//! Every message names the object at fault and both figures, and says what would work if that is known. A refused call has changed nothing.
 
 use crate::memory_report::MemoryReport;
 
@@ -12,10 +11,10 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// No sequence, or no row, was handed in.
+    /// The batch has no sequence or no row.
     #[error("the batch is empty")]
     EmptyBatch,
-    /// A sequence without tokens was handed in.
+    /// A sequence of the batch has no tokens.
     #[error("sequence {sequence} of the batch has no tokens")]
     EmptySequence {
         /// Its index in the batch.
@@ -24,17 +23,17 @@ pub enum Error {
     /// More sequences than slots.
     #[error("a batch of {n_sequences} sequences exceeds the capacity of {capacity}; see set_batch_size")]
     BatchOverCapacity {
-        /// Sequences handed in.
+        /// Sequences in the batch.
         n_sequences: usize,
         /// The configured batch size.
         capacity: usize,
     },
-    /// Start positions and sequences differ in number.
+    /// The numbers of start positions and sequences differ.
     #[error("{n_starts} start positions were given for {n_sequences} sequences")]
     StartsMismatch {
-        /// Sequences handed in.
+        /// Sequences in the batch.
         n_sequences: usize,
-        /// Start positions handed in.
+        /// Start positions given.
         n_starts: usize,
     },
     /// A sequence would outgrow its line of the cache.
@@ -46,7 +45,7 @@ pub enum Error {
         start: usize,
         /// New tokens.
         n_tokens: usize,
-        /// The longest sequence there is room for.
+        /// The longest sequence for which there is room.
         max_seq_len: usize,
     },
     /// A sequence would have a hole.
@@ -62,11 +61,11 @@ pub enum Error {
     /// The page pool is used up.
     #[error("{needed} pages of the KV cache are needed, {free} of {n_pages} are free")]
     OutOfPages {
-        /// Pages asked for.
+        /// Pages requested.
         needed: usize,
         /// Pages free.
         free: usize,
-        /// Pages in all.
+        /// Pages in the pool.
         n_pages: usize,
     },
     /// A token id outside the vocabulary.
@@ -78,9 +77,9 @@ pub enum Error {
         token: u32,
         /// Entries of the vocabulary.
         vocab: usize,
-        /// Where it stands.
+        /// The row's slot.
         slot: usize,
-        /// Where it stands.
+        /// The row's position.
         position: usize,
     },
     /// A slot index outside the cache.
@@ -96,12 +95,12 @@ pub enum Error {
         "the batch size cannot shrink to {requested}: slots {live:?} hold live sequences; clear them first"
     )]
     BelowLiveSequences {
-        /// The size asked for.
+        /// The requested size.
         requested: usize,
         /// The slots beyond it that hold tokens.
         live: Vec<usize>,
     },
-    /// `set_batch_size` cannot renumber pages that someone beside the slots refers to.
+    /// `set_batch_size` cannot renumber pages that are held outside the slots.
     #[error(
         "the KV cache cannot shrink while {held} of its pages are held outside the slots; release them first"
     )]
@@ -109,7 +108,7 @@ pub enum Error {
         /// Pages held.
         held: usize,
     },
-    /// A call on pages that contradicts what is known of them.
+    /// A call contradicts the state of a page.
     #[error("page {page}: {problem}")]
     Page {
         /// The page.
@@ -117,7 +116,7 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
-    /// A slot that holds a sequence was to begin with others' pages.
+    /// A slot that should start with shared pages already holds a sequence.
     #[error("slot {slot} holds {cached} tokens, so it cannot share others' pages")]
     SlotInUse {
         /// The slot.
@@ -132,18 +131,18 @@ pub enum Error {
         slot: usize,
         /// Tokens in the cache.
         n_tokens: usize,
-        /// Pages it refers to.
+        /// Pages that it refers to.
         n_pages: usize,
     },
-    /// A plan of more rows than a pass has.
+    /// A plan has more rows than a pass can have.
     #[error(
-        "a pass of {n_rows} rows and {n_logits_rows} of logits is asked for; there is room for {rows_max} and \
+        "a pass of {n_rows} rows and {n_logits_rows} of logits is requested; there is room for {rows_max} and \
          {logits_rows_max}"
     )]
     PassOverCapacity {
-        /// Rows asked for.
+        /// Rows requested.
         n_rows: usize,
-        /// Rows of logits asked for.
+        /// Rows of logits requested.
         n_logits_rows: usize,
         /// Rows of the largest pass.
         rows_max: usize,
@@ -153,7 +152,7 @@ pub enum Error {
     /// The arrays of a batch contradict each other.
     #[error("malformed batch: {problem}")]
     MalformedBatch {
-        /// What does not fit.
+        /// The contradiction.
         problem: String,
     },
     /// A configuration that cannot work.
@@ -164,15 +163,15 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
-    /// An architecture nobody taught us.
+    /// An architecture that is not supported.
     #[error("architecture \"{name}\" is not supported; known are {known}")]
     UnknownArchitecture {
-        /// What `general.architecture` says.
+        /// The value of `general.architecture`.
         name: String,
-        /// Every name that works.
+        /// Every supported name.
         known: String,
     },
-    /// A metadata value that contradicts another or that we cannot follow.
+    /// A metadata value that contradicts another or that is not supported.
     #[error("key {key:?}: {problem}")]
     Key {
         /// The metadata key.
@@ -180,23 +179,23 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
-    /// A tensor without which there is no model.
+    /// A required tensor is missing.
     #[error("tensor {name:?} is missing from the file")]
     MissingTensor {
         /// Its name.
         name: String,
     },
-    /// A tensor of another shape than the metadata says. Shapes are `[rows, columns]`.
+    /// A tensor whose shape differs from the metadata. Shapes are `[rows, columns]`.
     #[error("tensor {name:?} has the shape {found:?}, the metadata asks for {expected:?}")]
     TensorShape {
         /// Its name.
         name: String,
         /// Its shape, the outermost dimension first.
         found: Vec<u64>,
-        /// The shape that the metadata asks for.
+        /// The shape that the metadata requires.
         expected: Vec<u64>,
     },
-    /// A tensor we cannot use.
+    /// A tensor that cannot be used.
     #[error("tensor {name:?}: {problem}")]
     Tensor {
         /// Its name.
@@ -204,32 +203,32 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
-    /// A tensor the device refused.
+    /// A tensor that the device refused.
     #[error("tensor {name:?}: {source}")]
     Weight {
         /// Its name.
         name: String,
-        /// The device's words.
+        /// The device's error.
         source: recua_compute::Error,
     },
-    /// More memory is needed than there is; nothing was allocated.
+    /// More memory is needed than is free; nothing was allocated.
     #[error("{device}: {needed} needed, {free} free{advice}", needed = needed.describe(), free = crate::memory_report::bytes_text(*free_bytes))]
     OutOfMemory {
         /// The device's name.
         device: String,
-        /// What is asked for.
+        /// The memory needed.
         needed: MemoryReport,
-        /// What is free.
+        /// The free memory, in bytes.
         free_bytes: u64,
         /// What would fit.
         advice: String,
     },
-    /// The device had less memory than it said.
+    /// The device had less memory than it reported.
     #[error("allocating {what}: {source}; a smaller max_seq_len or batch_size, or kv_type f16, needs less")]
     Allocation {
         /// What the memory was for.
         what: String,
-        /// The device's words.
+        /// The device's error.
         source: recua_compute::Error,
     },
     /// The host has no memory for a result.
@@ -237,15 +236,15 @@ pub enum Error {
     HostMemory {
         /// What the memory was for.
         what: &'static str,
-        /// How much was asked for.
+        /// The requested bytes.
         bytes: usize,
     },
-    /// A name of a device nobody knows.
+    /// An unknown device name.
     #[error("device \"{name}\" is not known; this build has {known}")]
     UnknownDevice {
         /// The name.
         name: String,
-        /// Every name that works.
+        /// Every known name.
         known: String,
     },
     /// The file could not be read.

@@ -1,7 +1,7 @@
-//! The part of recua that knows tokens, models and requests, and no device in particular.
+//! The part of recua that knows tokens, models and requests, and no particular device.
 //!
-//! [`LlamaModel`] runs batches of sequences on the device it is handed; its cache has the sequences of [`Sequences`]. What it does not know: HTTP, wire
-//! formats, async, GPU interfaces.
+//! [`LlamaModel`] runs batches of sequences on the device it is given; its cache holds the sequences of [`Sequences`]. This crate knows
+//! nothing of HTTP, wire formats, async or GPU interfaces.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 

@@ -1,19 +1,19 @@
-//! [`MemoryReport`]: the device memory of a model, by what it is for, and how a size is written.
+//! [`MemoryReport`]: the device memory of a model, by purpose, and the formatting of sizes.
 
-/// Bytes of device memory, by what they are for: weights do not depend on the configuration, the cache is linear in
-/// `batch_size * max_seq_len`, the workspace is bounded by `step_tokens_max`.
+/// Bytes of device memory, by purpose: weights do not depend on the configuration, the cache is linear in `batch_size * max_seq_len`, and
+/// the workspace is bounded by `step_tokens_max`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryReport {
     /// The model's tensors.
     pub weights_bytes: u64,
     /// The key-value cache.
     pub kv_bytes: u64,
-    /// Everything else: activations, logits, tables, the device's own.
+    /// Everything else: activations, logits, tables, the device's own memory.
     pub workspace_bytes: u64,
 }
 
 impl MemoryReport {
-    /// All of it.
+    /// The total in bytes.
     pub fn total_bytes(&self) -> u64 {
         self.weights_bytes.saturating_add(self.kv_bytes).saturating_add(self.workspace_bytes)
     }
@@ -29,7 +29,7 @@ impl MemoryReport {
     }
 }
 
-/// A size as a person reads it.
+/// A size in a readable unit.
 pub(crate) fn bytes_text(n: u64) -> String {
     let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
     match units.iter().find(|(_, shift)| n >> shift > 0) {

@@ -1,10 +1,10 @@
-//! [`LlamaModel`]: a model on a device, with its cache. Start at [`LlamaModel::step`], which every other forward call becomes.
+//! [`LlamaModel`]: a model on a device, with its cache. Start at [`LlamaModel::step`]: every other forward call leads to it.
 //!
-//! It is two things: the [`LoadedModel`], which is on the device, and the [`Sequences`] that say which pages belong to whom. An
-//! [`Engine`](crate::Engine) takes it apart and hands the sequences to its scheduler, so they have one owner at any time.
+//! It consists of the [`LoadedModel`], which is on the device, and the [`Sequences`], which say which pages belong to which sequence. An
+//! [`Engine`](crate::Engine) takes it apart and gives the sequences to its scheduler, so they have one owner at any time.
 //!
-//! A sequence's logits do not depend, to the last bit, on who shares the batch, on its slot, or on how an input is cut into
-//! passes. All device memory is allocated when the model is loaded; a step allocates none.
+//! A sequence's logits do not depend, to the last bit, on who shares the batch, on its slot, or on how an input is cut into passes. All
+//! device memory is allocated when the model is loaded; a step allocates none.
 
 mod config;
 mod greedy;
@@ -42,21 +42,21 @@ use std::time::Duration;
 pub struct LlamaModel {
     loaded: LoadedModel,
     sequences: Sequences,
-    // What the device must be told before the next step; empty between steps.
+    // The updates that the device needs before the next step; empty between steps.
     changes: Changes,
 }
 
 /// Opening.
 impl LlamaModel {
-    /// The model of a file on the CPU, with the default configuration.
+    /// Loads a file on the CPU, with the default configuration.
     ///
     /// # Errors
-    /// If the file cannot be read or is not a model we know, or there is not enough memory.
+    /// If the file cannot be read, is not a supported model, or there is not enough memory.
     pub fn from_gguf(path: impl AsRef<Path>) -> Result<LlamaModel> {
         LlamaModel::from_gguf_with_config(path, LlamaConfig::default())
     }
 
-    /// The model of a file on any device, with the default configuration.
+    /// Loads a file on any device, with the default configuration.
     ///
     /// # Errors
     /// As [`from_gguf`](Self::from_gguf), or if the device has no kernel for a tensor's type.
@@ -64,23 +64,23 @@ impl LlamaModel {
         LlamaModel::load(&Gguf::open(path)?, device, LlamaConfig::default())
     }
 
-    /// The model of a file on the CPU.
+    /// Loads a file on the CPU.
     ///
     /// # Errors
     /// As [`from_gguf`](Self::from_gguf), or if the configuration does not suit the model.
     pub fn from_gguf_with_config(path: impl AsRef<Path>, config: LlamaConfig) -> Result<LlamaModel> {
         let gguf = Gguf::open(path)?;
-        // Before threads are started for a file that cannot be used.
+        // Checked before threads are started for a file that cannot be used.
         config.clone().resolve(&LlamaModel::check(&gguf)?)?;
         LlamaModel::load(&gguf, cpu::open(cpu::Options::default())?, config)
     }
 
-    /// The general one: any opened file, any device, any configuration. Uploads the weights and allocates all the memory the model
-    /// will ever use on the device.
+    /// The general form: any opened file, device and configuration. Uploads the weights and allocates all the device memory that the model
+    /// will ever use.
     ///
     /// # Errors
-    /// If the file is not a model we know, the configuration does not suit it, the device has no kernel for a tensor's type, or
-    /// there is not enough memory: the error says how much was asked for, what is free and what would fit.
+    /// If the file is not a supported model, the configuration does not suit it, the device has no kernel for a tensor's type, or there is
+    /// not enough memory: the error says how much is needed, what is free and what would fit.
     pub fn load(gguf: &Gguf, device: Device, config: LlamaConfig) -> Result<LlamaModel> {
         let params = LlamaModel::check(gguf)?;
         let config = config.resolve(&params)?;
@@ -89,42 +89,40 @@ impl LlamaModel {
         Ok(LlamaModel::from_parts(loaded, sequences))
     }
 
-    /// Whether a file is a model there is a forward pass for: its metadata within itself and its tensors against the metadata. Needs
-    /// no device.
+    /// Checks that a file is a supported model: that its metadata is consistent and its tensors agree with the metadata. Needs no device.
     ///
     /// # Errors
-    /// As [`ModelParams::from_gguf`], or if a tensor is missing, of another shape or type than it must be, or not known. The error
-    /// names it.
+    /// As [`ModelParams::from_gguf`], or if a tensor is missing, has the wrong shape or type, or is unknown. The error names it.
     pub fn check(gguf: &Gguf) -> Result<ModelParams> {
         let params = ModelParams::from_gguf(gguf)?;
         tensors::check(gguf, &params)?;
         Ok(params)
     }
 
-    /// The two things a model consists of, for somebody else to own.
+    /// Splits the model into its two parts, for another owner.
     pub(crate) fn into_parts(self) -> (LoadedModel, Sequences) {
         (self.loaded, self.sequences)
     }
 
-    /// A model of what [`into_parts`](Self::into_parts) gave.
+    /// Rebuilds a model from the result of [`into_parts`](Self::into_parts).
     pub(crate) fn from_parts(loaded: LoadedModel, sequences: Sequences) -> LlamaModel {
         LlamaModel { loaded, sequences, changes: Changes::default() }
     }
 }
 
-/// What it is.
+/// Properties.
 impl LlamaModel {
     /// The model's shape.
     pub fn params(&self) -> &ModelParams {
         self.loaded.params()
     }
 
-    /// How it is run, with every default filled in.
+    /// The configuration, with every default filled in.
     pub fn config(&self) -> &LlamaConfig {
         self.loaded.config()
     }
 
-    /// Where it is.
+    /// The model's device.
     pub fn device(&self) -> &Device {
         self.loaded.device()
     }
@@ -139,25 +137,25 @@ impl LlamaModel {
         &mut self.sequences
     }
 
-    /// The device memory it takes.
+    /// The device memory that the model takes.
     pub fn memory(&self) -> MemoryReport {
         self.loaded.memory()
     }
 
-    /// As [`LoadedModel::weight_bytes_per_step`].
+    /// See [`LoadedModel::weight_bytes_per_step`].
     pub fn weight_bytes_per_step(&self) -> u64 {
         self.loaded.weight_bytes_per_step()
     }
 
-    /// As [`LoadedModel::plan`].
+    /// See [`LoadedModel::plan`].
     ///
     /// # Errors
-    /// If a pass has not so many rows.
+    /// If a pass cannot have this many rows.
     pub fn plan(&self, n_rows: usize, n_logits_rows: usize) -> Result<Plan> {
         self.loaded.plan(n_rows, n_logits_rows)
     }
 
-    /// As [`LoadedModel::device_time`].
+    /// See [`LoadedModel::device_time`].
     pub fn device_time(&self) -> Option<Duration> {
         self.loaded.device_time()
     }
@@ -165,15 +163,15 @@ impl LlamaModel {
 
 /// Running.
 impl LlamaModel {
-    /// The logits `[n_tokens, vocab]` of a sequence of its own, in slot 0, which is cleared first.
+    /// The logits `[n_tokens, vocab]` of a new sequence in slot 0, which is cleared first.
     ///
     /// # Errors
-    /// If there are no tokens, one is outside the vocabulary, or they are more than `max_seq_len`. Nothing has changed then.
+    /// If there are no tokens, a token is outside the vocabulary, or there are more than `max_seq_len` tokens. Nothing has changed then.
     pub fn forward(&mut self, tokens: &[u32]) -> Result<Tensor> {
         self.forward_with_position(tokens, 0)
     }
 
-    /// As [`forward`](Self::forward), continuing the sequence in slot 0 at `start_position`; what it held from there on is dropped.
+    /// Like [`forward`](Self::forward), but continues the sequence in slot 0 at `start_position`; its tokens from there on are dropped.
     ///
     /// # Errors
     /// As [`forward`](Self::forward), or if the sequence does not reach `start_position`.
@@ -182,8 +180,8 @@ impl LlamaModel {
         tensors.pop().ok_or(Error::EmptyBatch)
     }
 
-    /// The logits of several sequences of their own, `[n_tokens, vocab]` each. Sequence `i` is in slot `i`, which is cleared first.
-    /// Their lengths may differ.
+    /// The logits of several new sequences, `[n_tokens, vocab]` each. Sequence `i` is in slot `i`, which is cleared first. Their lengths
+    /// may differ.
     ///
     /// # Errors
     /// If the batch or a sequence is empty, there are more sequences than slots, a token is outside the vocabulary, or a sequence
@@ -192,7 +190,7 @@ impl LlamaModel {
         self.forward_batch_with_position(batch, 0)
     }
 
-    /// As [`forward_batch`](Self::forward_batch), every sequence continuing at `start_position`.
+    /// Like [`forward_batch`](Self::forward_batch), but continues every sequence at `start_position`.
     ///
     /// # Errors
     /// As [`forward_batch`](Self::forward_batch), or if a sequence does not reach `start_position`.
@@ -204,8 +202,8 @@ impl LlamaModel {
         self.forward_batch_with_positions(batch, &vec![start_position; batch.len()])
     }
 
-    /// As [`forward_batch`](Self::forward_batch), sequence `i` continuing at `starts[i]`. What a sequence held from there on is
-    /// dropped; a start beyond its end is an error.
+    /// Like [`forward_batch`](Self::forward_batch), but continues sequence `i` at `starts[i]`. Its tokens from there on are dropped; a
+    /// start beyond its end is an error.
     ///
     /// # Errors
     /// As [`forward_batch`](Self::forward_batch), or if a sequence does not reach its start.
@@ -229,7 +227,7 @@ impl LlamaModel {
         }
         let mut rows = Batch::new();
         for (slot, (tokens, &start)) in batch.iter().zip(starts).enumerate() {
-            // Said here in the caller's own figures, before they are narrowed.
+            // Checked here with the caller's own figures, before they are converted to u32.
             let max_seq_len = self.sequences.max_seq_len();
             if start.checked_add(tokens.len()).is_none_or(|end| end > max_seq_len) {
                 return Err(Error::KvOverflow { slot, start, n_tokens: tokens.len(), max_seq_len });
@@ -250,21 +248,21 @@ impl LlamaModel {
         Ok(tensors)
     }
 
-    /// Runs any mix of rows, and returns the logits of `batch.logits_rows()`, in their order: f32 `[n, vocab]`. A sequence is continued
-    /// where its first row says; what its slot held from there on is dropped.
+    /// Runs any mix of rows, and returns the logits of `batch.logits_rows()` in their order: f32 `[n, vocab]`. A sequence continues where
+    /// its first row says; the tokens of its slot from there on are dropped.
     ///
     /// # Errors
-    /// If the batch is empty or a sequence of it has a gap, a token, slot or position is out of range, or pages run out: nothing has
-    /// changed then. If the device fails, the sequences of the batch end where their first rows would have been, or at the
-    /// beginning of a page before that.
+    /// If the batch is empty or one of its sequences has a gap, if a token, slot or position is out of range, or if pages run out: nothing
+    /// has changed then. If the device fails, the sequences of the batch end where their first rows would have been, or at the beginning of
+    /// a page before that.
     pub fn step(&mut self, batch: &Batch) -> Result<Vec<f32>> {
         let mut outputs = Outputs::default();
         self.step_mixed(batch, 0, 0, &mut outputs)?;
         Ok(outputs.logits)
     }
 
-    /// As [`step`](Self::step), but brings back the token of each row's largest logit alone: ties go to the lowest index, and it is
-    /// `None` if no logit is above minus infinity. The logits stay on the device.
+    /// Like [`step`](Self::step), but returns only the token of each row's largest logit: ties go to the lowest token, and it is `None` if
+    /// no logit is above minus infinity. The logits stay on the device.
     ///
     /// # Errors
     /// As [`step`](Self::step).
@@ -274,11 +272,11 @@ impl LlamaModel {
         Ok(outputs.greedy.into_iter().map(greedy::found).collect())
     }
 
-    /// As [`step`](Self::step), but brings back the token of the largest logit of the first `n_greedy` of `batch.logits_rows()`, the
-    /// largest logits of the next `n_top`, and all logits of the others.
+    /// Like [`step`](Self::step), but returns the token of the largest logit for the first `n_greedy` of `batch.logits_rows()`, the largest
+    /// logits for the next `n_top`, and all logits for the others.
     ///
     /// # Errors
-    /// As [`step`](Self::step), or if there are not so many rows.
+    /// As [`step`](Self::step), or if there are fewer rows.
     pub fn step_mixed(
         &mut self,
         batch: &Batch,
@@ -286,7 +284,7 @@ impl LlamaModel {
         n_top: usize,
         outputs: &mut Outputs,
     ) -> Result<()> {
-        // Checked first, so that a malformed batch asks for no memory.
+        // Checked first, so that a malformed batch allocates no memory.
         let spans = self.loaded.spans(batch, 0)?;
         self.sequences.check_spans(&spans)?;
         let wanted = WantedRows::of(batch.logits_rows().len(), n_greedy, n_top)?;
@@ -300,13 +298,13 @@ impl LlamaModel {
         run
     }
 
-    /// Makes room for another number of sequences. Weights stay, and so do live sequences, to the bit.
+    /// Changes the number of sequences for which there is room. Weights and live sequences stay, to the bit.
     ///
     /// The new cache is allocated beside the old one, which is then freed.
     ///
     /// # Errors
-    /// If `batch_size` is 0 or would cut off slots that hold tokens (the error names them), or there is no memory for both caches.
-    /// Nothing has changed then.
+    /// If `batch_size` is 0 or would remove slots that hold tokens (the error names them), or there is no memory for both caches. Nothing
+    /// has changed then.
     pub fn set_batch_size(&mut self, batch_size: usize) -> Result<()> {
         let config = LlamaConfig { batch_size, ..self.config().clone() }.resolve(self.params())?;
         if batch_size == self.config().batch_size {
@@ -328,7 +326,7 @@ impl fmt::Debug for LlamaModel {
     }
 }
 
-/// The room in the cache of a model.
+/// The capacity of a model's cache.
 fn room(loaded: &LoadedModel) -> CacheRoom {
     let (params, config) = (loaded.params(), loaded.config());
     CacheRoom {

@@ -100,7 +100,7 @@ pub struct Usage {
 #[non_exhaustive]
 pub enum RequestError {
     /// A prompt without tokens: there is nothing to continue.
-    #[error("the prompt is empty; it needs at least one token (BOS will do, if the model has one)")]
+    #[error("the prompt is empty; it needs at least one token (BOS is enough, if the model has one)")]
     EmptyPrompt,
     /// A prompt that leaves no room for an answer.
     #[error(
@@ -115,7 +115,7 @@ pub enum RequestError {
         context: usize,
     },
     /// An answer without tokens.
-    #[error("max_tokens is 0; at least 1 token must be asked for")]
+    #[error("max_tokens is 0; at least 1 is needed")]
     NoTokens,
     /// A prompt with a token that the model does not have.
     #[error(

@@ -1,16 +1,15 @@
-//! Who runs in the next step, with how many rows, and in which pages.
+//! Which requests run in the next step, with how many rows, and in which pages.
 //!
-//! Pure bookkeeping: it knows lengths, slots and pages, and no token, text or device. Every decision comes from integers, so a test
-//! can write one down. It owns the [`Sequences`]: nobody else counts pages.
+//! Pure bookkeeping: it knows lengths, slots and pages, and no token, text or device. Every decision follows from integers, so a test can
+//! write it down. It owns the [`Sequences`]: nothing else counts pages.
 //!
-//! *Admission* is first come, first served. A sequence starts when there is a slot, and pages for the longest it may
-//! get: whoever runs never has to wait for memory that a neighbour took. *A step* has a budget of rows. Sequences that
-//! lack one row go first, so a neighbour's long prompt never holds up a next token; what is left goes to those that
-//! lack more, in the order of their admission, and a prompt that does not fit is cut. Nothing says prompt or
-//! generation: a sequence has rows to go, or waits for the token that its last row gives. Whether anybody has seen that token does not
-//! matter here.
+//! *Admission* is first come, first served. A sequence starts when there is a slot, and enough pages for its greatest possible length: a
+//! running sequence never waits for memory that another took. *A step* has a budget of rows. Sequences that need only one row go first, so
+//! another's long prompt never delays their next token; the rest goes to those that need more, in the order of their admission, and a
+//! prompt that does not fit is cut. There is no prompt or generation flag: a sequence has rows to run, or waits for the token that its last
+//! row gives. It does not matter here whether the host has seen that token.
 //!
-//! A future prefix cache opens a slot with shared pages; a future preemption truncates it to nothing.
+//! A future prefix cache would open a slot with shared pages; a future preemption would truncate it to nothing.
 
 use std::collections::VecDeque;
 
@@ -21,17 +20,17 @@ use crate::request::RequestId;
 #[derive(Clone, Copy, Debug)]
 struct Lengths {
     id: RequestId,
-    // [0, n_present) are known or under way, [n_present, n_max) are not.
+    // [0, n_present) are known or in flight, [n_present, n_max) are not.
     n_present: usize,
     n_max: usize,
 }
 
-/// A sequence that has a slot. How many of its tokens went through the model, or are on their way, the [`Sequences`] know.
+/// A sequence that has a slot. The [`Sequences`] know how many of its tokens have run or are in flight.
 #[derive(Clone, Copy, Debug)]
 struct Running {
     lengths: Lengths,
     slot: usize,
-    // When it last had its turn, or was admitted.
+    // The step in which it last had a turn, or was admitted.
     last_turn: u64,
 }
 
@@ -53,9 +52,9 @@ pub struct Scheduled {
 /// A step as decided.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Schedule {
-    /// Who runs.
+    /// The rows of each running sequence.
     pub sequences: Vec<Scheduled>,
-    /// What the device must be told before they do.
+    /// The updates that the device needs before it runs them.
     pub changes: Changes,
 }
 
@@ -63,7 +62,7 @@ pub struct Schedule {
 #[derive(Debug)]
 pub struct Scheduler {
     sequences: Sequences,
-    // Pages that sequences can have; the others are held by somebody else.
+    // Pages that sequences can have; the others are held elsewhere.
     n_pages: usize,
     step_rows_max: usize,
     waiting: VecDeque<Lengths>,
@@ -73,9 +72,9 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    /// A scheduler with nothing to do, of steps of at most `step_rows_max` rows. Sequences share them: below the number of slots
-    /// they take turns, and the larger it is, the longer a step with a prompt in it holds up the others. What `sequences` has in
-    /// its slots is forgotten.
+    /// A scheduler with nothing to do, for steps of at most `step_rows_max` rows. Sequences share these: if there are fewer than slots,
+    /// they take turns; the more there are, the longer a step with a prompt delays the others. The sequences in the slots of `sequences`
+    /// are cleared.
     ///
     /// # Panics
     ///
@@ -92,7 +91,7 @@ impl Scheduler {
         Scheduler { sequences, n_pages, step_rows_max, waiting, running, n_turns: 0 }
     }
 
-    /// The most tokens that one sequence could ever have pages for.
+    /// The most tokens for which one sequence could ever have pages.
     pub fn sequence_tokens_max(&self) -> usize {
         self.n_pages.saturating_mul(self.sequences.page_tokens()).min(self.sequences.max_seq_len())
     }
@@ -101,25 +100,25 @@ impl Scheduler {
     ///
     /// # Panics
     ///
-    /// If it has no tokens, no room for one more, or could never have the pages: it would block the queue for ever.
+    /// If it has no tokens, no room for one more, or could never get its pages: it would block the queue for ever.
     pub fn add(&mut self, id: RequestId, n_present: usize, n_max: usize) {
         assert!(n_max <= self.sequence_tokens_max(), "{n_max} tokens never fit into {:?}", self.sequences);
         assert!(0 < n_present && n_present < n_max, "a sequence has tokens, and room for one more");
         self.waiting.push_back(Lengths { id, n_present, n_max });
     }
 
-    /// Admits who can be admitted, shares out the rows of the next step, and takes the pages they need. The rows count as run from
-    /// now on: whoever completes with them waits for [`append`](Self::append) before it has rows again. If the step fails, who ran
-    /// must be [removed](Self::remove).
+    /// Admits the sequences that fit, shares out the rows of the next step, and takes the pages they need. The rows count as run from now
+    /// on: a sequence that they complete waits for [`append`](Self::append) before it has rows again. If the step fails, the sequences in
+    /// it must be [removed](Self::remove).
     pub fn schedule(&mut self) -> Schedule {
         self.admit();
         let mut schedule = Schedule::default();
         let mut budget = self.step_rows_max;
-        // Index and rows to go of each who has any.
+        // The index and the rows to run of each sequence that has any.
         let pending = self.running.iter().map(|running| self.n_pending(running)).enumerate();
         let pending = pending.filter(|(_, n_pending)| *n_pending > 0);
         let (mut short, long): (Vec<_>, Vec<_>) = pending.partition(|(_, n_pending)| *n_pending == 1);
-        // If the budget is too small for all, whoever waited longest goes first.
+        // If the budget is too small for all, those that have waited longest go first.
         short.sort_by_key(|(idx, _)| self.running[*idx].last_turn);
         for (idx, n_pending) in short.into_iter().chain(long) {
             let n_new = n_pending.min(budget);
@@ -141,20 +140,20 @@ impl Scheduler {
         schedule
     }
 
-    /// Notes that a sequence has one more token, known or under way. Returns whether it may get yet another.
+    /// Records that a sequence has one more token, known or in flight. Returns whether it may get another.
     pub fn append(&mut self, id: RequestId) -> bool {
         let running = self.running.iter_mut().find(|running| running.lengths.id == id);
-        // A sequence that is gone was cancelled in between.
+        // A missing sequence was cancelled in the meantime.
         let Some(Running { lengths, .. }) = running else { return false };
         assert!(lengths.n_present < lengths.n_max, "a sequence outgrew its pages");
         lengths.n_present += 1;
         lengths.n_present < lengths.n_max
     }
 
-    /// Forgets a sequence, wherever it is, and frees what it had. Returns whether it ran.
+    /// Removes a sequence, running or waiting, and frees what it held. Returns whether it was running.
     ///
-    /// Its pages may be another's in the very next step, even while rows of its own are under way: a device runs its launches in
-    /// order, so the other's rows are written after these were.
+    /// Its pages may go to another sequence in the next step, even while its own rows are in flight: a device runs its launches in order,
+    /// so the other's rows are written after these.
     pub fn remove(&mut self, id: RequestId) -> bool {
         let Some(idx) = self.running.iter().position(|running| running.lengths.id == id) else {
             self.waiting.retain(|lengths| lengths.id != id);
@@ -165,17 +164,17 @@ impl Scheduler {
         true
     }
 
-    /// The requests that run, in the order of their admission.
+    /// The running requests, in the order of their admission.
     pub fn running(&self) -> impl Iterator<Item = RequestId> + '_ {
         self.running.iter().map(|running| running.lengths.id)
     }
 
-    /// How many sequences run.
+    /// The number of running sequences.
     pub fn n_running(&self) -> usize {
         self.running.len()
     }
 
-    /// How many sequences wait for a slot or for pages.
+    /// The number of sequences that wait for a slot or for pages.
     pub fn n_waiting(&self) -> usize {
         self.waiting.len()
     }
@@ -185,12 +184,12 @@ impl Scheduler {
         &self.sequences
     }
 
-    /// Gives the sequences to whoever owns them next; what waits is forgotten.
+    /// Returns the sequences to their next owner, and drops what waits.
     pub fn into_sequences(self) -> Sequences {
         self.sequences
     }
 
-    /// The pages that those who run have yet to take, if each gets as long as it may.
+    /// The pages that the running sequences may still take, if each grows to its greatest length.
     pub fn n_pages_promised(&self) -> usize {
         let promised = |running: &Running| {
             let has = self.sequences.slot_pages(running.slot).map_or(0, <[u32]>::len);
@@ -203,7 +202,7 @@ impl Scheduler {
     ///
     /// # Panics
     ///
-    /// If not.
+    /// If one of these does not hold.
     pub fn check(&self) {
         self.sequences.check().expect("the lists of pages agree");
         assert!(self.n_pages_promised() <= self.sequences.free_pages(), "a page is promised twice");
@@ -223,7 +222,7 @@ impl Scheduler {
         }
     }
 
-    /// Strictly in order: whoever is too large for now keeps those after it waiting, or it might wait for ever.
+    /// Strictly in order: a sequence that is too large for now blocks those after it; otherwise it might wait for ever.
     fn admit(&mut self) {
         let mut n_free = self.sequences.free_pages() - self.n_pages_promised();
         while let Some(&lengths) = self.waiting.front() {
@@ -240,7 +239,7 @@ impl Scheduler {
         (0..self.sequences.batch_size()).find(is_free)
     }
 
-    /// The pages a sequence may come to need.
+    /// The pages that a sequence may come to need.
     fn n_pages_max(&self, lengths: &Lengths) -> usize {
         lengths.n_max.div_ceil(self.sequences.page_tokens())
     }

@@ -1,8 +1,8 @@
-//! [`Tensor`]: what a forward pass hands back.
+//! [`Tensor`]: the result of a forward pass.
 
 use std::fmt;
 
-/// A matrix of f32 in host memory, row-major. Logits have one row a token and one column an entry of the vocabulary.
+/// A matrix of f32 in host memory, row-major. Logits have one row per token and one column per vocabulary entry.
 #[derive(Clone, PartialEq)]
 pub struct Tensor {
     // [rows, columns]
@@ -22,12 +22,12 @@ impl Tensor {
         self.shape
     }
 
-    /// Rows.
+    /// The number of rows.
     pub fn n_rows(&self) -> usize {
         self.shape[0]
     }
 
-    /// Columns.
+    /// The number of columns.
     pub fn n_cols(&self) -> usize {
         self.shape[1]
     }
@@ -50,7 +50,7 @@ impl Tensor {
         &self.data[i * self.shape[1]..(i + 1) * self.shape[1]]
     }
 
-    /// The last row: the logits of the token after the sequence. Empty if there are no rows.
+    /// The last row: the logits for the token after the sequence. Empty if there are no rows.
     pub fn last_row(&self) -> &[f32] {
         self.data.rchunks_exact(self.shape[1].max(1)).next().unwrap_or_default()
     }

@@ -1,13 +1,13 @@
 //! The adapters of this machine, which one becomes the device, and why.
 //!
-//! `cargo run -p recua-wgpu --example 01-adapter -- [A PART OF ITS NAME]`
+//! `cargo run -p recua-wgpu --example 01-adapter -- [PART OF ITS NAME]`
 
 use recua_compute::Result;
 use recua_wgpu::{ADAPTER_VARIABLE, Options, adapters, open};
 
 fn main() -> Result<()> {
-    // Left out, the environment variable names the adapter, and without it the best there is will be taken: a discrete GPU before an
-    // integrated one. A software adapter is taken only where it is allowed, as here, or named.
+    // Without an argument the environment variable names the adapter; without either, the best one is taken: a discrete GPU before an
+    // integrated one. A software adapter is taken only if it is allowed, as here, and then also by name.
     let adapter = std::env::args().nth(1);
     println!("asked for: {adapter:?}, {ADAPTER_VARIABLE}={:?}", std::env::var(ADAPTER_VARIABLE).ok());
     let options = Options { adapter, allow_software: true, ..Options::default() };
@@ -18,7 +18,7 @@ fn main() -> Result<()> {
         println!("     {}; {}", report.detail, report.driver);
     }
 
-    // The same choice. Where none will do, the error lists what each lacks.
+    // The same choice. If no adapter is suitable, the error lists what each lacks.
     let device = open(options)?;
     println!("opened {}: {}", device.info().name, device.info().detail);
 

@@ -1,11 +1,11 @@
-//! A kernel of one's own in WGSL. How bindings, bytes and constants reach it: the docs of `KernelSource::Wgsl`.
+//! A hand-written kernel in WGSL. The docs of `KernelSource::Wgsl` say how bindings, bytes and constants reach it.
 //!
 //! `cargo run -p recua-wgpu --example 02-wgsl-kernel`
 
 use recua_compute::{DType, KernelArg, KernelRegistry, KernelSource, Result};
 use recua_wgpu::{Options, open};
 
-/// The sum of each row; a workgroup a row.
+/// The sum of each row, one workgroup per row.
 const ROW_SUMS: &str = "
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read_write> sums: array<f32>;
@@ -35,7 +35,7 @@ fn main() -> Result<()> {
     let device = open(Options { allow_software: true, ..Options::default() })?;
     let registry = KernelRegistry::new();
     registry.register("row_sums", KernelSource::Wgsl(ROW_SUMS.into()));
-    // Compiled now, and once for each set of constants.
+    // Compiled now, once per set of constants.
     let kernel = registry.get(&device, "row_sums", &[("THREADS", 64.0)])?;
 
     let (n_rows, n_cols) = (5, 1000);
@@ -43,7 +43,7 @@ fn main() -> Result<()> {
     let x = device.upload(&values, DType::F32, &[n_rows, n_cols])?;
     let sums = device.alloc(DType::F32, &[n_rows])?;
 
-    // The struct of the kernel, byte for byte: a u32, then an f32.
+    // The kernel's struct, byte for byte: a u32, then an f32.
     let args = [(n_cols as u32).to_le_bytes(), 0.5f32.to_le_bytes()].concat();
     let args = [KernelArg::Read(&x), KernelArg::Write(&sums), KernelArg::Bytes(&args)];
     let mut encoder = device.command_encoder()?;

@@ -1,4 +1,4 @@
-//! Work that runs while the host does something else: commit, ask whether it is done, wait, and how long the device took.
+//! Work that runs while the host does something else: submit, ask whether it is done, wait, and how long the device took.
 //!
 //! `cargo run -p recua-wgpu --example 03-async-and-gpu-time`
 
@@ -21,7 +21,7 @@ fn main() -> Result<()> {
     let submission = encoder.commit()?;
     println!("started after {:?}", start.elapsed());
 
-    // The host is free meanwhile. Asking never blocks.
+    // Meanwhile the host is free. Asking never blocks.
     let mut asked = 1;
     while !submission.is_done() {
         asked += 1;
@@ -29,15 +29,15 @@ fn main() -> Result<()> {
     }
     println!("done after {:?}, asked {asked} times", start.elapsed());
 
-    // Waiting is what says how the work went, and may be done at once instead of asking.
+    // Waiting returns the result of the work. It may come at once, without asking first.
     submission.wait()?;
     match submission.gpu_time() {
         Some(time) => println!("the device worked for {time:?}"),
         None => println!("this adapter has no timestamps"),
     }
 
-    // Submissions run in the order in which they were started, so only the last one needs waiting for. A plan is recorded and compiled
-    // once and launched as often as one likes; a launch can bring outputs back as they are when it ends.
+    // Submissions run in the order in which they were started, so only the last one needs to be waited for. A plan is recorded and compiled
+    // once and launched any number of times; a launch can bring back outputs as they are when it ends.
     let mut plan = device.plan();
     plan.rms_norm(&x, &weight, &y, 1e-5)?;
     plan.copy(&y, &x)?;

@@ -1,29 +1,29 @@
-//! Which adapter becomes the device, and why: a discrete GPU before an integrated one, a software adapter only where it is accepted.
+//! Which adapter becomes the device, and why: a discrete GPU before an integrated one, a software adapter only if it is allowed.
 
 use recua_compute::{Error, Result};
 
-/// The environment variable that names the adapter: a part of its name, in any case.
+/// The environment variable that names the adapter: a part of its name, in upper or lower case.
 pub const ADAPTER_VARIABLE: &str = "RECUA_WGPU_ADAPTER";
 
-/// The environment variable that, set to `off`, has cooperative matrices left alone: for a driver that gets them wrong, and to find out
-/// what they are worth.
+/// The environment variable that disables cooperative matrices if it is `off`: for drivers that get them wrong, and to measure their
+/// benefit.
 pub const MATRICES_VARIABLE: &str = "RECUA_WGPU_MATRICES";
 
-/// How the device is opened.
+/// How to open the device.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// A part of the adapter's name, in any case; the variable [`ADAPTER_VARIABLE`] if `None`.
+    /// A part of the adapter's name, in upper or lower case. If `None`, the variable [`ADAPTER_VARIABLE`] decides.
     pub adapter: Option<String>,
-    /// Whether an adapter that computes on the CPU will do, named or not.
+    /// Whether an adapter that computes on the CPU is allowed, named or not.
     pub allow_software: bool,
-    /// Whether cooperative matrices are left alone even where the adapter has them; so does the variable [`MATRICES_VARIABLE`].
+    /// Disables cooperative matrices even if the adapter has them, as the variable [`MATRICES_VARIABLE`] does.
     pub portable: bool,
 }
 
 /// One adapter of this machine, for reports.
 #[derive(Clone, Debug)]
 pub struct AdapterReport {
-    /// The name that the driver gives.
+    /// The name that the driver reports.
     pub name: String,
     /// `vulkan`, `metal` or `dx12`.
     pub backend: String,
@@ -35,11 +35,11 @@ pub struct AdapterReport {
     pub is_chosen: bool,
     /// Why it is chosen or not.
     pub reason: String,
-    /// What it has that kernels can use, and its limits.
+    /// The features that kernels can use, and the limits.
     pub detail: String,
 }
 
-/// Every adapter, the best first, judged with these options.
+/// Every adapter, best first, judged with these options.
 pub fn adapters(options: &Options) -> Vec<AdapterReport> {
     let candidates = candidates(&instance(), options);
     let wanted = wanted(options);
@@ -57,7 +57,7 @@ pub fn adapters(options: &Options) -> Vec<AdapterReport> {
                 None if is_software(&candidate.info) => {
                     "a software adapter, and there is no better one".into()
                 }
-                None => format!("the best there is: {}", kind(&candidate.info)),
+                None => format!("the best one: {}", kind(&candidate.info)),
             },
             (None, _) => "another one is preferred".into(),
         },
@@ -66,7 +66,7 @@ pub fn adapters(options: &Options) -> Vec<AdapterReport> {
     candidates.iter().enumerate().map(report).collect()
 }
 
-/// The adapter's device and queue, and what was asked for.
+/// The adapter's device and queue, and the features that were requested.
 pub(crate) struct Opened {
     pub(crate) info: wgpu::AdapterInfo,
     pub(crate) device: wgpu::Device,
@@ -85,9 +85,8 @@ pub(crate) fn open(options: &Options) -> Result<Opened> {
     let candidate = &candidates[chosen];
     let features = candidate.features();
     let experimental_features = if features.contains(COOPERATIVE_MATRIX) {
-        // SAFETY: wgpu's own checks of cooperative matrices may have holes, so a wrong kernel could do more than fail. Only the
-        // kernels of products and of attention use them, each of which keeps its indexes in range; tests read them as every other
-        // kernel.
+        // SAFETY: wgpu's own checks of cooperative matrices may have holes, so a wrong kernel could do more than fail. Only the kernels of
+        // products and of attention use them. Each of these keeps its indexes in range, and tests check them like every other kernel.
         unsafe { wgpu::ExperimentalFeatures::enabled() }
     } else {
         wgpu::ExperimentalFeatures::disabled()
@@ -97,13 +96,15 @@ pub(crate) fn open(options: &Options) -> Result<Opened> {
         required_features: features,
         required_limits: candidate.limits.clone(),
         experimental_features,
-        // Blocks that small allocations share; a larger one gets memory of its own.
+        // Small allocations share blocks of this size; a larger one gets memory of its own.
         memory_hints: wgpu::MemoryHints::Manual { suballocated_device_memory_block_size: 8 << 20..64 << 20 },
         trace: wgpu::Trace::Off,
     };
-    let (device, queue) = pollster::block_on(candidate.adapter.request_device(&descriptor)).map_err(|e| {
-        Error::DeviceLost { device: candidate.info.name.clone(), message: format!("it does not open: {e}") }
-    })?;
+    let (device, queue) =
+        pollster::block_on(candidate.adapter.request_device(&descriptor)).map_err(|e| Error::DeviceLost {
+            device: candidate.info.name.clone(),
+            message: format!("it cannot be opened: {e}"),
+        })?;
     Ok(Opened { info: candidate.info.clone(), device, queue, detail: candidate.detail() })
 }
 
@@ -111,12 +112,12 @@ fn instance() -> wgpu::Instance {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
     descriptor.backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
     descriptor.flags = wgpu::InstanceFlags::empty();
-    // An allocation that would exceed the driver's budget is refused, where drivers would rather page or abort.
+    // Refuse an allocation that would exceed the driver's budget; drivers would rather page or abort.
     descriptor.memory_budget_thresholds.for_resource_creation = Some(98);
     wgpu::Instance::new(descriptor)
 }
 
-/// What the adapter's name must contain, and who says so.
+/// What the adapter's name must contain, and who requires it.
 struct Wanted {
     name: String,
     is_from_variable: bool,
@@ -140,10 +141,10 @@ fn wanted(options: &Options) -> Option<Wanted> {
     if name.is_empty() { None } else { Some(Wanted { name, is_from_variable }) }
 }
 
-/// Why none of the candidates is chosen.
+/// Why no candidate is chosen.
 fn why_none(candidates: &[Candidate], options: &Options, wanted: Option<&Wanted>) -> String {
     if candidates.is_empty() {
-        return "there is no GPU adapter; it takes a driver of Vulkan, Metal or DX12".into();
+        return "there is no GPU adapter; one needs a driver for Vulkan, Metal or DX12".into();
     }
     if let Some(wanted) = wanted
         && !candidates.iter().any(|candidate| wanted.fits(&candidate.info))
@@ -155,7 +156,7 @@ fn why_none(candidates: &[Candidate], options: &Options, wanted: Option<&Wanted>
     let problem =
         |c: &Candidate| format!("\"{}\": {}", c.info.name, c.problem(options, wanted).unwrap_or_default());
     let problems: Vec<String> = candidates.iter().map(problem).collect();
-    format!("no adapter will do; {}", problems.join("; "))
+    format!("no adapter is suitable; {}", problems.join("; "))
 }
 
 struct Candidate {
@@ -166,26 +167,26 @@ struct Candidate {
     may_use_matrices: bool,
 }
 
-/// What kernels need on every adapter: sizes and offsets arrive as immediates.
+/// What kernels need on every adapter: they receive sizes and offsets as immediates.
 const NEEDED: wgpu::Features = wgpu::Features::IMMEDIATES;
 
-/// The bytes of immediates that every kernel may count on: what each Vulkan driver has.
+/// The bytes of immediates that every kernel may use: every Vulkan driver has these.
 pub(crate) const IMMEDIATE_BYTES: u32 = 128;
 
-/// Bindings that every kernel may count on. Only attention over a cache that one binding cannot hold takes more, and asks whether they
-/// are there.
+/// Bindings that every kernel may use. Only attention over a cache that one binding cannot hold needs more, and checks that they are
+/// available.
 const BINDINGS: u32 = 12;
 
-/// What kernels use where it is there.
+/// Features that kernels use if the adapter has them.
 const USED: wgpu::Features = wgpu::Features::SUBGROUP
     .union(wgpu::Features::SUBGROUP_BARRIER)
     .union(wgpu::Features::SHADER_F16)
     .union(wgpu::Features::TIMESTAMP_QUERY);
 
-/// What the kernels with `tensor` in their names are written for.
+/// The feature for which the kernels with `tensor` or `coop` in their names are written.
 pub(crate) const COOPERATIVE_MATRIX: wgpu::Features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
 
-/// What a device's detail says of it.
+/// Its name in a device's detail.
 pub(crate) const TENSOR: &str = "cooperative matrices";
 
 impl Candidate {
@@ -195,8 +196,8 @@ impl Candidate {
         features
     }
 
-    /// Whether it has cooperative matrices as the kernels need them, and they may be used: 16x16x16 of f16 with sums of f32, subgroups of 32 and no other
-    /// size, and room for what they stage. Not on Metal, whose matrices are 8x8 and cannot be added.
+    /// Whether the adapter has cooperative matrices as the kernels need them, and they are not disabled: 16x16x16 of f16 with f32 sums,
+    /// subgroups of exactly 32, and enough workgroup memory. False on Metal, whose matrices are 8x8 and cannot be added.
     fn has_cooperative_matrices(&self) -> bool {
         let needed = COOPERATIVE_MATRIX
             | wgpu::Features::SHADER_F16
@@ -215,7 +216,7 @@ impl Candidate {
             && self.adapter.cooperative_matrix_properties().iter().any(is_16)
     }
 
-    /// Why it will not do.
+    /// Why it is not suitable.
     fn problem(&self, options: &Options, wanted: Option<&Wanted>) -> Option<String> {
         let downlevel = self.adapter.get_downlevel_capabilities();
         if !downlevel.flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS) {
@@ -233,7 +234,7 @@ impl Candidate {
             return Some(format!("its name does not contain \"{}\"{}", wanted.name, wanted.by()));
         }
         if is_software(&self.info) && !options.allow_software {
-            return Some("a software adapter, which is used only if asked for".into());
+            return Some("a software adapter, which is used only if allowed".into());
         }
         None
     }
@@ -276,7 +277,7 @@ fn candidates(instance: &wgpu::Instance, options: &Options) -> Vec<Candidate> {
             may_use_matrices: !is_off,
         })
         .collect();
-    // Stable, so that among equals the backend that wgpu lists first stays first.
+    // The sort is stable: adapters of equal rank keep wgpu's order of backends.
     candidates.sort_by_key(|candidate| rank(&candidate.info));
     candidates
 }
@@ -285,7 +286,7 @@ fn choose(candidates: &[Candidate], options: &Options, wanted: Option<&Wanted>) 
     candidates.iter().position(|candidate| candidate.problem(options, wanted).is_none())
 }
 
-/// The order of preference; the lowest is best.
+/// The order of preference; lowest is best.
 fn rank(info: &wgpu::AdapterInfo) -> u8 {
     match info.device_type {
         wgpu::DeviceType::DiscreteGpu => 0,

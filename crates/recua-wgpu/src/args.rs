@@ -1,5 +1,5 @@
-//! The arguments of kernels: structures that the host fills and whose WGSL text the kernels import as `args/NAME`, so that nothing has to be
-//! kept in step by hand. A leaf: it knows no kernel and no op.
+//! The arguments of kernels: structures that the host fills, whose WGSL text the kernels import as `args/NAME`, so that the two cannot
+//! differ. This module knows no kernel and no op.
 
 recua_compute::args! {
     pub(crate) struct AttentionArgs {
@@ -19,17 +19,17 @@ recua_compute::args! {
         head_dim: u32,
         scale: f32,
         q_start: u32,
-        /// From one row of q to the next, in words.
+        /// Words from one row of q to the next.
         q_stride: u32,
         out_start: u32,
-        /// Query heads of a KV head, and how many of them a workgroup takes.
+        /// Query heads per KV head, and how many of them a workgroup takes.
         group: u32,
         block_heads: u32,
-        /// The most rows of a tile.
+        /// The most rows in a tile.
         block_rows: u32,
         /// Places for pieces in the workspace.
         places: u32,
-        /// Pages of an allocation of a cache that is spread over several.
+        /// Pages in an allocation of a cache that is spread over several.
         allocation_pages: u32,
     }
 }
@@ -46,32 +46,32 @@ recua_compute::args! {
         from_pages: u32,
         to_first: u32,
         to_pages: u32,
-        /// Vectors of 16 bytes in a page of K, and of V.
+        /// Vectors of 16 bytes in a page of K, and in a page of V.
         page_vectors: u32,
     }
 }
 
 recua_compute::args! {
-    /// The arguments of the kernels that `matmul_bindings.wgsl` is a part of.
+    /// The arguments of the kernels that import `matmul_bindings.wgsl`.
     pub(crate) struct MatmulArgs {
         /// Columns of x.
         k: u32,
         /// Rows of x.
         rows: u32,
-        /// Units of a weight row.
+        /// Units in a weight row.
         units: u32,
-        /// The last tile of this piece of the weight.
+        /// The last tile in this piece of the weight.
         last_tile: u32,
-        /// Outputs of this piece, and the first of them.
+        /// The number of outputs of this piece, and the first of them.
         count: u32,
         first: u32,
         /// Columns of out.
         n: u32,
-        /// Bits: see the kernel.
+        /// Flags; their bits are in `matmul_bindings.wgsl`.
         flags: u32,
-        /// Tiles of a workgroup of `matmul_coop_16.wgsl`.
+        /// Tiles per workgroup of `matmul_coop_16.wgsl`.
         tiles: u32,
-        /// Where each begins, in elements.
+        /// Where each of these begins, in elements.
         x: u32,
         out: u32,
         bias: u32,
@@ -91,10 +91,10 @@ recua_compute::args! {
         n_heads: u32,
         n_kv_heads: u32,
         n_pages: u32,
-        /// Positions in the table, and pairs of a head that are rotated.
+        /// Positions in the table, and rotated pairs per head.
         positions_max: u32,
         pairs: u32,
-        /// Where each begins, in words, and how far its rows are apart.
+        /// Where each of these begins, and the distance between its rows, in words.
         q_start: u32,
         q_stride: u32,
         k_start: u32,
@@ -107,7 +107,7 @@ recua_compute::args! {
         eps: f32,
         head_dim: u32,
         page_tokens: u32,
-        /// The pages of the allocation that is bound. That of page 0 comes with q.
+        /// The first page of the bound allocation. The dispatch for page 0 also rotates q.
         first_page: u32,
         allocation_pages: u32,
     }

@@ -1,4 +1,4 @@
-//! How fast the device reads memory: the peak that decoding is compared with.
+//! The device's read bandwidth: the peak with which decoding is compared.
 
 use crate::commands::Bundle;
 use crate::launch::Recorder;
@@ -10,16 +10,16 @@ use recua_compute::{Pending, Result};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Bytes that are read, if there are so many: more than any cache holds.
+/// Bytes to read, if the device has that many: more than any cache holds.
 const BYTES: u64 = 1 << 30;
-/// Threads of a workgroup, and bytes that one reads at a time.
+/// Threads in a workgroup, and the bytes that one thread reads at a time.
 const GROUP: u64 = 256;
 const VECTOR_BYTES: u64 = 16;
-/// The best of so many runs, and about how long they take together.
+/// The best of this many runs counts; and their approximate time in total.
 const RUNS: u32 = 12;
 const TIME: Duration = Duration::from_secs(2);
 
-/// Bytes per second.
+/// The read bandwidth in bytes per second.
 pub(crate) fn measure(shared: &Arc<Shared>) -> Result<f64> {
     let gpu = &shared.gpu;
     let limit = gpu.limits.max_storage_buffer_binding_size.min(gpu.limits.max_buffer_size).min(512 << 20);

@@ -1,4 +1,4 @@
-//! Launches become lists of commands: [`Bundle`] has their pipelines and bind groups, and encodes them as often as they run.
+//! Launches become command lists: [`Bundle`] holds their pipelines and bind groups, and encodes them each time they run.
 
 use crate::gpu::{Gpu, lock};
 use crate::launch::{Kernel, Launch, Launches, Recorder};
@@ -11,24 +11,24 @@ use recua_compute::{Buffer, Result, Storage};
 use std::ops::Range;
 use std::sync::{Arc, MutexGuard, OnceLock};
 
-/// Launches that can be encoded. A list of commands runs once, so each run needs a new one.
+/// Launches that can be encoded. A command list runs only once, so each run needs a new one.
 pub(crate) struct Bundle {
     pub(crate) launches: Launches,
     pipelines: Vec<Arc<Pipeline>>,
-    /// Made when they are first encoded.
+    /// Each is made when it is first encoded.
     bind_groups: Vec<OnceLock<wgpu::BindGroup>>,
 }
 
-/// A list of commands that is ready to run.
+/// A command list that is ready to run.
 pub(crate) struct Encoded {
     pub(crate) commands: wgpu::CommandBuffer,
     pub(crate) readback: Option<Readback>,
-    /// Memory that must not be used for anything else before the commands are submitted. Empty where a program holds it.
+    /// Memory that must not be reused before the commands are submitted. Empty if a program holds it.
     pub(crate) named: Vec<Arc<dyn Storage>>,
 }
 
 impl Bundle {
-    /// Compiles the kernels that are not yet.
+    /// Compiles the kernels that have not been compiled yet.
     pub(crate) fn new(shared: &Shared, launches: Launches) -> Result<Bundle> {
         let pipeline = |launch: &Launch| match &launch.kernel {
             Kernel::Ours(key) => shared.pipelines.get(&shared.gpu, key, launch.access),
@@ -39,12 +39,12 @@ impl Bundle {
         Ok(Bundle { launches, pipelines, bind_groups })
     }
 
-    /// How many launches there are.
+    /// The number of launches.
     pub(crate) fn len(&self) -> usize {
         self.launches.list.len()
     }
 
-    /// What a run of it brings back, if anything.
+    /// The readback of a run, if it brings anything back.
     pub(crate) fn readback(&self, shared: &Shared, outputs: &Outputs) -> Result<Option<Readback>> {
         let has_times = shared.gpu.features.contains(wgpu::Features::TIMESTAMP_QUERY);
         let uses_status = self.launches.uses_status;
@@ -54,7 +54,7 @@ impl Bundle {
         shared.readbacks.get(&shared.gpu, outputs, uses_status).map(Some)
     }
 
-    /// Encodes all of it.
+    /// Encodes all launches.
     pub(crate) fn encode(&self, shared: &Shared) -> Result<Encoded> {
         let outputs = Outputs::default();
         let readback = self.readback(shared, &outputs)?;
@@ -62,8 +62,8 @@ impl Bundle {
         Ok(Encoded { commands, readback, named: Vec::new() })
     }
 
-    /// Encodes the launches `range` into a list of commands of their own: one compute pass. The list with the first launch and that with
-    /// the last, which runs later, see to what is brought back.
+    /// Encodes the launches in `range` into a command list of their own, as one compute pass. The list with the first launch and the list
+    /// with the last one, which runs later, also encode their parts of the readback.
     pub(crate) fn encode_range(
         &self,
         shared: &Shared,
@@ -92,7 +92,7 @@ impl Bundle {
         commands.map_err(|e| gpu.error("a list of commands", 0, e))
     }
 
-    /// Dispatches launches one after the other.
+    /// Encodes the dispatches in order.
     fn replay(&self, gpu: &Gpu, range: Range<usize>, pass: &mut wgpu::ComputePass<'_>) {
         let mut last = std::ptr::null();
         for i in range {
@@ -131,8 +131,7 @@ fn bind(gpu: &Gpu, launch: &Launch, pipeline: &Pipeline) -> wgpu::BindGroup {
     })
 }
 
-/// Copies bytes to the start of a buffer, wherever it begins and ends, after what was submitted before. For whoever holds
-/// [`Shared::order`].
+/// Copies bytes to the start of a buffer, at any alignment and length, after all work submitted so far. The caller holds [`Shared::order`].
 pub(crate) fn write(shared: &Shared, dst: &Buffer, bytes: &[u8], _order: &MutexGuard<'_, ()>) -> Result<()> {
     let (memory, start) = (Memory::of(dst)?, dst.offset_bytes() as u64);
     if bytes.is_empty() {
@@ -141,7 +140,7 @@ pub(crate) fn write(shared: &Shared, dst: &Buffer, bytes: &[u8], _order: &MutexG
     if start.is_multiple_of(4) && bytes.len().is_multiple_of(4) {
         return shared.transfers.upload(&shared.gpu, memory, start, bytes);
     }
-    // A word that is written in part keeps its other bytes: a kernel sees to that.
+    // A partly written word keeps its other bytes: a kernel merges them.
     let mut padded = bytes.to_vec();
     padded.resize(bytes.len().next_multiple_of(4), 0);
     let staged = Memory::new(&shared.gpu, padded.len(), "staging")?;
@@ -156,7 +155,7 @@ pub(crate) fn write(shared: &Shared, dst: &Buffer, bytes: &[u8], _order: &MutexG
     shared.gpu.check()
 }
 
-/// As [`write`], for anybody.
+/// [`write`] for callers that do not hold the lock.
 pub(crate) fn write_in_order(shared: &Shared, dst: &Buffer, bytes: &[u8]) -> Result<()> {
     write(shared, dst, bytes, &lock(&shared.order))
 }

@@ -1,4 +1,4 @@
-//! The device behind [`recua_compute::Device`]: it hands each call to the room that does it.
+//! The device behind [`recua_compute::Device`]: it passes each call to the module that does the work.
 
 use crate::adapter::Opened;
 use crate::commands::{Bundle, Encoded, write_in_order};
@@ -109,11 +109,11 @@ impl Backend for Wgpu {
     }
 }
 
-/// Records on any thread.
+/// An encoder. It can be used on any thread.
 struct Encoder {
     shared: Arc<Shared>,
     launches: Launches,
-    /// The memory that the launches name.
+    /// The memory that the launches use.
     named: Vec<Arc<dyn Storage>>,
 }
 

@@ -1,4 +1,4 @@
-//! [`Gpu`]: the handles of an opened adapter, and how wgpu's own errors become ours. It knows nothing of what is done with them.
+//! [`Gpu`]: the handles of an opened adapter, and the conversion of wgpu's errors. It does not know what the handles are used for.
 
 use crate::adapter::{COOPERATIVE_MATRIX, Opened};
 use crate::tuning::Tuning;
@@ -17,24 +17,24 @@ pub(crate) struct Gpu {
     pub(crate) tuning: Tuning,
     /// Whether the adapter computes on the CPU.
     pub(crate) is_software: bool,
-    /// Bytes of all memory that lives.
+    /// Bytes currently allocated.
     pub(crate) allocated: Arc<AtomicU64>,
-    /// Submissions so far.
+    /// Number of submissions so far.
     pub(crate) n_submissions: AtomicU64,
     faults: Arc<Faults>,
 }
 
-/// What wgpu reported outside any call of ours.
+/// Errors that wgpu reported outside any call of ours.
 #[derive(Default)]
 struct Faults {
     lost: Mutex<Option<String>>,
     uncaptured: Mutex<Option<wgpu::Error>>,
 }
 
-/// Rows of a pass that programs are recorded for: tiles of products are whole at most of them.
+/// Numbers of rows for which programs are recorded. The tiles of products are full at most of them.
 const ROW_BUCKETS: &[usize] = &[1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512];
 
-/// A panic elsewhere leaves nothing behind these locks that could be half done.
+/// Locks a mutex, poisoned or not: no panic leaves the data behind these locks half changed.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -51,7 +51,7 @@ impl Gpu {
         device.on_uncaptured_error(Arc::new(move |error| {
             lock(&on_error.uncaptured).get_or_insert(error);
         }));
-        // wgpu does not tell how much memory there is.
+        // wgpu does not report the total memory.
         let (memory_bytes, runs_in_submit, is_software) =
             (None, false, info.device_type == wgpu::DeviceType::Cpu);
         let (kind, name, row_buckets) = ("wgpu".into(), info.name, ROW_BUCKETS);
@@ -74,29 +74,29 @@ impl Gpu {
         }
     }
 
-    /// Whether products and attention take the kernels of cooperative matrices.
+    /// Whether products and attention use the kernels for cooperative matrices.
     pub(crate) fn has_matrices(&self) -> bool {
         self.features.contains(COOPERATIVE_MATRIX) || self.tuning.emulated
     }
 
-    /// Runs `f` and says what wgpu found wrong with it.
+    /// Runs `f` and returns the error that wgpu found, if any.
     pub(crate) fn scoped<T>(&self, f: impl FnOnce() -> T) -> std::result::Result<T, wgpu::Error> {
         let scopes =
             [wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Validation]
                 .map(|filter| self.device.push_error_scope(filter));
         let value = f();
-        // The innermost scope goes first.
+        // The innermost scope is popped first.
         let errors = scopes.into_iter().rev().filter_map(|scope| pollster::block_on(scope.pop()));
         errors.reduce(|first, _| first).map_or(Ok(value), Err)
     }
 
-    /// Stages a copy of `bytes` for the next submission, which copies them before its commands run. `start` and the length are
+    /// Stages a copy of `bytes`; the next submission copies them to the buffer before its commands run. `start` and the length are
     /// multiples of four.
     pub(crate) fn stage(&self, buffer: &wgpu::Buffer, start: u64, bytes: &[u8]) {
         self.queue.write_buffer(buffer, start, bytes);
     }
 
-    /// Submits lists of commands as one.
+    /// Submits command lists as one submission.
     pub(crate) fn submit(
         &self,
         commands: impl IntoIterator<Item = wgpu::CommandBuffer>,
@@ -105,12 +105,12 @@ impl Gpu {
         self.queue.submit(commands)
     }
 
-    /// Calls `f` when what is submitted so far is done and somebody polls.
+    /// Calls `f` once everything submitted so far is done and the device is polled.
     pub(crate) fn on_done(&self, f: impl FnOnce() + Send + 'static) {
         self.queue.on_submitted_work_done(f);
     }
 
-    /// Nanoseconds of one unit of a timestamp.
+    /// Nanoseconds per timestamp unit.
     pub(crate) fn timestamp_period(&self) -> f64 {
         f64::from(self.queue.get_timestamp_period())
     }
@@ -122,12 +122,12 @@ impl Gpu {
         waited.map(drop).map_err(|e| self.lost(e.to_string()))
     }
 
-    /// Runs the callbacks of what is done. An error shows up in the next call.
+    /// Runs the callbacks of finished work. An error shows up in the next call.
     pub(crate) fn poll(&self) {
         let _ = self.device.poll(wgpu::PollType::Poll);
     }
 
-    /// Fails if the device is gone or an earlier call left an error behind.
+    /// Fails if the device is lost or an earlier call left an error.
     pub(crate) fn check(&self) -> Result<()> {
         if let Some(message) = &*lock(&self.faults.lost) {
             return Err(self.lost(message.clone()));
@@ -138,7 +138,7 @@ impl Gpu {
         }
     }
 
-    /// wgpu's error as ours; `what` was being done, and took `n_bytes`, 0 if only the driver knows.
+    /// Converts wgpu's error. `what` names the action that failed, and `n_bytes` is what it needed, 0 if only the driver knows.
     pub(crate) fn error(&self, what: &str, n_bytes: u64, error: wgpu::Error) -> Error {
         let message = reason(&error);
         match error {
@@ -158,7 +158,7 @@ impl Gpu {
     }
 }
 
-/// What wgpu says of an error.
+/// wgpu's description of an error.
 pub(crate) fn reason(error: &wgpu::Error) -> String {
     match error {
         wgpu::Error::OutOfMemory { source } => source.to_string(),

@@ -1,4 +1,4 @@
-//! The WGSL files, the one list of them: by name without folder and ending; formats keep their folder.
+//! The only list of the WGSL files: by name, without folder and ending, except that formats keep their folder.
 
 use crate::args::{AttentionArgs, CopyPagesArgs, MatmulArgs, RopeStoreArgs};
 use recua_compute::GgmlType;
@@ -8,21 +8,21 @@ pub(crate) fn source(name: &str) -> Option<&'static str> {
     SOURCES.iter().chain(PRODUCTS).find(|(file, _)| *file == name).map(|(_, text)| *text)
 }
 
-/// The include of a type: the file's name, which is also its define, and its text.
+/// The include of a type: the file's name, which is also the define that selects it, and its text.
 pub(crate) fn format(ty: GgmlType) -> Option<(&'static str, &'static str)> {
     let is_its =
         |name: &str| name.strip_prefix("formats/").is_some_and(|name| name.eq_ignore_ascii_case(ty.name()));
     PRODUCTS.iter().copied().find(|(name, _)| is_its(name))
 }
 
-/// Texts that are there already, and the names of files in folders.
+/// Lists ready texts, then files by folder and name.
 macro_rules! files {
     ([$($text:expr),*] $($folder:literal [$($name:literal)*])*) => {
         &[$($text,)* $($(($name, include_str!(concat!("kernels/", $folder, $name, ".wgsl"))),)*)*]
     };
 }
 
-/// The files, but those of the products; `args/` are made from the structures that the host fills.
+/// All files except those of the products. The `args/` texts are made from the structures that the host fills.
 pub(crate) const SOURCES: &[(&str, &str)] = files! {
     [
         ("args/attention", AttentionArgs::WGSL),
@@ -30,7 +30,7 @@ pub(crate) const SOURCES: &[(&str, &str)] = files! {
         ("args/rope_store", RopeStoreArgs::WGSL)
     ]
     "" ["bandwidth"]
-    "attention/" ["attention" "attention_prefill" "attention_tensor"]
+    "attention/" ["attention" "attention_matrices" "attention_prefill" "attention_tensor"]
     "rows/" ["argmax" "copy" "copy_pages" "gather_rows" "rms_norm" "rope_store" "top_k"]
     "shared/" ["attention_common" "math" "row_map" "status" "work_list"]
 };

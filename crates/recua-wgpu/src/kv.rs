@@ -1,14 +1,14 @@
-//! How a layer's cache lies on the device: decided once, when it is allocated. `rope_store.wgsl` has the order inside a page.
+//! How a layer's cache is laid out on the device: decided once, when it is allocated. `rope_store.wgsl` defines the order inside a page.
 //!
-//! K and V are spread over as few allocations each as the adapter's limits allow, all of them bound at once: page `p` is in
-//! allocation `p / pages_each`.
+//! K and V are each spread over as few allocations as the adapter's limits allow, all bound at once: page `p` is in allocation `p /
+//! pages_each`.
 
 use crate::gpu::Gpu;
 use crate::memory::{Binding, Memory};
 use recua_compute::{Error, KvPool, KvShape, KvType, Result, Storage};
 use std::sync::Arc;
 
-/// The most allocations of K, and of V: kernels declare so many bindings.
+/// The most allocations of K, and of V: the kernels declare this many bindings.
 pub(crate) const ALLOCATIONS_MAX: usize = 4;
 
 /// The order of the elements in a page.
@@ -16,19 +16,19 @@ pub(crate) const ALLOCATIONS_MAX: usize = 4;
 pub(crate) enum Layout {
     /// Words of four bytes.
     Words,
-    /// Vectors of 16 bytes: heads of a multiple of eight elements.
+    /// Vectors of 16 bytes, for heads of a multiple of eight elements.
     Vectors,
-    /// Matrices of 16x16 f16, for cooperative matrices: in one allocation, because which of several a matrix is in differs between
-    /// subgroups, and WGSL loads cooperative matrices in uniform control flow alone.
+    /// Matrices of 16x16 f16, for cooperative matrices. Only in one allocation: with several, subgroups would load from different ones, and
+    /// WGSL loads cooperative matrices only in uniform control flow.
     Matrices,
 }
 
-/// What a pool is here.
+/// A pool on this device.
 pub(crate) struct Kv {
     pub(crate) layout: Layout,
-    /// Pages of an allocation; the last may have fewer.
+    /// Pages per allocation; the last one may have fewer.
     pub(crate) pages_each: u32,
-    /// Bytes of a page of K, and of V: a multiple of 16.
+    /// Bytes of a page of K, and of a page of V: a multiple of 16.
     pub(crate) page_bytes: u64,
     n_pages: u32,
     /// K and V of each allocation.
@@ -36,7 +36,7 @@ pub(crate) struct Kv {
 }
 
 impl Kv {
-    /// Allocates a pool; the shape has been checked.
+    /// Allocates a pool, for a checked shape.
     pub(crate) fn pool(gpu: &Gpu, shape: &KvShape) -> Result<KvPool> {
         let refused = |problem: String| Error::Argument { op: "alloc_kv", problem };
         let page_bytes = shape.page_bytes().ok_or_else(|| refused(format!("{shape} is too large")))?;
@@ -68,7 +68,7 @@ impl Kv {
         KvPool::from_storage(Arc::new(kv), storage, gpu.id, *shape)
     }
 
-    /// A pool of this kind of device.
+    /// The pool, if it belongs to this kind of device.
     pub(crate) fn of<'a>(op: &'static str, pool: &'a KvPool) -> Result<&'a Kv> {
         pool.storage_as().ok_or(Error::WrongDevice { op, what: "a cache" })
     }
@@ -89,7 +89,7 @@ impl Kv {
         })
     }
 
-    /// K and V of every allocation to be read; of one that is not there, those of the first, which nobody reads there.
+    /// Read bindings for K and V of every possible allocation. The first stands in for those that do not exist, and is not read there.
     pub(crate) fn bindings(&self) -> Vec<Binding<'_>> {
         let n = if self.is_spread() { ALLOCATIONS_MAX } else { 1 };
         let at = |i: usize| self.memory.get(i).unwrap_or(&self.memory[0]);
@@ -105,18 +105,18 @@ pub(crate) struct Allocation<'a> {
     pub(crate) v: Binding<'a>,
 }
 
-/// Bytes that an allocation may have, all of it bound.
+/// The most bytes of an allocation that can be bound whole.
 fn allocation_max(gpu: &Gpu) -> usize {
     let limit = gpu.limits.max_buffer_size.min(gpu.limits.max_storage_buffer_binding_size);
     usize::try_from(limit).unwrap_or(usize::MAX)
 }
 
-/// Allocations that pages are spread over, if `pages_max` of them fit one.
+/// The number of allocations for `n_pages` pages if one holds at most `pages_max`.
 fn n_allocations(gpu: &Gpu, n_pages: usize, pages_max: usize) -> usize {
     n_pages.div_ceil(pages_max.max(1)).max(gpu.tuning.kv_allocations.min(n_pages))
 }
 
-/// The layout of such caches. It depends on the number of pages only in whether one allocation holds them.
+/// The layout of caches of this shape. The number of pages affects it only by whether one allocation holds them.
 pub(crate) fn layout(gpu: &Gpu, shape: &KvShape) -> Layout {
     let KvShape { n_pages, head_dim, kv_type, .. } = *shape;
     let is_whole = || {

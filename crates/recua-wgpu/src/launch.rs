@@ -1,4 +1,4 @@
-//! [`Launch`]: one dispatch as data. [`Recorder`] is what the files of the ops write launches into. Nothing is compiled or bound here.
+//! [`Launch`]: one dispatch as data. [`Recorder`] collects the launches of the ops. Nothing is compiled or bound here.
 
 use crate::gpu::Gpu;
 use crate::memory::{Binding, Memory};
@@ -11,26 +11,26 @@ use std::sync::Arc;
 
 /// One dispatch.
 pub(crate) struct Launch {
-    /// The op that it belongs to.
+    /// The op it belongs to.
     pub(crate) op: &'static str,
     pub(crate) kernel: Kernel,
     pub(crate) access: Access,
     pub(crate) bindings: Vec<Bound>,
-    /// What fills `var<immediate>`, at most 128 bytes.
+    /// Fills `var<immediate>`; at most 128 bytes.
     pub(crate) immediates: Vec<u8>,
     /// Workgroups.
     pub(crate) groups: [u32; 3],
 }
 
-/// The code of a launch.
+/// The code that a launch runs.
 pub(crate) enum Kernel {
     /// One of this crate's kernels.
     Ours(KernelKey),
-    /// A hand-written kernel, compiled.
+    /// A hand-written kernel, already compiled.
     Theirs(String, Arc<Pipeline>),
 }
 
-/// The bytes of a binding. Whoever has the launch has to keep the memory.
+/// The bytes of a binding. Whoever holds the launch must keep the memory alive.
 pub(crate) struct Bound {
     pub(crate) buffer: wgpu::Buffer,
     pub(crate) offset: u64,
@@ -43,7 +43,7 @@ pub(crate) struct Launches {
     pub(crate) list: Vec<Launch>,
     /// Whether a kernel may report an index that is out of range.
     pub(crate) uses_status: bool,
-    /// The workspaces that the launches name, held here; buffers and weights are held by whoever has the ops.
+    /// The workspaces that the launches use, kept alive here; whoever holds the ops keeps buffers and weights.
     #[allow(dead_code, reason = "held to be dropped")]
     pub(crate) scratch: Vec<Arc<Memory>>,
 }
@@ -77,7 +77,7 @@ pub(crate) struct Recorder<'a> {
     op: &'static str,
     launches: Launches,
     scratch: RefCell<Vec<Arc<Memory>>>,
-    /// Rows of which the op before has written the f16 copy that products read.
+    /// Rows whose f16 copy, which products read, the op before has already written.
     converted: Option<Buffer>,
 }
 
@@ -86,24 +86,24 @@ impl<'a> Recorder<'a> {
         Recorder::resume(shared, Launches::default())
     }
 
-    /// Goes on after `launches`.
+    /// Continues after `launches`.
     pub(crate) fn resume(shared: &'a Shared, mut launches: Launches) -> Recorder<'a> {
         let scratch = RefCell::new(std::mem::take(&mut launches.scratch));
         Recorder { gpu: &shared.gpu, shared, op: "", launches, scratch, converted: None }
     }
 
-    /// What follows belongs to this op.
+    /// Launches appended from now on belong to this op.
     pub(crate) fn begin(&mut self, op: &'static str) {
         self.op = op;
     }
 
-    /// What was appended.
+    /// The launches so far.
     pub(crate) fn finish(self) -> Launches {
         Launches { scratch: self.scratch.into_inner(), ..self.launches }
     }
 
-    /// Appends `groups` workgroups of one of this crate's kernels. `bindings[i]` is `@group(0) @binding(i)`; an input is declared
-    /// `var<storage, read>` in exactly these words. `immediates` fill `var<immediate>`, at most 128 bytes.
+    /// Appends `groups` workgroups of one of this crate's kernels. `bindings[i]` is `@group(0) @binding(i)`; the source must declare an
+    /// input with exactly the words `var<storage, read>`. `immediates` fill `var<immediate>`, at most 128 bytes.
     pub(crate) fn dispatch(
         &mut self,
         kernel: &KernelKey,
@@ -148,7 +148,7 @@ impl<'a> Recorder<'a> {
         Ok(())
     }
 
-    /// Where kernels that `#import status` report: their `@binding(0)`.
+    /// Where kernels that `#import status` report indexes: their `@binding(0)`.
     pub(crate) fn status(&mut self) -> Binding<'a> {
         self.launches.uses_status = true;
         Binding::all(&self.shared.status, true)
@@ -159,12 +159,12 @@ impl<'a> Recorder<'a> {
         self.converted = Some(x.clone());
     }
 
-    /// Whether the op before has done so for `x`.
+    /// Whether the op before recorded this for `x`.
     pub(crate) fn take_converted(&mut self, x: &Buffer) -> bool {
         self.converted.take().is_some_and(|converted| converted.is_same(x))
     }
 
-    /// Scratch that all ops share which ask by this name; see [`crate::workspace::Workspaces`].
+    /// Scratch shared by all ops that use this name; see [`crate::workspace::Workspaces`].
     pub(crate) fn workspace(&self, what: &'static str, n_bytes: usize) -> Result<Arc<Memory>> {
         let memory = self.shared.workspaces.get(self.gpu, what, n_bytes)?;
         let mut held = self.scratch.borrow_mut();
@@ -175,7 +175,7 @@ impl<'a> Recorder<'a> {
     }
 }
 
-/// How the kernel of a dispatch sees its bindings.
+/// The access of a dispatch to its bindings.
 pub(crate) fn access(bindings: &[Binding<'_>]) -> Access {
     let (mut writes, mut widened) = (0, 0);
     for (i, part) in bindings.iter().enumerate() {

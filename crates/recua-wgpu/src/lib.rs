@@ -1,5 +1,5 @@
-//! The GPU device on wgpu: Metal, Vulkan and DX12. [`open`] chooses an adapter and hands back a [`recua_compute::Device`];
-//! [`adapters`] tells what there is and why one would be chosen.
+//! The GPU device on wgpu: Metal, Vulkan and DX12. [`open`] chooses an adapter and returns a [`recua_compute::Device`]; [`adapters`] lists
+//! the adapters and why each is chosen or not.
 //!
 //! A plan is made ready once and launched often:
 //!
@@ -9,10 +9,10 @@
 //!                  printed)     bind groups)  one submit)          outputs back)
 //! ```
 //!
-//! `gpu` has the handles of the adapter; `pipelines`, `workspace`, `readback` and `transfer` are rooms that borrow it, `shared` has them
-//! all. The kernels lie in `kernels/`.
+//! `gpu` holds the adapter's handles. `pipelines`, `workspace`, `readback` and `transfer` are independent components that borrow it;
+//! `shared` holds them all. The kernels are in `kernels/`.
 //!
-//! This crate has never heard of a token, a model or a request.
+//! This crate knows nothing of tokens, models or requests.
 #![warn(missing_docs)]
 
 mod adapter;
@@ -42,7 +42,7 @@ pub use adapter::{ADAPTER_VARIABLE, AdapterReport, MATRICES_VARIABLE, Options, a
 
 use recua_compute::{Device, Result};
 
-/// Opens the GPU device. Fails if there is no adapter that will do; the error lists those there are and what each lacks.
+/// Opens the GPU device. If no adapter is suitable, the error lists the adapters and what each lacks.
 pub fn open(options: Options) -> Result<Device> {
     Ok(Device::new(device::Wgpu::new(adapter::open(&options)?, tuning::Tuning::default())?))
 }

@@ -1,4 +1,4 @@
-//! Ops become [`Launches`]: one `match`, and a file for each family of ops. The kernels tell what they do.
+//! Ops become [`Launches`]: one `match`, and one file per family of ops. The kernels document what they compute.
 
 mod attention;
 mod copy;
@@ -14,7 +14,7 @@ use crate::launch::{Launches, Recorder};
 use crate::shared::Shared;
 use recua_compute::{Op, Result};
 
-/// The launches of a list of ops. Workspaces are allocated; the result names them as they are then.
+/// Lowers a list of ops and allocates their workspaces, which the launches use from then on.
 pub(crate) fn lower(shared: &Shared, ops: &[Op]) -> Result<Launches> {
     loop {
         let generation = shared.workspaces.generation();
@@ -22,15 +22,15 @@ pub(crate) fn lower(shared: &Shared, ops: &[Op]) -> Result<Launches> {
         for (i, op) in ops.iter().enumerate() {
             lower_op(op, reader(ops, i), &mut recorder)?;
         }
-        // If a workspace grew, the launches made before name the smaller one as well, and would keep it.
+        // If a workspace grew, earlier launches still use the smaller one and would keep it alive: lower again.
         if shared.workspaces.generation() == generation {
             return Ok(recorder.finish());
         }
     }
 }
 
-/// The one fusion there is: the product that reads the rows of a norm next. The norm then writes the f16 copy that the product reads
-/// along with its own rows, and the product makes none. All such copies share a workspace, so there may be no op between the two.
+/// The only fusion: a norm directly before the product that reads its rows. The norm also writes the f16 copy that the product reads, and
+/// the product makes none. All such copies share a workspace, so no op may come between the two.
 fn reader(ops: &[Op], i: usize) -> Option<&Op> {
     let Op::RmsNorm(norm) = &ops[i] else { return None };
     ops.get(i + 1).filter(|next| match next {
@@ -40,7 +40,7 @@ fn reader(ops: &[Op], i: usize) -> Option<&Op> {
     })
 }
 
-/// Appends the launches of an op; `reader` is what it may fuse with.
+/// Appends the launches of an op; `reader` is the product with which a norm may fuse.
 pub(crate) fn lower_op(op: &Op, reader: Option<&Op>, recorder: &mut Recorder<'_>) -> Result<()> {
     recorder.begin(op.name());
     match op {

@@ -1,5 +1,5 @@
-//! [`Memory`]: one wgpu buffer, counted while it lives. wgpu tracks hazards by the whole buffer, so each allocation is one of its own,
-//! of exactly the size asked for, rounded up to sixteen bytes. [`Binding`] and [`Window`] are what kernels see of it.
+//! [`Memory`]: one wgpu buffer, counted while it lives. wgpu tracks hazards per buffer, so each allocation is a buffer of its own, of
+//! exactly the requested size, rounded up to sixteen bytes. [`Binding`] and [`Window`] are the parts of it that kernels see.
 
 use crate::gpu::{self, Gpu};
 use recua_compute::{Buffer, Error, Result, Storage};
@@ -11,12 +11,12 @@ pub(crate) struct Memory {
     buffer: wgpu::Buffer,
     id: u64,
     n_bytes: usize,
-    /// All bytes that live.
+    /// All bytes currently allocated on the device.
     allocated: Arc<AtomicU64>,
 }
 
 impl Memory {
-    /// `n_bytes` of zeros, at least one. `what` is for the error.
+    /// Allocates `n_bytes` of zeros, at least one. `what` names it in an error.
     pub(crate) fn new(gpu: &Gpu, n_bytes: usize, what: &str) -> Result<Memory> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         gpu.check()?;
@@ -47,7 +47,7 @@ impl Memory {
         &self.buffer
     }
 
-    /// Tells allocations apart, for ever.
+    /// Identifies the allocation; never reused.
     pub(crate) fn id(&self) -> u64 {
         self.id
     }
@@ -76,7 +76,7 @@ impl Drop for Memory {
     }
 }
 
-/// A part of an allocation as a kernel sees it.
+/// A part of an allocation, as a kernel sees it.
 #[derive(Clone, Copy)]
 pub(crate) struct Binding<'a> {
     pub(crate) memory: &'a Memory,
@@ -94,8 +94,8 @@ impl<'a> Binding<'a> {
         Binding { memory, offset: 0, size: memory.n_bytes() as u64, write }
     }
 
-    /// The bytes `[start, end)` of an allocation, and how many bytes behind the binding's own start `start` lies: a binding begins at
-    /// a multiple of the adapter's alignment. Fails if the adapter cannot bind so much at once.
+    /// The bytes `[start, end)` of an allocation, and the distance in bytes from the start of the binding to `start`: a binding must begin
+    /// at a multiple of the adapter's alignment. Fails if the adapter cannot bind that many bytes at once.
     pub(crate) fn part(
         gpu: &Gpu,
         memory: &'a Memory,
@@ -119,12 +119,12 @@ impl<'a> Binding<'a> {
         Ok((Binding { memory, offset, size, write }, (start - offset) as u32))
     }
 
-    /// The bytes of a buffer that the kernel reads, and where they begin in the binding, in words of four bytes.
+    /// A binding for a buffer that the kernel reads, and the buffer's start in it, in words of four bytes.
     pub(crate) fn read(gpu: &Gpu, buffer: &'a Buffer) -> Result<(Binding<'a>, u32)> {
         Binding::view(gpu, buffer, false)
     }
 
-    /// The bytes of a buffer that the kernel writes, and where they begin in the binding, in words of four bytes.
+    /// A binding for a buffer that the kernel writes, and the buffer's start in it, in words of four bytes.
     pub(crate) fn write(gpu: &Gpu, buffer: &'a Buffer) -> Result<(Binding<'a>, u32)> {
         Binding::view(gpu, buffer, true)
     }
@@ -133,19 +133,19 @@ impl<'a> Binding<'a> {
         let (memory, start) = (Memory::of(buffer)?, buffer.offset_bytes() as u64);
         let (binding, rest) = Binding::part(gpu, memory, start, start + buffer.span_bytes() as u64, write)?;
         if rest % 4 != 0 {
-            let problem = format!("{buffer:?} begins at byte {start}, a multiple of four is needed");
+            let problem = format!("{buffer:?} begins at byte {start}, but must begin at a multiple of four");
             return Err(Error::Argument { op: "wgpu", problem });
         }
         Ok((binding, rest / 4))
     }
 }
 
-/// Windows of whole rows that can be bound at once: for tensors larger than the adapter's limit for one binding.
+/// A range of whole rows that can be bound at once: for tensors larger than the adapter's limit for one binding.
 pub(crate) struct Window<'a> {
     pub(crate) first_row: u32,
     pub(crate) n_rows: u32,
     pub(crate) binding: Binding<'a>,
-    /// Where the first row begins in the binding, in words of four bytes.
+    /// The start of the first row in the binding, in words of four bytes.
     pub(crate) start: u32,
 }
 
@@ -171,7 +171,7 @@ pub(crate) fn windows<'a>(
     Ok(list)
 }
 
-/// A size as kernels take it.
+/// A size as a `u32`, which kernels take.
 pub(crate) fn u32_of(op: &'static str, what: &str, n: usize) -> Result<u32> {
     u32::try_from(n).map_err(|_| Error::Argument { op, problem: format!("{what} of {n} is too large") })
 }

@@ -1,4 +1,4 @@
-//! Compiled kernels: made on first use, kept by (file, entry, defines, constants, access of the bindings).
+//! Compiled kernels: compiled on first use and cached by (file, entry, defines, constants, access of the bindings).
 
 use crate::adapter::IMMEDIATE_BYTES;
 use crate::gpu::{Gpu, lock};
@@ -9,23 +9,23 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-/// Which kernel, and how it is specialised.
+/// A kernel and its specialization.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct KernelKey {
-    /// The file's name without the ending, such as `rms_norm` or `formats/q4_0`.
+    /// The file's name without its ending, such as `rms_norm` or `formats/q4_0`.
     pub(crate) file: &'static str,
     /// The entry point.
     pub(crate) entry: &'static str,
-    /// Names for `#ifdef`.
+    /// Names that `#ifdef` finds defined.
     pub(crate) defines: Vec<&'static str>,
     /// Values of the file's `override` constants.
     pub(crate) constants: Vec<(&'static str, u32)>,
-    /// Leaves out the checks of indexes. Only for kernels that keep every index in range themselves, whatever buffers hold.
+    /// Omits the index checks. Only for kernels that keep every index in range themselves, whatever the buffers contain.
     pub(crate) unchecked: bool,
 }
 
 impl KernelKey {
-    /// The entry point that is named as the file, with checks.
+    /// The entry point with the file's name, with index checks.
     pub(crate) fn new(file: &'static str) -> KernelKey {
         KernelKey { file, entry: file, defines: Vec::new(), constants: Vec::new(), unchecked: false }
     }
@@ -47,7 +47,7 @@ impl KernelKey {
         if condition { self.define(name) } else { self }
     }
 
-    /// Without checks of indexes.
+    /// Without index checks.
     pub(crate) fn unchecked(mut self) -> KernelKey {
         self.unchecked = true;
         self
@@ -73,14 +73,14 @@ impl fmt::Display for KernelKey {
     }
 }
 
-/// How a kernel sees its bindings: bit `i` of a mask is `@binding(i)`.
+/// A kernel's access to its bindings: bit `i` of a mask is `@binding(i)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Access {
     pub(crate) n_bindings: u32,
     /// Bindings that are `read_write`.
     pub(crate) writes: u32,
-    /// Bindings that the source declares `read` and that must be `read_write` here, because the same wgpu buffer is written through
-    /// another binding of the dispatch: wgpu wants one usage for each buffer.
+    /// Bindings that the source declares `read` and that must be `read_write` here, because the dispatch writes the same wgpu buffer
+    /// through another binding: wgpu allows only one usage per buffer.
     pub(crate) widened: u32,
 }
 
@@ -97,7 +97,7 @@ pub(crate) struct Pipelines {
 }
 
 impl Pipelines {
-    /// The kernel, compiled if it was not.
+    /// The kernel, compiled if necessary.
     pub(crate) fn get(&self, gpu: &Gpu, key: &KernelKey, access: Access) -> Result<Arc<Pipeline>> {
         // Looked up by value: the key is small.
         let cache_key = (key.clone(), access);
@@ -112,8 +112,8 @@ impl Pipelines {
         let mut source = key.source().map_err(failed)?;
         widen(&mut source, access).map_err(failed)?;
         let constants: Vec<(&str, f64)> = key.constants.iter().map(|&(n, v)| (n, f64::from(v))).collect();
-        // SAFETY: the kernels of this crate end their loops and divide by nothing that is zero; those that also keep their own
-        // indexes in range say so in their key, the others have them checked.
+        // SAFETY: this crate's kernels end their loops and never divide by zero. Those that also keep their own indexes in range say so in
+        // their key; for the others, indexes are checked.
         let checks = unsafe {
             let mut checks = wgpu::ShaderRuntimeChecks::all(false);
             checks.bounds_checks = !key.unchecked;
@@ -139,7 +139,7 @@ pub(crate) struct Compile<'a> {
     pub(crate) entry: &'a str,
     pub(crate) constants: &'a [(&'a str, f64)],
     pub(crate) checks: wgpu::ShaderRuntimeChecks,
-    /// Whether it is hand-written by somebody else.
+    /// Whether it is a user's hand-written kernel.
     pub(crate) is_foreign: bool,
 }
 
@@ -163,7 +163,7 @@ impl Compile<'_> {
             let device = &gpu.device;
             let source = wgpu::ShaderSource::Wgsl(source.into());
             let module = wgpu::ShaderModuleDescriptor { label: Some(name), source };
-            // SAFETY: whoever made this `Compile` answers for the checks it leaves out.
+            // SAFETY: the creator of this `Compile` is responsible for the checks it omits.
             let module = unsafe { device.create_shader_module_trusted(module, checks) };
             let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
                 label: Some(name),
@@ -181,7 +181,7 @@ impl Compile<'_> {
                 entry_point: Some(entry),
                 compilation_options: wgpu::PipelineCompilationOptions {
                     constants,
-                    // Ours write workgroup memory before they read it; a stranger's may not.
+                    // Our kernels write workgroup memory before they read it; a user's kernel may not.
                     zero_initialize_workgroup_memory: is_foreign,
                 },
                 cache: None,
@@ -196,7 +196,7 @@ impl Compile<'_> {
     }
 }
 
-/// Declares the bindings of `access.widened` read_write.
+/// Declares the bindings in `access.widened` as read_write.
 pub(crate) fn widen(source: &mut String, access: Access) -> std::result::Result<(), String> {
     for binding in (0..access.n_bindings).filter(|binding| access.widened >> binding & 1 == 1) {
         let declared = format!("@binding({binding}) var<storage, read>");

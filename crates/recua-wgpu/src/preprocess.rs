@@ -1,7 +1,7 @@
-//! WGSL has no includes, no conditions and no repetition: `#import NAME`, `#define NAME`, `#ifdef NAME`, `#else`, `#endif`, and
-//! `#for NAME in WORDS`, `#end`, each on a line of its own, and nothing more. A file is imported once. `#import FOLDER/*` imports the
-//! file of the folder whose name is defined. The lines of a `#for` come once for each of the words, which stands wherever they have `$NAME`;
-//! the words may be the name of a `#define NAME WORDS`.
+//! WGSL has no includes, conditions or repetition. This adds `#import NAME`, `#define NAME`, `#ifdef NAME`, `#else`, `#endif`, and `#for
+//! NAME in WORDS`, `#end`, each on a line of its own, and nothing more. A file is imported only once. `#import FOLDER/*` imports the file
+//! of the folder whose name is defined. The lines of a `#for` are repeated for each of the words, which replaces `$NAME` in them; the words
+//! may be the name of a `#define NAME WORDS`.
 
 /// Expands `file` with `defines` set. `source` finds a file's text by its name without the ending.
 pub(crate) fn preprocess<'s>(
@@ -19,13 +19,13 @@ pub(crate) fn preprocess<'s>(
 }
 
 struct State {
-    /// Names, and what they stand for in a `#for`.
+    /// Defined names, and the words that they stand for in a `#for`.
     defines: Vec<(String, String)>,
     imported: Vec<String>,
     out: String,
 }
 
-/// The directive of a line and what follows it.
+/// The directive on a line, and its argument.
 fn directive(line: &str) -> Option<(&str, &str)> {
     let directive = line.trim_start().strip_prefix('#')?;
     let (name, argument) = directive.split_once(' ').unwrap_or((directive, ""));
@@ -43,14 +43,14 @@ impl State {
         self.lines(file, &lines, source)
     }
 
-    /// Expands lines of a file, each with its number.
+    /// Expands lines of a file, each with its line number.
     fn lines<'s>(
         &mut self,
         file: &str,
         lines: &[(usize, String)],
         source: &dyn Fn(&str) -> Option<&'s str>,
     ) -> Result<(), String> {
-        // One entry an open `#ifdef`: whether its lines count.
+        // One entry per open `#ifdef`: whether its lines count.
         let mut open: Vec<bool> = Vec::new();
         let mut at = 0;
         while let Some((number, line)) = lines.get(at) {
@@ -98,7 +98,7 @@ impl State {
                 ("import", false) if counts => {
                     let file = self
                         .file_named(argument)
-                        .ok_or_else(|| problem("nothing of that folder is defined"))?;
+                        .ok_or_else(|| problem("no file of this folder is defined"))?;
                     self.file(&file, source)?;
                 }
                 ("define" | "import", false) => {}
@@ -113,7 +113,7 @@ impl State {
         if open.is_empty() { Ok(()) } else { Err(format!("{file}.wgsl: #ifdef without #endif")) }
     }
 
-    /// The file that an `#import` means.
+    /// The file that an `#import` refers to.
     fn file_named(&self, argument: &str) -> Option<String> {
         match argument.strip_suffix('*') {
             Some(folder) => {
@@ -124,7 +124,7 @@ impl State {
     }
 }
 
-/// Lines until the `#end` of a `#for` that has begun before them.
+/// The index of the `#end` for a `#for` that began before these lines.
 fn end_of(lines: &[(usize, String)]) -> Option<usize> {
     let mut depth = 1;
     lines.iter().position(|(_, line)| {
@@ -170,7 +170,7 @@ mod tests {
         assert_eq!(preprocess("one", &["F", "of/a"], &files), Ok("a\n".into()));
         assert_eq!(
             preprocess("one", &["F"], &files).unwrap_err(),
-            "one.wgsl:1: nothing of that folder is defined"
+            "one.wgsl:1: no file of this folder is defined"
         );
     }
 

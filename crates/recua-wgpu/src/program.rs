@@ -1,9 +1,9 @@
-//! [`WgpuProgram`]: a plan made ready. Its launches are kept as data with their bind groups, and its next list of commands is encoded
-//! ahead, while the host waits for the one under way. So a launch only submits.
+//! [`WgpuProgram`]: a plan made ready. Its launches are kept as data with their bind groups, and its next command list is encoded ahead,
+//! while the host waits for the launch in flight. A launch then only submits.
 //!
-//! A program that has no commands yet is encoded in parts, and each is submitted at once: the device begins with the first while the host
-//! is at the second. On an H200 that took 1.9 ms instead of 2.7 for a step like none before; more threads did not help, because all but
-//! the first part is hidden behind the device's work (`bench/record`, 2026-11-21).
+//! A program without encoded commands is encoded in parts, and each part is submitted at once: the device begins with the first while the
+//! host encodes the second. On an H200 that took 1.9 ms instead of 2.7 ms for a step of a new shape. More threads did not help, because the
+//! device's work hides the encoding of all parts except the first (`bench/record`, 2026-11-21).
 
 use crate::commands::{self, Bundle};
 use crate::gpu::lock;
@@ -17,8 +17,8 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-/// Bytes of outputs up to which commands encoded ahead copy the outputs of the launch before, which the next one mostly has, too. The
-/// copies of larger ones are encoded when they are launched, so that waiting programs hold no large staging buffers.
+/// The most bytes of outputs that commands encoded ahead copy: they assume the outputs of the launch before, which are mostly those of the
+/// next one too. Copies of larger outputs are encoded at launch, so that waiting programs hold no large staging buffers.
 const AHEAD_BYTES: u64 = 64 << 10;
 
 /// A program.
@@ -27,13 +27,13 @@ pub(crate) struct WgpuProgram(Arc<Inner>);
 struct Inner {
     shared: Arc<Shared>,
     bundle: Bundle,
-    /// Has the buffers and weights that the launches name.
+    /// Keeps the buffers and weights that the launches use alive.
     #[allow(dead_code, reason = "held to be dropped")]
     plan: Plan,
     next: Mutex<Next>,
 }
 
-/// What the next launch can count on.
+/// The state that the next launch can use.
 #[derive(Default)]
 struct Next {
     n_launched: usize,
@@ -42,7 +42,7 @@ struct Next {
     ahead: Option<Ahead>,
 }
 
-/// A list of commands encoded ahead, which also copies `outputs`.
+/// A command list encoded ahead, which also copies `outputs`.
 struct Ahead {
     commands: wgpu::CommandBuffer,
     readback: Option<Readback>,
@@ -82,7 +82,7 @@ impl fmt::Display for WgpuProgram {
 }
 
 impl Inner {
-    /// Submits what was encoded ahead, and the copies of the outputs if they are others than was thought.
+    /// Submits what was encoded ahead, plus copies of the outputs if they differ from those that were assumed.
     fn launch_ahead(&self, ahead: Ahead, inputs: &[Input<'_>], outputs: Arc<Outputs>) -> Result<InFlight> {
         let shared = &self.shared;
         let Ahead { commands, mut readback, outputs: expected } = ahead;
@@ -113,7 +113,7 @@ impl Inner {
         let commands = [commands].into_iter().chain(copies);
         let in_flight = InFlight::start(shared, commands, Vec::from_iter(readback), outputs, &order);
         drop(order);
-        // What the commands copy there is nobody's; whoever has it next comes later.
+        // The commands still copy to these, but nobody reads that; whoever uses them next submits later.
         unused.into_iter().for_each(|readback| shared.readbacks.free(readback));
         in_flight
     }
@@ -135,8 +135,8 @@ impl Inner {
         InFlight::start(shared, [commands], Vec::from_iter(readback), outputs, &order)
     }
 
-    /// Encodes the next list of commands, if there is none and the program is one that comes again: one that runs once, as a prompt of
-    /// any length does, is not worth it.
+    /// Encodes the next command list, if there is none yet and the program has been launched more than once. A program that runs once, such
+    /// as for a prompt of one particular length, is not worth it.
     fn encode_ahead(&self) {
         let outputs = {
             let next = lock(&self.next);
@@ -147,7 +147,7 @@ impl Inner {
         };
         let outputs = if outputs.n_bytes() <= AHEAD_BYTES { outputs } else { Arc::default() };
         let Inner { shared, bundle, .. } = self;
-        // An error comes back when the program is launched and encoded then.
+        // If this fails, the next launch encodes again and returns the error.
         let Ok(readback) = bundle.readback(shared, &outputs) else { return };
         let encoded = bundle.encode_range(shared, 0..bundle.len(), readback.as_ref(), &outputs);
         let Ok(commands) = encoded else { return };
@@ -155,7 +155,7 @@ impl Inner {
     }
 }
 
-/// Cuts `n` launches into parts of up to `len_max`; the first are shorter, so that the device need not wait long.
+/// Cuts `n` launches into parts of at most `len_max`. The first parts are shorter, so that the device starts soon.
 fn parts(n: usize, len_max: usize) -> Vec<Range<usize>> {
     let len_max = len_max.max(4);
     let mut len = if n / 2 > len_max { len_max / 4 } else { n };
@@ -170,15 +170,15 @@ fn parts(n: usize, len_max: usize) -> Vec<Range<usize>> {
     parts
 }
 
-/// A launch under way.
+/// A launch in flight.
 struct Launched {
-    /// The submission keeps no program.
+    /// Weak, so that a submission does not keep its program alive.
     program: Weak<Inner>,
     in_flight: InFlight,
 }
 
 impl Launched {
-    /// Whoever is about to wait has time.
+    /// A caller that is about to wait has time to encode.
     fn encode_ahead(&self) {
         if let Some(program) = self.program.upgrade() {
             program.encode_ahead();

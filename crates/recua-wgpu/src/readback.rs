@@ -9,58 +9,58 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes of two timestamps.
 const TIMES_BYTES: u64 = 16;
-/// Where the status lies in a staging buffer, then the times, then the outputs.
+/// A staging buffer holds the status, then the times from here on, then the outputs.
 const TIMES_AT: u64 = IndexReport::BYTES as u64;
 const HEADER_BYTES: u64 = TIMES_AT + TIMES_BYTES;
 
 /// A staging buffer for one submission at a time.
 pub(crate) struct Readback {
     pub(crate) staging: wgpu::Buffer,
-    /// Where the device has timestamps.
+    /// Present if the device has timestamps.
     times: Option<(wgpu::QuerySet, wgpu::Buffer)>,
     pub(crate) has_status: bool,
 }
 
-/// Readbacks that are free, and those of submissions nobody waited for.
+/// Readbacks that are free, and those of submissions that nobody waited for.
 #[derive(Default)]
 pub(crate) struct Readbacks {
     free: Mutex<Vec<Readback>>,
     unread: Mutex<Vec<Readback>>,
-    /// The first report of those that have been read.
+    /// The first report among those that have been read.
     report: Mutex<Option<IndexReport>>,
-    /// Readbacks made so far: in the long run as many as are in use at a time.
+    /// Readbacks made so far: in the long run, as many as are in use at one time.
     pub(crate) n_made: AtomicU64,
 }
 
-/// Free readbacks that are kept, and their bytes.
+/// The most free readbacks to keep, and the most bytes of them.
 const FREE_MAX: usize = 64;
 const FREE_BYTES_MAX: u64 = 128 << 20;
-/// Unread readbacks from which on those whose work is done are read. So there are never more than this and what is under way.
+/// From this many unread readbacks on, those of finished work are read. So there are never more than this, plus those in flight.
 const UNREAD_MAX: usize = 64;
 
-/// What a readback's header says.
+/// The header of a readback.
 pub(crate) struct Header {
     pub(crate) report: Option<IndexReport>,
-    /// When the device began and ended.
+    /// When the device began and ended, in timestamp units.
     pub(crate) times: Option<[u64; 2]>,
 }
 
-/// The outputs of a launch, and where they lie in a readback.
+/// The outputs of a launch, and their places in a readback.
 #[derive(Default, PartialEq)]
 pub(crate) struct Outputs {
     pub(crate) list: Vec<Output>,
     n_bytes: u64,
 }
 
-/// One output. Copies go by words of four bytes, so the first and the last may bring bytes that are not asked for.
+/// One output. Copies consist of words of four bytes, so the first and the last word may contain bytes that were not requested.
 #[derive(PartialEq)]
 pub(crate) struct Output {
     buffer: wgpu::Buffer,
     start: u64,
     size: u64,
-    /// In the staging buffer, a multiple of sixteen.
+    /// The offset in the staging buffer, a multiple of sixteen.
     at: u64,
-    /// Bytes before the output's first, and the output's own.
+    /// Bytes before the output's first one, and bytes of the output.
     skip: usize,
     pub(crate) len: usize,
 }
@@ -82,14 +82,14 @@ impl Outputs {
         self.n_bytes += size.next_multiple_of(16);
     }
 
-    /// Bytes that they take in a staging buffer.
+    /// The bytes that they take in a staging buffer.
     pub(crate) fn n_bytes(&self) -> u64 {
         self.n_bytes
     }
 }
 
 impl Readback {
-    /// What a compute pass writes of its times.
+    /// The timestamps that a compute pass writes.
     pub(crate) fn timestamp_writes(
         &self,
         is_first: bool,
@@ -108,7 +108,7 @@ impl Readback {
         self.staging.size() >= HEADER_BYTES + outputs.n_bytes
     }
 
-    /// Takes over the times of another one, whose pass they are.
+    /// Takes over the times of another readback, whose pass wrote them.
     pub(crate) fn take_times(&mut self, other: &mut Readback) {
         std::mem::swap(&mut self.times, &mut other.times);
     }
@@ -132,7 +132,7 @@ impl Readback {
         }
     }
 
-    /// The header; `None` if the work is not done, or the device is gone.
+    /// The header; `None` if the work is not done or the device is lost.
     pub(crate) fn header(&self) -> Option<Header> {
         let bytes = self.staging.get_mapped_range(0..HEADER_BYTES).ok()?;
         let mut words = [0u32; 8];
@@ -144,7 +144,7 @@ impl Readback {
         Some(Header { report, times })
     }
 
-    /// Copies an output of work that is done.
+    /// Copies an output of finished work.
     pub(crate) fn take(&self, gpu: &Gpu, output: &Output, out: &mut [u8]) -> Result<()> {
         let Output { at, size, skip, len, .. } = *output;
         let mapped = self.staging.get_mapped_range(at..at + size).map_err(|e| gpu.lost(e.to_string()))?;
@@ -184,7 +184,7 @@ impl Readbacks {
         readback.map_err(|e| gpu.error("staging", size, e))
     }
 
-    /// Keeps a readback that is not mapped, unless enough are kept.
+    /// Keeps an unmapped readback for reuse, unless enough are kept.
     pub(crate) fn free(&self, readback: Readback) {
         let mut free = lock(&self.free);
         let n_bytes: u64 = free.iter().map(|readback| readback.staging.size()).sum();
@@ -193,7 +193,7 @@ impl Readbacks {
         }
     }
 
-    /// Takes the readback of a submission that nobody waits for any more: its report comes with the next [`Readbacks::check_unread`].
+    /// Takes the readback of a submission that nobody waits for any more; the next [`Readbacks::check_unread`] returns its report.
     pub(crate) fn leave(&self, gpu: &Gpu, readback: Readback) {
         let n = {
             let mut unread = lock(&self.unread);
@@ -206,7 +206,7 @@ impl Readbacks {
         }
     }
 
-    /// What submissions reported that nobody waited for and whose work is done.
+    /// The report of finished submissions that nobody waited for.
     pub(crate) fn check_unread(&self) -> Result<()> {
         self.read_unread();
         lock(&self.report).take().map_or(Ok(()), |report| Err(report.error()))
@@ -228,7 +228,7 @@ impl Readbacks {
         }
     }
 
-    /// Copies `out.len()` bytes from byte `start` of an allocation to the host, after all submitted work. `order` is the device's.
+    /// Copies `out.len()` bytes from byte `start` of an allocation to the host, after all submitted work. `order` is the device's lock.
     pub(crate) fn read(
         &self,
         gpu: &Gpu,

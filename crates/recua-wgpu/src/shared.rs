@@ -1,4 +1,4 @@
-//! [`Shared`]: the rooms of an opened device. Each owns its methods and borrows [`Gpu`]; whoever needs several of them is handed this.
+//! [`Shared`]: the components of an opened device. Each has its own methods and borrows [`Gpu`]; code that needs several takes a `Shared`.
 
 use crate::adapter::Opened;
 use crate::gpu::Gpu;
@@ -20,7 +20,7 @@ pub(crate) struct Shared {
     pub(crate) transfers: Transfers,
     /// Where kernels report indexes that are out of range.
     pub(crate) status: Memory,
-    /// Held from the first write of a launch to its last submission: what another thread submits comes before all of it or after.
+    /// Held from the first write of a launch to its last submission, so that work of another thread runs before or after all of it.
     pub(crate) order: Mutex<()>,
 }
 

@@ -1,4 +1,4 @@
-//! Work under way: it waits, brings the outputs back, and says how long the device worked and what kernels reported.
+//! Work in flight: waiting for it, its outputs, the time that the device took, and what kernels reported.
 
 use crate::commands::Encoded;
 use crate::gpu::lock;
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-/// Work under way.
+/// Work in flight.
 pub(crate) struct InFlight {
     shared: Arc<Shared>,
     index: wgpu::SubmissionIndex,
@@ -20,16 +20,16 @@ pub(crate) struct InFlight {
 
 #[derive(Default)]
 struct State {
-    /// Those that have not been read; the first has the outputs, if there are any.
+    /// Readbacks that have not been read; the first has the outputs, if there are any.
     unread: Vec<Readback>,
-    /// The one with the outputs, once the work is done: mapped.
+    /// The readback with the outputs, mapped, once the work is done.
     read: Option<Readback>,
     report: Option<IndexReport>,
     time: Option<Duration>,
 }
 
 impl InFlight {
-    /// Starts lists of commands in order.
+    /// Submits command lists in order.
     pub(crate) fn start_all(shared: &Arc<Shared>, list: Vec<Encoded>) -> Result<InFlight> {
         let (mut commands, mut readbacks, mut named) = (Vec::new(), Vec::new(), Vec::new());
         for encoded in list {
@@ -40,12 +40,12 @@ impl InFlight {
         let order = lock(&shared.order);
         let in_flight = InFlight::start(shared, commands, readbacks, Arc::default(), &order)?;
         drop(order);
-        // What comes after is ordered by the queue.
+        // The queue orders all later work after this, so the memory may be reused.
         drop(named);
         Ok(in_flight)
     }
 
-    /// Submits lists of commands as one, for whoever holds [`Shared::order`]. The first readback is that of the outputs.
+    /// Submits command lists as one submission. The caller holds [`Shared::order`]. The first readback is the one with the outputs.
     pub(crate) fn start(
         shared: &Arc<Shared>,
         commands: impl IntoIterator<Item = wgpu::CommandBuffer>,
@@ -73,13 +73,13 @@ impl InFlight {
         Ok(InFlight { shared: shared.clone(), index, done, outputs, state })
     }
 
-    /// Reads the readbacks; the work is done.
+    /// Reads the readbacks. The work must be done.
     fn collect(&self) -> MutexGuard<'_, State> {
         let mut state = lock(&self.state);
         let has_outputs = !self.outputs.list.is_empty();
         let mut span: Option<[u64; 2]> = None;
         for (i, readback) in std::mem::take(&mut state.unread).into_iter().enumerate() {
-            // One that cannot be read now never will be: the device is gone.
+            // A readback that cannot be read now never will be: the device is lost.
             let Some(Header { report, times }) = readback.header() else { continue };
             state.report = state.report.or(report);
             if let Some([begin, end]) = times {
@@ -105,7 +105,7 @@ impl Pending for InFlight {
     fn wait(&self) -> Result<()> {
         if !self.done.load(Ordering::Acquire) {
             self.shared.gpu.wait(self.index.clone())?;
-            // Another thread that polls may be about to say so, and need not have yet.
+            // Another thread that polls may be about to set this, but may not have done so yet.
             self.done.store(true, Ordering::Release);
         }
         match self.collect().report {
@@ -115,7 +115,7 @@ impl Pending for InFlight {
     }
 
     fn is_done(&self) -> bool {
-        // Callbacks run only while somebody polls. An error shows up in `wait`.
+        // Callbacks run only during a poll. An error shows up in `wait`.
         self.shared.gpu.poll();
         self.done.load(Ordering::Acquire)
     }

@@ -1,5 +1,5 @@
-//! Hand-written WGSL kernels: buffers are `@group(0) @binding(i)` in the order of the arguments, bytes fill `var<immediate>`. The
-//! entry point is the one named as the kernel, or the only one.
+//! Hand-written WGSL kernels: buffers are `@group(0) @binding(i)` in the order of the arguments, and bytes fill `var<immediate>`. The entry
+//! point is the one with the kernel's name, or the only one.
 
 use crate::adapter::IMMEDIATE_BYTES;
 use crate::gpu::{Gpu, lock};
@@ -10,7 +10,7 @@ use recua_compute::{Error, KernelArg, KernelSource, Result};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-/// A kernel that compiled.
+/// A compiled kernel.
 pub(crate) struct UserKernel {
     name: String,
     source: String,
@@ -25,12 +25,12 @@ pub(crate) struct UserKernel {
 struct Declared {
     /// Whether it is `read_write`.
     is_written: bool,
-    /// The size of its type; with one element of an array that is as long as the buffer.
+    /// The size of its type; a runtime-sized array counts as one element.
     n_bytes: u32,
 }
 
 impl UserKernel {
-    /// Compiles the source; what is wrong with it is in the error.
+    /// Compiles the source; the error says what is wrong with it.
     pub(crate) fn compile(
         gpu: &Gpu,
         name: &str,
@@ -57,7 +57,7 @@ impl UserKernel {
         let entry = match (entries.clone().find(|entry| entry.name == name), entries.next(), entries.next()) {
             (Some(entry), ..) | (None, Some(entry), None) => entry.name.clone(),
             (None, None, _) => return Err(failed("there is no @compute entry point".into())),
-            (None, ..) => return Err(failed(format!("no one of several entry points is named '{name}'"))),
+            (None, ..) => return Err(failed(format!("none of several entry points is named '{name}'"))),
         };
         let (mut found, mut immediate_bytes) = (Vec::new(), 0);
         for (_, variable) in module.global_variables.iter() {
@@ -153,13 +153,15 @@ impl UserKernel {
             let is_written = declared.is_some_and(|declared| declared.is_written);
             if is_written && !arg.is_written() {
                 return Err(wrong(format!(
-                    "argument {i} is only to be read, the kernel declares it read_write"
+                    "argument {i} is read-only, but the kernel declares it read_write"
                 )));
             }
             let (offset, size) =
                 (buffer.offset_bytes() as u64, (buffer.n_bytes() as u64).next_multiple_of(4));
             if offset % alignment != 0 {
-                let at = format!("argument {i} begins at byte {offset}, a multiple of {alignment} is needed");
+                let at = format!(
+                    "argument {i} begins at byte {offset}, but must begin at a multiple of {alignment}"
+                );
                 return Err(wrong(at));
             }
             if size > limit {

@@ -1,13 +1,13 @@
 //! A weight in this device's layout: every byte of the blocks, in the order in which kernels read them.
 //!
-//! A tile is 32 rows, a *unit* a few blocks of each (64 or 256 columns). A format's include says in its first line how a unit of one
-//! row is cut: `layout COLUMNS: RANGES`, where a piece is one or more byte ranges joined by `+`. Tile after tile and unit after unit,
-//! a piece of whole vectors of 16 bytes lies as `[vector][row]`, any other as `[row]`: 32 invocations that read the same vector of
-//! 32 rows read 512 bytes next to each other. Rows behind the last one and columns behind K are zero bytes, which decode to zero.
+//! A tile is 32 rows; a *unit* is a few blocks of each row (64 or 256 columns). The first line of a format's include says how a unit of one
+//! row is cut into pieces: `layout COLUMNS: RANGES`, where a piece is one or more byte ranges joined by `+`. Tile after tile and unit after
+//! unit, a piece of whole 16-byte vectors is stored as `[vector][row]`, any other as `[row]`: 32 invocations that read the same vector of
+//! 32 rows read 512 adjacent bytes. Rows after the last one and columns after K are zero bytes, which decode to zero.
 //!
-//! Matrices of one type that follow each other are one *segment*: their rows lie one after the other, whatever their number. A gate and
-//! an up matrix of one type are a segment, too, whose tiles have [`GLU_ROWS`] rows of each: a kernel then has what a GLU needs of both. Of
-//! two types, they are a segment each. A segment that no binding can hold is cut into several allocations at whole tiles.
+//! Adjacent matrices of one type are one *segment*: their rows are stored one after the other, whatever their number. A gate and an up
+//! matrix of one type are a segment too, with tiles of [`GLU_ROWS`] rows of each, so that a kernel has both halves of the GLU; if their
+//! types differ, they are a segment each. A segment that no binding can hold is cut into several allocations at whole tiles.
 
 use crate::kernels;
 use crate::memory::Memory;
@@ -21,46 +21,46 @@ pub(crate) const TILE: usize = 32;
 /// Columns that a kernel decodes at a time.
 pub(crate) const PART: usize = 64;
 
-/// Bytes that are laid out before they are sent.
+/// Bytes that are converted before they are uploaded.
 const STAGE_BYTES: usize = 32 << 20;
 
-/// Rows of gate, and of up, in a tile of both.
+/// Rows of gate, and rows of up, in a tile of both.
 pub(crate) const GLU_ROWS: usize = TILE / 2;
 
 /// A weight on the device.
 pub(crate) struct Packed {
-    /// Of a GLU one, whose tiles have gate and up, or one of each.
+    /// For a GLU, one whose tiles have both gate and up, or one of each.
     pub(crate) segments: Vec<Segment>,
 }
 
 /// Rows of one format.
 pub(crate) struct Segment {
     pub(crate) pieces: Vec<Piece>,
-    /// The include of its format, as a define.
+    /// The include of its format, which is also its define.
     pub(crate) format: &'static str,
-    /// Units of a row.
+    /// Units in a row.
     pub(crate) units: usize,
-    /// Parts of [`PART`] columns of a row.
+    /// Parts of [`PART`] columns in a row.
     pub(crate) parts: usize,
 }
 
-/// Tiles that one binding holds.
+/// Tiles that fit into one binding.
 pub(crate) struct Piece {
     pub(crate) memory: Memory,
     pub(crate) tiles: usize,
-    /// The first output of the weight, and how many: rows, or in a GLU pairs of them.
+    /// The first output in the weight, and the number of outputs: rows, or in a GLU pairs of rows.
     pub(crate) first: usize,
     pub(crate) n: usize,
 }
 
 impl Packed {
-    /// The layout of a weight; for weights of this device, which the plan has checked.
+    /// The layout of a weight of this device; the plan has checked that it is one.
     pub(crate) fn of(weight: &Weight) -> Result<&Packed> {
         weight.storage_as().ok_or(Error::WrongDevice { op: "wgpu", what: "a weight" })
     }
 }
 
-/// Re-lays matrices out, once.
+/// Converts matrices to this layout, once.
 pub(crate) fn upload(shared: &Shared, parts: &[RawMatrix<'_>], arrange: Arrange) -> Result<Weight> {
     let same_type = parts.windows(2).all(|pair| pair[0].ty == pair[1].ty);
     let is_glu = arrange == Arrange::Interleaved && same_type;
@@ -70,14 +70,14 @@ pub(crate) fn upload(shared: &Shared, parts: &[RawMatrix<'_>], arrange: Arrange)
         let segment = upload_segment(shared, &rows, first)?;
         n_bytes += segment.pieces.iter().map(|piece| piece.memory.n_bytes()).sum::<usize>();
         segments.push(segment);
-        // Of a GLU that is not interleaved, each has all outputs.
+        // In a GLU that is not interleaved, each matrix has all outputs.
         first += if arrange == Arrange::Stacked { rows.n_outputs() } else { 0 };
     }
     let packed = std::sync::Arc::new(Packed { segments });
     Ok(Weight::from_storage(packed, shared.gpu.id, parts, arrange, n_bytes))
 }
 
-/// The rows of a segment's tiles.
+/// The rows of a segment, by tile.
 struct Rows<'p, 'a> {
     parts: &'p [RawMatrix<'a>],
     is_glu: bool,
@@ -89,12 +89,12 @@ impl<'a> Rows<'_, 'a> {
         if self.is_glu { rows.max().unwrap_or(0) } else { rows.sum() }
     }
 
-    /// Outputs of a tile.
+    /// Outputs per tile.
     fn tile_outputs(&self) -> usize {
         if self.is_glu { GLU_ROWS } else { TILE }
     }
 
-    /// The blocks of row `i` of a tile; `None` after the last one.
+    /// The blocks of row `i` of a tile; `None` after the last row.
     fn row(&self, tile: usize, i: usize) -> Option<&'a [u8]> {
         if let ([gate, up], true) = (self.parts, self.is_glu) {
             let part = if i < GLU_ROWS { gate } else { up };
@@ -112,7 +112,7 @@ impl<'a> Rows<'_, 'a> {
     }
 }
 
-/// Lays rows of one type out; `first` is their first output.
+/// Converts and uploads rows of one type; `first` is their first output.
 fn upload_segment(shared: &Shared, rows: &Rows<'_, '_>, first: usize) -> Result<Segment> {
     let gpu = &shared.gpu;
     let (ty, k) = (rows.parts[0].ty, rows.parts[0].columns.len());
@@ -144,7 +144,7 @@ fn upload_segment(shared: &Shared, rows: &Rows<'_, '_>, first: usize) -> Result<
     Ok(Segment { pieces, format, units, parts: units * layout.columns / PART })
 }
 
-/// Lays tiles out, a stage at a time on all cores, and sends them.
+/// Converts tiles, one stage at a time on all cores, and uploads them.
 fn send(
     shared: &Shared,
     memory: &Memory,
@@ -196,13 +196,13 @@ struct Layout {
 struct Copy {
     from: usize,
     len: usize,
-    /// Where those of row 0 go, and how far apart rows are.
+    /// Where the bytes of row 0 go, and the distance between rows.
     to: usize,
     stride: usize,
 }
 
 impl Layout {
-    /// Reads the first line of an include. `None` unless it covers each byte of whole blocks of `ty` once.
+    /// Parses the first line of an include. `None` unless it covers each byte of whole blocks of `ty` exactly once.
     fn parse(text: &str, ty: GgmlType) -> Option<Layout> {
         let line = text.lines().next()?.strip_prefix("// layout ")?;
         let (columns, pieces) = line.split_once(':')?;
@@ -217,7 +217,7 @@ impl Layout {
             };
             let ranges = piece.split('+').map(range).collect::<Option<Vec<std::ops::Range<usize>>>>()?;
             let len: usize = ranges.iter().map(ExactSizeIterator::len).sum();
-            // What lies together of one row.
+            // The bytes of one row that stay together.
             let together = if len.is_multiple_of(16) { 16 } else { len };
             let mut at = 0;
             for range in ranges {
@@ -236,7 +236,7 @@ impl Layout {
         (is_whole && columns.is_multiple_of(PART)).then_some(Layout { columns, unit_bytes, copies })
     }
 
-    /// Lays the raw rows of a tile out, which is zeroed; those that are not there stay zero.
+    /// Converts the raw rows of a tile into `out`, which is zeroed; missing rows stay zero.
     fn pack<'a>(&self, rows: impl Iterator<Item = Option<&'a [u8]>>, out: &mut [u8]) {
         for (row, raw) in rows.enumerate().filter_map(|(i, raw)| Some((i, raw?))) {
             let units = raw.chunks(self.unit_bytes).zip(out.chunks_exact_mut(self.unit_bytes * TILE));
@@ -251,7 +251,7 @@ impl Layout {
                 for copy in &self.copies {
                     let to = copy.to + row * copy.stride;
                     let from = &unit[copy.from..copy.from + copy.len];
-                    // The usual length as a constant: one move instead of a call.
+                    // With the usual length as a constant, this is one move instead of a call.
                     match <&[u8; 16]>::try_from(from) {
                         Ok(from) => out[to..to + 16].copy_from_slice(from),
                         Err(_) => out[to..to + copy.len].copy_from_slice(from),
@@ -282,14 +282,14 @@ mod tests {
     fn packing_keeps_every_byte_once() {
         let text = kernels::format(GgmlType::Q4_0).unwrap().1;
         let layout = Layout::parse(text, GgmlType::Q4_0).unwrap();
-        // 33 blocks: a unit of two and a last one of one.
+        // 33 blocks: a unit of two, and a last unit of one.
         let row_bytes = 3 * 18;
         let raw: Vec<u8> = (0..5 * row_bytes).map(|i| (i % 251) as u8 + 1).collect();
         let mut out = vec![0u8; 2 * layout.unit_bytes * TILE];
         layout.pack(raw.chunks(row_bytes).map(Some), &mut out);
         let count = |bytes: &[u8]| bytes.iter().filter(|&&byte| byte != 0).count();
         assert_eq!(count(&out), count(&raw));
-        // Row 1's first nibbles come 16 bytes behind row 0's; its two scales lie together.
+        // Row 1's first nibbles come 16 bytes after row 0's; its two scales are adjacent.
         assert_eq!(out[16..32], raw[row_bytes + 2..row_bytes + 18]);
         assert_eq!(out[1024 + 4..1024 + 6], raw[row_bytes..row_bytes + 2]);
         assert_eq!(out[1024 + 6..1024 + 8], raw[row_bytes + 18..row_bytes + 20]);

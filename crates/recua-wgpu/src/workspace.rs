@@ -7,17 +7,17 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// Scratch by name. Ops run one after the other, so nothing that must outlive the op that wrote it belongs here. An entry grows by being
-/// replaced: a program that was made before keeps the memory that it names.
+/// Scratch by name. Ops run one after the other, so nothing that must outlive the op that wrote it belongs here. To grow, an entry is
+/// replaced: a program that was made before keeps its own memory.
 #[derive(Default)]
 pub(crate) struct Workspaces {
     memories: Mutex<HashMap<&'static str, Arc<Memory>>>,
-    /// Counts the growths.
+    /// Counts how often entries grew.
     generation: AtomicU64,
 }
 
 impl Workspaces {
-    /// At least `n_bytes` that all ops share which ask by this name.
+    /// Memory of at least `n_bytes`, shared by all ops that use this name.
     pub(crate) fn get(&self, gpu: &Gpu, what: &'static str, n_bytes: usize) -> Result<Arc<Memory>> {
         let mut memories = lock(&self.memories);
         if let Some(memory) = memories.get(what).filter(|memory| memory.n_bytes() >= n_bytes) {

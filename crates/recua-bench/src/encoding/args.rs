@@ -23,13 +23,13 @@ impl Dependency {
 
 /// Find out whether encoding on several threads pays
 ///
-/// Encodes the same list of ops on one thread, on one thread in parts, and on the main thread and encoder workers at
-/// the same time, in turn, and compares the medians: speed-ups with their 95 % intervals, and a verdict for each pair
-/// (wins: over 5 % faster; roughly equal: -2 % to +5 %; loses; not decided: fewer than 30 trials, or the interval holds
-/// several verdicts). Results are compared bit for bit; exit code 1 if they differ.
+/// Encodes the same list of ops on one thread, on one thread in parts, and on the main thread and encoder workers at the same time, in
+/// turn, and compares the medians: speed-ups with their 95 % intervals, and a verdict for each pair (wins: over 5 % faster; roughly equal:
+/// -2 % to +5 %; loses; not decided: fewer than 30 trials, or the interval contains several verdicts). Results are compared bit for bit;
+/// exit code 1 if they differ.
 #[derive(Args, Debug)]
 pub(crate) struct EncodingArgs {
-    /// Quantised products in the list; 0 leaves this list out
+    /// Quantized products in the list; 0 leaves this list out
     #[arg(long, value_name = "N", default_value_t = 60)]
     pub(crate) ops: usize,
     /// Type of the products' weights
@@ -53,7 +53,7 @@ pub(crate) struct EncodingArgs {
         default_value = "independent,chained"
     )]
     pub(crate) dependency: Vec<Dependency>,
-    /// Also the ops of a decode step of this shape (tiny, 1b, 3b, 8b), of random weights; may be given several times
+    /// Also the ops of a decode step of this shape (tiny, 1b, 3b, 8b), with random weights; may be given several times
     #[arg(long, value_name = "SHAPE")]
     pub(crate) real_step: Vec<Shape>,
     /// Encoder workers beside the main thread, separated by commas

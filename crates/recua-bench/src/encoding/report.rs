@@ -1,4 +1,4 @@
-//! What `bench encoding` found, as JSON and as tables.
+//! The findings of `bench encoding`, as JSON and as tables.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use crate::table::Table;
 #[derive(Serialize)]
 pub(super) struct Report {
     pub(super) device: String,
-    /// Whether the device does the work before `submit` returns: then encoding is all that can differ.
+    /// Whether the device does the work before `submit` returns: then only encoding can differ.
     pub(super) works_in_submit: bool,
     pub(super) trials: usize,
     pub(super) warm_up: usize,
@@ -24,11 +24,11 @@ pub(super) struct Report {
 pub(super) struct Experiment {
     #[serde(flatten)]
     about: About,
-    /// Threads that a model's step is encoded on if it is like none before; null where nothing is encoded.
+    /// The number of threads that encode a model's step of a new shape; null if nothing is encoded.
     encoding_threads: Option<usize>,
     /// Whether all variants computed the same bits.
     pub(super) outputs_equal: bool,
-    /// Those that did not compute what the first one did.
+    /// The variants that did not compute what the first one did.
     pub(super) differing: Vec<String>,
     variants: Vec<Variant>,
     pairs: Vec<Pair>,
@@ -38,28 +38,28 @@ pub(super) struct Experiment {
 #[derive(Serialize)]
 struct Variant {
     name: String,
-    /// Null where the device decides.
+    /// Null if the device decides.
     encoders: Option<usize>,
     workers: usize,
-    /// Null for a plan, which is encoded and submitted in one.
+    /// Null for a plan, which is encoded and submitted in one call.
     encode_us: Option<Estimate>,
     submit_us: Estimate,
     wait_us: Estimate,
     total_us: Estimate,
-    /// Null where the device does not tell it.
+    /// Null if the device does not report it.
     gpu_us: Option<Estimate>,
 }
 
-/// How a variant compares with another.
+/// The comparison of a variant with another.
 #[derive(Serialize)]
 struct Pair {
     variant: String,
     against: String,
-    /// Of the whole: `against`'s median time over the variant's.
+    /// For the whole: `against`'s median time divided by the variant's.
     speedup: Estimate,
-    /// Of encoding alone; null where one of the two has no such time.
+    /// For encoding alone; null if one of the two has no such time.
     encode_speedup: Option<Estimate>,
-    /// By the speed-up of the whole.
+    /// From the speed-up of the whole.
     verdict: Verdict,
 }
 
@@ -82,7 +82,7 @@ impl Experiment {
         let mut pairs = Vec::new();
         for (new, way) in ways.iter().enumerate() {
             let others = match *way {
-                // Against one encoder, against as many encoders, and against what a model does.
+                // Compared with one encoder, with the same number of encoders, and with what a model does.
                 Way::Parallel(n) => vec![Way::Serial, Way::Split(n + 1), Way::Plan, Way::NewPlan],
                 Way::Split(_) | Way::Plan | Way::NewPlan => vec![Way::Serial],
                 Way::Serial => Vec::new(),
@@ -141,7 +141,7 @@ impl Pair {
     }
 }
 
-/// The tables: the times, and below them what they mean.
+/// The tables: the times, and then what they mean.
 impl fmt::Display for Report {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Report { trials, warm_up, .. } = self;
@@ -194,7 +194,7 @@ impl fmt::Display for Report {
                 let s = if n == 1 { "" } else { "s" };
                 writeln!(
                     out,
-                    "A model encodes a step like none before on {n} thread{s} here, and others while it waits."
+                    "A model encodes a step of a new shape on {n} thread{s} here, and other steps while it waits."
                 )?;
             }
         }

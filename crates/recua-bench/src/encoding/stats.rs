@@ -1,4 +1,4 @@
-//! What may be concluded from times: medians, intervals that hold the true value with 95 %, and the verdict.
+//! What may be concluded from times: medians, 95 % confidence intervals, and the verdict.
 
 use serde::Serialize;
 
@@ -7,11 +7,11 @@ use recua::gguf::Random;
 /// Fewer trials than this decide nothing.
 pub(super) const TRIALS_MIN: usize = 30;
 
-/// Chance that an interval misses the true value.
+/// The chance that an interval misses the true value.
 const MISS: f64 = 0.05;
 const RESAMPLES: usize = 2000;
 
-/// The middle one of some values, of which there is at least one.
+/// The median of at least one value.
 fn median(values: &mut [f64]) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     let middle = values.len() / 2;
@@ -22,12 +22,12 @@ fn median(values: &mut [f64]) -> f64 {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(super) struct Estimate {
     pub(super) median: f64,
-    /// `[low, high]`; null if there are too few values for one.
+    /// `[low, high]`; null if there are too few values.
     pub(super) interval: Option<[f64; 2]>,
 }
 
 impl Estimate {
-    /// Of at least one value.
+    /// For at least one value.
     pub(super) fn of(mut values: Vec<f64>) -> Self {
         let median = median(&mut values);
         let interval = median_ranks(values.len()).map(|[low, high]| [values[low], values[high]]);
@@ -35,8 +35,8 @@ impl Estimate {
     }
 }
 
-/// Which two of `n` sorted values hold the true median between them, whatever the values' distribution: how many lie
-/// below it is a binomial number. `None` if not even the smallest and the largest do.
+/// The two of `n` sorted values that enclose the true median, whatever the values' distribution: the number of values below it is binomial.
+/// `None` if not even the smallest and the largest enclose it.
 fn median_ranks(n: usize) -> Option<[usize; 2]> {
     // The chance that exactly `i` values lie below, by its logarithm: 2^-n underflows.
     let mut log_chance = -(n as f64) * std::f64::consts::LN_2;
@@ -53,8 +53,8 @@ fn median_ranks(n: usize) -> Option<[usize; 2]> {
     low.map(|low| [low, n - 1 - low])
 }
 
-/// How many times as fast `new` is as `old`: the ratio of their medians. The two have a value for each trial; the
-/// interval comes from drawing trials again, so that what disturbed a whole trial cancels out.
+/// The speed of `new` relative to `old`: the ratio of their medians. The two have one value per trial. The interval comes from resampling
+/// trials, so a disturbance of a whole trial cancels out.
 pub(super) fn speedup(old: &[f64], new: &[f64]) -> Estimate {
     let ratio = |trials: &mut dyn Iterator<Item = usize>| {
         let (mut of_old, mut of_new): (Vec<_>, Vec<_>) = trials.map(|i| (old[i], new[i])).unzip();
@@ -90,7 +90,7 @@ impl Verdict {
         }
     }
 
-    /// Judges a speed-up. All of the interval must agree.
+    /// Judges a speed-up. The whole interval must agree.
     pub(super) fn of(speedup: &Estimate, n_trials: usize) -> Self {
         let class = |ratio: f64| match ratio {
             r if r > 1.05 => Self::Wins,
@@ -111,14 +111,14 @@ mod tests {
 
     #[test]
     fn ranks_of_the_tables() {
-        // As in any table of confidence intervals of the median, there counted from 1.
+        // As in any table of confidence intervals for the median, where they are counted from 1.
         let cases =
             [(6, [1, 6]), (9, [2, 8]), (20, [6, 15]), (30, [10, 21]), (50, [18, 33]), (100, [40, 61])];
         for (n, ranks) in cases {
             assert_eq!(median_ranks(n), Some(ranks.map(|r| r - 1)), "{n}");
         }
         assert!((0..6).all(|n| median_ranks(n).is_none()));
-        // About n / 2 ± sqrt(n), where 2^-n is 0 as a number.
+        // About n / 2 ± sqrt(n), where 2^-n underflows to 0.
         let [low, high] = median_ranks(10_000).unwrap();
         assert!((4895..4905).contains(&low) && low + high == 9_999);
     }

@@ -1,4 +1,4 @@
-//! The op list of a real model's decode step: that of [`LlamaModel`] over a synthetic file.
+//! The ops of a real model's decode step: those of [`LlamaModel`] over a synthetic file.
 
 use recua::compute::hazards::writes;
 use recua::gguf::{FileType, Gguf, Random, Shape, synth_in_memory};
@@ -7,7 +7,7 @@ use recua::{Batch, Device, LlamaConfig, LlamaModel, Logits};
 use super::work::{About, Work};
 use crate::Result;
 
-/// Tokens that each sequence holds already.
+/// The number of tokens that each sequence already holds.
 const DEPTH: usize = 128;
 /// The mix of types that most files of these models have.
 const FILE_TYPE: FileType = FileType::Q4_K_M;
@@ -20,7 +20,7 @@ pub(super) fn work(device: &Device, shape: Shape, rows: usize) -> Result<Work> {
     drop(gguf);
     let mut random = Random::new(1);
     let tokens = random.indexes(rows * (DEPTH + 1), model.params().vocab);
-    // The second pass leaves the positions and the page tables of the step on the device.
+    // The second pass leaves the positions and page tables of the step on the device.
     for (start, end, logits) in [(0, DEPTH, Logits::None), (DEPTH, DEPTH + 1, Logits::Last)] {
         let mut batch = Batch::new();
         for (slot, tokens) in tokens.chunks(DEPTH + 1).enumerate() {

@@ -1,5 +1,5 @@
-//! The ways to encode a list, and their times. Nothing is compiled and no thread is started inside a timed stretch: the
-//! device's kernels are warm, and the workers and the list are there.
+//! The ways to encode a list, and their times. Nothing is compiled and no thread is started while a trial is timed: the device's kernels
+//! are warm, and the workers and the list exist.
 
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -11,7 +11,7 @@ use recua::compute::{Commands, EncoderWorker, Program, Submission};
 use super::work::{List, Work};
 use crate::Result;
 
-/// Rounds that are not counted: the first compiles kernels and fills caches.
+/// Rounds that are not counted: the first one compiles kernels and fills caches.
 pub(super) const WARM_UP: usize = 3;
 
 /// One way to encode a list.
@@ -21,11 +21,11 @@ pub(super) enum Way {
     Serial,
     /// The main thread, this many encoders one after the other: what more command buffers cost.
     Split(usize),
-    /// The main thread and this many workers at the same time, an encoder each.
+    /// The main thread and this many workers at the same time, with one encoder each.
     Parallel(usize),
-    /// A launch of the compiled plan: what a model does in a step like one before.
+    /// A launch of the compiled plan: what a model does in a step of a known shape.
     Plan,
-    /// The same plan compiled and launched: what a model does in a step like none before.
+    /// The same plan compiled and launched: what a model does in a step of a new shape.
     NewPlan,
 }
 
@@ -54,18 +54,18 @@ impl Way {
     }
 }
 
-/// Seconds of one trial of one way.
+/// Times of one trial of one way, in seconds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Times {
-    /// From the start until all parts are finished; `None` where it cannot be told from the submission.
+    /// From the start until all parts are finished; `None` if it cannot be separated from the submission.
     pub(super) encode: Option<f64>,
     /// Until `submit` returns.
     pub(super) submit: f64,
     /// Until the work is done.
     pub(super) wait: f64,
-    /// The sum.
+    /// The total.
     pub(super) total: f64,
-    /// What the device says it worked; `None` where it cannot tell.
+    /// The device's own working time; `None` if it does not report it.
     pub(super) gpu: Option<f64>,
 }
 
@@ -74,11 +74,11 @@ pub(super) struct Bench<'a> {
     device: &'a Device,
     workers: &'a [EncoderWorker],
     list: Arc<List>,
-    /// Of a list that is a plan.
+    /// For a list that is a plan.
     program: Option<Program>,
 }
 
-/// The times of each way, a value for each trial, and the ways whose results differ from the first's.
+/// The times of each way, one value per trial, and the ways whose results differ from the first one's.
 pub(super) struct Outcome {
     pub(super) times: Vec<Vec<Times>>,
     pub(super) differing: Vec<Way>,
@@ -109,7 +109,7 @@ pub(super) fn run(
     let mut differing = Vec::new();
     let mut first: Option<Vec<Vec<f32>>> = None;
     for way in ways {
-        // What the way before left must not pass for the work of this one.
+        // The previous way's results must not pass for this one's.
         for output in &work.outputs {
             device.write(output, &vec![f32::NAN; output.n_elements()])?;
         }
@@ -128,8 +128,8 @@ pub(super) fn run(
     Ok(Outcome { times, differing })
 }
 
-/// In which order the ways come: each pair of trials starts with another one, and the second of a pair runs backwards,
-/// so that none always comes first or always after the same one.
+/// The order of the ways: each pair of trials starts with another one, and the second of a pair runs backwards, so that none is always
+/// first or always after the same one.
 fn order(trial: usize, n: usize) -> impl Iterator<Item = usize> {
     (0..n).map(move |i| (if trial.is_multiple_of(2) { i } else { n - 1 - i } + trial / 2) % n)
 }
@@ -177,7 +177,7 @@ impl Bench<'_> {
         })
     }
 
-    /// Starts what is encoded, and says how long encoding took.
+    /// Submits what is encoded, and records how long encoding took.
     fn submit(&self, start: Instant, commands: Vec<Commands>) -> Result<(Option<f64>, Submission)> {
         let encoded = start.elapsed().as_secs_f64();
         Ok((Some(encoded), self.device.submit(commands)?))
@@ -187,15 +187,15 @@ impl Bench<'_> {
         (0..n).map(|i| self.list.encode(self.device, self.list.part(i, n))).collect()
     }
 
-    /// The main thread encodes the first part, and the workers the others meanwhile.
+    /// The main thread encodes the first part while the workers encode the others.
     fn parallel(&self, n_workers: usize) -> Result<Vec<Commands>> {
         let n = n_workers + 1;
         let parts = self.workers.iter().take(n_workers).zip(1..).map(|(worker, i)| {
-            // A channel a part: it closes if the worker's closure panics, and then nobody waits for ever.
+            // One channel per part: it closes if the worker's closure panics, so nothing waits for ever.
             let (done, finished) = channel();
             let (device, list) = (self.device.clone(), self.list.clone());
             worker.submit(move || {
-                // Nobody listens any more only if the main thread failed.
+                // The receiver is gone only if the main thread failed.
                 let _ = done.send(list.encode(&device, list.part(i, n)));
             })?;
             Ok(finished)
@@ -246,7 +246,7 @@ mod tests {
         assert!(check_sense(&[vec![1.0], vec![0.0]]).is_err() && check_sense(&[vec![f32::NAN]]).is_err());
     }
 
-    /// An op list that keeps a sum computes something else each time it runs.
+    /// An op list that accumulates a sum computes something else each time it runs.
     #[test]
     fn differing_results_are_found() {
         let device = recua::open_device("cpu").unwrap();

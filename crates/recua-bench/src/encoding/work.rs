@@ -1,4 +1,4 @@
-//! A list of work that can be encoded in parts: the products of the first experiment, or the ops of a real step.
+//! Lists of work that can be encoded in parts: the products of the first experiment, or the ops of a real step.
 
 use std::ops::Range;
 
@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::args::{Dependency, EncodingArgs};
 
-/// One list with what its results are.
+/// One list, and its results.
 pub(super) struct Work {
     pub(super) about: About,
     pub(super) list: List,
@@ -21,20 +21,20 @@ pub(super) struct Work {
     pub(super) outputs: Vec<Buffer>,
 }
 
-/// What the report says of a list.
+/// The report's description of a list.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct About {
     /// `independent`, `chained`, or `step` and the shape.
     pub(super) name: String,
     pub(super) description: String,
     pub(super) n_ops: usize,
-    /// Groups of ops that could run side by side, one group after the other.
+    /// Groups of ops that could run side by side; the groups run one after the other.
     pub(super) n_groups: usize,
-    /// Weights on the device that the list names.
+    /// Bytes of weights on the device that the list uses.
     pub(super) weight_bytes: u64,
 }
 
-/// What is encoded.
+/// The work to encode.
 pub(super) enum List {
     /// Through [`recua::compute::CommandEncoder::quantized_matmul`].
     Products(Vec<Product>),
@@ -58,12 +58,12 @@ impl List {
         }
     }
 
-    /// The part `i` of `n`, of about the same length each.
+    /// Part `i` of `n` parts of about the same length.
     pub(super) fn part(&self, i: usize, n: usize) -> Range<usize> {
         self.len() * i / n..self.len() * (i + 1) / n
     }
 
-    /// Encodes some of it, on whichever thread this is.
+    /// Encodes a part, on the calling thread.
     pub(super) fn encode(&self, device: &Device, range: Range<usize>) -> Result<Commands> {
         let mut encoder = device.command_encoder()?;
         match self {
@@ -102,15 +102,15 @@ impl Work {
     }
 }
 
-/// The weights of the products: one each, used by both variants.
+/// The weights of the products: one per product, used by both variants.
 pub(super) fn product_weights(device: &Device, args: &EncodingArgs) -> Result<Vec<Weight>> {
     let mut random = Random::new(1);
-    // Of a size that neither grows nor shrinks along a chain.
+    // Scaled so that values neither grow nor shrink along a chain.
     let std = (args.k as f32).powf(-0.5);
     (0..args.ops).map(|_| weight(device, &mut random, args.ggml_type, args.n, args.k, std)).collect()
 }
 
-/// Bytes of a matrix, or why there can be none of its shape.
+/// The bytes of a matrix, or why no matrix can have this shape.
 pub(super) fn n_bytes(ty: GgmlType, n: usize, k: usize) -> std::result::Result<usize, String> {
     let block = ty.block_values();
     let row =
@@ -122,8 +122,8 @@ fn normal(random: &mut Random, n: usize, std: f32) -> Vec<f32> {
     (0..n).map(|_| random.normal() * std).collect()
 }
 
-/// A matrix of `n` rows and `k` columns whose values have a standard deviation of `std`. The values come again after a while, because
-/// encoding gigabytes takes minutes.
+/// A matrix of `n` rows and `k` columns whose values have a standard deviation of `std`. The values repeat after a while, because encoding
+/// gigabytes takes minutes.
 pub(super) fn weight(
     device: &Device,
     random: &mut Random,
@@ -150,7 +150,7 @@ pub(super) fn weight(
     device.upload_weight(&[RawMatrix::new(ty, n, k, &raw[..n_bytes])], Arrange::Stacked)
 }
 
-/// Products with their own inputs, or each with the output of the one before.
+/// Products with their own inputs, or each with the output of the one before as its input.
 pub(super) fn products(
     device: &Device,
     args: &EncodingArgs,

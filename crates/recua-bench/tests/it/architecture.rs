@@ -1,19 +1,18 @@
-//! The table of ARCHITECTURE.md that says which files to touch to add something, held against what is there already: a file that names
-//! an example has to be listed, and a listed file has to be there and name one.
+//! Checks ARCHITECTURE.md's table of files to touch for each kind of change, by examples of earlier additions: a file that names an example
+//! must be listed, and a listed file must exist and name an example.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Something that was added once.
 struct Example {
-    /// What stands for `NAME` in a listed path.
+    /// The replacement for `NAME` in a listed path.
     file: &'static str,
-    /// The words by which code names it, in crates whose path below `crates` begins so.
+    /// The words for it in code, by crate: for paths below `crates` that begin like this.
     words: &'static [(&'static str, &'static [&'static str])],
 }
 
-/// By the first column of the table. Ops and formats that much else depends on, such as `matmul` and `Q8_0`, would list their users,
-/// too.
+/// By the first column of the table. Ops and formats that much else depends on, such as `matmul` and `Q8_0`, would list their users too.
 const EXAMPLES: &[(&str, &[Example])] = &[
     (
         "a quantisation format",
@@ -55,7 +54,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
             },
         ],
     ),
-    // The one with norms of the heads.
+    // The architecture with norms of the heads.
     (
         "an architecture",
         &[Example { file: "", words: &[("recua-engine", &["Qwen3", "has_head_norm", "head_norm"])] }],
@@ -110,7 +109,7 @@ fn the_lists_of_files_to_touch_are_complete_and_true() {
                 problems.push(format!("{what}: {path} is listed and not there"));
             }
         }
-        // A file that bears the name of an example has been looked for above.
+        // A file with the name of an example has been handled above.
         for path in list.iter().filter(|path| !path.contains("NAME")) {
             let is_named = |example: &Example| {
                 let mut there = files.iter().filter(|(file, _)| is_at_or_below(file, path));
@@ -132,7 +131,7 @@ fn row(line: &str) -> Option<(&str, Vec<&str>)> {
 }
 
 impl Example {
-    /// The words by which a file names it.
+    /// The words by which a file refers to it.
     fn words_in(&self, path: &str, code: &str) -> Vec<&'static str> {
         let name = path.strip_prefix("crates/").unwrap_or(path);
         let crates = self.words.iter().filter(|(prefix, _)| name.starts_with(prefix));
@@ -148,7 +147,7 @@ fn has_word(code: &str, word: &str) -> bool {
     })
 }
 
-/// Whether a path is a listed file, or lies in a listed folder.
+/// Whether a path is a listed file, or in a listed folder.
 fn is_at_or_below(path: &str, listed: &str) -> bool {
     path.strip_prefix(listed).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
@@ -157,7 +156,7 @@ fn is_test(path: &str) -> bool {
     path.ends_with("/tests.rs") || path.contains("/tests/") || path.contains("/examples/")
 }
 
-/// The sources and documents below a folder, without comments and without the tests at their ends.
+/// The sources and documents in a folder, without comments and without the tests at their ends.
 fn collect(folder: &Path, path: &str, files: &mut Vec<(String, String)>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let (entry, kind) = entry.map(|entry| (entry.path(), entry.file_type().unwrap())).unwrap();

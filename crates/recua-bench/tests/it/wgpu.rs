@@ -6,7 +6,7 @@ use recua_compute::cases;
 
 use crate::{Ran, ran};
 
-/// Whether there is an adapter. A test without one says so and passes, unless RECUA_REQUIRE_DEVICES lists `wgpu`.
+/// Whether there is an adapter. Without one, a test says so and passes, unless RECUA_REQUIRE_DEVICES lists `wgpu`.
 fn has_adapter() -> bool {
     static HAS: OnceLock<bool> = OnceLock::new();
     *HAS.get_or_init(|| cases::opened_or_skipped("wgpu", recua::open_device("wgpu")).is_some())
@@ -34,7 +34,7 @@ fn encoding_runs_a_step_as_a_new_plan_and_says_on_how_many_threads() {
     let variants = ["serial", "serial in 2", "parallel 2", "kept plan", "new plan"];
     assert_eq!(names("variants", "name"), variants);
     assert!(names("pairs", "against").iter().any(|against| against == "new plan"));
-    assert!(on_gpu(&args).stdout.contains("a step like none before on "));
+    assert!(on_gpu(&args).stdout.contains("a step of a new shape on "));
 }
 
 #[test]

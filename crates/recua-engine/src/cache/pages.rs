@@ -1,8 +1,8 @@
-//! [`Pages`]: which pages of the cache are in use, and by how many. Integers only; it has never seen a device.
+//! [`Pages`]: which pages of the cache are in use, and their reference counts. Integers only; it knows nothing of devices.
 
 use crate::error::{Error, Result};
 
-/// A pool of numbered pages with reference counts. `n_free() + n_used() == n_pages()`, always; [`Pages::check`] proves it.
+/// A pool of numbered pages with reference counts. `n_free() + n_used() == n_pages()`, always; [`Pages::check`] verifies it.
 #[derive(Clone, Debug)]
 pub struct Pages {
     // References to each page; 0 is free.
@@ -12,11 +12,11 @@ pub struct Pages {
 }
 
 impl Pages {
-    /// `n_pages` free pages. Fails if the host has no memory to count them.
+    /// `n_pages` free pages. Fails if the host has no memory for their counts.
     pub(crate) fn new(n_pages: usize) -> Result<Pages> {
         let n = u32::try_from(n_pages).map_err(|_| Error::Config {
             field: "kv_pages",
-            problem: format!("{n_pages} pages are more than can be numbered, 2^32"),
+            problem: format!("{n_pages} pages are too many; at most 2^32 can be numbered"),
         })?;
         let (mut references, mut free) = (Vec::new(), Vec::new());
         let no_memory = |_| Error::HostMemory { what: "the list of pages", bytes: n_pages * 4 };
@@ -27,7 +27,7 @@ impl Pages {
         Ok(Pages { references, free })
     }
 
-    /// A pool in which `references[page]` refer to each page.
+    /// A pool in which `references[page]` is the reference count of each page.
     pub(crate) fn with_references(references: Vec<u32>) -> Result<Pages> {
         let mut pages = Pages::new(references.len())?;
         pages.free.retain(|page| references[*page as usize] == 0);
@@ -35,34 +35,34 @@ impl Pages {
         Ok(pages)
     }
 
-    /// Pages in all.
+    /// The number of pages.
     pub fn n_pages(&self) -> usize {
         self.references.len()
     }
 
-    /// Pages nobody refers to.
+    /// Pages without references.
     pub fn n_free(&self) -> usize {
         self.free.len()
     }
 
-    /// Pages somebody refers to.
+    /// Pages with references.
     pub fn n_used(&self) -> usize {
         self.n_pages() - self.n_free()
     }
 
-    /// How many refer to `page`; 0 for a free one or one that does not exist.
+    /// The reference count of `page`; 0 if it is free or does not exist.
     pub fn references(&self, page: u32) -> u32 {
         self.references.get(page as usize).copied().unwrap_or(0)
     }
 
-    /// Takes a free page, with one reference to it.
+    /// Takes a free page and sets its reference count to 1.
     pub(crate) fn take(&mut self) -> Option<u32> {
         let page = self.free.pop()?;
         self.references[page as usize] = 1;
         Some(page)
     }
 
-    /// One more refers to `page`, which is in use.
+    /// Adds a reference to `page`, which must be in use.
     pub(crate) fn retain(&mut self, page: u32) -> Result<()> {
         match self.references.get_mut(page as usize) {
             Some(n @ 1..) => *n = n.checked_add(1).ok_or_else(|| problem(page, "has too many references"))?,
@@ -71,7 +71,7 @@ impl Pages {
         Ok(())
     }
 
-    /// One less refers to `page`; after the last one it is free. True if it is free now.
+    /// Removes a reference to `page`; without references, it is free. Returns whether it is free now.
     pub(crate) fn release(&mut self, page: u32) -> Result<bool> {
         match self.references.get_mut(page as usize) {
             Some(n @ 1..) => *n -= 1,
@@ -84,7 +84,7 @@ impl Pages {
         Ok(is_free)
     }
 
-    /// Audits the pool: each page is either free, once, or referred to.
+    /// Audits the pool: each page is either in the free list, once, or in use.
     pub fn check(&self) -> Result<()> {
         let mut is_free = vec![false; self.n_pages()];
         for &page in &self.free {

@@ -1,32 +1,32 @@
-//! [`Sequences`]: which pages belong to whom. Integers only: it knows slots, lengths and page numbers, and no token or device.
+//! [`Sequences`]: which pages belong to which sequence. Integers only: it knows slots, lengths and page numbers, and no token or device.
 //!
-//! A slot is a sequence's line of the page table; its tokens lie at positions `[0, cached_tokens)`. Pages are taken as a sequence
-//! grows and returned when it is cleared or truncated.
+//! A slot is a sequence's line of the page table; its tokens are at positions `[0, cached_tokens)`. A sequence takes pages as it grows and
+//! returns them when it is cleared or truncated.
 //!
-//! Several may refer to a page: slots whose sequences begin alike, or a holder outside who keeps prefixes. Nobody writes to a page
-//! that another refers to: a sequence that grows inside one gets a copy first.
+//! A page may have several references: from slots whose sequences begin alike, or from an outside holder that keeps prefixes. A page with
+//! several references is never written to: a sequence that grows inside one first gets a copy.
 
 use super::pages::{Pages, problem};
 use crate::error::{Error, Result};
 use std::fmt;
 
-/// How much room there is for sequences.
+/// The capacity for sequences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheRoom {
-    /// Sequences that can have tokens at once.
+    /// The number of sequences that can have tokens at once.
     pub n_slots: usize,
-    /// Pages in the pool.
+    /// The number of pages in the pool.
     pub n_pages: usize,
-    /// Tokens a page holds.
+    /// Tokens per page.
     pub page_tokens: usize,
-    /// The longest sequence.
+    /// The length of the longest possible sequence, in tokens.
     pub max_seq_len: usize,
 }
 
-/// What a device must be told before the rows run for which sequences grew: first the copies, then the table.
+/// The updates that a device needs before it runs the rows for which sequences grew: first the copies, then the table.
 ///
-/// No page is both copied from and copied to, as long as no sequence is cleared or truncated between the first growth and the
-/// delivery; so the copies may be made in any order or at once.
+/// No page is both copied from and copied to, as long as no sequence is cleared or truncated between the first growth and the delivery; so
+/// the copies may be made in any order or at once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// Entries of the page table: (slot, index, page). Page `page` holds the slot's positions from `index * page_tokens` on.
@@ -36,7 +36,7 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// Forgets all of them and keeps the memory.
+    /// Removes all changes but keeps the memory.
     pub fn clear(&mut self) {
         self.table.clear();
         self.copies.clear();
@@ -57,7 +57,7 @@ struct Slot {
     // Page i holds the positions [page_tokens * i, page_tokens * (i + 1)).
     pages: Vec<u32>,
     n_tokens: usize,
-    // The device's page table has the first `n_told` of the pages.
+    // The device's page table has the first `n_told` pages.
     n_told: usize,
 }
 
@@ -70,7 +70,7 @@ pub struct Sequences {
     slots: Vec<Slot>,
 }
 
-/// What there is.
+/// Reading.
 impl Sequences {
     /// No sequences.
     ///
@@ -86,27 +86,27 @@ impl Sequences {
         Ok(Sequences { page_tokens, max_seq_len, pages, slots })
     }
 
-    /// Slots.
+    /// The number of slots.
     pub fn batch_size(&self) -> usize {
         self.slots.len()
     }
 
-    /// The longest sequence a slot can hold.
+    /// The length of the longest sequence that a slot can hold, in tokens.
     pub fn max_seq_len(&self) -> usize {
         self.max_seq_len
     }
 
-    /// Tokens a page holds.
+    /// Tokens per page.
     pub fn page_tokens(&self) -> usize {
         self.page_tokens
     }
 
-    /// Pages in the pool.
+    /// The number of pages in the pool.
     pub fn n_pages(&self) -> usize {
         self.pages.n_pages()
     }
 
-    /// Pages nobody refers to.
+    /// Pages without references.
     pub fn free_pages(&self) -> usize {
         self.pages.n_free()
     }
@@ -116,7 +116,7 @@ impl Sequences {
         &self.pages
     }
 
-    /// Tokens that `slot` holds.
+    /// The number of tokens that `slot` holds.
     ///
     /// # Errors
     /// If there is no such slot.
@@ -132,11 +132,11 @@ impl Sequences {
         Ok(&self.slot(slot)?.pages)
     }
 
-    /// Audits the lists: every page is free or referred to, every slot has the pages its tokens need, and no page is referred to
-    /// by more slots than it counts.
+    /// Audits the lists: every page is free or in use, every slot has the pages that its tokens need, and no page is in more slots than it
+    /// has references.
     ///
     /// # Errors
-    /// If not, which is a bug.
+    /// If one of these does not hold, which is a bug.
     pub fn check(&self) -> Result<()> {
         self.pages.check()?;
         for (i, slot) in self.slots.iter().enumerate() {
@@ -158,7 +158,7 @@ impl Sequences {
         self.slots.get(slot).ok_or(Error::SlotOutOfRange { slot, batch_size: self.slots.len() })
     }
 
-    /// How many slots refer to each page.
+    /// The number of slots that refer to each page.
     fn slot_references(&self) -> Vec<u32> {
         let mut references = vec![0u32; self.n_pages()];
         for page in self.slots.iter().flat_map(|slot| &slot.pages) {
@@ -168,20 +168,20 @@ impl Sequences {
     }
 }
 
-/// Coming, growing and going.
+/// Adding, growing and removing sequences.
 impl Sequences {
-    /// Lets the empty `slot` begin with these full pages, which hold the first `page_tokens * pages.len()` tokens of its sequence
-    /// and stay the property of others too.
+    /// Starts the empty `slot` with these full pages, which hold the first `page_tokens * pages.len()` tokens of its sequence and remain
+    /// shared with their other holders.
     ///
     /// # Errors
-    /// If the slot does not exist or is not empty, a page is not in use, or they are more than a sequence can have. Nothing has
+    /// If the slot does not exist or is not empty, a page is not in use, or there are more pages than a sequence can have. Nothing has
     /// changed then.
     pub fn open(&mut self, slot: usize, shared: &[u32]) -> Result<()> {
         self.share(slot, shared, shared.len().saturating_mul(self.page_tokens))
     }
 
-    /// Lets the empty slot `to` begin with all that `from` holds. Full pages stay shared; the last one is copied by whichever of
-    /// the two grows first.
+    /// Starts the empty slot `to` with everything that `from` holds. Full pages stay shared; the first of the two sequences to grow gets a
+    /// copy of the last page.
     ///
     /// # Errors
     /// If a slot does not exist, or `to` is not empty. Nothing has changed then.
@@ -208,8 +208,8 @@ impl Sequences {
         Ok(())
     }
 
-    /// Makes room for the tokens of `slot` up to position `end`, which count as there from now on: whoever asks lets them run, or
-    /// [truncates](Self::truncate) again. Appends to `out` what the device must be told.
+    /// Makes room for the tokens of `slot` up to position `end`. From now on they count as present: the caller must run them, or
+    /// [truncate](Self::truncate) the slot. Appends the updates for the device to `out`.
     ///
     /// # Errors
     /// If there is no such slot, `end` is beyond the longest sequence, or pages run out. Nothing has changed then.
@@ -246,7 +246,7 @@ impl Sequences {
         Ok(())
     }
 
-    /// The page that holds position `n_tokens` of `slot` and tokens before it, if somebody else refers to it too.
+    /// The page that holds position `n_tokens` of `slot` and earlier tokens, if it has other references too.
     fn shared_last_page(&self, slot: usize, n_tokens: usize) -> Option<u32> {
         let page = *self.slots[slot].pages.get(n_tokens / self.page_tokens)?;
         (!n_tokens.is_multiple_of(self.page_tokens) && self.pages.references(page) > 1).then_some(page)
@@ -260,7 +260,7 @@ impl Sequences {
         Error::OutOfPages { needed, free, n_pages: self.n_pages() }
     }
 
-    /// Forgets the sequence in `slot` and returns its pages.
+    /// Removes the sequence in `slot` and returns its pages.
     ///
     /// # Errors
     /// If there is no such slot.
@@ -268,8 +268,8 @@ impl Sequences {
         self.truncate(slot, 0)
     }
 
-    /// Forgets the tokens of `slot` from position `n_tokens` on, if there are any, and returns the pages that held only those. The
-    /// device need not hear of it: it reads a line of the table only as far as a sequence's tokens go.
+    /// Removes the tokens of `slot` from position `n_tokens` on, if there are any, and returns the pages that held only those. The device
+    /// needs no update: it reads a line of the table only up to the sequence's length.
     ///
     /// # Errors
     /// If there is no such slot.
@@ -294,7 +294,7 @@ impl Sequences {
         self.pages.retain(page)
     }
 
-    /// Gives up a page that was [retained](Self::retain).
+    /// Releases a page that was [retained](Self::retain).
     ///
     /// # Errors
     /// If the page is not in use.
@@ -303,9 +303,9 @@ impl Sequences {
     }
 }
 
-/// A step as a whole: one span a slot, each of which replaces what its slot held from `start` on.
+/// Whole steps: one span per slot, which replaces what the slot held from `start` on.
 impl Sequences {
-    /// Whether the spans fit; changes nothing.
+    /// Checks that the spans fit; changes nothing.
     ///
     /// # Errors
     /// If a slot does not exist, a span starts beyond its sequence or ends beyond the longest, or pages run out.
@@ -329,14 +329,14 @@ impl Sequences {
         if needed > free { Err(self.out_of_pages(needed, free)) } else { Ok(()) }
     }
 
-    /// Truncates and grows the slots of the spans, which [`check_spans`](Self::check_spans) has passed.
+    /// Truncates and grows the slots of the spans, which must have passed [`check_spans`](Self::check_spans).
     pub(crate) fn replace(&mut self, spans: &[Span], out: &mut Changes) -> Result<()> {
         spans.iter().try_for_each(|span| self.truncate(span.slot, span.start))?;
         spans.iter().try_for_each(|span| self.grow(span.slot, span.end, out))
     }
 
-    /// The rows of `spans` failed, and it is not known which of `changes` reached the device: a sequence ends where its span began,
-    /// because what was there has been overwritten, or before a page whose copy may not have been made.
+    /// Call this if the rows of `spans` failed, when it is unknown which of `changes` reached the device: a sequence then ends where its
+    /// span began, because what followed has been overwritten, or before a page whose copy may not have been made.
     pub(crate) fn roll_back(&mut self, spans: &[Span], changes: &Changes) -> Result<()> {
         for span in spans {
             self.truncate(span.slot, span.start)?;
@@ -352,12 +352,12 @@ impl Sequences {
     }
 }
 
-/// Another number of slots.
+/// Changing the number of slots.
 impl Sequences {
-    /// Whether there can be this number of slots and pages; changes nothing.
+    /// Checks that there can be this many slots and pages; changes nothing.
     ///
     /// # Errors
-    /// If slots beyond hold tokens, or pages beyond are held outside the slots.
+    /// If a slot that would be removed holds tokens, or a page that would be removed is held outside the slots.
     pub(crate) fn check_resize(&self, n_slots: usize, n_pages: usize) -> Result<()> {
         let live: Vec<usize> = (n_slots..self.batch_size()).filter(|i| self.slots[*i].n_tokens > 0).collect();
         if !live.is_empty() {
@@ -366,8 +366,8 @@ impl Sequences {
         self.moves(n_pages).map(drop)
     }
 
-    /// The same sequences in another number of slots and pages, and where each page in use goes: (from, to). The device knows
-    /// nothing of the new ones. `self` is as before; [`check_resize`](Self::check_resize) has passed.
+    /// The same sequences with another number of slots and pages, and the new place of each page in use: (from, to). The device has none of
+    /// the new entries. `self` stays unchanged; [`check_resize`](Self::check_resize) must have passed.
     ///
     /// # Errors
     /// As `check_resize`, or if the host has no memory for the lists.
@@ -391,7 +391,7 @@ impl Sequences {
         Ok((Sequences { pages: Pages::with_references(references)?, slots, ..*self }, moves))
     }
 
-    /// Where each page in use goes in a pool of `n_pages`: to its own number if there is one, else to the lowest that is free.
+    /// The new place of each page in use in a pool of `n_pages`: its own number if that exists, otherwise the lowest free number.
     fn moves(&self, n_pages: usize) -> Result<Vec<(u32, u32)>> {
         let used = (0..self.n_pages() as u32).filter(|page| self.pages.references(*page) > 0);
         let used: Vec<u32> = used.collect();

@@ -1,5 +1,5 @@
-//! [`Store`]: what of a cache is on a device, the keys and values of every layer and the page table. It decides nothing: which
-//! page belongs to whom it is told by [`Changes`].
+//! [`Store`]: the part of a cache that is on a device: the keys and values of every layer, and the page table. It decides nothing:
+//! [`Changes`] tell it which page belongs to which sequence.
 //!
 //! A layer's K and V are one pool, which the device lays out.
 
@@ -8,11 +8,11 @@ use crate::error::{Error, Result};
 use recua_compute::{Buffer, DType, Device, INERT, Input, KvPool, KvShape, Plan, Program, Record};
 use std::ops::Range;
 
-/// What fixes the size of a store.
+/// Everything that determines the size of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct StoreShape {
     pub(crate) n_layers: usize,
-    // Of each layer.
+    // For each layer.
     pub(crate) kv: KvShape,
     // Lines of the page table, and pages of the longest sequence.
     pub(crate) n_slots: usize,
@@ -31,36 +31,36 @@ impl StoreShape {
         table.saturating_add(2 * self.copies_max() as u64).saturating_mul(4)
     }
 
-    /// Pages that one launch copies: a step copies one a slot at most. More take several.
+    /// The most pages that one launch copies. A step copies at most one per slot; more pages take several launches.
     fn copies_max(&self) -> usize {
         self.n_slots.clamp(1, COPIES_MAX)
     }
 }
 
-/// Pages copied by one launch.
+/// The limit on pages copied by one launch.
 const COPIES_MAX: usize = 64;
 
-/// Entries of the table this far apart are sent as one piece: 256 bytes more cost less than a call.
+/// Changed table entries at most this far apart are sent as one piece: 256 more bytes cost less than another call.
 const GAP_MAX: usize = 64;
 
 /// The cache on a device.
 pub(crate) struct Store {
     shape: StoreShape,
-    // One a layer
+    // One per layer
     layers: Vec<KvPool>,
     // u32 [n_slots, pages_max]
     table: Buffer,
-    // The same on the host.
+    // The same table on the host.
     entries: Vec<u32>,
-    // Indexes of entries that `table` does not show yet.
+    // Indexes of entries that `table` does not have yet.
     changed: Vec<usize>,
     // u32 [copies_max, 2]: pages to copy, from and to
     copy_list: Buffer,
 }
 
 impl Store {
-    /// Allocates all of it, full of zeros. The device comes before the host's list, which is a thousandth of it, so that a size
-    /// beyond all memory is refused while nothing has been touched.
+    /// Allocates everything, zeroed. The device's memory comes first: the host's list is a thousandth of its size, so a size beyond all
+    /// memory is refused before anything is touched.
     ///
     /// # Errors
     /// If there is no memory for it.
@@ -95,7 +95,7 @@ impl Store {
         &self.table
     }
 
-    /// The plan that copies pages of this store; see [`tell`](Self::tell).
+    /// The plan that copies pages within this store; see [`tell`](Self::tell).
     ///
     /// # Errors
     /// If the device has no such op.
@@ -103,8 +103,8 @@ impl Store {
         copies(device, &self.layers, &self.layers, &self.copy_list)
     }
 
-    /// Launches the copies of `changes` with the program of [`copies`](Self::copies), and notes the entries of the page table that the
-    /// device has to be told. Nothing is waited for: what is launched later takes effect later.
+    /// Launches the copies of `changes` with the program of [`copies`](Self::copies), and notes the page table entries that the device
+    /// needs. Does not wait: later launches take effect later.
     ///
     /// # Errors
     /// If the device fails.
@@ -124,7 +124,7 @@ impl Store {
         Ok(())
     }
 
-    /// The entries of the page table that the device has to be told, in few pieces: where each goes, and its values.
+    /// The page table entries that the device needs, in few pieces: the place and the values of each.
     ///
     /// # Errors
     /// If a slot or page does not exist.
@@ -133,17 +133,17 @@ impl Store {
         pieces(&self.changed).into_iter().map(piece).collect()
     }
 
-    /// The device has been told.
+    /// Notes that the device has these entries now.
     pub(crate) fn told(&mut self) {
         self.changed.clear();
     }
 
-    /// Copies pages of this store to `to`, a store of the same layers, and waits for it.
+    /// Copies pages of this store to `to`, a store of the same layers, and waits for the copies.
     ///
     /// # Errors
-    /// If a page does not exist, the device lays the two out differently (then the same rows would have other bits there), or it fails.
+    /// If a page does not exist, the device fails, or it lays out the two stores differently (the same rows would then have other bits).
     pub(crate) fn copy_to(&self, device: &Device, to: &Store, moves: &[(u32, u32)]) -> Result<()> {
-        // One pair at least, so that a device that lays the two out differently says so even if there is nothing to copy.
+        // At least one pair, so that a device with two different layouts reports that even if there is nothing to copy.
         let mut pairs = vec![INERT; 2];
         pairs.extend(moves.iter().flat_map(|&(from, to)| [from, to]));
         let list = device.upload(&pairs, DType::U32, &[pairs.len() / 2, 2])?;
@@ -151,7 +151,7 @@ impl Store {
     }
 }
 
-/// A plan that copies the pages of a list from each layer to the same layer.
+/// A plan that copies the listed pages from each layer to the same layer.
 fn copies(device: &Device, from: &[KvPool], to: &[KvPool], list: &Buffer) -> Result<Plan> {
     let mut plan = device.plan();
     for (from, to) in from.iter().zip(to) {
@@ -160,7 +160,7 @@ fn copies(device: &Device, from: &[KvPool], to: &[KvPool], list: &Buffer) -> Res
     Ok(plan)
 }
 
-/// Ranges that hold all of `at`, which is sorted.
+/// Ranges that contain all of `at`, which is sorted.
 fn pieces(at: &[usize]) -> Vec<Range<usize>> {
     let mut pieces: Vec<Range<usize>> = Vec::new();
     for &at in at {

@@ -1,24 +1,24 @@
-//! [`LlamaConfig`]: how a model is to be run.
+//! [`LlamaConfig`]: how to run a model.
 
 use super::params::ModelParams;
 use crate::error::{Error, Result};
 pub use recua_compute::KvType;
 
-/// The longest sequence if nothing else is said and the model allows it.
+/// The longest sequence, unless the configuration says otherwise or the model allows less.
 pub const MAX_SEQ_LEN_DEFAULT: usize = 4096;
 
-/// How a model is to be run: what fixes the memory it takes.
+/// How to run a model: everything that determines the memory it takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LlamaConfig {
-    /// Sequences that can be in the cache at once (slots).
+    /// The number of sequences that can be in the cache at once (slots).
     pub batch_size: usize,
     /// The longest sequence, at most the model's context. 0 means the context or [`MAX_SEQ_LEN_DEFAULT`], whichever is less.
     pub max_seq_len: usize,
-    /// How keys and values are kept.
+    /// How keys and values are stored.
     pub kv_type: KvType,
-    /// Rows of one pass over the weights. A longer input is cut, which changes no bit of the result.
+    /// The most rows of one pass over the weights. A longer input is cut, which changes no bit of the result.
     pub step_tokens_max: usize,
-    /// Rows of logits computed at once (at least `batch_size` are). More are computed one lot after another, to the same bits.
+    /// The most rows of logits computed at once (but at least `batch_size`). More are computed in several lots, with the same bits.
     pub logits_rows_max: usize,
     /// Pages in the pool. `None` means enough for every slot to grow to `max_seq_len`; with fewer, a step can run out of pages.
     pub kv_pages: Option<usize>,
@@ -30,7 +30,7 @@ impl LlamaConfig {
         LlamaConfig { max_seq_len: max_seq_len_default(params), ..LlamaConfig::default() }
     }
 
-    /// The same with defaults filled in, or why it cannot work for this model.
+    /// The same with defaults filled in; an error says why it cannot work for this model.
     pub(crate) fn resolve(mut self, params: &ModelParams) -> Result<LlamaConfig> {
         let error = |field, problem| Err(Error::Config { field, problem });
         if self.max_seq_len == 0 {
@@ -57,7 +57,7 @@ impl LlamaConfig {
         Ok(self)
     }
 
-    /// Rows of logits computed at once.
+    /// The rows of logits computed at once.
     pub(crate) fn logits_rows(&self) -> usize {
         self.logits_rows_max.max(self.batch_size).min(self.step_tokens_max)
     }

@@ -1,4 +1,4 @@
-//! Greedy steps that are launched before the ones before them are over.
+//! Greedy steps that are launched before earlier ones have finished.
 
 use super::{Launched, LlamaModel, WantedRows};
 use crate::batch::Batch;
@@ -6,7 +6,7 @@ use crate::cache::{Changes, Span};
 use crate::error::Result;
 use crate::model::Outputs;
 
-/// A greedy step under way; [`LlamaModel::collect_greedy`] waits for it.
+/// A greedy step in flight; [`LlamaModel::collect_greedy`] waits for it.
 #[must_use = "whether it fails shows when it is collected"]
 pub struct GreedyStep {
     launched: Launched,
@@ -16,13 +16,13 @@ pub struct GreedyStep {
 }
 
 impl LlamaModel {
-    /// Starts what [`step_greedy`](Self::step_greedy) runs, and returns at once where the device works by itself. The rows of the next launch
-    /// can follow tokens that this one chooses ([`Batch::push_chosen`]), so the device need not wait for the host in between. A
-    /// row that follows a token which turns out not to exist (`None`) is computed as if that were token 0.
+    /// Starts what [`step_greedy`](Self::step_greedy) runs, and returns at once if the device works by itself. The rows of the next launch
+    /// can follow tokens that this one chooses ([`Batch::push_chosen`]), so the device need not wait for the host in between. A row that
+    /// follows a token that turns out not to exist (`None`) is computed as if the token were 0.
     ///
     /// # Errors
-    /// As [`step`](Self::step), if the batch is more than one pass holds, or a row follows a token that was not chosen by a launch
-    /// right before this one.
+    /// As [`step`](Self::step), if the batch is larger than one pass, or if a row follows a token that was not chosen by the launch
+    /// directly before this one.
     pub fn launch_greedy(&mut self, batch: &Batch) -> Result<GreedyStep> {
         let spans = self.loaded.spans(batch, self.loaded.n_chosen())?;
         let n_greedy = batch.logits_rows().len();
@@ -42,8 +42,8 @@ impl LlamaModel {
     /// Waits for a step, and returns what [`step_greedy`](Self::step_greedy) does.
     ///
     /// # Errors
-    /// If the device failed. The sequences of the step's batch then end where its first rows would have been, or at the beginning of a
-    /// page before that.
+    /// If the device failed. The sequences of the step's batch then end where its first rows would have been, or at the beginning of a page
+    /// before that.
     pub fn collect_greedy(&mut self, step: GreedyStep) -> Result<Vec<Option<u32>>> {
         let GreedyStep { launched, wanted, spans, changes } = step;
         let mut outputs = Outputs::default();

@@ -9,7 +9,7 @@ use recua_compute::{
     Activation, Attention, Buffer, Embed, HeadNorm, KvPool, Matmul, Op, Record, RopeStore, RowMap,
 };
 
-/// All that a pass reads and writes.
+/// Everything that a pass reads and writes.
 pub(crate) struct Pass<'a> {
     pub(crate) params: &'a ModelParams,
     pub(crate) weights: &'a Weights,
@@ -20,7 +20,7 @@ pub(crate) struct Pass<'a> {
     pub(crate) logits: &'a LogitsWorkspace,
 }
 
-/// What attention needs of a pass.
+/// The parts of a pass that attention needs.
 pub(crate) struct AttentionInputs<'a> {
     pub(crate) params: &'a ModelParams,
     pub(crate) rope_table: &'a Buffer,
@@ -28,14 +28,14 @@ pub(crate) struct AttentionInputs<'a> {
     pub(crate) workspace: &'a Workspace,
 }
 
-/// What tells the plans of one model apart.
+/// Distinguishes the plans of one model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Shape {
-    /// Rows of the pass. Without any it is the output matrix alone, over what the pass before left in the residual stream.
+    /// Rows in the pass. With 0, only the output matrix runs, over what the pass before left in the residual stream.
     pub(crate) n_rows: usize,
     /// How many of them end in logits.
     pub(crate) n_logits_rows: usize,
-    /// Whether the token of the largest logit is chosen on the device as well, and the `TOP_K_MAX` largest.
+    /// Whether the device also chooses the token of the largest logit, and the `TOP_K_MAX` largest.
     pub(crate) greedy: bool,
     pub(crate) top: bool,
 }
@@ -50,7 +50,7 @@ pub(crate) fn record(plan: &mut impl Record, pass: &Pass<'_>, shape: Shape) -> R
         let (qkv, attn) = (w.qkv.rows(n_rows)?, w.attn.rows(n_rows)?);
         let inputs = AttentionInputs { params: p, rope_table: pass.rope_table, store, workspace: w };
 
-        // A row's token may be one that the pass before chose, of any shape: its place is there before this pass chooses anew.
+        // A row's token may be one that the pass before chose, whatever its shape: this pass reads its place before it chooses new tokens.
         let (table, chosen) = (weights.token_embd.clone(), Some(l.greedy.clone()));
         plan.push(Op::Embed(Embed { table, tokens: input.tokens.clone(), chosen, out: x.clone() }))?;
         for (layer, cache) in weights.layers.iter().zip(store.layers()) {

@@ -1,5 +1,5 @@
-//! [`LoadedModel`]: what of a model is on a device, weights, buffers and the store of its cache. It runs passes over the rows it is
-//! given, in the pages it is told, and has never heard of a sequence that goes on from step to step.
+//! [`LoadedModel`]: the part of a model that is on a device: weights, buffers and the store of its cache. It runs passes over the given
+//! rows in the given pages, and knows nothing of sequences that continue from step to step.
 
 use super::config::LlamaConfig;
 use super::llama::{self, AttentionInputs, Pass, Shape};
@@ -16,7 +16,7 @@ use recua_gguf::Gguf;
 use std::fmt;
 use std::time::Duration;
 
-/// A Llama-family model on a device, without anybody's sequences.
+/// A Llama-family model on a device, without sequences.
 pub struct LoadedModel {
     pub(super) device: Device,
     pub(super) params: ModelParams,
@@ -26,23 +26,23 @@ pub struct LoadedModel {
     rope_table: Buffer,
     pub(super) store: Store,
     pub(super) workspace: Workspace,
-    // The list of attention's work in the pass at hand.
+    // The work list of attention for the current pass.
     pub(super) work_list: WorkList,
     pub(super) logits: LogitsWorkspace,
     // Taken by the device for its own use when it compiled the largest pass.
     device_bytes: u64,
     pub(super) programs: Programs,
-    // The first of `logits.greedy`, which the pass launched last chooses.
+    // The number of leading entries of `logits.greedy` that the latest pass chooses.
     pub(super) n_chosen: usize,
-    // Of all passes so far, where the device tells.
+    // Of all passes so far, if the device reports it.
     pub(super) device_time: Option<Duration>,
 }
 
-/// The buffers whose size depends on the number of slots, before they replace the present ones.
+/// The buffers whose size depends on the number of slots, before they replace the current ones.
 pub(crate) struct Resized {
     config: LlamaConfig,
     store: Store,
-    // `None`: the present one does.
+    // `None` if the current one is large enough.
     logits: Option<LogitsWorkspace>,
     programs: Programs,
     // Taken by the device for its own use when it prepared these programs.
@@ -51,8 +51,8 @@ pub(crate) struct Resized {
 
 /// Opening.
 impl LoadedModel {
-    /// Uploads the weights and allocates all the memory the model will ever use on the device. `params` is what the file was checked
-    /// against, `config` suits it.
+    /// Uploads the weights and allocates all the device memory that the model will ever use. The file must have been checked against
+    /// `params`, and `config` must suit it.
     ///
     /// # Errors
     /// If the device has no kernel for a tensor's type or for the heads, or there is not enough memory.
@@ -106,24 +106,24 @@ impl LoadedModel {
     }
 }
 
-/// What it is.
+/// Properties.
 impl LoadedModel {
     /// The model's shape.
     pub fn params(&self) -> &ModelParams {
         &self.params
     }
 
-    /// How it is run, with every default filled in.
+    /// The configuration, with every default filled in.
     pub fn config(&self) -> &LlamaConfig {
         &self.config
     }
 
-    /// Where it is.
+    /// The model's device.
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// The device memory it takes.
+    /// The device memory that the model takes.
     pub fn memory(&self) -> MemoryReport {
         let estimate = memory::estimate(&self.params, 0, &self.config, &self.workspace.tiling);
         MemoryReport {
@@ -133,21 +133,21 @@ impl LoadedModel {
         }
     }
 
-    /// Bytes of weights that one pass streams, whatever its number of rows. The embedding counts only if it is the output too.
+    /// Bytes of weights that one pass reads, whatever its number of rows. The embedding counts only if it is also the output matrix.
     pub fn weight_bytes_per_step(&self) -> u64 {
         self.weights.step_bytes()
     }
 
-    /// The plan of a pass of `n_rows` rows, `n_logits_rows` of which end in logits: to print, to time its ops, to find a bad kernel.
+    /// The plan of a pass of `n_rows` rows, `n_logits_rows` of which end in logits: to print it, to time its ops, or to find a bad kernel.
     ///
     /// # Errors
-    /// If a pass has not so many rows.
+    /// If a pass cannot have this many rows.
     pub fn plan(&self, n_rows: usize, n_logits_rows: usize) -> Result<Plan> {
         self.check_pass(n_rows, n_logits_rows)?;
         record(&self.device, &self.pass(), Shape { n_rows, n_logits_rows, greedy: false, top: false })
     }
 
-    /// Whether one pass holds so many rows.
+    /// Checks that one pass can have this many rows.
     pub(crate) fn check_pass(&self, n_rows: usize, n_logits_rows: usize) -> Result<()> {
         let (rows_max, logits_rows_max) = (self.config.step_tokens_max, self.config.logits_rows());
         if n_rows > rows_max || n_logits_rows > logits_rows_max {
@@ -156,7 +156,7 @@ impl LoadedModel {
         Ok(())
     }
 
-    /// How long the device has worked for this model's steps so far, by its own clock; `None` where it does not tell.
+    /// How long the device has worked for this model's steps so far, by its own clock; `None` if it does not report this.
     pub fn device_time(&self) -> Option<Duration> {
         self.device_time
     }
@@ -173,9 +173,9 @@ impl LoadedModel {
     }
 }
 
-/// Another number of slots.
+/// Changing the number of slots.
 impl LoadedModel {
-    /// Allocates what another configuration needs, which differs in `batch_size` alone, beside what there is.
+    /// Allocates the buffers for another configuration, which differs only in `batch_size`, beside the current ones.
     ///
     /// # Errors
     /// If there is no memory for both. Nothing has changed then.
@@ -192,7 +192,7 @@ impl LoadedModel {
         Ok(Resized { config, store, logits, programs, device_bytes })
     }
 
-    /// Copies the pages of `moves` and frees what there was.
+    /// Copies the pages of `moves` and frees the old buffers.
     ///
     /// # Errors
     /// If the device fails. Nothing has changed then.
@@ -216,7 +216,7 @@ impl fmt::Debug for LoadedModel {
     }
 }
 
-/// Lets the device allocate what a row's attention needs beside its buffers, and returns how many bytes that took. Needs no weights.
+/// Lets the device allocate what a row's attention needs besides its buffers, and returns the bytes that this took. Needs no weights.
 fn prepare_attention(device: &Device, inputs: &AttentionInputs<'_>) -> Result<u64> {
     let before = device.allocated_bytes();
     let mut plan = device.plan();
@@ -227,7 +227,8 @@ fn prepare_attention(device: &Device, inputs: &AttentionInputs<'_>) -> Result<u6
     Ok(device.allocated_bytes().saturating_sub(before))
 }
 
-/// Makes the largest and the smallest pass ready and what copies pages, and returns how many bytes the device allocated for them beside their buffers.
+/// Compiles the largest and the smallest pass, and the plan that copies pages. Returns the bytes that the device allocated for them besides
+/// their buffers.
 fn prepare(device: &Device, pass: &Pass<'_>, config: &LlamaConfig) -> Result<(Programs, u64)> {
     let before = device.allocated_bytes();
     let mut programs = Programs::new(device.compile(&pass.store.copies(device)?)?);

@@ -1,4 +1,4 @@
-//! How much memory a model takes, known before any is allocated, and what to say when it is too much.
+//! How much memory a model takes, computed before any is allocated, and the error if it is too much.
 
 use super::config::{KvType, LlamaConfig};
 use super::params::ModelParams;
@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::memory_report::MemoryReport;
 use recua_compute::{Device, KvShape, PAGE_TOKENS, Tiling};
 
-/// What this model would take. Saturates, so that a hostile file's figures are merely too large.
+/// The memory that this model would take. Saturates, so that a hostile file's figures are merely too large.
 pub(crate) fn estimate(
     p: &ModelParams,
     weights_bytes: u64,
@@ -52,7 +52,7 @@ pub(crate) fn tiling(device: &Device, p: &ModelParams, config: &LlamaConfig) -> 
     device.tiling(&store_shape(p, config).kv, p.n_heads)
 }
 
-/// Refuses a configuration that does not fit, and says which would. A device that does not know its memory is believed to have it.
+/// Refuses a configuration that does not fit, and says which would. A device that does not report its memory is assumed to have enough.
 pub(crate) fn check(
     device: &Device,
     p: &ModelParams,
@@ -89,7 +89,7 @@ pub(crate) fn check(
     Err(Error::OutOfMemory { device: device.info().name.clone(), needed: needed(config), free_bytes, advice })
 }
 
-/// Refuses another batch size whose cache does not fit beside the present one, and says which would.
+/// Refuses another batch size whose cache does not fit beside the current one, and says which would.
 pub(crate) fn check_resize(
     device: &Device,
     p: &ModelParams,
@@ -109,7 +109,7 @@ pub(crate) fn check_resize(
         needed(&LlamaConfig { batch_size, ..new.clone() }).total_bytes() <= free_bytes
     });
     let advice = match batch_size {
-        0 => " beside the present cache; load the model anew".into(),
+        0 => " beside the present cache; load the model again".into(),
         n => format!(" beside the present cache; would fit: batch_size {n}"),
     };
     Err(Error::OutOfMemory { device: device.info().name.clone(), needed: needed(new), free_bytes, advice })
@@ -119,7 +119,7 @@ fn free(device: &Device) -> Option<u64> {
     Some(device.info().memory_bytes?.saturating_sub(device.allocated_bytes()))
 }
 
-/// The largest number of at most `max` that fits; 0 if none does. What is smaller than a number that fits, fits.
+/// The largest number up to `max` that fits; 0 if none does. Every number below one that fits must fit too.
 fn largest(max: usize, fits: impl Fn(usize) -> bool) -> usize {
     let (mut low, mut high) = (0, max);
     while low < high {

@@ -1,18 +1,18 @@
-//! [`ModelParams`]: what a model is, read from a file's metadata.
+//! [`ModelParams`]: the properties of a model, read from a file's metadata.
 //!
-//! An architecture is a row of data here; there is one forward pass for all of them.
+//! An architecture is a row of data here; all share one forward pass.
 
 use crate::error::{Error, Result};
 use recua_compute::RopeStyle;
 use recua_gguf::{Gguf, Metadata};
 use std::fmt;
 
-/// Tensors whose presence or shape says what a model is.
+/// Tensors whose presence or shape determines properties of a model.
 pub(crate) const TOKEN_EMBD: &str = "token_embd.weight";
 pub(crate) const OUTPUT: &str = "output.weight";
 pub(crate) const ROPE_FREQS: &str = "rope_freqs.weight";
 
-/// The kinds of model there is a forward pass for.
+/// The supported kinds of model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Architecture {
     /// Llama 1 to 3.x, Mistral, TinyLlama, SmolLM
@@ -24,10 +24,10 @@ pub enum Architecture {
 }
 
 impl Architecture {
-    /// All of them.
+    /// All architectures.
     pub const ALL: &'static [Architecture] = &[Architecture::Llama, Architecture::Qwen2, Architecture::Qwen3];
 
-    /// As in `general.architecture`.
+    /// The name in `general.architecture`.
     pub const fn name(self) -> &'static str {
         match self {
             Architecture::Llama => "llama",
@@ -36,7 +36,7 @@ impl Architecture {
         }
     }
 
-    /// The architecture of this name.
+    /// The architecture with this name.
     pub fn from_name(name: &str) -> Option<Architecture> {
         Architecture::ALL.iter().copied().find(|a| a.name() == name)
     }
@@ -61,12 +61,12 @@ impl fmt::Display for Architecture {
     }
 }
 
-/// How the angles of the rotation are made longer than the model was first trained for.
+/// How the angles of the rotation are stretched for longer contexts than the model was first trained for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum RopeScaling {
     /// Not at all.
     None,
-    /// Positions are divided by this.
+    /// Positions are divided by this number.
     Linear(f32),
     /// Each pair's frequency is divided by its entry of the tensor `rope_freqs.weight` (Llama 3.1 and later).
     Llama3,
@@ -75,13 +75,13 @@ pub enum RopeScaling {
 /// The rotary position embedding.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rope {
-    /// Pair `i` turns by `base^(-2i / n_rot)` a position.
+    /// Pair `i` turns by `base^(-2i / n_rot)` per position.
     pub base: f32,
     /// Leading elements of a head that are rotated; even.
     pub n_rot: usize,
     /// Which elements make a pair.
     pub style: RopeStyle,
-    /// What stretches the angles.
+    /// How the angles are stretched.
     pub scaling: RopeScaling,
 }
 
@@ -102,23 +102,24 @@ pub struct ModelParams {
     pub head_dim: usize,
     /// Width of the feed-forward part.
     pub n_ff: usize,
-    /// Entries of the vocabulary, which is rows of the embedding.
+    /// Entries in the vocabulary, which is the number of rows of the embedding.
     pub vocab: usize,
     /// Added to the mean square in every norm.
     pub rms_eps: f32,
     /// The rotary position embedding.
     pub rope: Rope,
-    /// The longest sequence the model was made for.
+    /// The longest sequence for which the model was made, in tokens.
     pub context_length: usize,
-    /// Whether the embedding is the output matrix too.
+    /// Whether the embedding is also the output matrix.
     pub tied: bool,
 }
 
 impl ModelParams {
-    /// Reads the metadata and checks it within itself. Whether the file's tensors agree with it, [`LlamaModel::check`] says.
+    /// Reads the metadata and checks that it is consistent. [`LlamaModel::check`] also compares it with the file's tensors.
     ///
     /// # Errors
-    /// If the architecture is not known, or a key is missing, contradicts another or asks for what we cannot do. The error names it.
+    /// If the architecture is not supported, or a key is missing, contradicts another or requires something that is not supported. The
+    /// error names it.
     ///
     /// [`LlamaModel::check`]: crate::LlamaModel::check
     pub fn from_gguf(gguf: &Gguf) -> Result<ModelParams> {
@@ -137,7 +138,7 @@ impl ModelParams {
         let head_dim = keys.head_dim(n_embd, n_heads)?;
         let rms_eps = meta.require_f32(&keys.key("attention.layer_norm_rms_epsilon"))?;
         if !(rms_eps.is_finite() && rms_eps >= 0.0) {
-            let problem = format!("is {rms_eps}, a number of at least 0 is needed");
+            let problem = format!("is {rms_eps}; a number of at least 0 is needed");
             return Err(keys.error("attention.layer_norm_rms_epsilon", problem));
         }
         Ok(ModelParams {
@@ -172,14 +173,14 @@ fn unknown(name: &str) -> Error {
     Error::UnknownArchitecture { name: name.chars().take(80).collect(), known }
 }
 
-/// The rows of the embedding, which the tokenizer's list of tokens must agree with.
+/// The number of rows of the embedding, which must agree with the tokenizer's list of tokens.
 fn vocab(gguf: &Gguf) -> Result<usize> {
     let Some(embedding) = gguf.tensor(TOKEN_EMBD) else {
         return Err(Error::MissingTensor { name: TOKEN_EMBD.into() });
     };
     let rows = embedding.rows();
     if u32::try_from(rows).is_err() {
-        let problem = format!("{rows} rows are more than token ids can tell apart");
+        let problem = format!("{rows} rows are more than token ids can number");
         return Err(Error::Tensor { name: TOKEN_EMBD.into(), problem });
     }
     let key = "tokenizer.ggml.tokens";
@@ -192,7 +193,7 @@ fn vocab(gguf: &Gguf) -> Result<usize> {
     }
 }
 
-/// The metadata under an architecture's prefix.
+/// The metadata keys with an architecture's prefix.
 struct Keys<'a> {
     meta: &'a Metadata,
     architecture: Architecture,
@@ -223,7 +224,7 @@ impl Keys<'_> {
         if n == 0 { Err(self.error(name, "is 0; at least 1 is needed")) } else { Ok(n as usize) }
     }
 
-    /// Parts that would change the result and that we have no code for.
+    /// Refuses features that would change the result and that are not implemented.
     fn refuse_unknown_parts(&self) -> Result<()> {
         if let Some(n @ 1..) = self.meta.u32(&self.key("expert_count"))? {
             let problem = format!("is {n}; models with experts are not supported");
@@ -273,7 +274,7 @@ impl Keys<'_> {
 
     fn rope_scaling(&self, has_freqs: bool) -> Result<RopeScaling> {
         let (ty, factor_key) = ("rope.scaling.type", "rope.scaling.factor");
-        // Before `rope.scaling.*` there was one key for the linear kind.
+        // Before `rope.scaling.*`, linear scaling had a single key.
         let old = "rope.scale_linear";
         let factor = match self.meta.f32(&self.key(factor_key))? {
             Some(factor) => factor,

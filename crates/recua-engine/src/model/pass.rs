@@ -1,4 +1,4 @@
-//! Passes: a batch cut into what one holds, their launches, and what comes back.
+//! Passes: a batch is cut into pieces that one pass can run; their launches, and their outputs.
 
 use super::llama::Shape;
 use super::loaded::LoadedModel;
@@ -10,23 +10,23 @@ use crate::error::{Error, Result};
 use recua_compute::{Buffer, CHOSEN, INERT, Input, RowRun, Submission};
 use std::ops::Range;
 
-/// What of a batch goes through one pass.
+/// The part of a batch that goes through one pass.
 struct Piece<'a> {
-    // None if they went through with the piece before: the output matrix alone is run for more of their logits.
+    // Empty if they already ran with the piece before: only the output matrix runs, for more of their logits.
     rows: Range<usize>,
     // Rows of the batch; the first row of the pass is `first_row`.
     wanted: &'a [u32],
     first_row: usize,
 }
 
-/// A pass under way.
+/// A pass in flight.
 pub(crate) struct Launched {
     submission: Submission,
 }
 
 impl LoadedModel {
-    /// What the batch does to each slot: one span a slot, in the order of their first rows. Its tokens are those of the vocabulary and
-    /// `n_chosen` that are chosen on the device.
+    /// The effect of the batch on each slot: one span per slot, in the order of their first rows. Its tokens come from the vocabulary, or
+    /// are among `n_chosen` that are chosen on the device.
     ///
     /// # Errors
     /// If the batch is empty, a slot or token is out of range, or a sequence has a gap.
@@ -67,7 +67,7 @@ impl LoadedModel {
         Ok(spans)
     }
 
-    /// Room in `outputs` for what is wanted of a batch's rows.
+    /// Makes room in `outputs` for what is wanted of a batch's rows.
     ///
     /// # Errors
     /// If the host has no memory for it.
@@ -83,35 +83,35 @@ impl LoadedModel {
         Ok(Out { greedy, top, logits })
     }
 
-    /// Tells the device of `changes` and runs the rows of a batch that [`spans`](Self::spans) has passed, in as many passes as it
-    /// takes, into the [`room`](Self::room) for it. While a pass is under way, the one after it is prepared and launched.
+    /// Sends `changes` to the device and runs the rows of a batch that has passed [`spans`](Self::spans), in as many passes as needed, into
+    /// the [`room`](Self::room) for it. While a pass is in flight, the next one is prepared and launched.
     ///
     /// # Errors
     /// If the device fails.
     pub(crate) fn run(&mut self, batch: &Batch, changes: &Changes, out: Out<'_>) -> Result<()> {
         self.n_chosen = 0;
         let (mut changes, none) = (changes, Changes::default());
-        let (mut rest, mut under_way) = (out, None);
+        let (mut rest, mut in_flight) = (out, None);
         for piece in self.pieces(batch) {
             let out;
             (out, rest) = rest.split_at(piece.wanted.len(), self.params.vocab);
             let launched = self.launch_piece(batch, &piece, changes, out.wanted(self.params.vocab))?;
             changes = &none;
-            if let Some((before, out)) = under_way.replace((launched, out)) {
+            if let Some((before, out)) = in_flight.replace((launched, out)) {
                 self.collect(before, out)?;
             }
         }
-        under_way.map_or(Ok(()), |(last, out)| self.collect(last, out))
+        in_flight.map_or(Ok(()), |(last, out)| self.collect(last, out))
     }
 
-    /// Tells the device of `changes` and starts the rows of a batch that [`spans`](Self::spans) has passed. The tokens that it chooses are
-    /// there for the rows of the launch after it.
+    /// Sends `changes` to the device and starts the rows of a batch that has passed [`spans`](Self::spans). The next launch can use the
+    /// tokens that it chooses.
     ///
     /// # Errors
     /// If the device fails.
     ///
     /// # Panics
-    /// If they are more than one pass holds.
+    /// If there are more rows than one pass can have.
     pub(crate) fn launch(
         &mut self,
         batch: &Batch,
@@ -127,12 +127,12 @@ impl LoadedModel {
         Ok(launched)
     }
 
-    /// Tokens that the pass launched last leaves chosen on the device.
+    /// The number of tokens that the latest pass leaves chosen on the device.
     pub(crate) fn n_chosen(&self) -> usize {
         self.n_chosen
     }
 
-    /// Waits for a pass and takes what it brought back. `out` is room for what it was launched for.
+    /// Waits for a pass and takes what it brought back. `out` is the room for which it was launched.
     ///
     /// # Errors
     /// If the device failed.
@@ -171,7 +171,7 @@ impl LoadedModel {
         pieces
     }
 
-    /// Starts a pass: one upload of what it reads, the run, and one copy of what is wanted of it, in one submission.
+    /// Starts a pass as one submission: one upload of its inputs, the run, and one copy of its wanted outputs.
     fn launch_piece(
         &mut self,
         batch: &Batch,
@@ -194,7 +194,7 @@ impl LoadedModel {
                 program
             }
         };
-        // As `workspace::Input` says. Rows to spare are nobody's.
+        // In the order of `workspace::Input`. Spare rows belong to no sequence.
         let Piece { rows, wanted: logits_rows, first_row } = piece;
         let mut words = Vec::with_capacity(3 * shape.n_rows + shape.n_logits_rows);
         let columns = [(batch.tokens(), 0), (batch.positions(), 0), (batch.slots(), INERT)];
@@ -223,7 +223,7 @@ impl LoadedModel {
         Ok(Launched { submission })
     }
 
-    /// The views of what a pass leaves.
+    /// The views of a pass's outputs.
     fn brought_back(&self, wanted: WantedRows) -> Result<Vec<Buffer>> {
         let WantedRows { n_greedy, n_top, n_logits } = wanted;
         let (vocab, mut views) = (self.params.vocab, Vec::new());
@@ -240,7 +240,7 @@ impl LoadedModel {
     }
 }
 
-/// Rows that a pass of `n` rows is recorded with, of at most `max`.
+/// The number of rows with which a pass of `n` rows is recorded, at most `max`.
 fn bucket(buckets: &[usize], n: usize, max: usize) -> usize {
     match (buckets.iter().find(|bucket| **bucket >= n), buckets.last()) {
         (Some(_), _) if n == 0 => 0,

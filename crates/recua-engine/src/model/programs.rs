@@ -1,20 +1,20 @@
-//! The programs of a model: its passes, kept by shape, and the copies of its cache.
+//! The programs of a model: its passes, by shape, and the copies of its cache.
 
 use super::llama::{self, Pass, Shape};
 use crate::error::{Error, Result};
 use recua_compute::{Device, Plan, Program};
 use std::collections::HashMap;
 
-/// Programs, on the buffers of one configuration. The pass used longest ago makes room for a new one.
+/// Programs over the buffers of one configuration. A new one replaces the pass that was not used for the longest time.
 pub(crate) struct Programs {
-    /// Copies the pages that are in the store's list.
+    /// Copies the pages in the store's list.
     pub(crate) copies: Program,
     programs: HashMap<Shape, (u64, Program)>,
     clock: u64,
 }
 
 impl Programs {
-    /// A server's steps have a few dozen shapes at a time; a large model's program takes some hundred kilobytes of the host.
+    /// A server's steps have a few dozen shapes at a time; a large model's program takes some hundred kilobytes of host memory.
     const N_MAX: usize = 64;
 
     pub(crate) fn new(copies: Program) -> Programs {

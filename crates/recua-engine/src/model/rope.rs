@@ -1,4 +1,4 @@
-//! The table of rotations: the cosine and sine of every pair's angle at every position, computed in f64 once.
+//! The table of rotations: the cosine and sine of every pair's angle at every position, computed once in f64.
 
 use super::params::{ModelParams, RopeScaling};
 use crate::error::{Error, Result};
@@ -9,7 +9,7 @@ pub(crate) fn dims(p: &ModelParams, max_seq_len: usize) -> [usize; 3] {
     [max_seq_len, p.rope.n_rot / 2, 2]
 }
 
-/// f32 `[max_seq_len, n_rot / 2, 2]` on the device. `divisors` has one entry a pair, or none.
+/// f32 `[max_seq_len, n_rot / 2, 2]` on the device. `divisors` has one entry per pair, or none.
 pub(crate) fn table(
     device: &Device,
     p: &ModelParams,
@@ -34,7 +34,7 @@ pub(crate) fn table(
     Ok(buffer)
 }
 
-/// How far each pair turns a position.
+/// The angle by which each pair turns per position.
 fn frequencies(p: &ModelParams, divisors: &[f32]) -> Vec<f64> {
     let factor = if let RopeScaling::Linear(factor) = p.rope.scaling { f64::from(factor) } else { 1.0 };
     let frequency = |i: usize| {

@@ -1,4 +1,4 @@
-//! The tensors of a model: which a file must hold, and how they come to the device. Fields have the names of the GGUF tensors.
+//! The tensors of a model: those that a file must hold, and their upload. Fields have the names of the GGUF tensors.
 
 use super::params::{ModelParams, OUTPUT, ROPE_FREQS, RopeScaling, TOKEN_EMBD};
 use crate::error::{Error, Result};
@@ -37,7 +37,7 @@ pub(crate) struct Layer {
     pub(crate) ffn_down: Linear,
 }
 
-/// A matrix, or several that share their input, and the bias that may come with it.
+/// A matrix, or several that share their input, and an optional bias.
 pub(crate) struct Linear {
     pub(crate) weight: Weight,
     // f32 [n]
@@ -51,7 +51,7 @@ impl Linear {
     }
 }
 
-/// One line of what a file must or may hold. A vector has one dimension.
+/// A tensor that a file must or may hold. A vector has one dimension.
 struct Spec {
     name: String,
     // [n] or [rows, columns]
@@ -106,8 +106,8 @@ fn layer_name(i: usize, name: &str) -> String {
     format!("blk.{i}.{name}")
 }
 
-/// Compares the file's tensors with what `params` asks for: none may be missing, misshapen, or left over. A tensor we do not know
-/// is one that our result would lack.
+/// Compares the file's tensors with those that `params` requires: none may be missing, have another shape, or be left over. An unknown
+/// tensor is refused, because the result would lack its effect.
 pub(crate) fn check(gguf: &Gguf, params: &ModelParams) -> Result<()> {
     let n_tensors = gguf.tensors().len();
     if params.n_layers > n_tensors {
@@ -126,7 +126,7 @@ pub(crate) fn check(gguf: &Gguf, params: &ModelParams) -> Result<()> {
     }
     match gguf.tensors().iter().find(|t| !known.contains(&t.name)) {
         Some(tensor) => {
-            let problem = format!("is not part of a {} model as we know it", params.architecture);
+            let problem = format!("is not a known part of a {} model", params.architecture);
             Err(Error::Tensor { name: tensor.name.clone(), problem })
         }
         None => Ok(()),
@@ -140,7 +140,7 @@ fn check_tensor(tensor: &TensorInfo, spec: &Spec) -> Result<()> {
     let expected: Vec<u64> = spec.shape.iter().map(|d| *d as u64).collect();
     if found == expected || (expected.len() == 1 && found[bare..] == expected[..]) {
         if !tensor.ty.is_decodable() {
-            let problem = format!("is of type {}, which cannot be computed with", tensor.ty);
+            let problem = format!("is of type {}, which is not supported", tensor.ty);
             return Err(Error::Tensor { name: tensor.name.clone(), problem });
         }
         return Ok(());
@@ -148,7 +148,7 @@ fn check_tensor(tensor: &TensorInfo, spec: &Spec) -> Result<()> {
     Err(Error::TensorShape { name: tensor.name.clone(), found, expected })
 }
 
-/// The file's tensors on their way to the device; [`check`] has passed.
+/// The file's tensors during the upload; [`check`] has passed.
 struct Loader<'a> {
     gguf: &'a Gguf,
     device: &'a Device,
@@ -164,11 +164,11 @@ impl Loader<'_> {
         Ok(RawMatrix::new(tensor.ty, tensor.rows(), tensor.cols(), self.gguf.data(tensor)))
     }
 
-    /// One weight of the tensors of these names.
+    /// One weight from the tensors of these names.
     fn matrices(&self, names: &[String], arrange: Arrange) -> Result<Weight> {
         let parts = names.iter().map(|name| self.raw(name)).collect::<Result<Vec<_>>>()?;
         self.device.upload_weight(&parts, arrange).map_err(|source| match (source, names) {
-            // One of several may be of a type that the device does not know.
+            // One of several may have a type that the device does not support.
             (source @ recua_compute::Error::UnsupportedType { ty, .. }, names) => {
                 let at = parts.iter().position(|part| part.ty == ty).unwrap_or(0);
                 refused(&names[at], source)
@@ -181,7 +181,7 @@ impl Loader<'_> {
         self.matrices(&[name.to_string()], Arrange::Stacked)
     }
 
-    /// A vector on the device, decoded: norms and biases are a thousandth of the bytes.
+    /// A decoded vector on the device: norms and biases are a thousandth of the bytes.
     fn vector(&self, name: &str) -> Result<Buffer> {
         let values = host_vector(self.gguf, self.find(name)?)?;
         self.device.upload(&values, DType::F32, &[values.len()]).map_err(|source| refused(name, source))
@@ -198,7 +198,7 @@ impl Loader<'_> {
         for (bias, part) in biases.into_iter().zip(weight.parts()) {
             match bias {
                 Some(tensor) => values.extend(host_vector(self.gguf, tensor)?),
-                // Nothing is added to the product with a matrix that has none.
+                // A matrix without a bias adds nothing to its product.
                 None => values.extend(std::iter::repeat_n(0.0, part.n)),
             }
         }
@@ -229,7 +229,7 @@ impl Loader<'_> {
 }
 
 impl Weights {
-    /// Brings every tensor to the device. `params` came from this very file.
+    /// Uploads every tensor. `params` must come from this file.
     pub(crate) fn load(gguf: &Gguf, device: &Device, params: &ModelParams) -> Result<Weights> {
         let loader = Loader { gguf, device };
         let token_embd = loader.matrix(TOKEN_EMBD)?;
@@ -238,7 +238,7 @@ impl Weights {
         Ok(Weights { token_embd, layers, output_norm: loader.vector(OUTPUT_NORM)?, output })
     }
 
-    /// Bytes that one pass streams: everything but the embedding, of which it reads single rows, unless that is the output too.
+    /// Bytes that one pass reads: everything but the embedding, of which it reads only single rows, unless that is also the output matrix.
     pub(crate) fn step_bytes(&self) -> u64 {
         let layers: usize = self.layers.iter().map(Layer::n_bytes).sum();
         (layers + self.output_norm.n_bytes() + self.output.n_bytes()) as u64
@@ -261,7 +261,7 @@ impl Layer {
     }
 }
 
-/// A small tensor's values.
+/// The values of a small tensor.
 fn host_vector(gguf: &Gguf, tensor: &TensorInfo) -> Result<Vec<f32>> {
     let n = tensor.n_elements();
     let mut values = Vec::new();
@@ -271,7 +271,7 @@ fn host_vector(gguf: &Gguf, tensor: &TensorInfo) -> Result<Vec<f32>> {
     Ok(values)
 }
 
-/// What divides each pair's frequency; empty if nothing does.
+/// The divisor of each pair's frequency; empty if there is none.
 pub(crate) fn rope_divisors(gguf: &Gguf, params: &ModelParams) -> Result<Vec<f32>> {
     let Some(tensor) = gguf.tensor(ROPE_FREQS).filter(|_| params.rope.scaling == RopeScaling::Llama3) else {
         return Ok(Vec::new());
@@ -286,7 +286,7 @@ pub(crate) fn rope_divisors(gguf: &Gguf, params: &ModelParams) -> Result<Vec<f32
     }
 }
 
-/// The device's refusal of a tensor. The cache is there by now, and could make room.
+/// The device's refusal of a tensor. The cache is already allocated, so a smaller one could make room.
 fn refused(name: &str, source: recua_compute::Error) -> Error {
     match source {
         recua_compute::Error::OutOfMemory { .. } => {

@@ -1,17 +1,17 @@
-//! The buffers a pass works in, allocated once for the largest pass; a smaller one uses their first rows.
+//! The buffers in which a pass works, allocated once for the largest pass; a smaller one uses their first rows.
 
 use super::config::LlamaConfig;
 use super::params::ModelParams;
 use crate::error::{Error, Result};
 use recua_compute::{Buffer, DType, Device, TOP_K_MAX, Tiling, WorkList};
 
-/// What the rows of a pass flow through. `rows` is `step_tokens_max`.
+/// The buffers for the rows of a pass. `rows` is `step_tokens_max`.
 pub(crate) struct Workspace {
     // u32 [4 * rows + words of the longest work list]: the step's input, written at once; see `Input`
     pub(crate) input: Buffer,
     // How the device cuts attention.
     pub(crate) tiling: Tiling,
-    // f32 [rows, n_embd]: the residual stream, and what a norm makes of it
+    // f32 [rows, n_embd]: the residual stream, and the output of a norm over it
     pub(crate) x: Buffer,
     pub(crate) normed: Buffer,
     // f32 [rows, (n_heads + 2 * n_kv_heads) * head_dim]: columns of q, of k and of v
@@ -22,7 +22,7 @@ pub(crate) struct Workspace {
     pub(crate) glu: Buffer,
 }
 
-/// A pass's input, one array after the other, so that it is one write.
+/// A pass's input, one array after the other, so that one write uploads it.
 pub(crate) struct Input {
     // u32 [n_rows]
     pub(crate) tokens: Buffer,
@@ -30,12 +30,12 @@ pub(crate) struct Input {
     pub(crate) slots: Buffer,
     // u32 [n_logits_rows]: which rows of the pass
     pub(crate) logits_rows: Buffer,
-    // u32 [words]: the work list of the pass's attention, of which a pass has only the beginning
+    // u32 [words]: the work list of the pass's attention; a pass uses only the beginning
     pub(crate) work: Buffer,
 }
 
 impl Workspace {
-    /// Where the input of a pass of this shape lies. There are at most as many rows of logits as rows in the largest pass.
+    /// The places of the input of a pass of this shape. There are at most as many rows of logits as rows in the largest pass.
     pub(crate) fn input(&self, n_rows: usize, n_logits_rows: usize) -> Result<Input> {
         let array = |i: usize, n: usize| self.input.view(i * n_rows, &[n]);
         let work = WorkList::words_max(&self.tiling, n_rows);
@@ -49,7 +49,7 @@ impl Workspace {
     }
 }
 
-/// What the rows whose logits are wanted flow through. `n` is [`LlamaConfig::logits_rows`].
+/// The buffers for the rows whose logits are wanted. `n` is [`LlamaConfig::logits_rows`].
 pub(crate) struct LogitsWorkspace {
     // f32 [n, n_embd]
     pub(crate) x: Buffer,
@@ -81,7 +81,7 @@ impl Workspace {
         })
     }
 
-    /// What [`Workspace::new`] allocates; saturates.
+    /// The bytes that [`Workspace::new`] allocates; saturates.
     pub(crate) fn n_bytes(p: &ModelParams, config: &LlamaConfig, tiling: &Tiling) -> u64 {
         let work = (WorkList::words_max(tiling, config.step_tokens_max) as u64).saturating_mul(4);
         let columns = [2 * p.n_embd, 2 * p.q_dim(), 2 * p.kv_dim(), p.n_ff, 4];
@@ -101,7 +101,7 @@ impl LogitsWorkspace {
         })
     }
 
-    /// What [`LogitsWorkspace::new`] allocates; saturates.
+    /// The bytes that [`LogitsWorkspace::new`] allocates; saturates.
     pub(crate) fn n_bytes(p: &ModelParams, config: &LlamaConfig) -> u64 {
         let columns = 1 + 2 * TOP_K_MAX as u64 + p.n_embd as u64 + p.vocab as u64;
         columns.saturating_mul(4).saturating_mul(config.logits_rows() as u64)

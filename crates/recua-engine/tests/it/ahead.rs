@@ -1,4 +1,4 @@
-//! Steps that are launched before the tokens of the step before are known: no event is another one.
+//! Steps that are launched before the tokens of the step before are known: the events stay the same.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::faulty::{self, Faults};
 use crate::overlap::BUCKETS;
 use crate::support::Random;
 
-/// The events of each request, in their order.
+/// The events of each request, in order.
 #[derive(Default)]
 struct Streams(BTreeMap<RequestId, Vec<Event>>);
 
@@ -63,7 +63,7 @@ const PROMPTS: [&str; 12] = [
     "Tell me a story about a mouse.",
 ];
 
-/// Requests, and what a file answers to each alone, one step after the other.
+/// Requests, and the answers of a file to each alone, one step after the other.
 struct Case {
     file: Vec<u8>,
     requests: Vec<Request>,
@@ -85,8 +85,8 @@ impl Case {
         Case { file, requests, expected }
     }
 
-    /// Greedy requests to the demo model that end in every way there is: by their length, by a stop string, by the end token, and by
-    /// logits that are not numbers.
+    /// Greedy requests to the demo model that end in every possible way: by their length, by a stop string, by the end token, and by logits
+    /// that are NaN.
     fn of_every_end() -> Case {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../recua/demo/demo-Q8_0.gguf");
         let mut file = std::fs::read(path).unwrap();
@@ -99,7 +99,7 @@ impl Case {
             Request { stop, ..greedy(prompt.unwrap(), 9 + i * 7 % 23) }
         });
         let mut requests: Vec<Request> = requests.collect();
-        // A token that is in no prompt; its own logit is not a number either, so it comes in no answer.
+        // A token that occurs in no prompt; its own logit is NaN too, so it occurs in no answer.
         let is_new = |token: &u32| requests.iter().all(|request| !request.prompt.contains(token));
         let poisoned = (3..1024).rev().find(is_new).unwrap();
         engine::poison(&mut file, poisoned as usize);
@@ -124,7 +124,7 @@ impl Case {
         case
     }
 
-    /// Greedy requests whose logits are no numbers any more behind a token that every answer comes to, sooner or later.
+    /// Greedy requests whose logits become NaN after a token that every answer reaches, sooner or later.
     fn of_failing() -> Case {
         let request = |i: u64| greedy(prompt(300 + i, 1 + (i as usize * 7) % 23), 12);
         let requests: Vec<Request> = (0..16).map(request).collect();
@@ -161,13 +161,13 @@ fn every_end_is_the_same_in_any_company() {
 fn check_company(case: &Case) {
     for (batch_size, step_tokens_max) in [(1, 512), (3, 2), (5, 16), (16, 512)] {
         let (mut engine, faults) = case.open(config(batch_size, step_tokens_max, 256));
-        // Twice: the second time in pages that others have left, full of NaN.
+        // Twice: the second time in pages that others have left full of NaN.
         for _ in 0..2 {
             let ids: Vec<RequestId> = case.requests.iter().map(|r| engine.add(r.clone()).unwrap()).collect();
             let mut streams = Streams::default();
-            faults.under_way_max();
+            faults.in_flight_max();
             streams.run(&mut engine);
-            assert_eq!(faults.under_way_max(), 2);
+            assert_eq!(faults.in_flight_max(), 2);
             for (id, expected) in ids.iter().zip(&case.expected) {
                 let events: Vec<Event> =
                     streams.of(*id).iter().map(|event| with_id(event, expected[0].id())).collect();
@@ -188,7 +188,7 @@ fn with_id(event: &Event, id: RequestId) -> Event {
     event
 }
 
-/// Requests come, are cancelled and end while rows of them are under way, and tokens of some of them are chosen by the host.
+/// Requests are added, are cancelled and end while rows of them are in flight, and the host chooses the tokens of some.
 #[test]
 fn random_scripts_change_no_event() {
     let greedy_only = Case::of_every_end();
@@ -242,7 +242,7 @@ fn a_request_can_be_cancelled_at_every_moment() {
     }
 }
 
-/// Whoever has no row in the step that fails, and none after it, gets what it should. The others get what came before, and an error.
+/// Requests without rows in or after the failing step get their full answers. The others get the events before it, and an error.
 #[test]
 fn a_failure_fails_who_runs_and_nobody_else() {
     let case = Case::of_every_end();
@@ -283,7 +283,7 @@ fn a_failure_fails_who_runs_and_nobody_else() {
     }
 }
 
-/// What running ahead is for: between two steps the device waits for nobody. Unless the host has to choose.
+/// The purpose of running ahead: between two steps the device never waits for the host, unless the host has to choose.
 #[test]
 fn the_next_step_is_launched_before_this_one_is_collected() {
     let story = Case::of_every_end();
@@ -296,20 +296,20 @@ fn the_next_step_is_launched_before_this_one_is_collected() {
     for request in &case.requests {
         add(&mut engine, request.clone());
     }
-    faults.under_way_max();
+    faults.in_flight_max();
     let mut rows = 0;
     for step in 0..9 {
         let stats = streams.step_ahead(&mut engine);
         assert_eq!(stats.generated, 2);
         rows += stats.rows;
-        assert_eq!(faults.under_way_max(), if step < 8 { 2 } else { 0 }, "step {step}");
+        assert_eq!(faults.in_flight_max(), if step < 8 { 2 } else { 0 }, "step {step}");
     }
     assert_eq!(
         (engine.is_idle(), rows),
         (true, n_prompts + 2 * 8),
         "no row too many, because lengths are known"
     );
-    // A stop string is found when the row after it is under way, and only that one.
+    // A stop string is found while the row after it is in flight, and only that one.
     let text: String = case.expected[0]
         .iter()
         .map(|event| match event {
@@ -325,19 +325,19 @@ fn the_next_step_is_launched_before_this_one_is_collected() {
     }
     let generated = streams.of(id).len() - 1;
     assert!((2..9).contains(&generated));
-    assert_eq!(rows, case.requests[0].prompt.len() + generated - 1, "the row too many is still under way");
+    assert_eq!(rows, case.requests[0].prompt.len() + generated - 1, "the row too many is still in flight");
     assert_eq!(streams.step_ahead(&mut engine).rows, 1);
     assert_eq!(streams.step_ahead(&mut engine), StepStats::default());
-    // One whose tokens the host chooses, and then a neighbour.
-    faults.under_way_max();
+    // One request whose tokens the host chooses, and then another.
+    faults.in_flight_max();
     add(&mut engine, Request { max_tokens: 5, ..request(1) });
     for _ in 0..4 {
         streams.step_ahead(&mut engine);
-        assert_eq!(faults.under_way_max(), 1);
+        assert_eq!(faults.in_flight_max(), 1);
     }
     add(&mut engine, greedy(prompt(3, 4), 6));
     streams.step_ahead(&mut engine);
-    // It has all its tokens, and the other goes on alone.
+    // The first has all its tokens, and the other continues alone.
     streams.run(&mut engine);
-    assert_eq!(faults.under_way_max(), 2);
+    assert_eq!(faults.in_flight_max(), 2);
 }

@@ -1,18 +1,17 @@
-//! The cache of a model: that pages are taken and returned, that each sequence finds its own tokens in them, and that a device is
-//! told what changed and nothing else.
+//! The cache of a model: pages are taken and returned, each sequence finds its own tokens in them, and a device is sent only what changed.
 
 use crate::faulty;
 use crate::model::{state, text, tiny};
 use crate::support::{Random, bits, config, load};
 use recua_engine::{Batch, CacheRoom, Changes, Error, LlamaConfig, LlamaModel, Logits, Sequences};
 
-/// Runs a script and compares what each line gives. One command a line:
+/// Runs a script and compares the result of each line. One command per line:
 ///
 /// * `open SLOT PAGE...`, `fork FROM TO`, `truncate SLOT N`, `clear SLOT`, `retain PAGE`, `release PAGE`
 /// * `grow SLOT END`
 ///
-/// A line gives the pages of the slot it is about, what the device must be told (`TABLE[SLOT, INDEX] = PAGE`, `FROM -> TO` of a copy),
-/// and how many pages are free; or an error.
+/// The result is the pages of the command's slot, the updates for the device (`TABLE[SLOT, INDEX] = PAGE`, `FROM -> TO` for a copy), and
+/// the number of free pages; or an error.
 fn check(room: CacheRoom, script: &str) {
     let mut sequences = Sequences::new(room).unwrap();
     for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -103,14 +102,14 @@ fn a_small_pool_runs_out_of_pages() {
     let message = text(model.forward_batch_with_positions(&[&tokens[63..], &tokens[..33]], &[63, 0]));
     assert_eq!(message, "2 pages of the KV cache are needed, 1 of 3 are free");
     assert_eq!(state(&model), before);
-    // Pages that the same step gives up count as free.
+    // Pages that the same step returns count as free.
     let logits = model.forward_batch(&[&tokens[..2], &tokens]).unwrap();
     assert_eq!(bits(logits[1].data()), bits(expected.data()));
     assert_eq!(model.kv_cache().free_pages(), 0);
-    // The pool is the caller's size whatever the number of slots.
+    // The pool has the size that the caller sets, whatever the number of slots.
     model.set_batch_size(9).unwrap();
     assert_eq!((model.kv_cache().n_pages(), model.kv_cache().batch_size()), (3, 9));
-    // Shrinking would renumber pages that somebody holds.
+    // Shrinking would renumber pages that are held.
     let mut model = load(&tiny(), config(3, 64));
     model.forward_batch(&[&tokens[..1], &tokens[..1], &tokens[..40]]).unwrap();
     let held = model.kv_cache().slot_pages(2).unwrap()[1];
@@ -124,8 +123,8 @@ fn a_small_pool_runs_out_of_pages() {
     model.set_batch_size(1).unwrap();
 }
 
-/// Random growth, truncation, sharing, forking and resizing, audited after each step, beside lists of the tokens that each slot
-/// should hold; and every few steps the logits of one are compared with those of its tokens in a fresh model.
+/// Random growth, truncation, sharing, forking and resizing, audited after each step, with lists of the tokens that each slot should hold;
+/// every few steps the logits of one slot are compared with those of its tokens in a fresh model.
 #[test]
 fn every_sequence_finds_its_own_tokens() {
     const VOCAB: usize = 80;
@@ -133,7 +132,7 @@ fn every_sequence_finds_its_own_tokens() {
     let mut fresh = load(&tiny(), config(1, 96));
     let mut random = Random(99);
     let mut slots: Vec<Vec<u32>> = vec![Vec::new(); 4];
-    // Pages retained, and the tokens in them.
+    // Retained pages, and the tokens in them.
     let mut held: (Vec<u32>, Vec<u32>) = Default::default();
     let (mut refused, mut compared, mut shared) = (0, 0, 0);
     for _ in 0..600 {
@@ -166,7 +165,7 @@ fn every_sequence_finds_its_own_tokens() {
                 slots[slot] = slots[from].clone();
             }
             5 if held.0.is_empty() => {
-                // The last page may be in use still: whoever grows in it copies it first.
+                // The last page may still be in use: the first sequence to grow in it copies it.
                 held.0 = cache.slot_pages(slot).unwrap().to_vec();
                 held.0.iter().for_each(|page| cache.retain(*page).unwrap());
                 let n_full = slots[slot].len() / 32;
@@ -184,7 +183,7 @@ fn every_sequence_finds_its_own_tokens() {
                 }
             }
             _ => {
-                // Two slots at once: they may share the page they grow in.
+                // Two slots at once: they may share the page in which they grow.
                 let mut batch = Batch::new();
                 let mut grown = slots.clone();
                 for slot in if slot == from { vec![slot] } else { vec![slot, from] } {
@@ -210,7 +209,7 @@ fn every_sequence_finds_its_own_tokens() {
         }
         let live: Vec<usize> = (0..slots.len()).filter(|slot| !slots[*slot].is_empty()).collect();
         if !live.is_empty() && random.below(3) == 0 {
-            // Its last token once more: the logits come from every page that it has.
+            // Its last token again: the logits depend on every page that it has.
             let slot = live[random.below(live.len())];
             let (last, start) = (slots[slot].len() - 1, slots[slot].len() - 1);
             let page = *cache.slot_pages(slot).unwrap().last().unwrap();
@@ -233,7 +232,7 @@ fn every_sequence_finds_its_own_tokens() {
     assert!(compared > 60 && shared > 5, "{compared} comparisons, {shared} of them in a shared page");
 }
 
-/// Of the page table a step uploads the entries that are new, and nothing else: 4 bytes for a page, 0 if there is none.
+/// A step uploads only the new entries of the page table: 4 bytes per page, 0 if there is none.
 #[test]
 fn a_step_uploads_only_what_changed() {
     let (device, faults) = faulty::open(None, u64::MAX);
@@ -256,11 +255,11 @@ fn a_step_uploads_only_what_changed() {
     for i in 0..20 {
         assert_eq!(step(&mut model, [33 + i, 43 + i, 66 + i]), 0);
     }
-    // Entries of neighbouring lines go with what lies between them: a write less for a line of 8 entries.
+    // Entries of adjacent lines are sent with what lies between them: one write less, for a line of 8 entries.
     model.kv_cache_mut().truncate(0, 32).unwrap();
     model.kv_cache_mut().truncate(1, 32).unwrap();
     assert_eq!(step(&mut model, [32, 32, 86]), (8 + 1) * 4, "entry 1 of the slots 0 and 1");
-    // The step that follows a fork copies the page in which it goes on, and tells the new line.
+    // The step after a fork copies the page in which it continues, and sends the new line.
     model.kv_cache_mut().clear_batch(1).unwrap();
     model.kv_cache_mut().fork(0, 1).unwrap();
     let copied = 3 * 8 + 4;

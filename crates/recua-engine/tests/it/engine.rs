@@ -1,4 +1,4 @@
-//! The engine on a tiny model: above all, that nobody's answer depends on company.
+//! The engine on a tiny model: above all, no answer depends on company.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -44,7 +44,7 @@ pub(crate) fn greedy(prompt: Vec<u32>, max_tokens: usize) -> Request {
     Request { prompt, max_tokens, ..Request::default() }
 }
 
-/// A request of many kinds: greedy and not, long and short.
+/// Requests of many kinds: greedy and sampled, long and short.
 pub(crate) fn request(i: u64) -> Request {
     let params = match i % 4 {
         0 => SamplingParams::default(),
@@ -75,7 +75,7 @@ pub(crate) fn request(i: u64) -> Request {
     }
 }
 
-/// What came of a request.
+/// The result of a request.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Answer {
     pub(crate) tokens: Vec<u32>,
@@ -88,7 +88,7 @@ pub(crate) struct Answer {
 pub(crate) struct Answers(pub(crate) BTreeMap<RequestId, Answer>);
 
 impl Answers {
-    /// Files the events, and checks that each may come when it comes.
+    /// Collects the events, and checks that each is allowed when it comes.
     pub(crate) fn file(&mut self, events: impl IntoIterator<Item = Event>) {
         for event in events {
             let answer = self.0.entry(event.id()).or_default();
@@ -160,13 +160,13 @@ fn an_answer_does_not_depend_on_company() {
     }
     for n in [1, 3, 8, 16] {
         for step_tokens_max in [1, 7, 512] {
-            // As many slots as requests, and too few.
+            // With as many slots as requests, and with too few.
             for batch_size in [n, n.min(3)] {
                 let mut engine = engine(batch_size, step_tokens_max);
                 let got = answer_all(&mut engine, (0..n as u64).map(request).collect());
                 assert_eq!(got, expected[..n], "{n} requests, {batch_size} slots, {step_tokens_max} rows");
                 if n == 16 {
-                    // Once more in another order, so in other slots, after others' leavings.
+                    // Again in another order, and so in other slots, after other sequences.
                     let mut got = answer_all(&mut engine, (0..16).rev().map(request).collect());
                     got.reverse();
                     assert_eq!(got, expected, "reversed: {batch_size} slots, {step_tokens_max} rows");
@@ -176,7 +176,8 @@ fn an_answer_does_not_depend_on_company() {
     }
 }
 
-/// Greedy requests, requests with a top-k and others that sample: a token each, a few each, and the logits of the last alone.
+/// Greedy requests, requests with a top-k, and others that sample: a step brings back one token, a few, or the logits of only the last
+/// kind.
 #[test]
 fn only_what_a_request_chooses_from_is_brought_back() {
     let (device, faults) = faulty::open(None, u64::MAX);
@@ -210,7 +211,7 @@ fn coming_and_going_disturbs_nobody() {
         for i in 0..12 {
             ids.push(engine.add(request(i)).unwrap());
             answers.step(&mut engine);
-            // Number 3 goes while it runs or waits, 5 before it ever had a turn.
+            // Number 3 is cancelled while it runs or waits, 5 before its first turn.
             if i == 5 {
                 assert!(engine.cancel(ids[3]));
                 ids.push(engine.add(request(5)).unwrap());
@@ -232,7 +233,7 @@ fn coming_and_going_disturbs_nobody() {
     }
 }
 
-/// More slots than pages: requests wait for pages, and none that runs ever lacks one.
+/// More slots than pages: requests wait for pages, and a running one never lacks any.
 #[test]
 fn nobody_runs_out_of_pages() {
     let expected = alone((0..16).map(request));
@@ -252,7 +253,7 @@ fn a_long_prompt_holds_up_nobody() {
     let stats = answers.step(&mut engine);
     assert_eq!((stats.rows, stats.prompt_rows, stats.generated), (4, 4, 1));
     let long = engine.add(greedy(prompt(2, 100), 3)).unwrap();
-    // 7 rows a step are left for the prompt of 100.
+    // 7 rows of each step are left for the prompt of 100.
     for step in 0..15 {
         let stats = answers.step(&mut engine);
         assert_eq!(stats.sequences, 2);
@@ -279,7 +280,7 @@ fn stop_strings_end_the_answer_before_them() {
     let whole = answer(&mut engine, base.clone());
     let chars: Vec<char> = whole.text.chars().collect();
     assert!(chars.len() > 12, "{:?}", whole.text);
-    // Any two to four characters of the text, and such as never come.
+    // Any two to four characters of the text, and some that never occur.
     for (start, len) in [(0, 2), (5, 2), (6, 3), (8, 4)] {
         let stop: String = chars[start..start + len].iter().collect();
         let never = format!("{stop}\u{10FFFF}");
@@ -288,16 +289,16 @@ fn stop_strings_end_the_answer_before_them() {
         assert_eq!(got.end.unwrap().0, FinishReason::Stop);
         assert!(whole.tokens.starts_with(&got.tokens) && got.tokens.len() < whole.tokens.len());
     }
-    // What is held back to the end is not lost.
+    // Text held back until the end is not lost.
     let last: String = chars[chars.len() - 3..].iter().collect();
     let got = answer(&mut engine, Request { stop: vec![last + "\u{10FFFF}"], ..base });
     assert_eq!(got, whole);
 }
 
-/// Makes a token the one that ends an answer.
+/// Makes a token end answers.
 pub(crate) fn set_end(bytes: &mut [u8], token: u32) {
     let key = b"tokenizer.ggml.eos_token_id";
-    // Behind the key stands the type, four bytes, then the id.
+    // The key is followed by the type, four bytes, and then the id.
     let at = bytes.windows(key.len()).position(|window| window == key).unwrap() + key.len() + 4;
     bytes[at..at + 4].copy_from_slice(&token.to_le_bytes());
 }
@@ -307,7 +308,7 @@ fn an_end_token_ends_the_answer() {
     let params = SamplingParams { temperature: 1.0, seed: 1, ..SamplingParams::default() };
     let asked = Request { params, ..greedy(prompt(9, 10), 12) };
     let whole = alone([asked.clone()]).remove(0);
-    // A token that first comes in the middle becomes the model's EOS.
+    // A token that first occurs in the middle becomes the model's EOS.
     let position = (3..12).find(|&i| !whole.tokens[..i].contains(&whole.tokens[i])).unwrap();
     let mut bytes = golden();
     set_end(&mut bytes, whole.tokens[position]);
@@ -339,7 +340,7 @@ fn choices_differ_and_seeds_reproduce() {
     }
 }
 
-/// The token at position n of a sequence is drawn the same, whether what precedes it was prompt or answer.
+/// The token at position n of a sequence is drawn the same, whether the tokens before it were prompt or answer.
 #[test]
 fn an_answer_can_be_taken_up_again() {
     let params = SamplingParams { temperature: 1.0, top_k: 50, seed: 5, ..SamplingParams::default() };
@@ -364,7 +365,7 @@ fn the_context_ends_an_answer() {
     }
 }
 
-/// Replaces the scale of the first block of a token's embedding by a NaN.
+/// Replaces the scale of the first block of a token's embedding by NaN.
 pub(crate) fn poison(bytes: &mut [u8], token: usize) {
     let gguf = Gguf::from_vec(bytes.to_vec()).unwrap();
     let table = gguf.tensor("token_embd.weight").unwrap();
@@ -377,7 +378,7 @@ pub(crate) fn poison(bytes: &mut [u8], token: usize) {
 #[test]
 fn a_failure_is_ones_own() {
     let expected = alone((0..12).map(request));
-    // A token that nobody else has, neither in the prompt nor in the answer.
+    // A token that occurs in no other prompt or answer.
     let has =
         |i: usize, token| request(i as u64).prompt.contains(&token) || expected[i].tokens.contains(&token);
     let token = (3..512).find(|&token| (0..12).all(|i| !has(i, token))).unwrap();
@@ -410,14 +411,14 @@ fn what_cannot_be_answered_is_refused() {
     let fine = || greedy(vec![1, 5, 6], 4);
     check(
         Request { prompt: vec![], ..fine() },
-        "the prompt is empty; it needs at least one token (BOS will do, if the model has one)",
+        "the prompt is empty; it needs at least one token (BOS is enough, if the model has one)",
     );
     check(
         Request { prompt: vec![5; 20], ..fine() },
         "the prompt has 20 tokens, and the context holds 20, the answer included; shorten the prompt to 19 tokens or \
          open the model with a context of 20 + max_tokens",
     );
-    check(Request { max_tokens: 0, ..fine() }, "max_tokens is 0; at least 1 token must be asked for");
+    check(Request { max_tokens: 0, ..fine() }, "max_tokens is 0; at least 1 is needed");
     check(
         Request { prompt: vec![1, 512], ..fine() },
         "token 512 at position 1 of the prompt is outside the vocabulary of 512 tokens",

@@ -1,4 +1,4 @@
-//! A CPU device with a limit to its memory, whose launches can be made to fail, and one that runs its launches as late as it may.
+//! A CPU device with limited memory whose launches can be made to fail, and one that runs its launches as late as possible.
 
 use recua_compute::{
     Arrange, Backend, Buffer, Compiled, DType, Device, DeviceId, DeviceInfo, Encode, Error, Input,
@@ -12,32 +12,32 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-/// What a test holds on to while a model owns the device.
+/// The handle that a test keeps while a model owns the device.
 #[derive(Clone, Default)]
 pub(crate) struct Faults {
-    // Runs that succeed before the next fails; below zero: none fails.
+    // The number of runs that succeed before the next one fails; if negative, none fails.
     runs_left: Arc<AtomicI64>,
-    // The same for launches of `open_late` when they run.
+    // The same for launches of `open_late`, counted when they run.
     late_runs_left: Arc<AtomicI64>,
     n_weights: Arc<AtomicI64>,
     bytes_read: Arc<AtomicI64>,
     bytes_written: Arc<AtomicI64>,
     has_no_attention: Arc<AtomicBool>,
-    under_way_max: Arc<AtomicI64>,
+    in_flight_max: Arc<AtomicI64>,
 }
 
 impl Faults {
-    /// The run after the next `n` fails, and the ones after it succeed.
+    /// Makes the run after the next `n` fail; the ones after it succeed.
     pub(crate) fn fail_after(&self, n: i64) {
         self.runs_left.store(n + 1, Ordering::SeqCst);
     }
 
-    /// Of what is launched on a device of [`open_late`], the run after the next `n` fails.
+    /// Makes the run after the next `n` fail, among the launches on a device of [`open_late`].
     pub(crate) fn fail_late_after(&self, n: i64) {
         self.late_runs_left.store(n + 1, Ordering::SeqCst);
     }
 
-    /// The device has no kernel for attention.
+    /// Removes the device's attention kernel.
     pub(crate) fn refuse_attention(&self) {
         self.has_no_attention.store(true, Ordering::SeqCst);
     }
@@ -52,12 +52,12 @@ impl Faults {
         self.bytes_written.swap(0, Ordering::SeqCst)
     }
 
-    /// The most launches that were under way at once since the last call.
-    pub(crate) fn under_way_max(&self) -> i64 {
-        self.under_way_max.swap(0, Ordering::SeqCst)
+    /// The most launches in flight at once since the last call.
+    pub(crate) fn in_flight_max(&self) -> i64 {
+        self.in_flight_max.swap(0, Ordering::SeqCst)
     }
 
-    /// Weights that were brought to the device.
+    /// The number of uploaded weights.
     pub(crate) fn n_weights(&self) -> i64 {
         self.n_weights.load(Ordering::SeqCst)
     }
@@ -69,14 +69,14 @@ struct Faulty {
     faults: Faults,
     // Allocations beyond this fail, whatever `info` promises.
     limit_bytes: u64,
-    // `None`: what is launched runs at once.
+    // `None` if a launch runs at once.
     queue: Option<Queue>,
 }
 
 /// Launches that have not run.
 type Queue = Arc<Mutex<VecDeque<Arc<Job>>>>;
 
-/// A launch that has not run, and then what came of it.
+/// A launch that has not run, and later its result.
 struct Job {
     program: Program,
     inputs: Vec<(Buffer, Vec<u8>)>,
@@ -85,7 +85,7 @@ struct Job {
     done: OnceLock<Result<Submission>>,
 }
 
-/// A device that says it has `promised` bytes (or does not say) and refuses to allocate more than `limit_bytes`.
+/// A device that reports `promised` bytes (or nothing) and refuses to allocate more than `limit_bytes`.
 pub(crate) fn open(promised: Option<u64>, limit_bytes: u64) -> (Device, Faults) {
     let inner = crate::support::cpu();
     let info = DeviceInfo { memory_bytes: promised, name: "faulty".into(), ..inner.info().clone() };
@@ -93,7 +93,7 @@ pub(crate) fn open(promised: Option<u64>, limit_bytes: u64) -> (Device, Faults) 
     (Device::new(Faulty { inner, info, faults: faults.clone(), limit_bytes, queue: None }), faults)
 }
 
-/// A device that likes its rows in buckets, and runs what is launched when somebody waits for it, as if it were far behind the host.
+/// A device with row buckets that runs a launch only when it is waited for, as if it were far behind the host.
 pub(crate) fn open_late(row_buckets: &'static [usize]) -> (Device, Faults) {
     let inner = crate::support::cpu();
     let info = DeviceInfo { name: "late".into(), row_buckets, runs_in_submit: false, ..inner.info().clone() };
@@ -102,7 +102,7 @@ pub(crate) fn open_late(row_buckets: &'static [usize]) -> (Device, Faults) {
 }
 
 impl Faulty {
-    /// Runs all that was launched.
+    /// Runs everything that was launched.
     fn catch_up(&self) {
         let jobs = self.queue.iter().flat_map(|queue| std::mem::take(&mut *queue.lock().unwrap()));
         jobs.for_each(|job| job.run());
@@ -247,7 +247,7 @@ impl Compiled for FaultyProgram {
         });
         let mut jobs = queue.lock().unwrap();
         jobs.push_back(job.clone());
-        self.faults.under_way_max.fetch_max(jobs.len() as i64, Ordering::SeqCst);
+        self.faults.in_flight_max.fetch_max(jobs.len() as i64, Ordering::SeqCst);
         Ok(Submission::new(Late { queue: queue.clone(), job }))
     }
 }

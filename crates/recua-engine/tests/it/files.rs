@@ -1,4 +1,4 @@
-//! Files that are not the model they say they are: each is refused with the key or tensor at fault, and none can do more.
+//! Files that are not the model they claim to be: each is refused with the key or tensor at fault, and none does more harm.
 
 use crate::support::{Tiny, config, cpu, golden};
 use recua_engine::LlamaModel;
@@ -20,7 +20,7 @@ fn keys_that_contradict() {
     let cases: &[(&str, u32, &str)] = &[
         ("block_count", 0, "key \"llama.block_count\": is 0"),
         ("block_count", 3, "tensor \"blk.2.attn_norm.weight\" is missing"),
-        ("block_count", 1, "tensor \"blk.1.attn_q.weight\": is not part of a llama model"),
+        ("block_count", 1, "tensor \"blk.1.attn_q.weight\": is not a known part of a llama model"),
         ("block_count", 1_000_000_000, "is 1000000000, but the file has 21 tensors"),
         ("attention.head_count", 3, "key \"llama.attention.head_count_kv\": 3 heads cannot share 2 KV heads"),
         ("attention.head_count", 6, "key \"llama.attention.head_count\": 6 heads do not divide the width 64"),
@@ -51,7 +51,7 @@ fn keys_that_contradict() {
         ("expert_count", 8, "key \"llama.expert_count\": is 8; models with experts"),
     ];
     for (key, value, expected) in cases {
-        // With the length of values at 16 where the length of keys is what changes.
+        // The value length stays 16 where the key length changes.
         let gguf = with_key(|h| {
             h.set(&format!("llama.{key}"), *value).unwrap();
             if expected.contains("128, 64]") {
@@ -159,7 +159,7 @@ fn tensors_that_are_missing_misshapen_or_left_over() {
                 true
             },
         ),
-        "tensor \"blk.1.ffn_up.bias\": is not part of a llama model as we know it",
+        "tensor \"blk.1.ffn_up.bias\": is not a known part of a llama model",
     );
     let freqs = Tiny { rope_freqs: true, ..Tiny::new("llama") };
     refuse(
@@ -174,7 +174,7 @@ fn tensors_that_are_missing_misshapen_or_left_over() {
     );
 }
 
-/// A kilobyte that claims the world is refused at once.
+/// A kilobyte with enormous counts is refused at once.
 #[test]
 fn a_small_file_with_large_claims() {
     let mut header = Tiny::new("llama").header();

@@ -1,4 +1,4 @@
-//! Accuracy: the golden models against exact logits, and every kind of model we know against [`reference`].
+//! Accuracy: the golden models against exact logits, and every supported kind of model against [`reference`].
 
 use crate::reference;
 use crate::support::{Random, Tiny, config, cpu, golden, golden_path, load, nmse};
@@ -15,7 +15,7 @@ pub(crate) fn sequences() -> [Vec<u32>; 2] {
     [(0..48).map(|i| (37 * i + 11) % 512).collect(), vec![1, 300, 301, 17, 400, 5]]
 }
 
-/// The bar: 1.15 times the normalised squared error of llama.cpp on the same file, or what f16 activations reach with ease.
+/// The bound: 1.15 times the normalized squared error of llama.cpp on the same file, or one that f16 activations easily meet.
 #[test]
 fn golden_logits_are_within_the_bar() {
     let mut failures = Vec::new();
@@ -32,7 +32,7 @@ fn golden_logits_are_within_the_bar() {
         let logits = model.forward_batch(&[&a, &b]).unwrap();
         let found: Vec<f32> = logits.into_iter().flat_map(|t| t.into_data()).collect();
         let error = nmse(&exact(ty), &found);
-        println!("tiny-{ty}: nmse {error:.2e}, the bar is {bar:.2e}");
+        println!("tiny-{ty}: nmse {error:.2e}, the bound is {bar:.2e}");
         if error.is_nan() || error > bar {
             failures.push(format!("tiny-{ty}: {error:e} > {bar:e}"));
         }
@@ -40,7 +40,7 @@ fn golden_logits_are_within_the_bar() {
     assert!(failures.is_empty(), "{failures:?}");
 }
 
-/// The reference agrees with the exact logits that came from elsewhere, so it may judge models that have none.
+/// The reference agrees with exact logits from another source, so it can serve for models without any.
 #[test]
 fn the_reference_is_exact() {
     for ty in ["F16", "Q4_K_M"] {
@@ -51,7 +51,7 @@ fn the_reference_is_exact() {
     }
 }
 
-/// Compares 70 tokens (three pages), cut in the middle, beside a companion, with the reference.
+/// Compares 70 tokens (three pages), cut in the middle and run beside a companion, with the reference.
 fn check(what: &str, gguf: &Gguf, kv_type: KvType, bar: f64) {
     let config = LlamaConfig { kv_type, ..config(2, 96) };
     let mut model = LlamaModel::load(gguf, cpu(), config).unwrap_or_else(|e| panic!("{what}: {e}"));
@@ -62,7 +62,7 @@ fn check(what: &str, gguf: &Gguf, kv_type: KvType, bar: f64) {
     let second = model.forward_with_position(&tokens[40..], 40).unwrap();
     let found = [first[0].data(), second.data()].concat();
     let error = nmse(&reference::logits(gguf, &tokens), &found);
-    assert!(error < bar, "{what}: nmse {error:e}, the bar is {bar:e}");
+    assert!(error < bar, "{what}: nmse {error:e}, the bound is {bar:e}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! `LlamaModel` and its cache: what they return, what they refuse, what they allocate, and how a pass looks.
+//! `LlamaModel` and its cache: what they return, refuse and allocate, and the plan of a pass.
 
 use crate::faulty;
 use crate::support::{Random, Tiny, bits, config, golden, golden_path, load};
@@ -45,7 +45,7 @@ fn constructors_and_defaults() {
     assert!(text(LlamaModel::from_gguf("no/such/file.gguf")).contains("no/such/file.gguf"));
 }
 
-/// On any cut into passes and any choice of rows, the device's choice is the largest of the logits that come back otherwise.
+/// For any cut into passes and any choice of rows, the device chooses the largest of the logits that are otherwise returned.
 #[test]
 fn the_largest_logits_are_those_of_the_logits() {
     for step_tokens_max in [4, 64] {
@@ -80,17 +80,17 @@ fn the_largest_logits_are_those_of_the_logits() {
             assert_eq!(bits(&found.logits), bits(&logits[(n_greedy + n_top) * 80..]));
         }
         let wrong = text(model.step_mixed(&batch, 6, 5, &mut found));
-        assert!(wrong.contains("the largest logits of 6 and 5 rows are asked for, of 10 rows"), "{wrong}");
+        assert!(wrong.contains("the largest logits of 6 and 5 rows are requested, of 10 rows"), "{wrong}");
     }
     let none = load(&tiny(), config(1, 64)).step_greedy(&Batch::new());
     assert!(text(none).contains("empty"));
 }
 
-/// The tokens of each step of three sequences, one of which ends before the others, and prompts that come in between.
+/// The tokens of each step of three sequences, one of which ends before the others, with prompts in between.
 fn generated(model: &mut LlamaModel, goes_ahead: bool) -> Vec<Vec<Option<u32>>> {
     let prompts = [7, 2, 11].map(|n| Random(n as u64).tokens(n, 80));
     let mut tokens: Vec<Vec<Option<u32>>> = Vec::new();
-    let mut under_way = None;
+    let mut in_flight = None;
     // Slots of the rows of logits of the step before.
     let mut before: Vec<usize> = Vec::new();
     for i in 0..12 {
@@ -110,11 +110,11 @@ fn generated(model: &mut LlamaModel, goes_ahead: bool) -> Vec<Vec<Option<u32>>> 
         before = order;
         if !goes_ahead {
             tokens.push(model.step_greedy(&batch).unwrap());
-        } else if let Some(step) = under_way.replace(model.launch_greedy(&batch).unwrap()) {
+        } else if let Some(step) = in_flight.replace(model.launch_greedy(&batch).unwrap()) {
             tokens.push(model.collect_greedy(step).unwrap());
         }
     }
-    tokens.extend(under_way.map(|step| model.collect_greedy(step).unwrap()));
+    tokens.extend(in_flight.map(|step| model.collect_greedy(step).unwrap()));
     tokens
 }
 
@@ -128,11 +128,11 @@ fn a_step_can_follow_tokens_that_nobody_has_seen() {
     let (device, faults) = faulty::open_late(crate::overlap::BUCKETS);
     let mut model =
         LlamaModel::load(&tiny(), device, LlamaConfig { step_tokens_max: 24, ..config(3, 64) }).unwrap();
-    faults.under_way_max();
+    faults.in_flight_max();
     assert_eq!(generated(&mut model, true), expected);
-    assert_eq!(faults.under_way_max(), 2);
+    assert_eq!(faults.in_flight_max(), 2);
 
-    // What follows a token that was not chosen is refused, and changes nothing.
+    // A row after a token that was not chosen is refused, and nothing changes.
     let chosen = |row| {
         let mut batch = Batch::new();
         batch.push_chosen(0, 18, row, Logits::Last);
@@ -154,9 +154,9 @@ fn a_step_can_follow_tokens_that_nobody_has_seen() {
     );
     let mut long = Batch::new();
     long.push_sequence(0, 0, &[1; 25], Logits::Last);
-    assert!(refused(model.launch_greedy(&long)).contains("a pass of 25 rows and 1 of logits is asked for"));
+    assert!(refused(model.launch_greedy(&long)).contains("a pass of 25 rows and 1 of logits is requested"));
 
-    // One that fails takes its rows back, and those of the step after it.
+    // A failing step takes back its rows, and those of the step after it.
     let mut begin = Batch::new();
     begin.push_sequence(0, 0, &[5; 6], Logits::Last);
     let step = model.launch_greedy(&begin).unwrap();
@@ -278,14 +278,14 @@ fn refused_calls_name_both_figures_and_change_nothing() {
             b.push_sequence(0, 4, t, Logits::None);
         })
     });
-    refuse("the largest logits of 1 and 1 rows are asked for, of 1 rows", &|m| {
+    refuse("the largest logits of 1 and 1 rows are requested, of 1 rows", &|m| {
         m.step_mixed(&batch(&|_| {}), 1, 1, &mut Outputs::default())
     });
     refuse("position 4294967295", &|m| step(m, &|b| b.push_sequence(2, usize::MAX, &[1], Logits::None)));
     refuse("batch_size: is 0", &|m| m.set_batch_size(0));
     refuse("batch_size: 18446744073709551615 is too large", &|m| m.set_batch_size(usize::MAX));
     refuse("cannot shrink to 1: slots [1] hold live sequences", &|m| m.set_batch_size(1));
-    refuse("a pass of 513 rows and 1 of logits is asked for; there is room for 512 and 64", &|m| {
+    refuse("a pass of 513 rows and 1 of logits is requested; there is room for 512 and 64", &|m| {
         m.plan(513, 1).map(drop)
     });
     refuse("page 9", &|m| m.kv_cache_mut().retain(9));
@@ -318,7 +318,7 @@ fn a_step_allocates_nothing_on_the_device() {
         model.set_batch_size(n).unwrap();
         assert_eq!(model.device().allocated_bytes(), model.memory().total_bytes());
     }
-    // All of it goes with the model; what the device made for itself serves the next one.
+    // All of it is freed with the model; what the device allocated for itself serves the next one.
     let device = model.device().clone();
     let allocated = device.allocated_bytes();
     drop(model);
@@ -361,7 +361,7 @@ fn a_refusal_says_what_would_fit() {
         assert!(message.contains(part), "{message:?} lacks {part:?}");
     }
     assert_eq!(device.allocated_bytes(), 0, "refused before anything was allocated");
-    // What it says is true.
+    // What the error says is true.
     let figure = |name: &str| -> usize {
         let rest = message.split_once(name).unwrap().1;
         rest.split([',', ' ']).next().unwrap().parse().unwrap()
@@ -387,7 +387,7 @@ fn a_refusal_says_what_would_fit() {
     let (device, _) = faulty::open(Some(1 << 20), u64::MAX);
     let message = text(LlamaModel::load(&gguf, device, large.clone()));
     assert!(message.contains("1.0 MiB free; the weights need a device with more memory"), "{message}");
-    // A device that has less than it says, or says nothing.
+    // A device that has less than it reports, or reports nothing.
     for (limit, what) in [(7, "allocating the KV cache of layer"), (13, "allocating tensor \"")] {
         let (device, _) = faulty::open(None, limit << 20);
         let message = text(LlamaModel::load(&gguf, device.clone(), large.clone()));
@@ -397,7 +397,7 @@ fn a_refusal_says_what_would_fit() {
     }
 }
 
-/// Weights take long to bring to a device, and a device may have no kernel for a model's heads.
+/// Weights take long to upload, so a device without a kernel for a model's heads refuses it first.
 #[test]
 fn what_a_device_cannot_run_is_refused_before_any_weight_is_brought_there() {
     let (device, faults) = faulty::open(None, u64::MAX);
@@ -416,7 +416,7 @@ fn a_failing_device_leaves_whole_sequences() {
     let tokens = Random(8).tokens(70, 80);
     let expected = model.forward(&tokens).unwrap();
     model.forward_batch(&[&tokens[..40], &tokens[..5]]).unwrap();
-    // The second of three passes fails: slot 0 ends where the call began, slot 1 is as it was.
+    // The second of three passes fails: slot 0 ends where the call began, slot 1 stays unchanged.
     faults.fail_after(1);
     let message = text(model.forward_with_position(&tokens[33..70], 33));
     assert_eq!(message, "faulty is lost: as told");
@@ -424,7 +424,7 @@ fn a_failing_device_leaves_whole_sequences() {
     assert_eq!([0, 1].map(|slot| model.kv_cache().cached_tokens(slot).unwrap()), [33, 5]);
     let rest = model.forward_with_position(&tokens[33..], 33).unwrap();
     assert_eq!(bits(rest.data()), bits(&expected.data()[33 * 80..]));
-    // A copy that fails leaves the old size.
+    // If a copy fails, the old size stays.
     faults.fail_after(0);
     let before = state(&model);
     assert!(model.set_batch_size(5).is_err());

@@ -1,4 +1,4 @@
-//! Steps under way while the host goes on: the same answers, whatever is cancelled, added or fails meanwhile.
+//! Steps in flight while the host continues: the answers are the same, whatever is cancelled, added or fails meanwhile.
 
 use std::sync::Arc;
 
@@ -41,12 +41,12 @@ fn answers_are_those_of_one_step_after_the_other() {
         let (mut engine, faults) = open(config(batch_size, step_tokens_max, 256));
         let ids: Vec<RequestId> = (0..16).map(|i| engine.add(request(i)).unwrap()).collect();
         let mut answers = Answers::default();
-        faults.under_way_max();
+        faults.in_flight_max();
         run(&mut engine, &mut answers);
-        assert!(faults.under_way_max() <= 2);
+        assert!(faults.in_flight_max() <= 2);
         let got: Vec<Answer> = ids.iter().map(|id| answers.0[id].clone()).collect();
         assert_eq!(got, expected, "{batch_size} slots, {step_tokens_max} rows");
-        // The model comes back whole, whatever was under way.
+        // The model comes back intact, whatever was in flight.
         let mut model = engine.into_model();
         let logits = model.forward(&[1, 2, 3]).unwrap();
         let gguf = Gguf::from_vec(golden()).unwrap();
@@ -58,7 +58,7 @@ fn answers_are_those_of_one_step_after_the_other() {
 }
 
 #[test]
-fn coming_and_going_while_steps_are_under_way_disturbs_nobody() {
+fn coming_and_going_while_steps_are_in_flight_disturbs_nobody() {
     let expected = alone((0..24).map(|i| request(i % 16)));
     for seed in 0..6 {
         let mut random = Random(seed);
@@ -69,7 +69,7 @@ fn coming_and_going_while_steps_are_under_way_disturbs_nobody() {
             for _ in 0..random.below(4) {
                 step_ahead(&mut engine, &mut answers);
             }
-            // The rows of one that runs may be on their way.
+            // The rows of a running request may be in flight.
             if random.below(3) == 0 {
                 let id = ids[random.below(ids.len())];
                 if engine.cancel(id) {
@@ -91,28 +91,28 @@ fn coming_and_going_while_steps_are_under_way_disturbs_nobody() {
     }
 }
 
-/// The rows of a prompt that takes several steps depend on no token, so the next step is launched before the one before is over.
+/// The rows of a prompt that takes several steps depend on no token, so the next step is launched before the one before has finished.
 #[test]
 fn a_long_prompt_is_launched_ahead() {
     let (mut engine, faults) = open(config(2, 8, 256));
     let mut answers = Answers::default();
     let id = engine.add(greedy(prompt(3, 30), 4)).unwrap();
-    faults.under_way_max();
+    faults.in_flight_max();
     let stats = step_ahead(&mut engine, &mut answers);
-    assert_eq!((stats.rows, stats.generated, faults.under_way_max()), (8, 0, 2));
+    assert_eq!((stats.rows, stats.generated, faults.in_flight_max()), (8, 0, 2));
     run(&mut engine, &mut answers);
     assert_eq!(answers.0[&id], alone([greedy(prompt(3, 30), 4)])[0]);
-    // Submit and collect are what the steps consist of, and may be called by themselves.
+    // Submit and collect are the parts of a step, and may be called directly.
     let mut events = Vec::new();
     engine.add(greedy(prompt(3, 12), 2)).unwrap();
     assert!(engine.submit(&mut events).unwrap(), "rows 0 to 7");
     assert!(engine.submit(&mut events).unwrap(), "rows 8 to 11");
-    assert!(!engine.submit(&mut events).unwrap(), "two are under way");
+    assert!(!engine.submit(&mut events).unwrap(), "two are in flight");
     assert_eq!(engine.collect(&mut events).unwrap().generated, 0);
-    assert!(engine.submit(&mut events).unwrap(), "the row of a token that is under way");
+    assert!(engine.submit(&mut events).unwrap(), "the row of a token that is in flight");
     assert!(!engine.submit(&mut events).unwrap());
     assert_eq!(engine.collect(&mut events).unwrap().generated, 1);
-    assert!(!engine.submit(&mut events).unwrap(), "its last token is under way");
+    assert!(!engine.submit(&mut events).unwrap(), "its last token is in flight");
     assert_eq!(engine.collect(&mut events).unwrap().finished, 1);
     assert_eq!(engine.collect(&mut events).unwrap(), StepStats::default());
 }
@@ -146,7 +146,7 @@ fn a_launch_that_fails_fails_who_ran_and_nobody_else() {
     }
 }
 
-/// Rows to spare change no bit of the others, and nothing in the cache.
+/// Spare rows change no bit of the others, and nothing in the cache.
 #[test]
 fn buckets_change_nothing() {
     let gguf = Tiny::new("llama").gguf();

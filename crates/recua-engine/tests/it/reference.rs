@@ -2,7 +2,7 @@
 
 use recua_gguf::{Gguf, decode};
 
-/// A file's tensors and figures, widened.
+/// A file's tensors and parameters, as f64.
 struct Reference<'a> {
     gguf: &'a Gguf,
     architecture: &'a str,
@@ -24,7 +24,7 @@ impl Reference<'_> {
         Some(values.into_iter().map(f64::from).collect())
     }
 
-    /// `x · wᵀ + bias` of each row.
+    /// `x · wᵀ + bias` for each row.
     fn linear(&self, rows: &[Vec<f64>], name: &str) -> Vec<Vec<f64>> {
         let w = self.tensor(&format!("{name}.weight")).unwrap();
         let bias = self.tensor(&format!("{name}.bias"));

@@ -6,7 +6,7 @@ use recua_gguf::{GgmlType, Gguf};
 
 const MAX_SEQ_LEN: usize = 96;
 
-/// Sixteen sequences of 1 to 69 tokens: within a page, to its very end, and over several.
+/// Sixteen sequences of 1 to 69 tokens: within a page, to its exact end, and over several.
 fn sequences(vocab: usize) -> Vec<Vec<u32>> {
     let lengths = [1, 2, 3, 5, 8, 13, 21, 31, 32, 33, 40, 7, 64, 65, 69, 16];
     let mut random = Random(11);
@@ -78,7 +78,7 @@ fn of_every_type_of_weight() {
     }
 }
 
-/// Rows of any sequences in any cuts, with any passes: the scheduler may do as it likes.
+/// Rows of any sequences in any cuts, with any passes, as a scheduler might choose them.
 #[test]
 fn cut_and_interleaved_at_random() {
     let gguf = golden("Q4_K_M");
@@ -126,7 +126,7 @@ fn cut_and_interleaved_at_random() {
     }
 }
 
-/// Token by token gives the bits of one long input.
+/// Running token by token gives the bits of one long input.
 #[test]
 fn decoding_gives_the_bits_of_a_prompt() {
     for ty in ["F16", "Q4_K_M", "Q6_K", "Q8_0"] {
@@ -138,7 +138,7 @@ fn decoding_gives_the_bits_of_a_prompt() {
         let mut found =
             bits(model.forward_batch(&[&tokens[..5], &companion[0], &companion[1]]).unwrap()[0].data());
         for (i, token) in tokens.iter().enumerate().skip(5) {
-            // The companions stand at other positions and sometimes take no part.
+            // The companions are at other positions and sometimes take no part.
             let others: [&[u32]; 2] = [&[7], &[8, 9]];
             let batch = [std::slice::from_ref(token), others[0], others[1]];
             let n = 1 + i % 3;
@@ -162,7 +162,7 @@ fn after_clearing_truncating_and_resizing() {
     model.kv_cache_mut().clear_batch(1).unwrap();
     check_batch(&mut model, sequences, &[3, 4, 5], &expected, "after clear");
 
-    // Sequences 3, 4, 5 live in slots 0, 1, 2; their second halves are computed again after each change.
+    // Sequences 3, 4, 5 are in slots 0, 1, 2; their second halves are computed again after each change.
     let again = |model: &mut LlamaModel, what: &str| {
         let starts = [3, 4, 5].map(|i| sequences[i].len() / 2);
         let batch: Vec<&[u32]> = (0..3).map(|s| &sequences[3 + s][starts[s]..]).collect();
@@ -183,7 +183,7 @@ fn after_clearing_truncating_and_resizing() {
     check_batch(&mut model, sequences, &all, &expected, "grown");
 }
 
-/// Which pages a sequence got, and in what order, is nobody's business.
+/// The result does not depend on which pages a sequence has, or on their order.
 #[test]
 fn wherever_the_pages_lie() {
     let gguf = golden("Q4_0");
@@ -205,7 +205,7 @@ fn wherever_the_pages_lie() {
     }
 }
 
-/// Two sequences with the same beginning, computed once; the page on which they part is copied, not written to.
+/// Two sequences with the same beginning, which is computed once; the page on which they diverge is copied, not written to.
 #[test]
 fn with_shared_pages() {
     let gguf = golden("Q6_K");
@@ -223,7 +223,7 @@ fn with_shared_pages() {
     model.kv_cache_mut().open(2, &pages[..1]).unwrap();
     assert_eq!(model.kv_cache().pages().references(pages[0]), 3);
     assert_eq!(model.kv_cache().pages().n_used(), 2);
-    // Slot 1 recomputes the last shared token, in a page of its own from then on.
+    // Slot 1 recomputes the last shared token, and has its own page from then on.
     let batch: [&[u32]; 3] = [&whole[0][64..], &whole[1][63..], &whole[1][32..]];
     let found = model.forward_batch_with_positions(&batch, &[64, 63, 32]).unwrap();
     assert!(bits(found[0].data()) == expected[0][64 * vocab..], "the owner");
@@ -249,7 +249,7 @@ fn with_shared_pages() {
     assert!(bits(&logits) == expected[0][64 * vocab..], "shared after everything");
 }
 
-/// Nor does it depend on the number of threads.
+/// The result does not depend on the number of threads either.
 #[test]
 fn with_any_number_of_threads() {
     use recua_compute::cpu;

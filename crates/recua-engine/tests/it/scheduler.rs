@@ -1,15 +1,15 @@
-//! Scripts for the scheduler, and what it prints: no model takes part.
+//! Scripts for the scheduler, and what it prints; there is no model.
 
 use recua_engine::request::RequestId;
 use recua_engine::scheduler::{Schedule, Scheduler};
 use recua_engine::{CacheRoom, Sequences};
 
-/// Runs a script and compares what its steps print. One command a line:
+/// Runs a script and compares what its steps print. One command per line:
 ///
 /// * `add N M`: a request with N known tokens that may grow to M; ids count from 0
 /// * `cancel ID`
-/// * `step`: prints `id@slot[start, end)` of everyone who runs, with `+` if it gives a token, then `{its pages}`; then how many
-///   wait, how many pages are free, and how many of those are promised to who runs
+/// * `step`: prints `id@slot[start, end)` for every running request, with `+` if it gives a token, then `{its pages}`; then the number of
+///   waiting requests, of free pages, and of free pages promised to the running ones
 ///
 /// A sequence that has all its tokens is removed, as the engine does.
 fn check(scheduler: Scheduler, script: &str, expected: &str) {
@@ -56,7 +56,7 @@ fn step(scheduler: &mut Scheduler) -> String {
     words.join(" ")
 }
 
-/// The device is told of every page that a sequence came to have, once.
+/// The device is sent every page of a sequence exactly once.
 fn check_changes(scheduler: &Scheduler, schedule: &Schedule) {
     assert_eq!(schedule.changes.copies, [], "nothing is shared");
     let mut table = Vec::new();
@@ -69,7 +69,7 @@ fn check_changes(scheduler: &Scheduler, schedule: &Schedule) {
     assert_eq!(schedule.changes.table, table);
 }
 
-/// Everyone who completes gets a token, and goes after the last.
+/// Every completed sequence gets a token, and is removed after its last.
 fn finish(scheduler: &mut Scheduler, schedule: &Schedule) {
     for scheduled in schedule.sequences.iter().filter(|scheduled| scheduled.completes) {
         if !scheduler.append(scheduled.id) {
@@ -213,7 +213,7 @@ fn cancelling_in_the_queue_or_twice_is_harmless() {
     );
 }
 
-/// As the engine does that prepares a step while the one before is under way.
+/// Like the engine, when it prepares a step while the one before is in flight.
 #[test]
 fn a_sequence_waits_for_its_token_and_the_others_go_on() {
     let mut scheduler = scheduler(3, 16, 8);
@@ -230,7 +230,7 @@ fn a_sequence_waits_for_its_token_and_the_others_go_on() {
     let third = scheduler.schedule();
     assert_eq!(rows(&third), [(0, 3, 1, true)]);
     finish(&mut scheduler, &second);
-    // One that goes while its rows are under way leaves its pages to the next.
+    // A sequence that is removed while its rows are in flight leaves its pages to the next.
     scheduler.add(RequestId(2), 9, 10);
     assert!(scheduler.remove(RequestId(0)));
     assert!(!scheduler.append(RequestId(0)));
@@ -242,8 +242,8 @@ fn a_sequence_waits_for_its_token_and_the_others_go_on() {
     scheduler.check();
 }
 
-/// A token is appended before anybody has seen it, so the next row may take a page. If the token ends the answer, that page is
-/// somebody else's in the next step.
+/// A token is appended before the host has seen it, so the next row may take a page. If the token ends the answer, another sequence can
+/// have that page in the next step.
 #[test]
 fn a_row_too_many_gives_its_page_back() {
     check(
@@ -276,7 +276,7 @@ fn rows_of_a_cancelled_sequence_are_forgotten() {
     assert_eq!(scheduler.into_sequences().free_pages(), 16);
 }
 
-/// Whatever is added and cancelled, nobody gets more rows than the budget, and everybody gets done.
+/// Whatever is added and cancelled, no step exceeds the budget, and every sequence finishes.
 #[test]
 fn random_walks_end() {
     let mut state = 1u64;

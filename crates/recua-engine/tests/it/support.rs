@@ -1,4 +1,4 @@
-//! What the tests of models share: devices, files, tiny models written on the spot, bits and errors of logits.
+//! Shared by the tests of models: devices, files, generated tiny models, and the bits and errors of logits.
 
 use recua_compute::{Device, cpu};
 use recua_engine::{LlamaConfig, LlamaModel};
@@ -71,7 +71,7 @@ impl Random {
     }
 }
 
-/// A model of random weights.
+/// A model with random weights.
 #[derive(Clone)]
 pub(crate) struct Tiny {
     pub(crate) architecture: &'static str,
@@ -196,7 +196,7 @@ impl Tiny {
         self.gguf_with(|_| {}, |_, _| true)
     }
 
-    /// The file after `edit` changed its metadata; `keep` sees each tensor's name, may change its shape or leave it out.
+    /// The file after `edit` changed its metadata; `keep` sees each tensor's name, and may change its shape or leave it out.
     pub(crate) fn gguf_with(
         &self,
         edit: impl FnOnce(&mut Header),

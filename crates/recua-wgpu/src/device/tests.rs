@@ -13,7 +13,7 @@ fn a_device_that_is_gone_is_an_error() {
     let weight = device.upload(&[1.0f32; 64], DType::F32, &[64]).unwrap();
     let mut plan = device.plan();
     plan.rms_norm(&x, &weight, &x, 1e-5).unwrap();
-    // The third run's commands are encoded by now.
+    // The commands of the third run have been encoded by now.
     let program = device.compile(&plan).unwrap();
     (0..2).for_each(|_| program.launch(&[], &[]).unwrap().wait().unwrap());
     let under_way = program.launch(&[], std::slice::from_ref(&x)).unwrap();

@@ -1,7 +1,7 @@
 // bandwidth: reads x once and keeps nothing.
-// x: [n] vectors of 16 bytes; sink: written only if a sum hits one value, which zeros do not.
-// One workgroup reads every num_workgroups'th stretch of 256 vectors. Bound by memory, which is the point.
-// The sum keeps the compiler from dropping the loads; four loads are under way at once.
+// x: [n] vectors of 16 bytes; sink: written only if a sum equals one particular value, which sums of zeros do not.
+// One workgroup reads every num_workgroups'th block of 256 vectors. Bound by memory, which is the purpose.
+// The sum keeps the compiler from removing the loads; four loads are in flight at once.
 @group(0) @binding(0) var<storage, read> x: array<vec4<u32>>;
 @group(0) @binding(1) var<storage, read_write> sink: array<u32>;
 

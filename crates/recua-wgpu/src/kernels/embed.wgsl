@@ -1,6 +1,8 @@
-// out[r] = table[tokens[r]], decoded. A word with the top bit is the place of the token in chosen; NONE there counts as token 0.
-// Bindings: 0 status, 1 tokens, 2 table (a piece of it), 3 out, 4 chosen (if n_chosen is 0: anything). An invocation decodes a part of 64 columns of one row.
-// Bound by latency: a row is a few kilobytes. The layout is that of the products, so a tied table is held once.
+// out[r] = table[tokens[r]], decoded. If a word's top bit is set, it is a place in chosen, which holds the token; NONE there counts as
+// token 0.
+// Bindings: 0 status, 1 tokens, 2 table (a piece of it), 3 out, 4 chosen (anything if n_chosen is 0). An invocation decodes a part of 64
+// columns of one row.
+// Bound by latency: a row is a few kilobytes. The layout is that of the products, so a tied table is stored once.
 #import status
 #import decode
 #import formats/*
@@ -9,9 +11,9 @@ struct Args {
     k: u32,
     rows: u32,
     units: u32,
-    // Rows of the whole table.
+    // Rows in the whole table.
     n: u32,
-    // The piece of the table that is bound: its first row, and how many.
+    // The bound piece of the table: its first row, and its number of rows.
     first: u32,
     count: u32,
     tokens: u32,

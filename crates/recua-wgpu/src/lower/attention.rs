@@ -1,6 +1,6 @@
-//! `attention`: over a cache of matrices, cooperative matrices compute it; over any other, one kernel takes rows alone and another takes
-//! wide tiles, which reads the cache once for more rows. What each workgroup does is in the work list, which the host writes for every
-//! step; what is dispatched depends on nothing but the number of rows. All kernels for a cache give the same bits.
+//! `attention`: cooperative matrices compute it if the cache is laid out as matrices. For any other cache, one kernel takes single rows,
+//! and another takes wide tiles, reading the cache once for several rows. The work list, which the host writes for every step, says what
+//! each workgroup does; the dispatches depend only on the number of rows. All kernels for a cache give the same bits.
 
 use super::rope_store::head_max;
 use super::rows::Rows;
@@ -13,51 +13,51 @@ use crate::pipelines::KernelKey;
 use bytemuck::bytes_of;
 use recua_compute::{Attention, Error, KvShape, KvType, Result, Tiling};
 
-/// Tokens of a chunk, as in the kernels, and queries of a workgroup of `attention`.
+/// Tokens in a chunk, as in the kernels, and queries per workgroup of `attention`.
 const CHUNK: usize = 128;
 const QUERIES: usize = 4;
 
-/// Workgroups that keep a device busy: about as many as a large one has cores. On an H200, with 512 tokens, 8 workgroups are 10
-/// microseconds faster split, 128 are 2 slower and 512 are 25. A software adapter has a few threads.
+/// Workgroups that keep a device busy: about as many as a large one has cores. On an H200 with 512 tokens, splitting makes 8 workgroups 10
+/// microseconds faster, 128 workgroups 2 slower and 512 workgroups 25 slower. A software adapter has only a few threads.
 const FILL: usize = 128;
 const FILL_SOFTWARE: usize = 16;
 
-/// Chunks from which on a split pays: with fewer, the merge costs what it saves.
+/// The number of chunks from which splitting pays: with fewer, the merge costs what it saves.
 const SPLIT_FROM: usize = 3;
 
-/// Workgroups that are dispatched for each that keeps the device busy: several fit a core at once. Those that find no tile are gone at
-/// once, and where there are more tiles a workgroup takes several. A software adapter has no room for several, and lets each of those
-/// that find no tile begin as many threads as one that works.
+/// Dispatched workgroups per workgroup that keeps the device busy: several fit on a core at once. A workgroup without a tile ends at once,
+/// and if there are more tiles than workgroups, each takes several. A software adapter runs no more at once, and there a workgroup without
+/// a tile still starts as many threads as one that works.
 const WAVES: usize = 4;
 const WAVES_SOFTWARE: usize = 1;
 
-/// Threads of a workgroup in teams, and the define that says so.
+/// Threads of a workgroup with teams, and the define that selects it.
 const TEAMS: [(usize, &str); 2] = [(4, "TEAMS_4"), (2, "TEAMS_2")];
 
-/// Rows from which on wide tiles are worth a dispatch of their own, which costs a few microseconds if there are none: without
-/// matrices, where rows alone are much slower, and with them.
+/// The number of rows from which wide tiles are worth a dispatch of their own, which costs a few microseconds even if there are none:
+/// without matrices, where single rows are much slower, and with them.
 const WIDE_FROM: usize = 65;
 const WIDE_FROM_MATRICES: usize = 129;
 
-/// The most places, each for the piece of a row, and what they may take: what pieces of split tiles leave. With more pieces than that,
-/// first pieces fold several chunks (see recua-compute's work.rs).
+/// The most places for pieces of split tiles, each for the piece of a row, and the most bytes for all. With more pieces than places, first
+/// pieces fold several chunks (see `work.rs` in recua-compute).
 const PLACES_MAX: usize = 4096;
 const PIECES_BYTES: usize = 128 << 20;
 
 const NAME: &str = "attention";
 
-/// How tiles are cut for heads over such a cache: it depends on no rows, and on pages only in whether one allocation holds them.
+/// How tiles are cut for these heads and this cache. It does not depend on rows, and on pages only by whether one allocation holds them.
 struct Cut {
     layout: Layout,
-    /// Query heads of a KV head.
+    /// Query heads per KV head.
     group: usize,
-    /// Heads and rows of a tile, and workgroups that work on it.
+    /// Heads and rows of a tile, and the number of workgroups that work on it.
     narrow: Block,
-    /// The same of wide tiles, if there are any.
+    /// The same for wide tiles, if there are any.
     wide: Option<Block>,
-    /// Queries of a wide tile that keep their own sums, in fours.
+    /// Whether a wide tile keeps sums for two quads (groups of four) of queries.
     has_two_quads: bool,
-    /// Places for pieces, and bytes of each.
+    /// The number of places for pieces, and the bytes of each.
     places: usize,
     place_bytes: usize,
 }
@@ -74,7 +74,7 @@ impl Cut {
         let KvShape { n_kv_heads, head_dim, .. } = *shape;
         let group = (n_heads / n_kv_heads).max(1);
         let layout = layout(gpu, shape);
-        // Without matrices a workgroup has 128 elements of the weighted sum.
+        // Without matrices a workgroup computes 128 elements of the weighted sum.
         let dim_parts = if layout == Layout::Matrices { 1 } else { head_dim.div_ceil(128) };
         let block = |queries: usize, rows_max: usize| {
             let heads = group.min(queries);
@@ -101,7 +101,7 @@ impl Cut {
         let head_max = head_dim.next_power_of_two().max(64);
         let has_two_quads = has_room(prefill_bytes(head_max, 8));
         let wide = block(if has_two_quads { 32 } else { 16 }, usize::MAX);
-        // Long heads leave no room for it.
+        // Long heads leave no workgroup memory for it.
         let wide = Some(wide).filter(|wide| wide.rows > 1 && has_room(prefill_bytes(head_max, 4)));
         let narrow = block(QUERIES, 1);
         let place_bytes = narrow.groups * (CHUNK + 2) * 16;
@@ -151,7 +151,8 @@ pub(crate) fn attention(op: &Attention, recorder: &mut Recorder<'_>) -> Result<(
     bindings.extend(cache.bindings());
     let (n, limit) = (bindings.len(), gpu.limits.max_storage_buffers_per_shader_stage);
     if n > limit as usize {
-        let problem = format!("{shape} in several allocations takes {n} storage buffers, at most {limit}");
+        let problem =
+            format!("{shape} in several allocations needs {n} storage buffers; the limit is {limit}");
         return Err(Error::Argument { op: NAME, problem });
     }
     let mut dispatch = |kernel: KernelKey, block: Block, tiles_max: usize| {
@@ -193,7 +194,7 @@ pub(crate) fn attention(op: &Attention, recorder: &mut Recorder<'_>) -> Result<(
     let is_matrices = cache.layout == Layout::Matrices;
 
     let (narrow, busy) = (cut.narrow, fill(gpu));
-    // As many tiles at a time as keep the device busy; as many as there are rows, up to what is sure to fill it.
+    // As many tiles at a time as keep the device busy, and as many as there are rows up to the number that surely fills it.
     let each = |groups: usize, waves: usize| (busy * waves).div_ceil(groups);
     let waves = if gpu.is_software { WAVES_SOFTWARE } else { WAVES };
     let tiles_max = n_rows.clamp(each(narrow.groups, waves), each(narrow.groups, 4 * waves));
@@ -203,7 +204,7 @@ pub(crate) fn attention(op: &Attention, recorder: &mut Recorder<'_>) -> Result<(
         with_teams(gpu, portable(NAME), head_max, n_rows * narrow.groups)
     };
     dispatch(alone, narrow, tiles_max)?;
-    // Split rows are fewer than would keep the device busy whole.
+    // Split rows are fewer than the rows that would keep the device busy unsplit.
     let merge = if is_matrices {
         matrices().entry("attention_tensor_merge")
     } else {
@@ -221,7 +222,7 @@ pub(crate) fn attention(op: &Attention, recorder: &mut Recorder<'_>) -> Result<(
     Ok(())
 }
 
-/// Lets a workgroup take several chunks at a time, where the rows alone nearly fill the device and are rarely split.
+/// Lets a workgroup take several chunks at a time if the rows alone nearly fill the device and are therefore rarely split.
 fn with_teams(gpu: &Gpu, kernel: KernelKey, head_max: usize, workgroups: usize) -> KernelKey {
     let limits = &gpu.limits;
     let threads_max = limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x);
@@ -236,17 +237,17 @@ fn with_teams(gpu: &Gpu, kernel: KernelKey, head_max: usize, workgroups: usize) 
     }
 }
 
-/// What `attention` takes of a workgroup's memory, with room for a head of `head_max`; `rope_store` takes less.
+/// The workgroup memory of `attention` with room for heads of `head_max`, in bytes; `rope_store` takes less.
 pub(super) fn attention_bytes(head_max: usize) -> usize {
     16 * (head_max + CHUNK + 16) + 8 * 1024 + 64
 }
 
-/// What `attention_prefill` takes of a workgroup's memory, with room for a head of `head_max` and so many quads of queries.
+/// The workgroup memory of `attention_prefill` with room for heads of `head_max` and this many quads of queries, in bytes.
 fn prefill_bytes(head_max: usize, quads: usize) -> usize {
     16 * quads * (head_max + CHUNK + 2 * 16 + 1) + 64
 }
 
-/// What `attention` takes of a workgroup's memory.
+/// The workgroup memory of `attention` with teams, in bytes.
 fn teams_bytes(head_max: usize, teams: usize) -> usize {
     16 * head_max + teams * (16 * (CHUNK + 16 + 2) + 8 * 1024 + 4 * 8)
 }

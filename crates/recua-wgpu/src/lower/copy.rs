@@ -1,4 +1,4 @@
-//! `copy`: bytes between two places, wherever they begin.
+//! `copy`: bytes from one place to another, at any alignment.
 
 use super::rows::words;
 use crate::launch::Recorder;
@@ -12,7 +12,7 @@ pub(crate) fn copy(op: &Copy, recorder: &mut Recorder<'_>) -> Result<()> {
     copy_bytes(recorder, place(&op.src)?, place(&op.dst)?, op.src.n_bytes() as u64)
 }
 
-/// Copies bytes between two places that do not overlap, wherever they begin.
+/// Copies bytes between two places that do not overlap, at any alignment.
 pub(crate) fn copy_bytes(
     recorder: &mut Recorder<'_>,
     (src, src_start): (&Memory, u64),
@@ -21,7 +21,7 @@ pub(crate) fn copy_bytes(
 ) -> Result<()> {
     let gpu = recorder.gpu;
     let slack = u64::from(gpu.limits.min_storage_buffer_offset_alignment) + 32;
-    // A multiple of four, so that each piece has the alignment of the first.
+    // A multiple of four, so that every piece has the alignment of the first.
     let piece = (gpu.limits.max_storage_buffer_binding_size - slack).min(1 << 30) / 4 * 4;
     let mut done = 0;
     while done < n_bytes {

@@ -18,7 +18,7 @@ pub(crate) fn copy_pages(op: &CopyPages, recorder: &mut Recorder<'_>) -> Result<
     let (from, to) = (Kv::of(NAME, &op.from)?, Kv::of(NAME, &op.to)?);
     if from.layout != to.layout {
         let problem = format!(
-            "pages of {} lie otherwise than those of {}, which no longer fit one allocation on {}; load the model with the larger \
+            "pages of {} have another layout than those of {}, which do not fit into one allocation on {}; load the model with the larger \
              cache from the start",
             op.from.shape(),
             op.to.shape(),

@@ -1,12 +1,12 @@
-//! The products and `embed`: which kernels they take, over which pieces of weights and rows.
+//! The products and `embed`: which kernels they use, over which pieces of weights and rows.
 //!
-//! Two families of kernels. `matmul_vec.wgsl` (few rows) and `matmul_tile.wgsl` run on every adapter, in f32. `matmul_coop_16.wgsl` (up to
-//! 16 rows), `matmul_coop_64.wgsl` and `matmul_coop_128.wgsl` need cooperative matrices of 16 × 16 and multiply in f16 with sums in f32. An
-//! adapter's features and a weight's type choose the family, never the number of rows, and in either family a row's sum over K has one
-//! order for each (type, K): see the kernels. So a row's bits do not depend on its batch.
+//! There are two families of kernels. `matmul_vec.wgsl` (few rows) and `matmul_tile.wgsl` run on every adapter, in f32.
+//! `matmul_coop_16.wgsl` (up to 16 rows), `matmul_coop_64.wgsl` and `matmul_coop_128.wgsl` need cooperative matrices of 16 × 16 and
+//! multiply f16 with f32 sums. The adapter's features and the weight's type choose the family, never the number of rows, and in each family
+//! the order of a row's sum over K depends only on (type, K): see the kernels. So a row's bits do not depend on its batch.
 //!
-//! All products of a step with one format and number of rows are one kernel: bias, residual and GLU are arguments. A kernel that differs
-//! from the one before has to bring its instructions into the caches first, which took longer than to look at a flag.
+//! All products of a step with one format and number of rows use one kernel: bias, residual and GLU are arguments. A different kernel would
+//! first have to load its instructions into the caches, which took longer than testing a flag.
 
 use crate::args::MatmulArgs;
 use crate::launch::Recorder;
@@ -26,41 +26,42 @@ const BIAS: u32 = 2;
 const ADD: u32 = 4;
 const ADD_OUT: u32 = 8;
 
-/// Rows of x that a workgroup of `matmul_vec.wgsl` multiplies with each weight it decodes, and the define that says so.
+/// Rows of x per workgroup of `matmul_vec.wgsl`, which decodes each weight once for all of them, and the define that selects it.
 const ROW_BLOCKS: [(usize, &str); 4] = [(1, "ROWS_1"), (2, "ROWS_2"), (4, "ROWS_4"), (8, "ROWS_8")];
 
-/// Rows of x of a workgroup of `matmul_tile.wgsl`, which takes any number of them, the define that says so, and its weight rows.
+/// Rows of x per workgroup of `matmul_tile.wgsl`, which takes any number of rows, the define that selects it, and its weight rows.
 const TILE_BLOCKS: [(usize, &str, usize); 3] =
     [(16, "X_ROWS_16", 64), (32, "X_ROWS_32", 64), (64, "X_ROWS_64", 128)];
 
-/// Workgroups of the smaller kinds below which each takes but one of the ranges of K: fewer would not fill a large device.
+/// If the smaller tiles give fewer workgroups than this, each takes only one range of K: otherwise they would not fill a large device.
 const TILE_SPLIT_BELOW: usize = 256;
 
-/// Rows of x up to which `matmul_coop_16.wgsl` converts x itself, and the define that says so.
+/// The largest numbers of rows for which `matmul_coop_16.wgsl` converts x itself, and the define for each.
 const X_F32_BLOCKS: [(usize, &str); 2] = [(1, "X_ROWS_1"), (4, "X_ROWS_4")];
 
-/// Rows of x that `matmul_coop_16.wgsl` takes at most.
+/// The most rows of x for `matmul_coop_16.wgsl`.
 const FEW_ROWS: usize = 16;
 
-/// Rows of x that a workgroup of `matmul_coop_64.wgsl` takes, and the define that says so; and its weight rows.
+/// Rows of x per workgroup of `matmul_coop_64.wgsl`, and the define that selects it; and its weight rows.
 const SOME_ROWS: [(usize, &str); 2] = [(32, "X_ROWS_32"), (64, "X_ROWS_64")];
 const SOME_N: usize = 256;
 
-/// Tiles of weight rows below which each of its workgroups takes but one of the ranges of K: fewer would not fill a large device.
+/// If there are fewer tiles of weight rows than this, each workgroup takes only one range of K: otherwise they would not fill a large
+/// device.
 const SOME_SPLIT_BELOW: usize = 100;
 
-/// The ranges of K.
+/// The number of ranges of K.
 const SPLITS: usize = 8;
 
-/// Rows of x and weight rows that a workgroup of `matmul_sum.wgsl` takes.
+/// Rows of x and weight rows per workgroup of `matmul_sum.wgsl`.
 const SUM_ROWS: usize = 4;
 const SUM_N: usize = 256;
 
-/// Rows of x and weight rows of a workgroup of `matmul_coop_128.wgsl`, which takes any number of rows.
+/// Rows of x and weight rows per workgroup of `matmul_coop_128.wgsl`, which takes any number of rows.
 const MANY_ROWS: usize = 128;
 const MANY_N: usize = 128;
 
-/// Whether rows of x are whole vectors of four.
+/// Whether rows of x consist of whole vectors of four.
 fn are_vectors(k: usize, x_at: u32) -> bool {
     k.is_multiple_of(4) && x_at.is_multiple_of(4)
 }
@@ -82,14 +83,14 @@ pub(crate) fn embed(op: &Embed, recorder: &mut Recorder<'_>) -> Result<()> {
             let status = recorder.status();
             let (tokens, tokens_at) = Binding::read(gpu, &tokens)?;
             let (out, out_at) = Binding::write(gpu, &out)?;
-            // What is not there is not read.
+            // A missing operand is not read, so anything may be bound for it.
             let chosen = op.chosen.as_ref().map(|chosen| Binding::read(gpu, chosen)).transpose()?;
             let (chosen, chosen_at) = chosen.unwrap_or((tokens, 0));
             let n_chosen = op.chosen.as_ref().map_or(0, Buffer::n_elements);
             let table = Binding::all(&piece.memory, false);
             let size = |what, n| u32_of("embed", what, n);
             let [k, rows, n] = [size("a row", op.table.k())?, rows as u32, size("a table", op.table.n())?];
-            // Each is at most k or n.
+            // Each of these is at most k or n.
             let [units, first, count] = [segment.units, piece.first, piece.n].map(|n| n as u32);
             let n_chosen = size("chosen tokens", n_chosen)?;
             let args = [k, rows, units, n, first, count, tokens_at, out_at, chosen_at, n_chosen];
@@ -104,9 +105,9 @@ pub(crate) fn embed(op: &Embed, recorder: &mut Recorder<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Rows of `columns` f32 that a binding holds.
+/// The number of rows of `columns` f32 that one binding can hold.
 fn rows_max(recorder: &Recorder<'_>, columns: usize) -> usize {
-    // A view need not begin where a binding may.
+    // Leave some room, because a view need not begin where a binding may.
     let bytes = recorder.gpu.limits.max_storage_buffer_binding_size.saturating_sub(4096);
     (usize::try_from(bytes).unwrap_or(usize::MAX) / (columns * 4)).max(1)
 }
@@ -148,7 +149,7 @@ pub(crate) fn matmul_glu(op: &MatmulGlu, recorder: &mut Recorder<'_>) -> Result<
                 .iter()
                 .try_for_each(|both| product(recorder, both, x, &end, &mut is_converted));
         };
-        // Two formats do not meet in one kernel.
+        // A kernel has one format only: gate and up are two products.
         let ups = recorder.workspace("products with up", rows.len() * n * 4)?;
         product(recorder, gate, x, &end(out, 0), &mut is_converted)?;
         product(recorder, up, x, &end((Binding::all(&ups, true), 0), 0), &mut is_converted)?;
@@ -170,7 +171,7 @@ fn rows_at_once(recorder: &Recorder<'_>, x: &Buffer, n_outputs: usize) -> usize 
     }
 }
 
-/// Calls `f(rows, x)` for runs of rows that can be bound at once.
+/// Calls `f(rows, x)` for each range of rows that can be bound at once.
 fn each_rows<'a>(
     recorder: &mut Recorder<'a>,
     x: &Buffer,
@@ -185,22 +186,22 @@ fn each_rows<'a>(
     Ok(())
 }
 
-/// Whether products with a segment are made by cooperative matrices. Depends on no row count.
+/// Whether cooperative matrices compute the products with a segment. Does not depend on the number of rows.
 fn is_tensor(recorder: &Recorder<'_>, segment: &Segment) -> bool {
     recorder.gpu.has_matrices() && segment.format != "formats/f32"
 }
 
-/// The rows of x as cooperative matrices take them; see `matmul_activations.wgsl`.
+/// The f16 copy of the rows of x that the kernels for cooperative matrices read; see `matmul_activations.wgsl`.
 pub(crate) struct Activations {
     pub(crate) memory: Arc<Memory>,
-    /// Runs of 16 columns, the zero one included.
+    /// Runs of 16 columns, including the zero run at the end.
     pub(crate) runs: usize,
-    /// Rows there is room for.
+    /// The number of rows it has room for.
     rows: usize,
 }
 
 impl Activations {
-    /// Of more rows than those kernels convert themselves.
+    /// For row counts above those that the kernels convert themselves.
     fn new(recorder: &Recorder<'_>, segment: &Segment, rows: usize) -> Result<Activations> {
         let blocks = [FEW_ROWS].into_iter().chain(SOME_ROWS.map(|(n, _)| n));
         let block = blocks.into_iter().find(|n| *n >= rows).unwrap_or(MANY_ROWS);
@@ -231,7 +232,7 @@ pub(crate) fn activations_of(
     segment.map(|segment| Activations::new(recorder, segment, rows)).transpose()
 }
 
-/// Where a product goes and what is added to it, each with where it begins in its binding.
+/// Where a product is written and what is added to it, each with its start in its binding.
 struct End<'a> {
     out: (Binding<'a>, u32),
     /// Columns of out.
@@ -262,10 +263,11 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
-    /// Appends the dispatch, and another one before it where x has to be converted and an earlier call has not done it.
+    /// Appends the dispatch. If x must be converted and an earlier call has not done so, appends that dispatch first.
     fn record(&self, recorder: &mut Recorder<'_>, is_converted: &mut bool) -> Result<()> {
         let (rows, k) = (self.x.n_rows(), self.x.n_cols());
-        // The family depends on the weight alone; what follows, on the number of rows too, but every choice gives the same bits.
+        // The family depends on the weight alone. The choice below also depends on the number of rows, but every kernel there gives the
+        // same bits.
         if !is_tensor(recorder, self.segment) {
             return self.portable(recorder);
         }
@@ -292,7 +294,7 @@ impl Call<'_> {
             return self.few(recorder, &key, x, 0);
         }
         let tuning = &recorder.gpu.tuning;
-        // Emulated, a workgroup is narrower.
+        // An emulated workgroup is narrower.
         let (many_n, many_enough) = (if tuning.emulated { MANY_N / 2 } else { MANY_N }, tuning.many_enough);
         let n = self.n_rows();
         let last = SOME_ROWS[SOME_ROWS.len() - 1];
@@ -317,7 +319,7 @@ impl Call<'_> {
             return self.dispatch(recorder, &key, x, x_at, [TILE, rows.div_ceil(block)]);
         }
         let [small, middle, large] = TILE_BLOCKS;
-        // A GLU is not split: silu comes after its sums, and its weights have many rows.
+        // A GLU is not split: silu needs the complete sums, and its weights have many rows.
         let split_rows = match self.is_glu() {
             true => 0,
             false => (TILE_SPLIT_BELOW - 1) / self.groups(middle.2) * middle.0,
@@ -345,22 +347,22 @@ impl Call<'_> {
         self.end.flags & GLU != 0
     }
 
-    /// Weight rows, in a GLU those of gate and of up.
+    /// The number of weight rows; in a GLU, of gate and up together.
     fn n_rows(&self) -> usize {
         if self.is_glu() { 2 * self.piece.n } else { self.piece.n }
     }
 
-    /// Workgroups of `n_each` weight rows.
+    /// The number of workgroups of `n_each` weight rows.
     fn groups(&self, n_each: usize) -> usize {
         self.piece.tiles.div_ceil(n_each / TILE)
     }
 
-    /// Where ranges of K that are workgroups of their own leave their sums of `rows` rows.
+    /// Memory for the sums of `rows` rows when each range of K has workgroups of its own.
     fn sums(&self, recorder: &Recorder<'_>, rows: usize) -> Result<Arc<Memory>> {
         recorder.workspace("sums", rows * self.groups(SUM_N) * SPLITS * SUM_N * 4)
     }
 
-    /// The same for `matmul_coop_64.wgsl`, if they are.
+    /// The same for `matmul_coop_64.wgsl`; `None` if it is not split.
     fn some_sums(&self, recorder: &Recorder<'_>, rows: usize, block: usize) -> Result<Option<Arc<Memory>>> {
         if self.is_glu() || self.groups(SOME_N) >= SOME_SPLIT_BELOW {
             return Ok(None);
@@ -368,7 +370,7 @@ impl Call<'_> {
         self.sums(recorder, rows.next_multiple_of(block)).map(Some)
     }
 
-    /// Appends the dispatches of a kernel whose workgroups take one range of K, `block` rows of x and one of `shares` of [`SUM_N`]
+    /// Appends the dispatches of a kernel whose workgroups take one range of K, `block` rows of x and one of `shares` shares of [`SUM_N`]
     /// weight rows.
     fn split(
         &self,
@@ -382,7 +384,7 @@ impl Call<'_> {
         let rows = self.x.n_rows();
         let groups = self.groups(SUM_N);
         let (mut bindings, args) = self.operands(x, x_at)?;
-        // What is added comes after the sum.
+        // Bias and residual are added after the sum.
         let weight = bindings[1];
         bindings[2..].copy_from_slice(&[Binding::all(&sums, true), weight, weight]);
         recorder.dispatch(
@@ -397,7 +399,7 @@ impl Call<'_> {
         recorder.dispatch(&key, &bindings, bytemuck::bytes_of(&args), [groups as u32, row_groups, 1])
     }
 
-    /// Appends the dispatches of `matmul_coop_64.wgsl`, whose workgroups take `block` rows of x.
+    /// Appends the dispatches of `matmul_coop_64.wgsl` with `block` rows of x per workgroup.
     fn some(
         &self,
         recorder: &mut Recorder<'_>,
@@ -448,7 +450,7 @@ impl Call<'_> {
             k: size("a row", self.x.n_cols())?,
             rows: size("a number of rows", self.x.n_rows())?,
             units: size("a row", self.segment.units)?,
-            // A piece has no more rows than a weight has, of which there are as many as columns of the output.
+            // A piece has no more rows than its weight, and the weight has as many rows as the output has columns.
             last_tile: self.piece.tiles as u32 - 1,
             count: self.piece.n as u32,
             first: self.piece.first as u32,
@@ -460,14 +462,14 @@ impl Call<'_> {
             bias: bias.map_or(0, |(_, at)| at),
             add: add.map_or(0, |(_, at)| at),
         };
-        // What is not there is not read.
+        // A missing operand is not read, so anything may be bound for it.
         let [bias, add] = [bias, add].map(|operand| operand.map_or(weight, |(binding, _)| binding));
         Ok((vec![x, weight, out.0, bias, add], args))
     }
 
     /// A kernel of the weight's format.
     fn key(&self, file: &'static str) -> KernelKey {
-        // Every index is clamped to the sizes that were checked when the op was recorded.
+        // The kernels clamp every index to the sizes that were checked when the op was recorded.
         KernelKey::new(file).define(self.segment.format).unchecked()
     }
 }

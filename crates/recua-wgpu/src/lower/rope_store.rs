@@ -1,4 +1,4 @@
-//! `rope_store`: one dispatch, or one for each allocation of a cache that is spread over several.
+//! `rope_store`: one dispatch, or one per allocation of a cache that is spread over several.
 
 use super::attention::attention_bytes;
 use super::rows::{Rows, grid};
@@ -11,7 +11,7 @@ use crate::pipelines::KernelKey;
 use bytemuck::bytes_of;
 use recua_compute::{Error, KvShape, KvType, PAGE_TOKENS, Result, RopeStore, RopeStyle};
 
-/// The room that kernels make for a head, their `HEAD_MAX`. Fails if a workgroup has no memory for it.
+/// The room that kernels reserve for a head, their `HEAD_MAX`. Fails if a workgroup does not have that much memory.
 pub(super) fn head_max(op: &'static str, gpu: &Gpu, head_dim: usize) -> Result<usize> {
     let head_max = head_dim.next_power_of_two().max(64);
     let (needed, limit) = (attention_bytes(head_max), gpu.limits.max_compute_workgroup_storage_size as usize);

@@ -1,4 +1,4 @@
-//! The ops of whole rows, and what ops over rows share: grids and row maps.
+//! The ops over whole rows, and what ops over rows share: grids and row maps.
 
 use super::matmul;
 use crate::gpu::Gpu;
@@ -8,7 +8,7 @@ use crate::pipelines::KernelKey;
 use bytemuck::{Pod, bytes_of};
 use recua_compute::{Argmax, GatherRows, Op, Result, RmsNorm, RowMap, TopK};
 
-/// Workgroups for `n` pieces of work, in two dimensions: a kernel computes `y * num_workgroups.x + x` and skips what is too much.
+/// Workgroups for `n` pieces of work, in two dimensions: a kernel computes `y * num_workgroups.x + x` and skips numbers from `n` on.
 pub(super) fn grid(gpu: &Gpu, n: u64) -> [u32; 3] {
     let x_max = u64::from(gpu.limits.max_compute_workgroups_per_dimension);
     let y = n.div_ceil(x_max).max(1);
@@ -32,7 +32,7 @@ pub(super) fn rms_norm(op: &RmsNorm, reader: Option<&Op>, recorder: &mut Recorde
     let xs = windows(gpu, &op.x, usize::MAX, false)?;
     let activations = matmul::activations_of(reader, &op.out, recorder)?;
     for (x, out) in xs.iter().zip(windows(gpu, &op.out, usize::MAX, true)?) {
-        // Either way has the same order of sums.
+        // Both kernels sum in the same order.
         let starts = [dim, x.start, weight_start, out.start];
         let is_wide = starts.iter().all(|start| start.is_multiple_of(4));
         let [_, x_start, weight_start, out_start] = if is_wide { starts.map(|n| n / 4) } else { starts };
@@ -76,7 +76,7 @@ pub(super) fn gather_rows(op: &GatherRows, recorder: &mut Recorder<'_>) -> Resul
     Ok(())
 }
 
-/// Columns that one workgroup of `argmax` and of `top_k` looks at.
+/// Columns per workgroup of `argmax` and of `top_k`.
 const ARGMAX_COLUMNS: u32 = 8192;
 
 /// See [`Argmax`].
@@ -123,7 +123,7 @@ pub(super) fn top_k(op: &TopK, recorder: &mut Recorder<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The bindings of a row map, and its part of the arguments (`row_map.wgsl`).
+/// The bindings of a row map, and its share of the arguments (`row_map.wgsl`).
 pub(super) struct Rows<'a> {
     pub(super) positions: Binding<'a>,
     pub(super) sequences: Binding<'a>,

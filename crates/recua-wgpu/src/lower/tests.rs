@@ -1,4 +1,4 @@
-//! Attention by cooperative matrices, on an adapter that has none, and what it costs; and the launches of a tiny model.
+//! Attention by emulated cooperative matrices, and what it costs; and the launches of a tiny model.
 
 use super::matmul::tests::opened_with;
 use super::*;
@@ -25,7 +25,7 @@ fn a_cache_in_several_allocations_has_no_matrices() {
     check_attention(Tuning { emulated: true, kv_allocations: 2, ..Tuning::default() });
 }
 
-/// Resizing a cache must change no bit, so pages of matrices do not go to a pool that has none.
+/// Resizing a cache must change no bit, so pages of matrices cannot be copied to a pool without matrices.
 #[test]
 fn pages_do_not_change_their_layout() {
     let tuning = Tuning { emulated: true, kv_allocations: 2, ..Tuning::default() };
@@ -45,7 +45,7 @@ fn pages_do_not_change_their_layout() {
 
 const SHAPE: KvShape = KvShape { n_pages: 4, n_kv_heads: 2, head_dim: 64, kv_type: KvType::F16 };
 
-/// Attention of `n_rows` rows whose sequences could have `max_seq_len` tokens.
+/// Attention of `n_rows` rows whose sequences could have up to `max_seq_len` tokens.
 fn attention_of(device: &Device, n_rows: usize, max_seq_len: usize) -> Plan {
     let u32s = |shape: &[usize]| device.alloc(DType::U32, shape).unwrap();
     let q = || device.alloc(DType::F32, &[n_rows, 8 * 64]).unwrap();
@@ -61,7 +61,7 @@ fn attention_of(device: &Device, n_rows: usize, max_seq_len: usize) -> Plan {
     plan
 }
 
-/// Neither the workgroups nor the scratch of a step follow the lengths that there could be.
+/// Neither the workgroups nor the scratch of a step depend on the possible lengths.
 #[test]
 fn attention_does_not_depend_on_the_longest_sequence_there_could_be() {
     for emulated in [false, true] {
@@ -87,7 +87,7 @@ fn a_cache_that_fits_no_allocations_is_refused_with_what_fits() {
     assert!(refused.ends_with(&format!("{fits} pages fit")), "{refused}");
 }
 
-/// A model of one layer, as a model records its passes: `rows` rows of two sequences, and their logits.
+/// A model of one layer, recorded as a model records its passes: `rows` rows of two sequences, and their logits.
 fn tiny_model(device: &Device, rows: usize) -> Plan {
     const DIM: usize = 64;
     let upload = |parts: &[usize], k: usize, arrange: Arrange| {
@@ -150,7 +150,7 @@ fn check_launches(tuning: Tuning, rows: usize, expected: &str) {
     }
     let found = lower(shared, tiny_model(device, rows).ops()).unwrap().to_string();
     let lines = |text: &str| text.lines().map(|line| line.trim().to_string()).collect::<Vec<_>>();
-    // A software adapter is busy with fewer workgroups.
+    // Fewer workgroups keep a software adapter busy.
     let busy = if shared.gpu.is_software { "16" } else { "512" };
     assert_eq!(lines(&found), lines(&expected.trim().replace("BUSY", busy)), "{found}");
 }
@@ -179,8 +179,8 @@ fn the_launches_of_a_step_without_matrices() {
     );
 }
 
-/// Each norm writes the f16 copy (`ACTIVATIONS`) that the product after it reads (`X_HALF`); products of other rows have theirs made
-/// (`matmul_activations`).
+/// Each norm writes the f16 copy (`ACTIVATIONS`) that the product after it reads (`X_HALF`); for products of other rows,
+/// `matmul_activations` makes the copy.
 #[test]
 fn the_launches_of_a_step_with_matrices() {
     check_launches(

@@ -1,4 +1,4 @@
-//! Every kernel of this crate, in every permutation, through the writers of the languages that the test machine cannot run.
+//! Every kernel of this crate, in every permutation, through naga's writers for the languages that the test machine cannot run.
 
 use super::*;
 use crate::device::Wgpu;
@@ -18,7 +18,7 @@ use std::any::Any;
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-/// A device that notes which kernels its programs would run, and runs none: results are garbage. Encoders work.
+/// A device that records which kernels its programs would run, and runs none: results are garbage. Encoders work.
 struct Noting {
     inner: &'static Device,
     shared: Arc<Shared>,
@@ -26,7 +26,7 @@ struct Noting {
 }
 
 impl Noting {
-    /// The device itself.
+    /// The real device.
     fn wgpu(&self) -> Wgpu {
         Wgpu { shared: self.shared.clone() }
     }
@@ -84,7 +84,7 @@ impl Backend for Noting {
     }
 }
 
-/// What runs nothing, and is done.
+/// A program that runs nothing and is done at once.
 struct Nothing(Launches);
 
 impl fmt::Display for Nothing {
@@ -115,7 +115,7 @@ impl Pending for Nothing {
     }
 }
 
-/// The kernels of launches.
+/// The kernels that the launches use.
 pub(crate) fn noted(launches: &Launches) -> HashSet<KernelKey> {
     let key = |kernel: &Kernel| match kernel {
         Kernel::Ours(key) => Some(sorted(key)),
@@ -124,17 +124,17 @@ pub(crate) fn noted(launches: &Launches) -> HashSet<KernelKey> {
     launches.list.iter().filter_map(|launch| key(&launch.kernel)).collect()
 }
 
-/// The key with its defines in order, for comparisons.
+/// The key with its defines sorted, for comparison.
 fn sorted(kernel: &KernelKey) -> KernelKey {
     let mut kernel = kernel.clone();
     kernel.defines.sort_unstable();
     kernel.constants.sort_unstable();
-    // Only the driver's compiler looks at this.
+    // Only the driver's compiler uses this.
     kernel.unchecked = false;
     kernel
 }
 
-/// A language of the writers.
+/// A language that naga writes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Language {
     SpirV,
@@ -144,7 +144,7 @@ pub(crate) enum Language {
 
 pub(crate) const ALL_LANGUAGES: &[Language] = &[Language::SpirV, Language::Msl, Language::Hlsl];
 
-/// What kernels may use, cooperative matrices with `has_matrices`.
+/// What kernels may use; cooperative matrices only if `has_matrices`.
 fn capabilities(has_matrices: bool) -> Capabilities {
     let mut capabilities =
         Capabilities::IMMEDIATES | Capabilities::SHADER_FLOAT16_IN_FLOAT32 | Capabilities::SHADER_FLOAT16;
@@ -155,8 +155,8 @@ fn capabilities(has_matrices: bool) -> Capabilities {
     capabilities
 }
 
-/// Parses, validates and writes kernels, as they are and with inputs that share an output's allocation. Kernels of one source differ in
-/// constants and entry points at most: it is parsed and validated once, and what is equal in those too is written once.
+/// Parses, validates and writes kernels, unchanged and with inputs that share an output's allocation. Kernels of one source differ only in
+/// constants and entry points: the source is parsed and validated once, and kernels that are equal in those too are written once.
 pub(crate) fn translate<'a>(
     keys: impl IntoIterator<Item = &'a KernelKey>,
     languages: &[Language],
@@ -173,7 +173,7 @@ pub(crate) fn translate<'a>(
             translate_source(source, keys, languages, has_matrices);
         }
     };
-    // The longest test of this crate.
+    // This is the longest test of the crate.
     std::thread::scope(|scope| {
         [0, 1].map(|first| scope.spawn(move || some(first))).map(|half| half.join().unwrap())
     });
@@ -189,7 +189,7 @@ fn translate_source(source: &str, keys: &[&KernelKey], languages: &[Language], h
     write(keys, &source, languages, has_matrices);
 }
 
-/// Writes kernels of one source.
+/// Writes the kernels of one source.
 fn write(keys: &[&KernelKey], source: &str, languages: &[Language], has_matrices: bool) {
     let module = naga::front::wgsl::parse_str(source);
     let module = module.unwrap_or_else(|e| panic!("{:?}: {}", keys[0], e.emit_to_string(source)));
@@ -249,7 +249,7 @@ fn permutations(kernel: &KernelKey, defines: &[&'static str]) -> Vec<KernelKey> 
         .collect()
 }
 
-/// Every kernel but those of the products, in every permutation.
+/// Every kernel except those of the products, in every permutation.
 fn other_kernels() -> Vec<KernelKey> {
     let new = KernelKey::new;
     let mut kernels = vec![new("bandwidth"), new("copy_pages"), new("gather_rows")];
@@ -288,15 +288,15 @@ fn every_kernel_can_be_written_in_every_language() {
     let kernels = other_kernels();
     assert_sources_are_used(&kernels, kernels::SOURCES);
     translate(&kernels, ALL_LANGUAGES, false);
-    // 16x16 matrices exist in SPIR-V alone.
+    // Only SPIR-V has 16x16 matrices.
     let mut real: Vec<KernelKey> =
         kernels.into_iter().filter(|kernel| kernel.defines.contains(&"EMULATED")).collect();
     real.iter_mut().for_each(|kernel| kernel.defines.retain(|define| *define != "EMULATED"));
     translate(&real, &[Language::SpirV], true);
 }
 
-/// Fails if none of the kernels is of a file that has any, or sets a define that a file looks at: then there are permutations that nobody
-/// writes.
+/// Fails if a file with entry points has no kernel in the list, or no kernel sets a define that a file tests: then some permutations are
+/// never written.
 pub(crate) fn assert_sources_are_used(kernels: &[KernelKey], sources: &[(&str, &str)]) {
     let directives = |name: &str| -> HashSet<&str> {
         let lines = sources.iter().flat_map(|(_, text)| text.lines());
@@ -323,7 +323,7 @@ pub(crate) fn assert_listed(found: impl IntoIterator<Item = KernelKey>) {
     assert!(missing.is_empty(), "not listed: {missing:#?}");
 }
 
-/// The shared cases of the ops lead to no kernel that is not listed here; those of the products are not.
+/// The shared op cases use no kernel that is missing from this list; the products have a list of their own.
 #[test]
 fn ops_lead_to_no_kernel_that_is_not_listed() {
     for emulated in [true, false] {

@@ -1,4 +1,4 @@
-//! Launches, whole, in parts and encoded ahead.
+//! Launches: whole, in parts, and encoded ahead.
 
 use super::*;
 use crate::adapter::{self, Options};
@@ -7,12 +7,12 @@ use crate::tuning::Tuning;
 use recua_compute::{Arrange, DType, Device, Error, GgmlType, Matmul, Program, RawMatrix, Record, cases};
 use std::sync::atomic::Ordering;
 
-/// Values a row has.
+/// Values per row.
 const DIM: usize = 64;
 /// Products and norms of a [`Chain`].
 const LINKS: usize = 40;
 
-/// A device of one's own that cuts programs into such parts, and what is inside.
+/// A separate device that cuts programs into such parts, and its internals.
 fn device(part_launches: usize) -> Option<(Device, Arc<Shared>)> {
     let options = Options { allow_software: true, ..Options::default() };
     let opened = cases::opened_or_skipped("wgpu", adapter::open(&options))?;
@@ -21,7 +21,7 @@ fn device(part_launches: usize) -> Option<(Device, Arc<Shared>)> {
     Some((Device::new(wgpu), shared))
 }
 
-/// Tokens become rows, each op takes what the one before it wrote, and a row of the last is gathered.
+/// Tokens become rows, each op reads what the one before it wrote, and one row of the last is gathered.
 struct Chain {
     plan: Plan,
     tokens: Buffer,
@@ -57,7 +57,7 @@ impl Chain {
         device.compile(&self.plan).unwrap()
     }
 
-    /// The bits of the output, which is forgotten on the device.
+    /// The bits of the output, which is then overwritten on the device.
     fn bits(&self, device: &Device, submission: &Submission) -> Vec<u32> {
         submission.wait().unwrap();
         let has_timestamps = device.info().detail.contains("timestamps");
@@ -68,13 +68,13 @@ impl Chain {
         out.iter().map(|y| y.to_bits()).collect()
     }
 
-    /// Launches a program of it.
+    /// Launches a program of the chain.
     fn launch(&self, program: &Program) -> Submission {
         program.launch(&[], std::slice::from_ref(&self.out)).unwrap()
     }
 }
 
-/// What a [`Chain`] of a device computes.
+/// What a [`Chain`] computes on a device.
 fn expected(device: &Device) -> Vec<u32> {
     let chain = Chain::new(device);
     let bits = chain.bits(device, &chain.launch(&chain.compile(device)));
@@ -90,14 +90,14 @@ fn parts_compute_what_the_whole_does() {
         let (device, shared) = device(part_launches).unwrap();
         let chain = Chain::new(&device);
         for _ in 0..3 {
-            // New, with bind groups, and then with commands encoded ahead.
+            // New, then with bind groups, then with commands encoded ahead.
             let program = chain.compile(&device);
             for run in 0..5 {
                 let found = chain.bits(&device, &chain.launch(&program));
                 assert!(found == expected, "run {run} in parts of {part_launches}");
             }
         }
-        // And all at once.
+        // And several launches at once.
         let program = chain.compile(&device);
         let submissions: Vec<_> = (0..5).map(|_| chain.launch(&program)).collect();
         submissions.iter().rev().for_each(|submission| submission.wait().unwrap());
@@ -134,7 +134,7 @@ fn a_launch_is_one_submission_and_allocates_nothing() {
         submission.take(0, &mut out).unwrap();
         submission.wait().unwrap();
         assert!(tokens == good && out.iter().map(|y| y.to_bits()).eq(expected.iter().copied()), "launch {i}");
-        // The first two have no commands yet, and go in parts.
+        // The first two have no encoded commands and are submitted in parts.
         if i >= 2 {
             assert_eq!(n_submissions(), before + 1, "launch {i}: upload, run and outputs");
         }
@@ -142,8 +142,8 @@ fn a_launch_is_one_submission_and_allocates_nothing() {
             made = n_made();
         }
     }
-    assert_eq!(n_made(), made, "staging is used again");
-    // Other outputs than commands encoded ahead count on, an output larger than those are made for, none.
+    assert_eq!(n_made(), made, "staging is reused");
+    // Outputs other than those that commands encoded ahead assume, then an output larger than they allow, then none.
     let large = device.upload(&vec![7u32; 100_000], DType::U32, &[100_000]).unwrap();
     let before = n_submissions();
     for outputs in [&outputs[..1], &[large.clone(), chain.out.clone()], &[], &outputs] {
@@ -161,7 +161,7 @@ fn a_launch_is_one_submission_and_allocates_nothing() {
     assert!(matches!(refused, Err(Error::Argument { op: "take", .. })), "{refused:?}");
     let refused = launch(&good, &outputs).take(1, &mut [0u8; 4]);
     assert!(matches!(refused, Err(Error::Argument { op: "take", .. })), "{refused:?}");
-    // A byte in the middle of a word, too.
+    // Also a byte in the middle of a word.
     let bytes = device.upload(&[9u8; 8], DType::U8, &[8]).unwrap();
     let (middle, all) = (bytes.view(3, &[2]).unwrap(), bytes.view(1, &[6]).unwrap());
     let submission = program.launch(&[Input::new(&middle, &[1u8, 2]).unwrap()], &[all]).unwrap();
@@ -192,7 +192,7 @@ fn an_index_out_of_range_is_reported_whichever_part_found_it() {
                     assert!(is_found, "{found:?} of {op}");
                 }
                 launch(&good).wait().unwrap();
-                // Nobody waits: the next read says it.
+                // Nobody waits: the next read reports it.
                 drop(launch(&bad));
                 let found = device.read_vec::<f32>(&chain.out);
                 assert!(matches!(found, Err(Error::IndexOutOfRange { .. })), "{found:?} of {op}");
@@ -210,7 +210,7 @@ fn a_run_lets_go_of_its_plan_when_it_returns() {
         let chain = Chain::new(&device);
         device.run(&chain.plan).unwrap();
         drop(chain);
-        // But for workspaces, which come with the first.
+        // Only workspaces remain, which are allocated with the first program.
         let left = device.allocated_bytes() - before;
         assert!(left < (DIM * DIM) as u64, "{left} bytes are still there");
     }
@@ -225,7 +225,7 @@ fn a_program_keeps_what_it_names_until_it_is_dropped() {
     let program = chain.compile(&device);
     let Chain { plan, tokens, gathered, out } = chain;
     drop((plan, tokens, gathered));
-    // A larger pass has the workspaces replaced; the program keeps its own.
+    // A larger pass replaces the workspaces; the program keeps its own.
     let (x, y) = (device.alloc(DType::F32, &[1, 1 << 20]).unwrap(), device.alloc(DType::U32, &[1]).unwrap());
     let mut plan = device.plan();
     plan.argmax(&x, &y).unwrap();
@@ -239,7 +239,7 @@ fn a_program_keeps_what_it_names_until_it_is_dropped() {
     }
     drop((plan, x, y));
     let held = device.allocated_bytes();
-    // A submission does not keep it.
+    // A submission does not keep the program alive.
     drop((program, out));
     assert!(device.allocated_bytes() + (LINKS / 2 * DIM * DIM) as u64 <= held);
     submission.wait().unwrap();
@@ -284,7 +284,7 @@ fn a_program_that_comes_again_is_encoded_ahead() {
         submission.wait().unwrap();
         assert!(has_ahead());
     }
-    // Twice under way: the second has to be encoded.
+    // Two in flight: the second has to be encoded.
     let [first, second] = [launch(), launch()];
     second.wait().unwrap();
     first.wait().unwrap();

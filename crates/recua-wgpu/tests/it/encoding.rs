@@ -1,4 +1,4 @@
-//! Encoders, hand-written kernels, several threads.
+//! Encoders, hand-written kernels, and several threads.
 
 use crate::device;
 use recua_compute::cases::Tolerance;
@@ -159,7 +159,7 @@ fn two_halves_encoded_on_two_threads_run_in_list_order() {
 struct Chain {
     device: Device,
     weights: Vec<Weight>,
-    /// What each weight's blocks hold.
+    /// The decoded values of each weight.
     values: Vec<Vec<f32>>,
     /// The input, then each product.
     buffers: Vec<Buffer>,
@@ -176,7 +176,7 @@ impl Chain {
         for i in 0..12 {
             let ty = CHAIN_TYPES[i % 4];
             let (mut raw, mut held) = (Vec::new(), vec![0.0; 256 * 256]);
-            // So small that the products stay as large as the input.
+            // Small enough that the products stay about as large as the input.
             let w: Vec<f32> = random.f32s(256 * 256).iter().map(|w| w / 9.0).collect();
             recua_gguf::encode(ty, &w, &mut raw).unwrap();
             recua_gguf::decode(ty, &raw, &mut held).unwrap();
@@ -198,7 +198,7 @@ impl Chain {
         encoder.finish().unwrap()
     }
 
-    /// Runs the chain and gives the products; forgets them, so that the next run makes its own.
+    /// Runs the chain and returns the products, then overwrites them, so that the next run must compute its own.
     fn run(&self, commands: impl IntoIterator<Item = Commands>) -> Vec<Vec<f32>> {
         self.device.submit(commands).unwrap().wait().unwrap();
         let products = &self.buffers[1..];
@@ -207,9 +207,9 @@ impl Chain {
         found
     }
 
-    /// Fails unless each of `found`, products of another device, is as near to this device's product of the same input as its tolerance
-    /// says. Eight bits divide a row's largest value, so the unit is what evenly spread values up to it, as those of the op cases
-    /// are, would have: max |x| / √3 · |w|.
+    /// Fails unless each of `found`, the products of another device, is within the tolerance of this device's product of the same input.
+    /// The eight-bit scale follows a row's largest value, so the unit of the error is the product's size for values spread evenly up to
+    /// that maximum, as in the op cases: max |x| / √3 · |w|.
     fn check(&self, found: &[Vec<f32>]) {
         let tolerance = Tolerance::Q8_PRODUCT;
         let norm = |v: &[f32]| v.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();

@@ -1,4 +1,4 @@
-//! What is refused, and what comes back afterwards.
+//! Which calls are refused, and whether the device works afterwards.
 
 use crate::{device, fresh_device};
 use recua_compute::{Arrange, DType, Error, GgmlType, RawMatrix, Record};
@@ -33,7 +33,7 @@ fn memory_that_is_not_there_is_an_error() {
     assert_eq!(device.allocated_bytes(), before);
 }
 
-/// The driver's own refusal, which a software adapter comes to where the process may have no more memory. In a process of its own.
+/// The driver's own refusal, which a software adapter gives if the process may have no more memory. Runs in a process of its own.
 #[cfg(target_os = "linux")]
 #[test]
 fn memory_that_the_driver_does_not_have_is_an_error() {
@@ -68,7 +68,7 @@ fn memory_that_the_driver_does_not_have_is_an_error() {
         "{error:?}"
     );
     assert!(!held.is_empty());
-    // What there is goes on working, and what is freed can be had again.
+    // What was allocated still works, and freed memory can be allocated again.
     assert_eq!(device.allocated_bytes(), before + (held.len() * bytes) as u64);
     let last = held.pop().unwrap();
     device.write(&last, &[7u8; 5]).unwrap();
@@ -142,7 +142,7 @@ fn an_adapter_that_is_not_there_is_named() {
     println!("{}: {} ({})", chosen.name, chosen.detail, chosen.reason);
     let auto = adapters(&Options::default());
     assert!(auto.iter().all(|adapter| !adapter.is_chosen || adapter.kind != "software"));
-    // Nor does a name make up for that.
+    // Nor does a name lift that restriction.
     for adapter in list.iter().filter(|adapter| adapter.kind == "software") {
         let named = Options { adapter: Some(adapter.name.clone()), ..Options::default() };
         assert!(matches!(open(named.clone()).map(drop), Err(Error::DeviceNotFound { .. })));

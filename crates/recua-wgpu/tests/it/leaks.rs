@@ -1,4 +1,4 @@
-//! Long runs give back what they take: of the device, and of this process.
+//! Long runs give back what they take: the device's memory, and this process's.
 
 use crate::fresh_device;
 use recua_compute::{
@@ -7,7 +7,7 @@ use recua_compute::{
     Weight, WorkList,
 };
 
-/// Runs a test in a process of its own, because the memory of a process is every test's.
+/// Runs a test in a process of its own, because all tests share the memory of a process.
 fn alone(name: &str, test: fn()) {
     const ALONE: &str = "RECUA_TEST_ALONE";
     if std::env::var_os(ALONE).is_some() {
@@ -42,7 +42,7 @@ fn run_for_long() {
         let input = Input::new(&x, &[1.0f32, 3.0, 2.0]).unwrap();
         let submission = program.launch(&[input], std::slice::from_ref(&out)).unwrap();
         if i % 7 == 0 {
-            // Dropped, not waited for.
+            // Dropped without waiting.
             continue;
         }
         submission.wait().unwrap();
@@ -51,7 +51,7 @@ fn run_for_long() {
             submission.take(0, &mut found).unwrap();
             assert_eq!((found, device.read_vec::<u32>(&out).unwrap()), ([1], vec![1]));
         }
-        // A plan of its own each time, which the device must not keep for ever.
+        // A new plan each time, which the device must not keep for ever.
         let other = device.upload(&[5.0f32, 3.0], DType::F32, &[1, 2]).unwrap();
         let mut plan = device.plan();
         plan.argmax(&other, &out).unwrap();
@@ -66,7 +66,7 @@ fn run_for_long() {
     assert!(grown < 48 << 20, "{grown} bytes more after 3000 steps");
 }
 
-/// What a model's step needs beside the buffers of its own shape.
+/// What a model's step needs besides the buffers of its own shape.
 struct Layer {
     device: Device,
     /// `[DIM, DIM]`, the last one `[DIM / 2, DIM]`.
@@ -77,9 +77,9 @@ struct Layer {
     cache: KvPool,
 }
 
-/// Width of a row: two heads.
+/// The width of a row: two heads.
 const DIM: usize = 64;
-/// Pages of the one sequence: enough for its attention to be split.
+/// Pages of the only sequence: enough for its attention to be split.
 const PAGES: usize = 6;
 
 impl Layer {
@@ -113,7 +113,7 @@ impl Layer {
         }
     }
 
-    /// Every op over the first `rows` positions, in buffers of its own; and the tokens it ends with.
+    /// Every op over the first `rows` positions, in separate buffers; and the resulting tokens.
     fn step(&self, rows: usize) -> (Plan, Buffer) {
         let Layer { device, weights: [a, qkv_weight, c, gate_up], norm, .. } = self;
         let matrix = |n: usize| device.alloc(DType::F32, &[rows, n]).unwrap();
@@ -166,7 +166,7 @@ fn run_steps() {
     let (mut allocated, mut resident) = (0, 0);
     for round in 0..60 {
         for rows in [1, 3, 17, 70, 5] {
-            // As often as a shape comes again in a row, so that its next commands are encoded ahead; and then no more.
+            // Launched often enough in a row for its next commands to be encoded ahead; and then never again.
             let (plan, tokens) = layer.step(rows);
             let program = device.compile(&plan).unwrap();
             for i in 0..3 {
@@ -177,7 +177,7 @@ fn run_steps() {
             }
             assert_eq!(device.read_vec::<u32>(&tokens).unwrap().len(), rows);
             kept.launch(&[], &[]).unwrap();
-            // By hand, with memory that is used again; every other list of commands is thrown away.
+            // By hand, with reused memory; every other command list is thrown away.
             let scratch = pool.alloc(DType::U32, &[rows]).unwrap();
             let mut encoder = device.command_encoder().unwrap();
             encoder.copy(&tokens, &scratch).unwrap();
@@ -195,7 +195,7 @@ fn run_steps() {
     assert!(grown < 8 << 20, "{grown} bytes more after 40 rounds");
 }
 
-/// Memory of this process, where the system tells.
+/// The memory of this process, if the system reports it.
 fn resident_bytes() -> usize {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).unwrap_or(0) * 4096

@@ -54,7 +54,7 @@ fn long_contexts_have_the_same_bits_split_or_not() {
                 same(&[position]);
             }
             same(&all[200..303]);
-            // So many that none is split, but too few for wide tiles.
+            // Enough rows that none is split, but too few for wide tiles.
             same(&all[300..364]);
             same(&[5, 400, 128]);
         }
@@ -63,7 +63,7 @@ fn long_contexts_have_the_same_bits_split_or_not() {
 
 const N_TOKENS: u32 = 410;
 
-/// A cache of 160 MiB a buffer, where a software adapter binds 128.
+/// A cache of 160 MiB per buffer, where a software adapter binds 128 MiB.
 #[test]
 fn a_cache_larger_than_a_binding_is_spread_over_allocations() {
     let Some(device) = device() else { return };
@@ -86,7 +86,7 @@ struct World<'a> {
 }
 
 impl World<'_> {
-    /// The sequence's pages are every `stride`th of the cache.
+    /// Uses every `stride`th page of the cache for the sequence.
     fn new(
         device: &Device,
         kv_type: KvType,
@@ -115,7 +115,7 @@ impl World<'_> {
         World { device, q, k, v, shape: [n_heads, n_kv_heads, head_dim], cache, pages, table }
     }
 
-    /// Attention of some positions; with `store`, their keys and values are stored first.
+    /// Attention of some positions; if `store`, their keys and values are stored first.
     fn pass(&self, positions: &[u32], store: bool) -> Vec<f32> {
         let [n_heads, n_kv_heads, head_dim] = self.shape;
         let (device, n) = (self.device, positions.len());

@@ -1,10 +1,10 @@
-// attention: out = softmax(scale * q . K^T) . V for every row over its own sequence, up to its own position.
-// q, out: [n_rows, n_heads * head_dim]; the cache's layout is rope_store's. Tiles are single rows. What a piece of a split one has
-// folded: pieces [places, workgroups of a row, 130] of four queries, a weighted sum of V in the order of the threads, the largest
-// scores and the sums of weights.
-// One workgroup computes up to four heads of one row that share a KV head, over the chunks of a tile. Its threads are TEAMS of 128,
-// each of which takes a chunk of 128 tokens at a time. Bound by reading the cache, which is read once for all heads of a group of
-// four; and, with few rows, by the latency of a chunk's steps: hence teams.
+// attention: out = softmax(scale * q . K^T) . V for every row, over its own sequence up to its own position.
+// q, out: [n_rows, n_heads * head_dim]; rope_store defines the cache's layout. Tiles are single rows. The folded result of a piece of a
+// split row: pieces [places, workgroups of a row, 130] of four queries: a weighted sum of V in the order of the threads, the largest scores
+// and the sums of weights.
+// One workgroup computes up to four heads of one row that share a KV head, over the chunks of a tile. Its threads are TEAMS of 128, each of
+// which takes a chunk of 128 tokens at a time. Bound by reading the cache, which is read once for all heads of a group of four; and, with
+// few rows, by the latency of a chunk's steps: hence the teams.
 // attention_merge folds the pieces of split rows.
 #import attention_common
 
@@ -24,7 +24,7 @@ const TEAMS = 1u;
 #endif
 
 var<workgroup> queries: array<vec4<f32>, HEAD_MAX>; // [head_dim][4 queries]
-// The others are a team's, one after the other.
+// In the arrays below, each team has a part; the parts are stored one after the other.
 var<workgroup> weights: array<vec4<f32>, TEAMS * CHUNK>; // [token][4 queries]
 var<workgroup> classes: array<vec4<f32>, TEAMS * RUN>;
 // [4 quarters][2][128 tokens][2 queries]; then [8 runs][128 elements][2 queries]; then [2][128 elements][2 queries]
@@ -33,7 +33,7 @@ var<workgroup> pages_at: array<At, TEAMS * 4u>;
 
 var<private> team: u32;
 
-// The element of V that a thread has in the end.
+// The element of V that a thread holds at the end.
 fn element(thread: u32) -> u32 {
     return thread % 16u * 8u + thread / 16u;
 }
@@ -49,7 +49,7 @@ fn in_order(thread: u32) -> vec2<f32> {
     return (((four + runs[i + 512u]) + runs[i + 640u]) + runs[i + 768u]) + runs[i + 896u];
 }
 
-// Written out, here and below: compilers leave such loops as they are, and each turn would wait for its load.
+// Unrolled by hand, here and below: compilers do not unroll such loops, and each iteration would wait for its load.
 fn classes_in_order() -> vec4<f32> {
     let i = team * RUN;
     var sum = ((classes[i] + classes[i + 1u]) + classes[i + 2u]) + classes[i + 3u];
@@ -74,7 +74,7 @@ fn attention(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    // Loaded beside the number of tiles, not after it.
+    // Loaded together with the number of tiles, not after it.
     var tile = tile_at(group.x);
     let end = tiles().end;
     for (var entry = group.x; entry < end; entry += groups.x) {
@@ -82,7 +82,7 @@ fn attention(
             tile = tile_at(entry);
         }
         attend(tile, group.y, local);
-        // The next tile takes the same workgroup memory.
+        // The next tile reuses the workgroup memory.
         workgroupBarrier();
     }
 }
@@ -124,7 +124,7 @@ fn attend(tile: Tile, block_idx: u32, local: u32) {
     let n_units = (args.head_dim + 7u) / 8u;
     let q_first = args.q_start + row * args.q_stride + first_head * args.head_dim;
     for (var d = local; d < n_units * 8u; d += TEAMS * CHUNK) {
-        // Queries that are not there repeat the last, and are not stored.
+        // Missing queries repeat the last one, and are not stored.
         let place = q_first + min(d, args.head_dim - 1u);
         let four = vec4<f32>(
             q[place],
@@ -135,7 +135,7 @@ fn attend(tile: Tile, block_idx: u32, local: u32) {
         queries[d] = select(vec4<f32>(0.0), four, vec4<bool>(d < args.head_dim));
     }
 
-    // In the weighted sum a thread has a unit of V and a run of tokens.
+    // In the weighted sum, a thread computes a unit of V over a run of tokens.
     let unit = dim_part * 16u + thread % 16u;
     let run = thread / 16u;
     var sum = nothing();
@@ -145,17 +145,17 @@ fn attend(tile: Tile, block_idx: u32, local: u32) {
     for (var team_0_chunk = first_chunk; team_0_chunk < end_chunk; team_0_chunk += TEAMS) {
         let chunk = team_0_chunk + team;
         let first_token = chunk * CHUNK;
-        // None for a team after the last chunk.
+        // A team after the last chunk has no tokens.
         let chunk_tokens = min(max(n_tokens, first_token) - first_token, CHUNK);
-        // Pages that are not there repeat the first, and their scores are replaced.
+        // Missing pages repeat the first one, and their scores are replaced.
         if thread < 4u {
             let page = select(0u, thread, thread * PAGE < chunk_tokens);
             pages_at[team * 4u + thread] = page_at(sequence, min(chunk, end_chunk - 1u) * 4u + page, kv_head);
         }
         workgroupBarrier();
 
-        // Scores: a thread has a quarter of the elements of the tokens lane, lane + 32, lane + 64 and lane + 96. So each query that is
-        // read from workgroup memory serves four tokens. Eight loads are under way at once.
+        // Scores: a thread computes a quarter of the elements for the tokens lane, lane + 32, lane + 64 and lane + 96, so that each query
+        // read from workgroup memory serves four tokens. Eight loads are in flight at once.
         if chunk_tokens > 0u {
             let lane = thread % 32u;
             let quarter = thread / 32u;
@@ -259,7 +259,7 @@ fn attend(tile: Tile, block_idx: u32, local: u32) {
                 eight = weigh(eight, load_v(at, unit, page_offset + i), weights[weight_at + i]);
             }
         }
-        // The runs in order, for two queries at a time: thread 16 * i + j has element i of unit j.
+        // The runs in order, for two queries at a time: thread 16 * i + j holds element i of unit j.
         let line = team * 1024u + run * CHUNK + thread % 16u;
         runs[line] = eight.e_0.xy;
         runs[line + 16u] = eight.e_1.xy;
@@ -337,7 +337,7 @@ fn row_blocks() -> u32 {
     return args.n_kv_heads * blocks_of_head() * dim_parts();
 }
 
-// One workgroup folds the pieces of what one workgroup of attention would have computed.
+// One workgroup folds the pieces of what one workgroup of attention would have computed unsplit.
 @compute @workgroup_size(CHUNK)
 fn attention_merge(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -370,12 +370,12 @@ fn write_merged(tile: Merge, block_idx: u32, thread: u32) {
     }
 }
 
-// The pieces of four queries, `step` apart: what element `thread` comes to.
+// Folds the pieces of four queries, `step` apart, for element `thread`.
 fn merged(first: u32, step: u32, n: u32, thread: u32) -> vec4<f32> {
     let all = vec4<bool>(true);
     var sum = nothing();
     var value = vec4<f32>(0.0);
-    // Four pieces are under way at once.
+    // Four pieces are loaded at once.
     for (var piece = 0u; piece < n; piece += 4u) {
         let place = first + piece * step;
         let place_1 = first + min(piece + 1u, n - 1u) * step;

@@ -1,6 +1,6 @@
-// attention_prefill: what attention computes, to the bit, for wide tiles: neighbouring rows of prompts, each tile whole.
-// One workgroup computes a block of queries: QUADS times four, heads that share a KV head, times the rows of a tile.
-// Bound by arithmetic: a thread has 4 tokens by 4 or 8 queries of the scores, and 8 elements by 4 queries of the weighted sum.
+// attention_prefill: the same bits as attention, for wide tiles: neighbouring rows of prompts, each tile unsplit.
+// One workgroup computes a block of queries: QUADS times four, from the heads that share a KV head and the rows of a tile.
+// Bound by arithmetic: a thread computes 4 tokens by 4 or 8 queries of the scores, and 8 elements by 4 queries of the weighted sum.
 #import attention_common
 
 #ifdef TWO_QUADS
@@ -12,12 +12,12 @@ var<workgroup> queries: array<vec4<f32>, HEAD_MAX * QUADS>; // [quad][head_dim]
 var<workgroup> weights: array<vec4<f32>, CHUNK * QUADS>; // [quad][token]
 var<workgroup> tops: array<vec4<f32>, RUN * QUADS>;
 var<workgroup> classes: array<vec4<f32>, RUN * QUADS>;
-var<workgroup> seen: array<vec4<u32>, QUADS>; // tokens that each query sees
+var<workgroup> seen: array<vec4<u32>, QUADS>; // number of tokens that each query sees
 var<workgroup> pages_at: array<At, 4>;
 
 struct Block { first_row: u32, n_rows: u32, first_head: u32, n_heads: u32 }
 
-// Whether a query is one, and where it begins in q and out, whose rows are row_stride apart.
+// Whether there is such a query; and the query's start in q or out, whose rows are row_stride apart.
 fn is_query(query: u32, block: Block) -> bool {
     return query % args.block_heads < block.n_heads && query / args.block_heads < block.n_rows;
 }
@@ -32,7 +32,7 @@ fn element_of(query: u32, d: u32, block: Block) -> f32 {
     return select(0.0, q[args.q_start + select(0u, place_of(query, args.q_stride, block) + d, is_there)], is_there);
 }
 
-// Tokens that a query sees; none if it is none.
+// The number of tokens that a query sees; 0 if there is no such query.
 fn seen_by(query: u32, block: Block) -> u32 {
     let row = block.first_row + min(query / args.block_heads, block.n_rows - 1u);
     return select(0u, n_seen(row), is_query(query, block));
@@ -76,7 +76,7 @@ fn attention_prefill(
         if tile.n_rows > 0u {
             attend(tile, group.y, thread);
         }
-        // The next tile takes the same workgroup memory.
+        // The next tile reuses the workgroup memory.
         workgroupBarrier();
     }
 }
@@ -114,7 +114,7 @@ fn attend(tile: Tile, block_of: u32, thread: u32) {
     for (var i = thread; i < width * QUADS; i += CHUNK) {
         let quad = i / width;
         let d = i % width;
-        // Written out: compilers leave such loops as they are, and each turn would wait for its load.
+        // Unrolled by hand: compilers do not unroll such loops, and each iteration would wait for its load.
         let four = vec4<f32>(
             element_of(4u * quad, d, block),
             element_of(4u * quad + 1u, d, block),
@@ -129,7 +129,7 @@ fn attend(tile: Tile, block_of: u32, thread: u32) {
             seen_by(first, block), seen_by(first + 1u, block), seen_by(first + 2u, block), seen_by(first + 3u, block));
     }
 
-    // Of the scores a thread has the tokens lane, lane + 32, lane + 64 and lane + 96, for one quad of queries or two.
+    // In the scores, a thread computes the tokens lane, lane + 32, lane + 64 and lane + 96, for one quad of queries or two.
     let lane = thread % 32u;
 #ifdef TWO_QUADS
     let quad_0 = thread / 32u * 2u;
@@ -137,7 +137,7 @@ fn attend(tile: Tile, block_of: u32, thread: u32) {
 #else
     let quad_0 = thread / 32u;
 #endif
-    // Of the weighted sum it has a unit of V for one quad.
+    // In the weighted sum, it computes a unit of V for one quad.
     let unit = dim_part * 16u + thread % 16u;
     let quad = thread / 16u;
     let has_sum = quad < QUADS && unit < n_units;
@@ -148,7 +148,7 @@ fn attend(tile: Tile, block_of: u32, thread: u32) {
     for (var chunk = 0u; chunk < end_chunk; chunk++) {
         let first_token = chunk * CHUNK;
         let chunk_tokens = min(n_tokens - first_token, CHUNK);
-        // Pages that are not there repeat the first, and their scores are replaced.
+        // Missing pages repeat the first one, and their scores are replaced.
         if thread < 4u {
             let page = select(0u, thread, thread * PAGE < chunk_tokens);
             pages_at[thread] = page_at(sequence, chunk * 4u + page, kv_head);
@@ -223,7 +223,7 @@ fn attend(tile: Tile, block_of: u32, thread: u32) {
 #endif
         }
         workgroupBarrier();
-        // Thread 16 * i + j has class j of quad i: 8 tokens.
+        // Thread 16 * i + j sums class j of quad i: 8 tokens.
         let line = quad * CHUNK + thread % RUN;
         if quad < QUADS {
             let a = max(weights[line], weights[line + 16u]);
@@ -271,7 +271,7 @@ fn attend(tile: Tile, block_of: u32, thread: u32) {
                 let weights_at = quad * CHUNK + first;
                 var run = no_sum();
                 var i = 0u;
-                // Four loads are under way at once.
+                // Four loads are in flight at once.
                 for (; i + 4u <= n; i += 4u) {
                     let v_0 = load_v(at, unit, page_offset + i);
                     let v_1 = load_v(at, unit, page_offset + i + 1u);

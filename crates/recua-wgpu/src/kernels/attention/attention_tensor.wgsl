@@ -1,12 +1,12 @@
-// attention on cooperative matrices: 16x16x16, f16 times f16 into f32, with subgroups of 32. What attention computes, with q and the
-// weights rounded to f16. K and V lie in a page as matrices of 16x16 (rope_store says how), which are loaded from where they are.
-// One workgroup of eight subgroups computes a tile: heads that share a KV head, times the tile's rows, over its chunks of 128 tokens,
-// one after the other. TWO_TILES: up to 32 queries, for wide tiles. What a piece of a split tile has folded: pieces [places,
-// workgroups of a row, block_heads, HEAD_DIM / 4 + 1], weighted sums of V, then the largest score and the sum of weights;
-// attention_tensor_merge folds those.
-// For the scores a subgroup has 16 tokens; for the weighted sum of V 16 elements.
+// attention on cooperative matrices: 16x16x16, f16 times f16 into f32, with subgroups of 32. It computes what attention does, with q and
+// the weights rounded to f16. In a page, K and V are stored as matrices of 16x16 (see rope_store), and are loaded directly from there.
+// One workgroup of eight subgroups computes a tile: heads that share a KV head, times the tile's rows, over its chunks of 128 tokens, one
+// after the other. TWO_TILES: up to 32 queries, for wide tiles. The folded result of a piece of a split tile: pieces [places, workgroups of
+// a row, block_heads, HEAD_DIM / 4 + 1]: weighted sums of V, then the largest score and the sum of weights; attention_tensor_merge folds
+// these.
+// In the scores a subgroup computes 16 tokens; in the weighted sum of V, 16 elements.
 // Bound by the latency of a chunk's steps, each of which waits for the one before.
-// An element of a product is a chain of 16 at a time, whatever the other rows and columns hold: bits do not depend on QUERIES.
+// An element of a product is a chain of 16 at a time, whatever the other rows and columns hold, so bits do not depend on QUERIES.
 enable f16;
 #ifdef EMULATED
 #else
@@ -23,7 +23,7 @@ const QUERIES = 32u;
 const QUERIES = 16u;
 #endif
 
-// From one query to the next, with a padding that keeps them in different banks: pieces of four f16, of two f32.
+// The distance from one query to the next, padded so that they lie in different banks: in vectors of four f16, or of two f32.
 fn q_stride() -> u32 {
     return HEAD_DIM / 4u + 2u;
 }
@@ -36,203 +36,16 @@ var<workgroup> sums: array<vec2<f32>, QUERIES * S_STRIDE>; // [query][token]: sc
 var<workgroup> v_staged: array<vec4<f16>, 4u * HEAD_DIM>; // [element][16 tokens] of the last tokens
 var<workgroup> tops: array<f32, 8u * QUERIES>; // [run of 16 tokens][query]
 var<workgroup> totals: array<f32, 8u * QUERIES>;
-var<workgroup> seen: array<u32, QUERIES>; // tokens that each query sees
+var<workgroup> seen: array<u32, QUERIES>; // number of tokens that each query sees
 var<workgroup> keep: array<f32, QUERIES>;
 var<workgroup> take: array<f32, QUERIES>;
 var<workgroup> pages_at: array<At, 8>; // of this chunk and the next
 
-// Pieces of a matrix of 16x16 in a page: K is [2][head_dim / 16][token][element], V [2][head_dim / 16][element][token].
-const MATRIX = 64u;
-
-#ifdef EMULATED
-// The same numbers' places without cooperative matrices, very slowly: the test of the arithmetic of indexes on an adapter that has
-// none. A lane has half a row of sums, and a matrix is only where it lies.
-var<private> emulated_lane: u32;
-struct MatrixA { at: u32 }
-struct MatrixB { at: At, is_k: bool, is_staged: bool }
-struct Sums { v: array<f32, 8> }
-
-fn load_q(at: u32) -> MatrixA { return MatrixA(at); }
-fn load_p(at: u32) -> MatrixA { return MatrixA(at); }
-fn load_k_matrix(at: At, i: u32) -> MatrixB { return MatrixB(moved(at, i), true, false); }
-fn load_v_matrix(at: At, i: u32) -> MatrixB { return MatrixB(moved(at, i), false, false); }
-fn load_v_staged(at: u32) -> MatrixB {
-    var here: At;
-    return MatrixB(moved(here, at), false, true);
-}
-fn moved(at: At, i: u32) -> At {
-    var result = at;
-    result.place += i;
-    return result;
-}
-fn multiply_add(a: MatrixA, b: MatrixB, c: Sums) -> Sums {
-    var result = c;
-    let query = emulated_lane >> 1u;
-    // Bounds that a compiler does not know: unrolled, these loops would take it minutes.
-    for (var e = 0u; e < min(args.head_dim, 8u); e++) {
-        let column = 8u * (emulated_lane & 1u) + e;
-        for (var i = 0u; i < min(args.head_dim, 4u); i++) {
-            var x = vec4<f32>();
-            var y = vec4<f32>();
-            if b.is_k {
-                x = vec4<f32>(q_staged[a.at + query * q_stride() + i]);
-                y = vec4<f32>(k_at(b.at, column * 4u + i));
-            } else {
-                x = vec4<f32>(p_staged[a.at + query * P_STRIDE + i]);
-                if b.is_staged {
-                    y = vec4<f32>(v_staged[b.at.place + column * 4u + i]);
-                } else {
-                    y = vec4<f32>(v_at(b.at, column * 4u + i));
-                }
-            }
-            let products = x * y;
-            result.v[e] += (products.x + products.y) + (products.z + products.w);
-        }
-    }
-    return result;
-}
-fn store(result: Sums, at: u32) {
-    for (var e = 0u; e < 4u; e++) {
-        sums[at + (emulated_lane >> 1u) * S_STRIDE + 4u * (emulated_lane & 1u) + e] =
-            vec2<f32>(result.v[2u * e], result.v[2u * e + 1u]);
-    }
-}
-#else
-alias MatrixA = coop_mat16x16<f16, A>;
-alias MatrixB = coop_mat16x16<f16, B>;
-alias Sums = coop_mat16x16<f32, C>;
-
-fn load_q(at: u32) -> MatrixA {
-    return coopLoadT<coop_mat16x16<f16, A>>(&q_staged[at], q_stride());
-}
-fn load_p(at: u32) -> MatrixA {
-    return coopLoadT<coop_mat16x16<f16, A>>(&p_staged[at], P_STRIDE);
-}
-fn load_k_matrix(at: At, i: u32) -> MatrixB {
-    return coopLoad<coop_mat16x16<f16, B>>(&k_cache[at.place + i], 4u);
-}
-fn load_v_matrix(at: At, i: u32) -> MatrixB {
-    return coopLoad<coop_mat16x16<f16, B>>(&v_cache[at.place + i], 4u);
-}
-fn load_v_staged(at: u32) -> MatrixB {
-    return coopLoad<coop_mat16x16<f16, B>>(&v_staged[at], 4u);
-}
-fn multiply_add(a: MatrixA, b: MatrixB, c: Sums) -> Sums {
-    return coopMultiplyAdd(a, b, c);
-}
-fn store(result: Sums, at: u32) {
-    coopStoreT(result, &sums[at], S_STRIDE);
-}
-#endif
-
-// [16 queries][16 tokens or elements], of each sixteen queries.
-var<private> c_0: Sums;
-#ifdef TWO_TILES
-var<private> c_1: Sums;
-#endif
-
-fn clear() {
-    c_0 = Sums();
-#ifdef TWO_TILES
-    c_1 = Sums();
-#endif
-}
-
-fn multiply_q(i: u32, b: MatrixB) {
-    c_0 = multiply_add(load_q(4u * i), b, c_0);
-#ifdef TWO_TILES
-    c_1 = multiply_add(load_q(16u * q_stride() + 4u * i), b, c_1);
-#endif
-}
-fn multiply_p(i: u32, b: MatrixB) {
-    c_0 = multiply_add(load_p(4u * i), b, c_0);
-#ifdef TWO_TILES
-    c_1 = multiply_add(load_p(16u * P_STRIDE + 4u * i), b, c_1);
-#endif
-}
-
-// Writes 16 columns from `first` on.
-fn store_tile(first: u32) {
-    store(c_0, first / 2u);
-#ifdef TWO_TILES
-    store(c_1, 16u * S_STRIDE + first / 2u);
-#endif
-}
-
-// The scores of 16 tokens. All loads of several steps come first, so that they overlap.
-fn multiply_keys(page: At, at: u32) {
-    clear();
-    var i = 0u;
-    for (; i + 8u <= HEAD_DIM / 16u; i += 8u) {
-        let k_0 = load_k_matrix(page, at + i * MATRIX);
-        let k_1 = load_k_matrix(page, at + (i + 1u) * MATRIX);
-        let k_2 = load_k_matrix(page, at + (i + 2u) * MATRIX);
-        let k_3 = load_k_matrix(page, at + (i + 3u) * MATRIX);
-        let k_4 = load_k_matrix(page, at + (i + 4u) * MATRIX);
-        let k_5 = load_k_matrix(page, at + (i + 5u) * MATRIX);
-        let k_6 = load_k_matrix(page, at + (i + 6u) * MATRIX);
-        let k_7 = load_k_matrix(page, at + (i + 7u) * MATRIX);
-        multiply_q(i, k_0);
-        multiply_q(i + 1u, k_1);
-        multiply_q(i + 2u, k_2);
-        multiply_q(i + 3u, k_3);
-        multiply_q(i + 4u, k_4);
-        multiply_q(i + 5u, k_5);
-        multiply_q(i + 6u, k_6);
-        multiply_q(i + 7u, k_7);
-    }
-    for (; i + 4u <= HEAD_DIM / 16u; i += 4u) {
-        let k_0 = load_k_matrix(page, at + i * MATRIX);
-        let k_1 = load_k_matrix(page, at + (i + 1u) * MATRIX);
-        let k_2 = load_k_matrix(page, at + (i + 2u) * MATRIX);
-        let k_3 = load_k_matrix(page, at + (i + 3u) * MATRIX);
-        multiply_q(i, k_0);
-        multiply_q(i + 1u, k_1);
-        multiply_q(i + 2u, k_2);
-        multiply_q(i + 3u, k_3);
-    }
-    for (; i < HEAD_DIM / 16u; i++) {
-        multiply_q(i, load_k_matrix(page, at + i * MATRIX));
-    }
-}
-
-var<private> v_0: MatrixB;
-var<private> v_1: MatrixB;
-var<private> v_2: MatrixB;
-var<private> v_3: MatrixB;
-var<private> v_4: MatrixB;
-var<private> v_5: MatrixB;
-var<private> v_6: MatrixB;
-var<private> v_7: MatrixB;
-
-// Sixteen elements of V of 16 tokens of the chunk.
-fn value_matrix(i: u32, tile: u32, pages: u32) -> MatrixB {
-    return load_v_matrix(pages_at[pages + i / 2u], (i % 2u * (HEAD_DIM / 16u) + tile) * MATRIX);
-}
-fn load_values(tile: u32, pages: u32) {
-    v_0 = value_matrix(0u, tile, pages);
-    v_1 = value_matrix(1u, tile, pages);
-    v_2 = value_matrix(2u, tile, pages);
-    v_3 = value_matrix(3u, tile, pages);
-    v_4 = value_matrix(4u, tile, pages);
-    v_5 = value_matrix(5u, tile, pages);
-    v_6 = value_matrix(6u, tile, pages);
-    v_7 = value_matrix(7u, tile, pages);
-}
-fn multiply_values() {
-    multiply_p(0u, v_0);
-    multiply_p(1u, v_1);
-    multiply_p(2u, v_2);
-    multiply_p(3u, v_3);
-    multiply_p(4u, v_4);
-    multiply_p(5u, v_5);
-    multiply_p(6u, v_6);
-    multiply_p(7u, v_7);
-}
+#import attention_matrices
 
 struct Block { first_row: u32, n_rows: u32, first_head: u32, n_heads: u32 }
 
-// Whether a query is one, and where it begins in q and out, whose rows are row_stride apart.
+// Whether there is such a query; and the query's start in q or out, whose rows are row_stride apart.
 fn is_query(query: u32, block: Block) -> bool {
     return query % args.block_heads < block.n_heads && query / args.block_heads < block.n_rows;
 }
@@ -246,7 +59,7 @@ fn heads_of(block_idx: u32) -> Block {
     return Block(0u, 1u, first_head, min(args.block_heads, args.group - first_in_group));
 }
 
-// Tokens that a query sees; none if it is none.
+// The number of tokens that a query sees; 0 if there is no such query.
 fn seen_by(query: u32, block: Block) -> u32 {
     let row = block.first_row + min(query / args.block_heads, block.n_rows - 1u);
     return select(0u, n_seen(row), is_query(query, block));
@@ -266,7 +79,7 @@ fn score_of(query: u32, token: u32, sees: u32, score: f32) -> f32 {
     return select(LOWEST, score * args.scale, token < sees);
 }
 
-// The largest of a query's 16 scores of a run.
+// The largest of a query's 16 scores in a run.
 fn top_of(query: u32, run: u32, first_token: u32) -> f32 {
     let sees = seen[query];
     var top = LOWEST;
@@ -278,7 +91,7 @@ fn top_of(query: u32, run: u32, first_token: u32) -> f32 {
     return top;
 }
 
-// Stages the weights of a query's run, and sums them up in order.
+// Stages the weights of a query's run, and returns their sum, added in order.
 fn weigh_run(query: u32, run: u32, first_token: u32, largest: f32) -> f32 {
     let sees = seen[query];
     var total = 0.0;
@@ -314,7 +127,7 @@ fn total_of(query: u32) -> f32 {
     return t;
 }
 
-// Pages of a chunk; those that are not there repeat the first, and their scores are replaced.
+// Finds the pages of a chunk. Missing ones repeat the first, and their scores are replaced.
 fn find_pages(chunk: u32, sequence: u32, kv_head: u32, n_tokens: u32, thread: u32) {
     if thread < 4u {
         let page = select(0u, thread, (chunk * 4u + thread) * PAGE < n_tokens);
@@ -345,7 +158,7 @@ fn attention_tensor(
     let entries = wide_tiles();
     var tile = tile_at(entries.first + group.x);
 #else
-    // Loaded beside the number of tiles, not after it.
+    // Loaded together with the number of tiles, not after it.
     var tile = tile_at(group.x);
     let entries = tiles();
 #endif
@@ -357,7 +170,7 @@ fn attention_tensor(
         if tile.n_rows > 0u {
             attend(tile, group.y, thread, subgroup);
         }
-        // The next tile takes the same workgroup memory.
+        // The next tile reuses the workgroup memory.
         workgroupBarrier();
     }
 }
@@ -389,7 +202,7 @@ fn attend(rows: Tile, block_idx: u32, thread: u32, subgroup: u32) {
     }
 
     for (var i = thread; i < QUERIES * (HEAD_DIM / 4u); i += 4u * THREADS) {
-        // Four at a time, so that they do not wait for each other.
+        // Four at a time, so that the loads overlap.
         let a = piece_of(i, block);
         let b = piece_of(i + THREADS, block);
         let c = piece_of(i + 2u * THREADS, block);
@@ -402,15 +215,15 @@ fn attend(rows: Tile, block_idx: u32, thread: u32, subgroup: u32) {
     if thread < QUERIES {
         seen[thread] = seen_by(thread, block);
     }
-    // The sixteen elements that a subgroup has of the weighted sum; those of another if there are no more.
+    // The sixteen elements of the weighted sum that a subgroup computes; a subgroup without elements repeats those of another.
     let tile = subgroup % (HEAD_DIM / 16u);
-    // Of the scores a thread has a run of 16 tokens of a query, if there are so many.
+    // In the scores, a thread handles a run of 16 tokens of a query, if there are that many.
     let query = thread % QUERIES;
     let run = thread / QUERIES;
     let has_run = run < 8u;
     var largest_before = LOWEST;
     var total_before = 0.0;
-    // Four elements of the queries piece / (HEAD_DIM / 4), every 256th.
+    // Four elements of query `piece / (HEAD_DIM / 4)`, for every 256th piece.
     var value_0 = vec4<f32>(0.0);
     var value_1 = vec4<f32>(0.0);
 #ifdef TWO_TILES
@@ -429,7 +242,7 @@ fn attend(rows: Tile, block_idx: u32, thread: u32, subgroup: u32) {
         if chunk + 1u < end_chunk {
             find_pages(chunk + 1u, sequence, kv_head, n_tokens, thread);
         }
-        // What is beyond a sequence may be NaN.
+        // What lies beyond a sequence may be NaN.
         if chunk_tokens % 16u != 0u {
             let last = chunk_tokens / 16u;
             let at = last % 2u * (HEAD_DIM / 16u) * MATRIX;
@@ -469,7 +282,7 @@ fn attend(rows: Tile, block_idx: u32, thread: u32, subgroup: u32) {
                 multiply_p(chunk_tokens / 16u, load_v_staged(tile * MATRIX));
             }
         }
-        // Equal tiles have equal sums.
+        // Subgroups with the same tile store the same sums.
         store_tile(16u * tile);
         workgroupBarrier();
         value_0 = taken_in(value_0, thread, first_token);
@@ -542,7 +355,7 @@ fn put(piece: u32, value: vec4<f32>, block: Block) {
 
 #ifdef TWO_TILES
 #else
-// Where the piece of a query begins, and the same for the first piece of a merge.
+// The start of a query's piece; and of the first piece of a merge.
 fn piece_at(query: u32, rows: Tile, block_idx: u32) -> u32 {
     return piece_of_row(rows.place + query / args.block_heads, query % args.block_heads, block_idx);
 }
@@ -553,7 +366,7 @@ fn row_blocks() -> u32 {
     return args.n_kv_heads * blocks_of_head();
 }
 
-// Leaves four elements of a query.
+// Writes four elements of a query to its piece.
 fn leave(piece: u32, value: vec4<f32>, rows: Tile, block_idx: u32, block: Block) {
     let query = piece / (HEAD_DIM / 4u);
     if query < QUERIES && is_query(query, block) {
@@ -561,7 +374,7 @@ fn leave(piece: u32, value: vec4<f32>, rows: Tile, block_idx: u32, block: Block)
     }
 }
 
-// One workgroup folds the pieces of what one workgroup of attention_tensor would have computed.
+// One workgroup folds the pieces of what one workgroup of attention_tensor would have computed unsplit.
 @compute @workgroup_size(CHUNK)
 fn attention_tensor_merge(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -595,7 +408,7 @@ fn write_merged(i: u32, rows: Merge, block_idx: u32, block: Block) {
     var largest = LOWEST;
     var total = 0.0;
     var value = vec4<f32>(0.0);
-    // Four pieces are under way at once.
+    // Four pieces are loaded at once.
     for (var piece = 0u; piece < n; piece += 4u) {
         let a = first + piece * step;
         let b = first + min(piece + 1u, n - 1u) * step;

@@ -1,5 +1,5 @@
 // layout 64: 2..18 20..36 0..2+18..20
-// IQ4_NL: as Q4_0, but a nibble is the index of one of 16 levels.
+// IQ4_NL: like Q4_0, but a nibble is the index of one of 16 levels.
 const PARTS: u32 = 1u;
 const UNIT_VECTORS: u32 = 72u;
 

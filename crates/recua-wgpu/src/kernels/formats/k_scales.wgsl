@@ -1,5 +1,5 @@
-// The scales and minima of Q4_K and Q5_K: 8 each of six bits, which lie in 12 bytes behind d and dmin.
-// Those of four groups are a word, a byte each; a part of 64 columns has two groups.
+// The scales and minima of Q4_K and Q5_K: 8 of each, six bits wide, in 12 bytes after d and dmin.
+// Those of four groups form a word, one byte each; a part of 64 columns has two groups.
 struct KScales {
     scales: u32,
     mins: u32,
@@ -21,7 +21,7 @@ fn two_bytes(v: u32) -> vec2<f16> {
     return pair(bits) - vec2<f16>(1024.0);
 }
 
-// Those of group `j` of a part.
+// Scale and minimum of group `j` of a part.
 fn scale_and_min(v: vec4<u32>, part: u32, j: u32) -> Factors {
     let bytes = k_scales(v, part);
     let d = pair(v.x) * vec2<f16>(8.0, -8.0);
@@ -30,7 +30,7 @@ fn scale_and_min(v: vec4<u32>, part: u32, j: u32) -> Factors {
     return Factors(scales[j], mins[j]);
 }
 #else
-// Those of group `j` of a part.
+// Scale and minimum of group `j` of a part.
 fn scale_and_min(v: vec4<u32>, part: u32, j: u32) -> Factors {
     let bytes = k_scales(v, part);
     let scale = half_at(v.x) * f32(byte_at(bytes.scales, j));

@@ -1,5 +1,6 @@
 // layout 64: 1..17 18..34 0..1+17..18
-// MXFP4: a vector of nibbles (4-bit floats) each of two blocks, then their exponents; 2^(e - 128) level, the levels doubled to be whole.
+// MXFP4: for each of two blocks a vector of nibbles (4-bit floats), then their exponents; 2^(e - 128) level, with the levels doubled to
+// make them integers.
 const PARTS: u32 = 1u;
 const UNIT_VECTORS: u32 = 68u;
 // The levels plus 12.

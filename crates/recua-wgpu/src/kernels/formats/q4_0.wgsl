@@ -1,5 +1,5 @@
 // layout 64: 2..18 20..36 0..2+18..20
-// Q4_0: a vector of nibbles each of two blocks, then their d; d (code - 8) in groups of 32.
+// Q4_0: a vector of nibbles for each of two blocks, then their d; d (code - 8) in groups of 32.
 const PARTS: u32 = 1u;
 const UNIT_VECTORS: u32 = 72u;
 

@@ -1,5 +1,5 @@
 // layout 64: 4..20 24..40 0..4+20..24
-// Q4_1: a vector of nibbles each of two blocks, then their d and m; d code + m in groups of 32.
+// Q4_1: a vector of nibbles for each of two blocks, then their d and m; d code + m in groups of 32.
 const PARTS: u32 = 1u;
 const UNIT_VECTORS: u32 = 80u;
 

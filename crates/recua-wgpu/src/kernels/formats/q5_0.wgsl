@@ -1,5 +1,5 @@
 // layout 64: 6..22 28..44 2..6+24..28 0..2+22..24
-// Q5_0: a vector of nibbles each of two blocks, then their fifth bits, then their d; d (code - 16) in groups of 32.
+// Q5_0: a vector of nibbles for each of two blocks, then their fifth bits, then their d; d (code - 16) in groups of 32.
 const PARTS: u32 = 1u;
 const UNIT_VECTORS: u32 = 88u;
 

@@ -1,5 +1,5 @@
 // layout 64: 8..24 32..48 4..8+28..32 0..4+24..28
-// Q5_1: a vector of nibbles each of two blocks, then their fifth bits, then their d and m; d code + m in groups of 32.
+// Q5_1: a vector of nibbles for each of two blocks, then their fifth bits, then their d and m; d code + m in groups of 32.
 const PARTS: u32 = 1u;
 const UNIT_VECTORS: u32 = 96u;
 

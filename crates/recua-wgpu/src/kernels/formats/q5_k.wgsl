@@ -1,5 +1,5 @@
 // layout 256: 0..176
-// Q5_K: as Q4_K, with two vectors of fifth bits before the nibbles.
+// Q5_K: like Q4_K, with two vectors of fifth bits before the nibbles.
 #define ONE_HEAD
 #import formats/k_scales
 const PARTS: u32 = 4u;

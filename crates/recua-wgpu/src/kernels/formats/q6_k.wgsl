@@ -37,7 +37,7 @@ fn scale(head: Head, part: u32, h: u32, j: u32) -> Factors {
 
 #ifdef HALF
 fn values(head: Head, codes: Codes, part: u32, h: u32, j: u32) -> Values {
-    // The bit pairs of every other byte, where they belong above the nibbles as those are.
+    // The bit pairs of every other byte, shifted to where they belong: above the nibbles, as these are.
     let even_high = codes.high << vec4<u32>(4u - 2u * h);
     let odd_high = codes.high >> vec4<u32>(4u + 2u * h);
     let odd_low = codes.low >> vec4<u32>(8u);

@@ -1,5 +1,5 @@
 // layout 64: 2..34 36..68 0..2+34..36
-// Q8_0: two vectors of signed bytes each of two blocks, then their d; d code in groups of 32.
+// Q8_0: two vectors of signed bytes for each of two blocks, then their d; d code in groups of 32.
 const PARTS: u32 = 1u;
 const UNIT_VECTORS: u32 = 136u;
 

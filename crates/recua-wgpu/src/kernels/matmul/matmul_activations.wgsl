@@ -1,14 +1,14 @@
-// The rows of x as the B operand of matmul_coop_*.wgsl: x / 8 in f16, clamped to f16's range, the order 0 2 1 3 in every four.
-// Bindings: 0 x, 1 out as [tile of 16 rows][run of 16 columns, one more than x has][row][16]; zero behind the last row and column.
+// The rows of x as the B operand of matmul_coop_*.wgsl: x / 8 in f16, clamped to f16's range, in the order 0 2 1 3 within every four.
+// Bindings: 0 x, 1 out as [tile of 16 rows][run of 16 columns, one more than x has][row][16]; zero after the last row and column.
 // An invocation converts 4 columns of a row.
-// Bound by latency: x is small beside the weights. It runs where more than a few rows share a pass, so that the many workgroups that
-// read them need not convert each; the numbers are those that the kernels would make themselves.
+// Bound by latency: x is small next to the weights. Runs if more than a few rows share a pass, so that the many workgroups that read them
+// need not convert each row; the values are those that these kernels would compute themselves.
 enable f16;
 
 struct Args {
     k: u32,
     rows: u32,
-    // Runs of 16 columns, the zero one included.
+    // Runs of 16 columns, including the zero run.
     runs: u32,
     x: u32,
 }

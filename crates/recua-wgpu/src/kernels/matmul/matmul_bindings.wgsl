@@ -1,7 +1,8 @@
-// What the kernels of the products share: bindings, arguments (`MatmulArgs` in matmul.rs), and what becomes of a product.
-// 0 x, 1 weight, 2 out, 3 bias, 4 add; where there is no bias or residual, something else is bound and not read.
-// A weight is tiles of 32 rows. In a GLU a tile has 16 rows of gate, then the 16 of up that belong to them, and so 16 outputs.
-// Everything that differs between the products of a step is an argument, so that they are one kernel: its instructions stay in the caches.
+// Shared by the kernels of the products: bindings, arguments (`MatmulArgs` in args.rs), and the writing of results.
+// 0 x, 1 weight, 2 out, 3 bias, 4 add; if there is no bias or residual, something else is bound and not read.
+// A weight consists of tiles of 32 rows. In a GLU, a tile has 16 rows of gate, then the 16 matching rows of up, and so 16 outputs.
+// Everything that differs between the products of a step is an argument, so that they share one kernel, whose instructions stay in the
+// caches.
 #import args/matmul
 
 var<immediate> args: Args;
@@ -24,7 +25,7 @@ var<immediate> args: Args;
 const GLU: u32 = 1u;
 const BIAS: u32 = 2u;
 const ADD: u32 = 4u;
-// The residual is what `out` holds.
+// The residual is the content of `out`.
 const ADD_OUT: u32 = 8u;
 
 fn has(flag: u32) -> bool {
@@ -43,7 +44,7 @@ fn silu(v: f32) -> f32 {
     return v / (1.0 + exp(-v));
 }
 
-// Writes output `i` of this piece of the weight for x row `row`; either may lie after the last one.
+// Writes output `i` of this piece of the weight for row `row` of x; both may lie after the last one.
 fn write_out(row: u32, i: u32, product: f32) {
     if row < args.rows && i < args.count {
         let column = args.first + i;
@@ -62,7 +63,7 @@ fn write_out(row: u32, i: u32, product: f32) {
     }
 }
 
-// Writes the products of x row `row` with the weight rows `i` and `i + 16` of a tile.
+// Writes the products of row `row` of x with the weight rows `i` and `i + 16` of a tile.
 fn write_two(row: u32, tile: u32, i: u32, first: f32, second: f32) {
     if has(GLU) {
         write_out(row, tile * 16u + i, silu(first) * second);

@@ -1,11 +1,11 @@
-// As matmul_coop_16.wgsl, for many rows: one reading and decoding of a weight serves 128 rows, and a workgroup has 128 weight rows.
+// Like matmul_coop_16.wgsl, for many rows: each weight that is read and decoded serves 128 rows of x, and a workgroup has 128 weight rows.
 // Bindings: matmul_bindings.wgsl, x from matmul_activations.wgsl.
-// The 8 subgroups compute 32 rows of x by 64 weight rows each. Half a part, 32 columns, is staged in workgroup memory at a time: an
-// invocation decodes a run of a weight row and copies its share of x. There is room for two halves, so that one is staged while the
-// other is multiplied; loads are a part ahead.
-// Bound by latency: only one workgroup fits on a core of the largest device, because sums and totals take half of its registers, and
-// its subgroups wait for each other at every half. Without staging it would be 1.4 times as fast, without barriers twice.
-// The bits of matmul_coop_16.wgsl: one range of K after the other, each in its own sums, which are then added to the totals.
+// Each of the 8 subgroups computes 32 rows of x by 64 weight rows. Half a part, 32 columns, is staged in workgroup memory at a time: an
+// invocation decodes a run of a weight row and copies its share of x. There is room for two halves, so that one is staged while the other
+// is multiplied; loads are one part ahead.
+// Bound by latency: only one workgroup fits on a core of the largest device, because sums and totals take half of its registers, and its
+// subgroups wait for each other at every half. Without staging it would be 1.4 times as fast, without barriers twice as fast.
+// The same bits as matmul_coop_16.wgsl: one range of K after the other, each in separate sums, which are then added to the totals.
 enable f16;
 #ifdef EMULATED
 #else
@@ -19,8 +19,8 @@ enable wgpu_cooperative_matrix;
 #import formats/*
 
 const SPLITS: u32 = 8u;
-// WIDTH: subgroups next to each other along the weight rows, and there are four along the rows of x; a software adapter has less workgroup
-// memory. STRIDE: vectors of four f16 between rows, of 32 columns, padded so that they lie in different banks.
+// WIDTH: subgroups along the weight rows; there are four along the rows of x. A software adapter has less workgroup memory.
+// STRIDE: vectors of four f16 between rows of 32 columns, padded so that they lie in different banks.
 #ifdef EMULATED
 const WIDTH: u32 = 1u;
 const STRIDE: u32 = 8u;
@@ -29,9 +29,9 @@ const WIDTH: u32 = 2u;
 const STRIDE: u32 = 10u;
 #endif
 const X_STRIDE: u32 = STRIDE;
-// Tiles of 32 weight rows of a workgroup.
+// Tiles of 32 weight rows per workgroup.
 const TILES: u32 = 2u * WIDTH;
-// Vectors of a half part's weights and rows of x.
+// Vectors for half a part: of weights, and of rows of x.
 const STAGE: u32 = TILES * 32u * STRIDE;
 const X_STAGE: u32 = 128u * X_STRIDE;
 
@@ -45,16 +45,16 @@ var<workgroup> partial: array<f32, WIDTH * 4u * 256u>;
 #import matrices
 #import matmul_write
 
-// The workgroup's first tile of weight rows, and the first tile of 16 rows of x.
+// The workgroup's first tile of weight rows, and its first tile of 16 rows of x.
 var<private> first_tile: u32;
 var<private> x_tile: u32;
 
-// What is staged now and next of a weight row, and of x for each half.
+// What is staged now and next: of a weight row, and of x for each half.
 var<private> row_head: Head;
 var<private> row_codes: Codes;
 var<private> next_head: Head;
 var<private> next_codes: Codes;
-// Tiles of 16 rows by 16 columns that a subgroup copies of a half.
+// Tiles of 16 rows by 16 columns that a subgroup copies for a half.
 #ifdef EMULATED
 const COPIES: u32 = 4u;
 #else
@@ -81,7 +81,7 @@ struct Tile {
 }
 var<private> sums: Tile;
 
-// The weight rows that an invocation decodes: a tile, of which it has row `lane`, and whether runs 0 and 2 or runs 1 and 3.
+// The weight rows that an invocation decodes: a tile, of which it has row `lane`, and either runs 0 and 2 or runs 1 and 3.
 fn own_tile() -> u32 {
     return subgroup % TILES;
 }
@@ -101,7 +101,7 @@ fn take_weight() {
     row_codes = next_codes;
 }
 
-// Loads 16 bytes of a row of x, of half `half` of part `p`: neighbours read what lies together.
+// Loads 16 bytes of a row of x, of half `half` of part `p`: neighbouring invocations read adjacent bytes.
 fn ask_copy(p: u32, half: u32, copy: u32) {
     let i = COPIES * subgroup + copy;
     let run = p / PARTS * PARTS * 4u + column(p % PARTS, 2u * half + (i & 1u)) / 16u;
@@ -163,7 +163,7 @@ fn multiply(run: Matrices) {
 #end
 }
 
-// Multiplies a staged half, of which all is loaded first.
+// Multiplies a staged half, all of which is loaded first.
 fn multiply_half(half: u32) {
     let first = load_run(half, 0u);
     let second = load_run(half, 1u);
@@ -171,7 +171,7 @@ fn multiply_half(half: u32) {
     multiply(second);
 }
 
-// Both halves of part `p`, while those that come next are staged. Loads come first: at the end they would be waited for.
+// Multiplies both halves of part `p`, while the next ones are staged. The loads come first; at the end, they would have to be waited for.
 fn multiply_part(p: u32, next: u32) {
     ask_weight(next);
     ask_x(next, 0u);
@@ -188,10 +188,10 @@ fn multiply_part(p: u32, next: u32) {
 @compute @workgroup_size(WIDTH * 128u)
 fn matmul_coop_128(place: Place) {
     take_place(place);
-    // The last workgroup may have fewer tiles: it repeats the last one, and nobody writes the repetition.
+    // The last workgroup may have fewer tiles: it repeats the last one, and the repetition is not written.
     first_tile = place.group.x * TILES;
     x_tile = place.group.y * 8u;
-    // Ranges are of whole groups of four parts, as in matmul_coop_16.wgsl.
+    // A range consists of whole groups of four parts, as in matmul_coop_16.wgsl.
     let parts = args.units * PARTS;
     let groups = (parts + 3u) / 4u;
     var totals = Tile();

@@ -1,10 +1,11 @@
-// As matmul_vec.wgsl, for 1 to 16 rows, on cooperative matrices: 16x16x16, f16 times f16 into f32 (weights and x scaled: half.wgsl).
-// Bindings: matmul_bindings.wgsl; with X_HALF x is the output of matmul_activations.wgsl, else X_ROWS rows of f32 at most.
+// Like matmul_vec.wgsl, for 1 to 16 rows, on cooperative matrices: 16x16x16, f16 times f16 into f32 (weights and x scaled: see half.wgsl).
+// Bindings: matmul_bindings.wgsl; with X_HALF, x is the output of matmul_activations.wgsl, otherwise at most X_ROWS rows of f32.
 // A workgroup of 8 subgroups computes `args.tiles` tiles of 32 weight rows, one after the other; each subgroup has one of 8 ranges of K. A
-// lane decodes one weight row, a run of 16 columns at a time, into the subgroup's own workgroup memory, from where the matrices are loaded.
+// lane decodes one weight row, a run of 16 columns at a time, into the subgroup's own workgroup memory, from which the matrices are loaded.
 // Bound by latency: leaving out the decoding, its stores to workgroup memory or either of the loads from there saves at most 5 %. Four
-// parts (of 64 columns) are in flight, also from one tile to the next; a part's place is filled again as soon as it is used.
-// Same bits for any rows: in a range, matrices are multiplied in the order of the format's runs; then the ranges are added, 0 to 7.
+// parts (of 64 columns) are in flight, also from one tile to the next; the place of a part is refilled as soon as the part is used.
+// Same bits for any number of rows: in a range, matrices are multiplied in the order of the format's runs; then the ranges are added, 0 to
+// 7.
 enable f16;
 #ifdef EMULATED
 #else
@@ -22,7 +23,7 @@ enable wgpu_cooperative_matrix;
 
 #ifdef X_HALF
 const X_ROWS: u32 = 16u;
-// Vectors of four f16 from a row of x to the next, which has 64 columns.
+// Vectors of four f16 from one row of x, of 64 columns, to the next.
 const X_STRIDE: u32 = 18u;
 // [subgroup][row of x][64 columns]
 var<workgroup> staged_x: array<vec4<f16>, SUBGROUPS * X_ROWS * X_STRIDE>;
@@ -33,7 +34,7 @@ const X_ROWS: u32 = 1u;
 #ifdef X_ROWS_4
 const X_ROWS: u32 = 4u;
 #endif
-// 128 columns. Matrices take 16 rows where there are fewer: what lies after them serves, as nobody writes its products.
+// 128 columns. Matrices always read 16 rows: if there are fewer, whatever follows them is read, and its products are not written.
 const X_STRIDE: u32 = 34u;
 // [subgroup][row of x][128 columns]
 var<workgroup> staged_x: array<vec4<f16>, (SUBGROUPS * X_ROWS + 15u) * X_STRIDE>;
@@ -49,7 +50,7 @@ const HEADS: u32 = 1u;
 const HEADS: u32 = 4u;
 #endif
 
-// A row's next parts, loaded ahead of their use.
+// A row's next parts, loaded before they are used.
 struct Ahead {
     heads: array<PartHeads, HEADS>,
 #ifdef ONE_HEAD
@@ -58,7 +59,7 @@ struct Ahead {
     codes: array<PartCodes, 4>,
 }
 
-// Of the weight rows 0 to 15 and 16 to 31.
+// For the weight rows 0 to 15 and 16 to 31.
 struct Tile {
     sums_0: Sums,
     sums_1: Sums,
@@ -66,7 +67,7 @@ struct Tile {
 
 // This subgroup's tile.
 var<private> tile: u32;
-// The subgroup's groups of four parts, the end not included.
+// The subgroup's groups of four parts, [begin, end).
 var<private> begin: u32;
 var<private> end: u32;
 
@@ -87,7 +88,7 @@ fn ask(t: u32, q: u32) {
 }
 
 #ifdef X_HALF
-// Eight columns of a row, of each run of a part: as two halves of 16 rows.
+// Eight columns of a row for each run of a part, in two halves of 16 rows.
 var<private> x_ahead: array<vec4<u32>, 4>;
 
 // Loads the columns of part `q` of group `t`.
@@ -105,15 +106,15 @@ fn stage_x() {
 #end
 }
 
-// Where run `i` of part `q` is staged.
+// The place where run `i` of part `q` is staged.
 fn staged_run(q: u32, i: u32) -> u32 {
     return subgroup * X_ROWS * X_STRIDE + 4u * i;
 }
 #else
-// Four columns of each row, from half a group.
+// Four columns of each row, for half a group.
 var<private> x_ahead: array<vec4<f32>, X_ROWS>;
 
-// The column of this lane's four, counted from the start of the group.
+// The first of this lane's four columns, counted from the start of the group.
 fn x_column(half: u32) -> u32 {
     let run = (lane >> 2u) + 8u * half;
     let q = run >> 2u;
@@ -151,7 +152,7 @@ fn stage_x() {
     }
 }
 
-// Where run `i` of part `q` is staged.
+// The place where run `i` of part `q` is staged.
 fn staged_run(q: u32, i: u32) -> u32 {
     return subgroup * X_ROWS * X_STRIDE + 16u * (q & 1u) + 4u * i;
 }
@@ -169,7 +170,7 @@ fn step_run(q: u32, i: u32) {
     sync();
 }
 
-// Part `q` of a group; then loads that of group `next`.
+// Multiplies part `q` of a group, and then loads that of group `next`.
 fn step_part(q: u32, t: u32, next: u32) {
 #ifdef X_HALF
     stage_x();
@@ -181,7 +182,7 @@ fn step_part(q: u32, t: u32, next: u32) {
     }
 #endif
 #ifdef EMULATED
-    // Unrolled, a software driver would take minutes to compile it.
+    // If this loop were unrolled, a software driver would take minutes to compile it.
     for (var i = 0u; i < min(args.k, 4u); i++) {
         step_run(q, i);
     }
@@ -200,7 +201,7 @@ fn accumulate(last: u32, next_tile: u32) {
 #ifdef ONE_HEAD
         ahead.heads[0] = ahead.next_heads;
 #endif
-        // After the last group, the first of the next tile.
+        // The group after the last is the first one of the next tile.
         let next = select(t + 1u, begin, t == last);
         tile = select(tile, next_tile, t == last);
 #ifdef EMULATED
@@ -215,7 +216,7 @@ fn accumulate(last: u32, next_tile: u32) {
     }
 }
 
-// An element of the sum of all ranges' matrices.
+// An element of the sum over the matrices of all ranges.
 fn total(e: u32) -> f32 {
     var total = partial[e];
     for (var i = 1u; i < SPLITS; i++) {
@@ -232,7 +233,7 @@ fn matmul_coop_16(place: Place) {
     let groups = (args.units * PARTS + 3u) / 4u;
     begin = subgroup * groups / SPLITS;
     end = (subgroup + 1u) * groups / SPLITS;
-    // All subgroups take as many steps; x is zero after a range's end.
+    // All subgroups take the same number of steps; x is zero after the end of a range.
     let last = begin + (groups + SPLITS - 1u) / SPLITS - 1u;
     ask_x(begin, 0u);
     ask(begin, 0u);

@@ -1,13 +1,14 @@
-// As matmul_coop_16.wgsl, for 17 rows and more, where matmul_coop_128.wgsl would have too few workgroups: one has 256 weight rows, so
-// that x is not read by many, and 16 rows of x for each of X_TILES. Bindings: matmul_bindings.wgsl, x from matmul_activations.wgsl.
+// Like matmul_coop_16.wgsl, for 17 rows and more, if matmul_coop_128.wgsl would have too few workgroups: a workgroup has 256 weight rows,
+// so that few workgroups read the same x, and 16 rows of x for each of X_TILES. Bindings: matmul_bindings.wgsl, x from
+// matmul_activations.wgsl.
 // Each of 8 subgroups has a tile of 32 weight rows. A lane decodes one weight row, a run of 16 columns at a time, into the subgroup's own
-// workgroup memory; the workgroup shares x, of which a part is multiplied while the next is staged. Parts of the weight move through
-// registers as a queue: compilers load what a loop needs at its end, just before its use, and so what is loaded is needed one pass of the
-// loop later.
-// SPLIT: a workgroup has one of the 8 ranges of K, for weights of few rows; matmul_sum.wgsl adds what it writes to out, which
-// is [tile of COLS * 16 rows of x][tile of 256 weight rows][range][row of x][weight row].
+// workgroup memory; the workgroup shares x, one part of which is multiplied while the next is staged. Parts of the weight move through
+// registers as a queue: compilers place the loads for the next iteration at the end of a loop, just before their use, so everything is
+// loaded one iteration earlier than it is needed.
+// SPLIT: a workgroup has one of the 8 ranges of K, for weights of few rows; matmul_sum.wgsl adds what it writes to out, which is [tile of
+// COLS * 16 rows of x][tile of 256 weight rows][range][row of x][weight row].
 // Bound by workgroup memory and by latencies.
-// The bits of matmul_coop_16.wgsl: one range of K after the other, each in its own sums, which are then added to the totals.
+// The same bits as matmul_coop_16.wgsl: one range of K after the other, each in separate sums, which are then added to the totals.
 enable f16;
 #ifdef EMULATED
 #else
@@ -30,7 +31,7 @@ const COLS: u32 = 2u;
 const COLS: u32 = 4u;
 #endif
 const ROWS: u32 = SUBGROUPS * 32u;
-// Vectors of four f16 from a row of x to the next, which has 64 columns.
+// Vectors of four f16 from one row of x, of 64 columns, to the next.
 const X_STRIDE: u32 = 18u;
 const X_PART: u32 = COLS * 16u * X_STRIDE;
 // Pairs of parts in flight.
@@ -44,7 +45,7 @@ var<workgroup> partial: array<f32, SUBGROUPS * 256u>;
 #import matrices
 #import matmul_write
 
-// Of two parts.
+// The heads of two parts.
 #ifdef ONE_HEAD
 const HEADS: u32 = 1u;
 #else
@@ -76,7 +77,7 @@ var<private> sums: Tile;
 var<private> totals: Tile;
 #endif
 
-// Those of the two parts from `p` on.
+// The heads of the parts `p` and `p + 1`.
 fn heads_of_two(p: u32) -> Heads {
 #ifdef ONE_HEAD
     return Heads(heads_at(p));
@@ -85,7 +86,7 @@ fn heads_of_two(p: u32) -> Heads {
 #endif
 }
 
-// Loads part `p` of all rows of x, which are [tile of 16 rows][run][row].
+// Loads part `p` of all rows of x, which is stored as [tile of 16 rows][run][row].
 fn ask_x(p: u32, local: u32) {
     let runs = args.units * PARTS * 4u;
     let at = x_run(p, (local >> 5u) & 3u, true) * 32u + 2u * (local & 15u) + ((local >> 4u) & 1u);
@@ -105,7 +106,7 @@ fn stage_x(which: u32, local: u32) {
     }
 }
 
-// Stages and multiplies run `i` of the first or the second (`which`) of the two parts in hand, the first of which is `p`.
+// Stages and multiplies run `i` of the first or second (`which`) of the two current parts, `p` and `p + 1`.
 fn step_run(p: u32, which: u32, i: u32) {
     let h = i & 1u;
     let part = ((p & 2u) + which) % PARTS;
@@ -122,12 +123,12 @@ fn step_run(p: u32, which: u32, i: u32) {
     sync();
 }
 
-// A part, while the one that follows is staged.
+// Multiplies a part, while the next one is staged.
 fn step_part(p: u32, which: u32, local: u32) {
     stage_x(1u - which, local);
     ask_x(p + which + 2u, local);
 #ifdef EMULATED
-    // Unrolled, a software driver would take minutes to compile it.
+    // If this loop were unrolled, a software driver would take minutes to compile it.
     for (var i = 0u; i < min(args.k, 4u); i++) {
         step_run(p, which, i);
     }
@@ -139,15 +140,15 @@ fn step_part(p: u32, which: u32, local: u32) {
     workgroupBarrier();
 }
 
-// Multiplies the ranges `first` to `end`, which is not included, one after the other.
+// Multiplies the ranges [first, end), one after the other.
 fn accumulate(first: u32, end: u32, local: u32) {
     let groups = (args.units * PARTS + 3u) / 4u;
     let begin = first * groups / SPLITS * 4u;
-    // The last pair of parts; if there is none, nothing is done with what is loaded.
+    // The last pair of parts; if there is none, what is loaded is not used.
     let last = max(end * groups / SPLITS * 4u, begin + 2u) - 2u;
     var next_heads = heads_of_two(begin);
     for (var i = 0u; i < 2u * DEPTH; i++) {
-        // After the last part, the last ones again: they are at hand, and a condition would delay what is loaded.
+        // After the last part, the last ones again: they are at hand, and a condition would delay the loads.
         codes_ahead[i] = codes_at(min(begin + i, last + (i & 1u)));
     }
     ask_x(begin, local);
@@ -188,7 +189,7 @@ fn accumulate(first: u32, end: u32, local: u32) {
 }
 
 #ifdef SPLIT
-// Writes a matrix where `at` is its first row of x and weight row.
+// Writes a matrix whose first row of x and weight row are at `at`.
 fn write_split(sums: Sums, at: u32) {
 #ifdef EMULATED
     for (var e = 0u; e < 8u; e++) {
@@ -205,7 +206,7 @@ fn matmul_coop_64(place: Place, @builtin(num_workgroups) groups: vec3<u32>) {
     take_place(place);
     let group = place.group;
     x_tile = group.z * COLS;
-    // The last workgroup may have fewer tiles: it repeats the last one, and nobody writes the repetition.
+    // The last workgroup may have fewer tiles: it repeats the last one, and the repetition is not written.
     let own_tile = group.x * SUBGROUPS + subgroup;
     tile = min(own_tile, args.last_tile);
 #ifdef SPLIT

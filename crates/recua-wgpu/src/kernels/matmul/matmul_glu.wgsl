@@ -1,5 +1,5 @@
-// out[i] = silu(out[i]) * up[i]: the end of a GLU whose gate and up have different formats, and so are two products.
-// Bindings: 0 out, which holds the products with gate, 1 up, those with up.
+// out[i] = silu(out[i]) * up[i]: the end of a GLU whose gate and up have different formats and are therefore two products.
+// Bindings: 0 out, which holds the products with gate; 1 up, the products with up.
 // Bound by memory.
 struct Args {
     n: u32,

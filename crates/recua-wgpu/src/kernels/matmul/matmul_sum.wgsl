@@ -1,6 +1,6 @@
-// Adds the ranges of K into which another kernel has split a product, 0 to 7, and writes the product.
+// Adds the ranges of K, 0 to 7, into which another kernel has split a product, and writes the product.
 // Bindings: matmul_bindings.wgsl; x: [tile of ROWS rows of x][tile of 256 weight rows][range][row of x][weight row].
-// An invocation has four weight rows of a row of x.
+// An invocation computes four weight rows for a row of x.
 // Bound by memory.
 #define X_VECTORS
 #import matmul_bindings
@@ -16,7 +16,7 @@ const ROWS: u32 = 32u;
 const ROWS: u32 = 64u;
 #endif
 const SPLITS: u32 = 8u;
-// Vectors of the 256 weight rows of a tile.
+// Vectors for the 256 weight rows of a tile.
 const WIDTH: u32 = 64u;
 
 @compute @workgroup_size(256)

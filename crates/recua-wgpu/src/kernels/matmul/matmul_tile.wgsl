@@ -1,11 +1,11 @@
-// As matmul_vec.wgsl, for 9 rows and more: out[r][i] = Σ_k x[r][k] w[i][k], in f32, on any adapter. Bindings: matmul_bindings.wgsl.
-// A workgroup computes W_ROWS weight rows for X_ROWS rows of x. A run of 16 columns of both (two for fewer weight rows) is staged in
+// Like matmul_vec.wgsl, for 9 rows and more: out[r][i] = Σ_k x[r][k] w[i][k], in f32, on any adapter. Bindings: matmul_bindings.wgsl.
+// A workgroup computes W_ROWS weight rows for X_ROWS rows of x. A run of 16 columns of both (two runs with fewer weight rows) is staged in
 // workgroup memory at a time: an invocation decodes a run of one weight row and copies its share of x. Then it multiplies W_EACH weight
-// rows, 16 apart, with X_EACH rows of x, 8 apart; what is staged next was loaded before.
+// rows, 16 apart, with X_EACH rows of x, 8 apart; what is staged next has been loaded before.
 // SPLIT: a workgroup has one of the 8 ranges of K, for weights of few rows; matmul_sum.wgsl adds what it writes to out.
-// By the count bound by fma where rows are many: 64 of them for 4 loads of a vector from workgroup memory; half of a large device's rate
-// was measured. 12 KB of that memory: small adapters have 16.
-// The bits of matmul_vec.wgsl: in each of 8 ranges of K one chain of fma in the order of runs and columns, then the ranges 0 to 7.
+// By instruction count, bound by fma if there are many rows: 64 of them per 4 vector loads from workgroup memory; half of a large device's
+// rate was measured. It uses 12 KB of that memory: small adapters have 16.
+// The same bits as matmul_vec.wgsl: in each of 8 ranges of K one chain of fma in the order of runs and columns, then the ranges 0 to 7.
 #import matmul_bindings
 #import decode
 #import formats/*
@@ -34,7 +34,7 @@ const W_ROWS: u32 = 16u * W_EACH;
 const X_ROWS: u32 = 8u * X_EACH;
 const TILES: u32 = W_ROWS / 32u;
 const SPLITS: u32 = 8u;
-// Vectors of a staged row, and steps of a part.
+// Vectors per staged row, and steps per part.
 #ifdef TWO_RUNS
 const VECTORS: u32 = 8u;
 const STEPS: u32 = 2u;
@@ -47,11 +47,11 @@ const STEPS: u32 = 4u;
 var<workgroup> staged: array<vec4<f32>, W_ROWS * VECTORS>;
 var<workgroup> staged_x: array<vec4<f32>, X_ROWS * VECTORS>;
 
-// Of the weight row that this invocation decodes: its tile and place there, and what is loaded of it.
+// For the weight row that this invocation decodes: its tile, its place there, and what has been loaded of it.
 var<private> tile: u32;
 var<private> lane: u32;
 #ifdef TWO_RUNS
-// It has runs 0 and 2 or runs 1 and 3.
+// The invocation decodes runs 0 and 2, or runs 1 and 3.
 var<private> own_h: u32;
 var<private> row_head: Head;
 var<private> row_codes: Codes;
@@ -66,7 +66,7 @@ var<private> second_x_ahead: vec4<f32>;
 // The workgroup's first row of x.
 var<private> first_row: u32;
 
-// Where four columns of a staged row are: neighbouring rows lie in different banks.
+// The place of four columns of a staged row: neighbouring rows lie in different banks.
 fn place(row: u32, c: u32) -> u32 {
 #ifdef TWO_RUNS
     return row * 8u + (c ^ (row & 7u));
@@ -86,7 +86,7 @@ fn ask_weight(p: u32) {
 #endif
 }
 
-// Four columns of a row of x, zero after the last one. Rows after the last one repeat it: nobody writes their products.
+// Four columns of a row of x, zero after the last column. Rows after the last one repeat it: their products are not written.
 fn x_four(row: u32, column: u32) -> vec4<f32> {
     let at = args.x + min(first_row + row, args.rows - 1u) * args.k + column;
     var v = vec4<f32>(0.0);
@@ -127,7 +127,7 @@ fn stage(p: u32, s: u32, local: u32) {
 #else
     let row = local;
     let first = 0u;
-    // Both are known where the steps are unrolled.
+    // Both are constants once the steps are unrolled.
     let h = s & 1u;
     let v = values(row_head[h], row_codes[h], p % PARTS, h, s >> 1u);
 #endif
@@ -141,9 +141,9 @@ fn stage(p: u32, s: u32, local: u32) {
 #endif
 }
 
-// Below, sums are members, not elements of an array: not every compiler would unroll loops over arrays, and these belong into registers.
+// Below, sums are members, not array elements: not every compiler would unroll loops over arrays, and the sums must stay in registers.
 
-// Four columns, each of four weight rows, 16 apart.
+// Four columns of each of four weight rows, 16 apart.
 struct Columns {
     x: vec4<f32>,
     y: vec4<f32>,
@@ -169,7 +169,7 @@ fn multiply_add(w: Columns, v: vec4<f32>, sums: vec4<f32>) -> vec4<f32> {
     return fma(w.w, vec4<f32>(v.w), fma(w.z, vec4<f32>(v.z), two));
 }
 
-// Rows of x, 8 apart, by weight rows, 16 apart: the first four of those.
+// Rows of x, 8 apart, by the first four of the weight rows, 16 apart.
 struct Rows {
 #for R in X_EACHES
     r_$R: vec4<f32>,
@@ -178,7 +178,7 @@ struct Rows {
 
 var<private> sums: Rows;
 #ifdef X_ROWS_64
-// The last four weight rows.
+// The same for the last four weight rows.
 var<private> last_sums: Rows;
 #endif
 
@@ -217,7 +217,7 @@ fn multiply(w_row: u32, x_row: u32) {
     }
 }
 
-// Step `s` of part `p`; then it loads what comes after it.
+// Multiplies step `s` of part `p`, and then loads the step after it.
 fn step(p: u32, s: u32, last: u32, local: u32) {
     workgroupBarrier();
     stage(p, s, local);
@@ -250,7 +250,7 @@ fn multiply_range(split: u32, parts: u32, local: u32) {
     }
 }
 
-// Writes a row of x's products with four weight rows, 16 apart, of two tiles. SPLIT: to `at`, else as outputs.
+// Writes the products of a row of x with four weight rows, 16 apart, of two tiles. SPLIT: to `at`; otherwise as outputs.
 fn write_four(row: u32, tile: u32, i: u32, at: u32, v: vec4<f32>) {
 #ifdef SPLIT
 #for J in 0 1 2 3
@@ -262,7 +262,7 @@ fn write_four(row: u32, tile: u32, i: u32, at: u32, v: vec4<f32>) {
 #endif
 }
 
-// Writes all rows from `row` on; `first_tile` is the workgroup's. SPLIT: `at` is where the first is written.
+// Writes all rows from `row` on; `first_tile` is the workgroup's first tile. SPLIT: the first row is written to `at`.
 fn write_rows(row: u32, first_tile: u32, i: u32, at: u32, first: Rows, last: Rows) {
 #for R in X_EACHES
     write_four(row + 8u * $Ru, first_tile, i, at + 8u * $Ru * 256u, first.r_$R);
@@ -280,14 +280,14 @@ fn matmul_tile(
 ) {
     let first_tile = group.x * TILES;
 #ifdef SPLIT
-    // Four workgroups have the 256 weight rows of a tile of sums.
+    // Four workgroups share the 256 weight rows of a tile of sums.
     first_row = group.z * X_ROWS;
     let first_split = group.y;
 #else
     first_row = group.y * X_ROWS;
     let first_split = 0u;
 #endif
-    // The last workgroup may have fewer tiles: it repeats the last one, and nobody writes the repetition.
+    // The last workgroup may have fewer tiles: it repeats the last one, and the repetition is not written.
     tile = min(first_tile + (local % W_ROWS >> 5u), args.last_tile);
     lane = local & 31u;
 #ifdef TWO_RUNS

@@ -1,11 +1,11 @@
 // out[r][i] = Σ_k x[r][k] w[i][k] (+ bias[i]) (+ add[r][i]), or silu(x · gate) (x · up). In f32, on any adapter, 1 to 8 rows.
 // Bindings: matmul_bindings.wgsl. A workgroup computes one tile of 32 weight rows for ROWS rows of x.
-// An invocation has one weight row and one of 8 ranges of K: it decodes each weight once for all ROWS, in registers. x comes through
+// An invocation has one weight row and one of 8 ranges of K: it decodes each weight once for all ROWS, in registers. x is read through
 // workgroup memory, where it is zero after K.
-// By the count, small devices are bound by reading the weights or by instructions: about 2.5 to decode a weight and 1.25 a product. A large
-// one reads a quarter of what it could for one row of x. AHEAD parts (of 64 columns) are loaded before their use; a part's place is
-// filled again as soon as it is used.
-// Same bits whatever ROWS: K is summed in each range by one chain of fma, then the ranges are added, 0 to 7.
+// By instruction count, small devices are bound by reading the weights or by instructions: about 2.5 to decode a weight and 1.25 per
+// product. A large device reads at a quarter of its bandwidth for one row of x. AHEAD parts (of 64 columns) are loaded before they are
+// used; the place of a part is refilled as soon as the part is used.
+// Same bits for any ROWS: in each range, K is summed by one chain of fma; then the ranges are added, 0 to 7.
 #import matmul_bindings
 #import decode
 #import formats/*
@@ -32,7 +32,7 @@ const X_PARTS: u32 = 1u;
 #define EARLY
 #endif
 const SPLITS: u32 = 8u;
-// Vectors of x that are staged at a time, of a row and of all.
+// Vectors of x that are staged at a time: of a row, and of all rows.
 const X_ROW: u32 = SPLITS * X_PARTS * 16u;
 const X_ALL: u32 = ROWS * X_ROW;
 
@@ -44,16 +44,16 @@ struct Ahead {
     codes: array<Codes, 2>,
 }
 
-// What is counted below is written out, so that every index is known when it is compiled: compilers leave large loops as they are, and
-// what they index lies in memory then.
+// The loops below are unrolled by hand, so that every index is a constant: compilers do not unroll large loops, and would keep the arrays
+// that they index in memory.
 
-// The parts that are asked for, AHEAD of them, and this invocation's vectors of x.
+// The parts that are being loaded, AHEAD of them, and this invocation's vectors of x.
 var<private> ahead: array<Ahead, 4>;
 var<private> x_ahead: array<vec4<f32>, 4>;
-// Of ROWS rows.
+// For ROWS rows.
 var<private> sums: array<f32, 8>;
 
-// This invocation's tile, weight row and parts, the end not included; the first row of x.
+// This invocation's tile, weight row and parts [begin, end); the first row of x.
 var<private> tile: u32;
 var<private> lane: u32;
 var<private> begin: u32;
@@ -64,7 +64,7 @@ fn range_begin(range: u32) -> u32 {
     return range * args.units * PARTS / SPLITS;
 }
 
-// Loads part `p`; after the last one that again: it is at hand, and a condition would delay what is loaded.
+// Loads part `p`; after the last part, that one again: it is at hand, and a condition would delay the load.
 fn ask(a: u32, p: u32) {
     if a < AHEAD {
         let last = min(p, max(end, 1u) - 1u);
@@ -75,8 +75,8 @@ fn ask(a: u32, p: u32) {
     }
 }
 
-// Loads vector `i` of x of each range's parts from `t` on, counted from its start. Rows after the last one repeat it: nobody writes their
-// products.
+// Loads vector `i` of x of each range's parts from `t` on, counted from the start of the range. Rows after the last one repeat it: their
+// products are not written.
 fn ask_x(i: u32, t: u32, local: u32) {
     if 256u * i < X_ALL {
         let e = local + 256u * i;
@@ -131,7 +131,7 @@ fn multiply_run(now: Ahead, part: u32, x_at: u32, h: u32, j: u32) {
 #end
 }
 
-// The part `t` from the start of the range, which is at place `a`.
+// Multiplies part `t`, counted from the start of the range, which is at place `a`.
 fn step_part(a: u32, t: u32, local: u32) {
     if a >= AHEAD {
         return;
@@ -148,7 +148,7 @@ fn step_part(a: u32, t: u32, local: u32) {
     }
     let p = begin + t;
     let now = ahead[a];
-    // A single part ahead is asked for before the one at hand is multiplied.
+    // If only one part is loaded ahead, it is requested before the current one is multiplied.
 #ifdef EARLY
     ask(a, p + AHEAD);
 #endif
@@ -166,7 +166,7 @@ fn step_part(a: u32, t: u32, local: u32) {
 #endif
 }
 
-// The sum of all ranges of weight row `i` for row `q` of the four that are staged.
+// The sum over all ranges of weight row `i`, for row `q` of the four that are staged.
 fn total(i: u32, q: u32) -> f32 {
     var total = staged[i][q];
     for (var split = 1u; split < SPLITS; split++) {
@@ -184,7 +184,7 @@ fn write_rows(r: u32, local: u32) {
     staged[local] = vec4<f32>(sums[r], sums[r + 1u], sums[r + 2u], sums[r + 3u]);
     workgroupBarrier();
     let q = local >> 5u;
-    // A lane writes what two weight rows lead to.
+    // A lane writes the result of two weight rows.
     if q < min(ROWS, 4u) && lane < 16u {
         write_two(first_row + r + q, tile, lane, total(lane, q), total(lane + 16u, q));
     }
@@ -205,7 +205,7 @@ fn matmul_vec(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
 #for A in 0 1 2 3
     ask($Au, begin + $Au);
 #end
-    // As many for all.
+    // The same number for all ranges.
     let parts = (args.units * PARTS + SPLITS - 1u) / SPLITS;
     for (var t = 0u; t < parts; t += AHEAD) {
 #for A in 0 1 2 3

@@ -1,6 +1,6 @@
-// How matmul_coop_64.wgsl and matmul_coop_128.wgsl write the sums of a subgroup, which go through its own place in `partial`.
+// How matmul_coop_64.wgsl and matmul_coop_128.wgsl write the sums of a subgroup, by way of its own part of `partial`.
 
-// A lane's elements of a matrix: every second row of x from lane / 16 on.
+// A lane's elements of a matrix: every second row of x, starting with lane / 16.
 struct Elements {
     a: vec4<f32>,
     b: vec4<f32>,

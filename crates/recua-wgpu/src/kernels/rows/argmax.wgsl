@@ -1,6 +1,6 @@
-// argmax: out[r] = the index of the largest x[r], the lowest one of equals; NONE if none is above minus infinity.
-// x: [n_rows, columns]; found: [n_rows, parts] of (value, index); out: [n_rows], x and out from their starts on.
-// One workgroup looks at one part of a row of part_columns; with several parts a thread of argmax_merge takes a row's.
+// argmax: out[r] = the index of the largest x[r]; ties go to the lowest index; NONE if nothing is above minus infinity.
+// x: [n_rows, columns]; found: [n_rows, parts] of (value, index); out: [n_rows]; x and out begin at their starts.
+// One workgroup takes one part, part_columns wide, of a row; if there are several parts, a thread of argmax_merge takes all of a row.
 // Bound by memory: each element is read once. A maximum has the same bits in any order.
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read_write> found: array<vec2<u32>>;
@@ -27,7 +27,7 @@ fn find(piece: u32, thread: u32) {
     var place = NONE;
     let first = args.x_start + row * args.columns;
     var i = begin + thread;
-    // Four loads are under way at once. A NaN is not larger than anything.
+    // Four loads are in flight at once. A NaN is never larger than another value.
     for (; i + 768u < end; i += 1024u) {
         let four = vec4<f32>(x[first + i], x[first + i + 256u], x[first + i + 512u], x[first + i + 768u]);
         for (var j = 0u; j < 4u; j++) {

@@ -1,7 +1,7 @@
 // copy: dst = src, byte for byte.
 // src, dst: bytes, from their starts on; ALIGNED: both starts and the length are whole words.
-// One workgroup copies every num_workgroups'th stretch of 256 words of dst. Bound by memory.
-// Unaligned: a thread makes a word of dst out of two words of src, and keeps the bytes of dst that are not its.
+// One workgroup copies every num_workgroups'th block of 256 words of dst. Bound by memory.
+// Unaligned: a thread builds a word of dst from two words of src, and keeps the bytes of dst outside the range.
 @group(0) @binding(0) var<storage, read> src: array<u32>;
 @group(0) @binding(1) var<storage, read_write> dst: array<u32>;
 
@@ -20,7 +20,7 @@ fn copy(
         dst[args.dst_start / 4u + i] = src[args.src_start / 4u + i];
     }
 #else
-    // Words of dst that have a byte of it.
+    // The words of dst that contain bytes of the range.
     let first = args.dst_start / 4u;
     let n = (args.dst_start + args.n_bytes + 3u) / 4u - first;
     for (var i = id.x; i < n; i += stride) {

@@ -1,6 +1,6 @@
-// copy_pages: page list[i][0] of one pool becomes page list[i][1] of another, or of the same one, K and V.
-// list: [n_pairs, 2]; a pair that names INERT is skipped. A pool is whole vectors of 16 bytes, page after page; of a pool that is spread
-// over several allocations a dispatch sees one of each, and copies the pages that lie there. Bound by memory.
+// copy_pages: copies page list[i][0] of one pool to page list[i][1] of another, or of the same one, K and V.
+// list: [n_pairs, 2]; a pair that names INERT is skipped. A pool is whole vectors of 16 bytes, page after page. If a pool is spread over
+// several allocations, a dispatch sees one of each pool, and copies the pages that lie there. Bound by memory.
 #import status
 #import args/copy_pages
 @group(0) @binding(1) var<storage, read> list: array<u32>;

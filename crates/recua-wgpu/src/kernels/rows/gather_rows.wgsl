@@ -1,7 +1,7 @@
 // gather_rows: out[i] = x[indexes[i]].
-// indexes: [n_out]; x: [n_window, dim], the rows [first, first + n_window) of n_rows; out: [n_out, dim], each from its start on.
+// indexes: [n_out]; x: [n_window, dim], the rows [first, first + n_window) of n_rows; out: [n_out, dim]; each begins at its start.
 // One workgroup copies one row. Bound by memory.
-// Rows outside the window are another dispatch's; an index outside x is reported, and its row stays as it was.
+// Another dispatch copies the rows outside the window; an index outside x is reported, and its output row stays unchanged.
 #import status
 @group(0) @binding(1) var<storage, read> indexes: array<u32>;
 @group(0) @binding(2) var<storage, read> x: array<f32>;

@@ -1,9 +1,9 @@
 // rms_norm: out[r] = x[r] / sqrt(mean(x[r]^2) + eps) * weight.
-// weight: [dim]; out, x: [n_rows, dim], each from its start on; IN_PLACE: x is out; WIDE: rows and starts of whole vectors of four.
-// ACTIVATIONS (with WIDE): writes what matmul_activations.wgsl would make of out, too.
-// One workgroup computes one row. Bound by latency: a row is read once, if it has no more than 4096 elements, and all at once.
-// The sum of squares has one tree: four neighbours go to a thread, every 256th four to the same, which sums in order; then the threads
-// are added by halves.
+// weight: [dim]; out, x: [n_rows, dim], each from its start on; IN_PLACE: x is out; WIDE: rows and starts are whole vectors of four.
+// ACTIVATIONS (with WIDE): also writes what matmul_activations.wgsl would compute from out.
+// One workgroup computes one row. Bound by latency: a row of at most 4096 elements is read only once, all of it at the same time.
+// The sum of squares is one fixed tree: a thread takes four neighbours, then the four that are 256 fours further on, and so on, and sums in
+// order; then the threads are added by halves.
 #ifdef ACTIVATIONS
 enable f16;
 #import half
@@ -36,7 +36,7 @@ struct Args {
     weight_start: u32,
     out_start: u32,
     eps: f32,
-    // Runs of 16 columns of the activations, the zero one included.
+    // Runs of 16 columns of the activations, including the zero run.
     runs: u32,
 }
 var<immediate> args: Args;
@@ -64,7 +64,7 @@ fn load(i: u32) -> f32 {
 #endif
 
 #ifdef WIDE
-// Four i of a row of x and of the weight; starts are in vectors.
+// Vector i, of four elements, of a row of x, and of the weight; starts are in vectors.
 fn four_of(row: u32, i: u32) -> vec4<f32> {
     return load(args.x_start + row * (args.dim / 4u) + i);
 }
@@ -83,7 +83,7 @@ fn store_activations(row: u32, i: u32, value: vec4<f16>) {
 }
 #endif
 #else
-// Zeros behind the row.
+// The same, with zeros after the end of the row.
 fn four_of(row: u32, i: u32) -> vec4<f32> {
     var four = vec4<f32>(0.0);
     for (var j = 0u; j < 4u; j++) {
@@ -111,7 +111,7 @@ fn store(row: u32, i: u32, value: vec4<f32>) {
 }
 #endif
 
-// One that is not there adds nothing to the sum.
+// A vector after the end adds nothing to the sum.
 fn four_or_none(row: u32, i: u32, fours: u32) -> vec4<f32> {
     return select(vec4<f32>(0.0), four_of(row, min(i, fours - 1u)), vec4<bool>(i < fours));
 }
@@ -132,7 +132,7 @@ fn rms_norm(
         return;
     }
     let fours = (args.dim + 3u) / 4u;
-    // Written out: compilers leave such loops as they are, and each turn would wait for its loads.
+    // Unrolled by hand: compilers do not unroll such loops, and each iteration would wait for its loads.
     let i_0 = thread;
     let i_1 = thread + THREADS;
     let i_2 = thread + 2u * THREADS;

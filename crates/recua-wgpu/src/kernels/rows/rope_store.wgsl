@@ -1,12 +1,12 @@
-// rope_store: rotates q in place; rotates k, and writes it and v into the cache, at the row's position. HEAD_NORM: an RMS norm of each
-// head of q and k before that.
+// rope_store: rotates q in place; rotates k, and writes it and v into the cache at the row's position. HEAD_NORM: first applies an RMS norm
+// to each head of q and k.
 // q: [n_rows, n_heads * head_dim]; k, v: [n_rows, n_kv_heads * head_dim]; table: [positions_max, pairs] of (cosine, sine).
-// Inside a page this device keeps, for each KV head, K as [head_dim / 8, 32 tokens] of 16 bytes (f32: [head_dim / 4, 32 tokens]), so that
-// neighbouring threads of attention, which are tokens, read what is side by side; and V as [32 tokens, head_dim]. Not WIDE: K as
-// words of four bytes, [head_dim / 2, 32 tokens] (f32: [head_dim, 32 tokens]). TENSOR: both as matrices of 16x16 for attention_tensor,
-// K as [2][head_dim / 16][16 tokens][16 elements], V as [2][head_dim / 16][16 elements][16 tokens].
-// One workgroup computes one head of one row. Bound by the latency of position, then page and angle: what can be loaded together is.
-// A cache that is spread over several allocations takes a dispatch for each. Rows of no sequence are skipped.
+// Inside a page and for each KV head, this device stores K as [head_dim / 8, 32 tokens] of 16 bytes (f32: [head_dim / 4, 32 tokens]), so
+// that neighbouring threads of attention, which are tokens, read adjacent bytes; and V as [32 tokens, head_dim]. Not WIDE: K as words of
+// four bytes, [head_dim / 2, 32 tokens] (f32: [head_dim, 32 tokens]). TENSOR: both as matrices of 16x16 for attention_tensor, K as
+// [2][head_dim / 16][16 tokens][16 elements], V as [2][head_dim / 16][16 elements][16 tokens].
+// One workgroup computes one head of one row. Bound by the latency of position, then page and angle: whatever can be is loaded together.
+// A cache that is spread over several allocations needs a dispatch for each. Rows without a sequence are skipped.
 #ifdef TENSOR
 enable f16;
 #endif
@@ -39,7 +39,7 @@ const THREADS = 64u;
 override HEAD_MAX: u32 = 256u; // room for a head
 
 var<workgroup> head: array<f32, HEAD_MAX>;
-var<workgroup> value: array<f32, HEAD_MAX>; // the head of V beside one of K
+var<workgroup> value: array<f32, HEAD_MAX>; // the head of V that goes with one of K
 #ifdef HEAD_NORM
 var<workgroup> sums: array<f32, THREADS>;
 #endif
@@ -60,13 +60,13 @@ fn rope_store(
     let is_q = h < args.n_heads;
     let kv_head = h - args.n_heads;
 
-    // Where the row stands, if it stands anywhere. Loads are of places that are there, and used if they are the row's.
+    // The row's place in the cache, if it has one. Loads are always of valid places, and their results are used only if they are the row's.
     let position = positions[args.positions_start + row];
     let sequence = sequences[args.sequences_start + row];
     let q_first = args.q_start + row * args.q_stride + h * args.head_dim;
     let k_first = args.k_start + row * args.k_stride + kv_head * args.head_dim;
     let v_first = args.v_start + row * args.v_stride + kv_head * args.head_dim;
-    // Two at a time, so that the second does not wait for the first.
+    // Two at a time, so that their loads overlap.
     for (var d = thread; d < args.head_dim; d += 2u * THREADS) {
         let second = min(d + THREADS, args.head_dim - 1u);
         if is_q {
@@ -95,7 +95,7 @@ fn rope_store(
     let line = select(0u, sequence * args.pages_max + page_idx, is_placed);
     var page = pages[args.pages_start + line];
     let is_good = is_placed && page < args.n_pages;
-    // The first pair's, which is all there is for a thread in most models.
+    // The angles of the first pair, which is a thread's only pair in most models.
     let angles = args.table_start + select(0u, position * args.pairs, is_placed) * 2u;
     let first_pair = min(thread, max(args.pairs, 1u) - 1u);
     let first_cosine = table[angles + 2u * first_pair];
@@ -246,7 +246,7 @@ fn rope_store(
 }
 
 #ifdef TENSOR
-// Two elements, within the range of f16: a product of matrices has no place for others.
+// Two elements, clamped to the range of f16: a product of matrices cannot hold others.
 fn finite(a: f32, b: f32) -> u32 {
     return pack2x16float(clamp(vec2<f32>(a, b), vec2<f32>(-65504.0), vec2<f32>(65504.0)));
 }

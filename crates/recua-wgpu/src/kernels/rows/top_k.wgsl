@@ -1,8 +1,9 @@
-// top_k: out[r] = the k largest of x[r], the largest first, of equals the lowest index first: each the value's bits and its index.
-// x: [n_rows, columns]; found: [n_rows, parts, k] of (key, index); out: [n_rows, k, 2], x and out from their starts on.
-// One workgroup looks at one part of a row of part_columns, and writes `found` if there are several; MERGE: one at all that was found
-// of a row. The k-th largest is found a digit of eight bits at a time, from counts; then what lies above it is gathered, and the first
-// of its equals. Bound by the latency of its steps; a part is read six times, but the first only from memory.
+// top_k: out[r] = the k largest of x[r], largest first; ties go to the lowest index. Each is the value's bits and its index.
+// x: [n_rows, columns]; found: [n_rows, parts, k] of (key, index); out: [n_rows, k, 2]; x and out begin at their starts.
+// One workgroup takes one part, part_columns wide, of a row, and writes `found` if there are several parts; MERGE: one workgroup takes
+// everything that was found for a row. The k-th largest key is determined one digit of eight bits at a time, from counts; then the keys
+// above it are gathered, and the first ones equal to it. Bound by the latency of its steps; a part is read six times, but only the first
+// time from memory.
 @group(0) @binding(0) var<storage, read> x: array<u32>;
 @group(0) @binding(1) var<storage, read_write> found: array<vec2<u32>>;
 @group(0) @binding(2) var<storage, read_write> out: array<u32>;
@@ -22,7 +23,7 @@ var<workgroup> n_taken: atomic<u32>;
 var<workgroup> n_equals: array<u32, THREADS>;
 var<workgroup> taken: array<vec2<u32>, 64>; // key, entry
 
-// A number of the value's order; 0 for NaN and minus infinity. Whole numbers, because a device may take tiny values for zero.
+// An integer that sorts like the value; 0 for NaN and minus infinity. An integer, because a device may flush tiny values to zero.
 fn key_of(bits: u32) -> u32 {
     let size = bits & 0x7fffffffu;
     if size > 0x7f800000u || bits == LOWEST {
@@ -41,7 +42,7 @@ fn value_of(key: u32) -> u32 {
     return select(0x80000000u | (0x7fffffffu - key), key & 0x7fffffffu, key >= 0x80000000u);
 }
 
-// Key and index of an entry of this workgroup.
+// The key and the index of an entry of this workgroup.
 fn entry_at(row: u32, part: u32, i: u32) -> vec2<u32> {
 #ifdef MERGE
     return found[row * args.parts * args.k + i];
@@ -78,7 +79,7 @@ fn top_k(
         atomicStore(&n_taken, 0u);
     }
 
-    // The key that the last one taken has, and how many of its equals are taken.
+    // The key of the last one to take, and how many keys equal to it are taken.
     var key = 0u;
     var mask = 0u;
     var wanted = 0u;
@@ -123,7 +124,7 @@ fn top_k(
             taken[min(atomicAdd(&n_taken, 1u), 63u)] = vec2<u32>(other, i);
         }
     }
-    // Equals in the order of their indexes: a thread has neighbours.
+    // Equal keys are taken in the order of their indexes: each thread has adjacent entries.
     let each = (n + THREADS - 1u) / THREADS;
     let end = min((thread + 1u) * each, n);
     var count = 0u;

@@ -1,12 +1,12 @@
-// What the kernels of attention share: bindings, arguments, the cache, and the arithmetic that gives a query the same bits in each.
+// Shared by the kernels of attention: bindings, arguments, the cache, and the arithmetic that gives a query the same bits in each of them.
 //
-// A chunk of 128 tokens has a largest score, weights and sums of its own; chunks are merged in order from position 0. A score is four
-// chains, each over a quarter of the head's units of eight, added in order. Of a chunk's weights, 16 classes (token mod 16) are summed
-// in order, then the classes; of its weighted V, 8 runs of 16 tokens are summed in order, then the runs. All by multiply-adds that are
-// written out: a query's bits depend on nothing but itself and its sequence. (Online softmax and split KV: FlashAttention-2,
+// A chunk of 128 tokens has its own largest score, weights and sums; chunks are merged in order from position 0. A score is four chains,
+// each over a quarter of the head's units of eight, added in order. The weights of a chunk are summed in 16 classes (token mod 16), each in
+// order, then the classes; its weighted V is summed in 8 runs of 16 tokens, each in order, then the runs. All of this uses explicit
+// multiply-adds, so a query's bits depend only on the query and its sequence. (Online softmax and split KV: FlashAttention-2,
 // Flash-Decoding.)
-// What lies beyond a row's position may be NaN: its scores are replaced, its V is not read.
-// Of which tiles of rows attend to which chunks, the work list tells; a workgroup takes one tile after the other.
+// What lies beyond a row's position may be NaN: its scores are replaced, and its V is not read.
+// The work list says which tiles of rows attend to which chunks; a workgroup takes one tile after the other.
 #import status
 #import row_map
 #import math
@@ -15,23 +15,23 @@ var<immediate> args: Args;
 #import work_list
 @group(0) @binding(5) var<storage, read> q: array<f32>;
 #ifdef TENSOR
-// Matrices are loaded in pieces that a driver reads at once: it reads f16 one by one from an array of pairs.
+// Matrices are loaded in vectors that a driver reads at once: from an array of pairs, it would read f16 one by one.
 alias Piece = vec4<f16>;
 #else
 #ifdef WIDE
-// Heads of a multiple of eight elements: the cache is read 16 bytes at a time.
+// For heads of a multiple of eight elements: the cache is read 16 bytes at a time.
 alias Piece = vec4<u32>;
 #else
 alias Piece = u32;
 #endif
 #endif
 @group(0) @binding(6) var<storage, read_write> out: array<f32>;
-// What pieces of split tiles have folded: see the kernels.
+// The folded results of the pieces of split tiles: see the kernels.
 @group(0) @binding(7) var<storage, read_write> pieces: array<vec4<f32>>;
 @group(0) @binding(8) var<storage, read> k_cache: array<Piece>;
 @group(0) @binding(9) var<storage, read> v_cache: array<Piece>;
 #ifdef SPREAD
-// A cache that one allocation cannot hold: k_cache and v_cache are its first allocation_pages pages, these the next ones.
+// A cache that one allocation cannot hold: k_cache and v_cache are its first allocation_pages pages, the bindings below the next ones.
 @group(0) @binding(10) var<storage, read> k_cache_1: array<Piece>;
 @group(0) @binding(11) var<storage, read> v_cache_1: array<Piece>;
 @group(0) @binding(12) var<storage, read> k_cache_2: array<Piece>;
@@ -46,14 +46,14 @@ const RUN = 16u;
 const LOWEST = -3.4028234e38;
 override HEAD_MAX: u32 = 256u; // room for a head
 
-// What chunks before have come to, for four queries.
+// The result of the chunks so far, for four queries.
 struct Sum { largest: vec4<f32>, total: vec4<f32>, keep: vec4<f32>, take: vec4<f32> }
 
 fn nothing() -> Sum {
     return Sum(vec4<f32>(LOWEST), vec4<f32>(0.0), vec4<f32>(0.0), vec4<f32>(0.0));
 }
 
-// Takes a chunk in: sums are to become fma(sum, keep, chunk * take).
+// Merges a chunk: the caller's sums must become fma(sum, keep, chunk * take).
 fn merge(sum: Sum, chunk_largest: vec4<f32>, chunk_total: vec4<f32>, sees: vec4<bool>) -> Sum {
     let m = select(sum.largest, max(sum.largest, chunk_largest), sees);
     let keep = exp_negative(sum.largest - m);
@@ -66,12 +66,12 @@ fn take_in(sum: vec4<f32>, chunk: vec4<f32>, by: Sum, sees: vec4<bool>) -> vec4<
     return select(sum, fma(sum, by.keep, chunk * by.take), sees);
 }
 
-// What a score weighs in its chunk. One that was replaced is far below the largest, unless all are.
+// The weight of a score in its chunk. A replaced score is far below the largest, unless all are replaced.
 fn weight_of(score: vec4<f32>, chunk_largest: vec4<f32>) -> vec4<f32> {
     return select(exp_negative(score - chunk_largest), vec4<f32>(0.0), score == vec4<f32>(LOWEST));
 }
 
-// Four elements of a head added to the scores of four queries.
+// Adds four elements of a head to the scores of four queries.
 fn dot_four(
     score: vec4<f32>,
     k: vec4<f32>,
@@ -84,7 +84,7 @@ fn dot_four(
     return fma(vec4<f32>(k.w), q_3, fma(vec4<f32>(k.z), q_2, two));
 }
 
-// Tokens that a row sees; none if its position is out of range.
+// The number of tokens that a row sees; 0 if its position is out of range.
 fn n_seen(row: u32) -> u32 {
     let position = positions[args.positions_start + row];
     if position >= args.pages_max * PAGE {
@@ -97,7 +97,7 @@ fn sequence_of(row: u32) -> u32 {
     return sequences[args.sequences_start + row];
 }
 
-// Workgroups of a tile: heads by block_heads, and heads of more than 128 elements by these, in the weighted sum.
+// Workgroups of a tile: the heads, in blocks of block_heads; and, in the weighted sum, parts of heads with more than 128 elements.
 fn blocks_of_head() -> u32 {
     return (args.group + args.block_heads - 1u) / args.block_heads;
 }
@@ -105,7 +105,7 @@ fn dim_parts() -> u32 {
     return (args.head_dim + 127u) / 128u;
 }
 
-// Where a page's KV head begins: the allocation it is in, and its place there.
+// The start of a page's KV head: its allocation, and its place there.
 #ifdef SPREAD
 struct At { allocation: u32, place: u32 }
 #else
@@ -158,7 +158,7 @@ fn token_size() -> u32 {
     return args.head_dim / 4u;
 }
 #else
-// Eight neighbouring elements of a token's K or V as the cache has them: unit i is elements 8 * i to 8 * i + 7. rope_store writes them.
+// Eight adjacent elements of a token's K or V as stored in the cache: unit i is the elements 8 * i to 8 * i + 7. rope_store writes them.
 #ifdef CACHE_F16
 struct Unit { bits: vec4<u32> }
 #else
@@ -198,7 +198,7 @@ fn token_size() -> u32 {
     return args.head_dim;
 }
 #endif
-// A word, or zeros beyond the head.
+// A word, or zeros after the end of the head.
 fn k_word(at: At, i: u32, page_offset: u32) -> u32 {
     if i >= token_size() {
         return 0u;
@@ -267,7 +267,7 @@ struct Eight {
     e_7: vec4<f32>,
 }
 
-// A token's V added to it.
+// Adds a token's V to the sum.
 fn weigh(sum: Eight, unit: Unit, weight: vec4<f32>) -> Eight {
     let a = low(unit);
     let b = high(unit);

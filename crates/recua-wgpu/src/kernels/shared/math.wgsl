@@ -1,4 +1,4 @@
-// exp by multiply-adds alone, so that every kernel that imports it computes the same bits; for x <= 0. Below -87 it is 0.
+// exp for x <= 0, only from multiply-adds, so that every kernel that imports it computes the same bits. 0 for x < -87.
 fn exp_negative(x: vec4<f32>) -> vec4<f32> {
     let y = max(x, vec4<f32>(-87.0));
     // x = n ln 2 + r with |r| <= ln(2) / 2. The first part of ln 2 has few bits, so that n times it is exact.

@@ -1,9 +1,9 @@
-// The matrices of matmul_coop_*.wgsl: A is 16 weight rows by 16 columns, B is 16 columns by 16 rows of x, C their sums. The kernels
-// declare `staged` and `staged_x`; `partial` takes sums as [row of x][weight row].
+// The matrices of matmul_coop_*.wgsl: A is 16 weight rows by 16 columns, B is 16 columns by 16 rows of x, C their sums. The kernels declare
+// `staged` and `staged_x`; `partial` receives sums as [row of x][weight row].
 // EMULATED: a slow scalar stand-in that tests index arithmetic on adapters without cooperative matrices. A lane holds half a row of C;
 // `MatrixA` and `MatrixB` are only offsets into workgroup memory.
 
-// Where an invocation is: the entry points' built-ins.
+// The place of an invocation: built-in inputs of the entry points.
 struct Place {
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
@@ -14,7 +14,7 @@ struct Place {
 #endif
 }
 
-// This invocation's subgroup, and its place in there.
+// This invocation's subgroup, and its place in it.
 var<private> subgroup: u32;
 var<private> lane: u32;
 
@@ -61,7 +61,7 @@ fn b_four(b: MatrixB, row: u32, i: u32) -> vec4<f32> {
 fn multiply_add(a: MatrixA, b: MatrixB, c: Sums) -> Sums {
     var sums = c;
     let row = lane >> 1u;
-    // Bounds that a compiler does not know: unrolled, these loops would take it minutes.
+    // The compiler must not know the bounds: it would unroll these loops, which takes minutes.
     for (var e = 0u; e < min(args.k, 8u); e++) {
         let weight_row = 8u * (lane & 1u) + e;
         for (var i = 0u; i < min(args.k, 4u); i++) {
@@ -91,7 +91,7 @@ alias MatrixA = coop_mat16x16<f16, A>;
 alias MatrixB = coop_mat16x16<f16, B>;
 alias Sums = coop_mat16x16<f32, C>;
 
-// Between a subgroup's writing and loading of its own workgroup memory.
+// Needed between a subgroup's writes to its own workgroup memory and its loads.
 fn sync() {
     subgroupBarrier();
 }

@@ -1,4 +1,4 @@
-// Reports the first index that is out of range; the codes are those of `IndexReport`. Importing kernels bind the buffer at 0.
+// Reports the first index that is out of range; the codes are those of `IndexReport`. Kernels that import this bind the buffer at 0.
 @group(0) @binding(0) var<storage, read_write> status: array<atomic<u32>, 4>;
 
 fn report(code: u32, index: u32, limit: u32) {

@@ -1,4 +1,4 @@
-// The work list of attention (recua-compute's work.rs says how it is written). Whatever the buffer holds, what is found here lies in
+// The work list of attention (work.rs in recua-compute says how it is written). Whatever the buffer contains, the results here are in
 // range: rows inside the pass, at most block_rows of them, and places inside the workspace.
 @group(0) @binding(4) var<storage, read> work: array<u32>;
 
@@ -24,10 +24,11 @@ fn work_entries() -> u32 {
     return (args.work_words - HEADER_WORDS) / ENTRY_WORDS;
 }
 
-// Rows of one sequence, and the chunks that they attend to; place is ALL if what comes of it is the result. No rows: nothing to do.
+// Rows of one sequence, and the chunks that they attend to; place is ALL if the tile is not split, so that its result is final. No rows:
+// nothing to do.
 struct Tile { first_row: u32, n_rows: u32, first_chunk: u32, end_chunk: u32, place: u32 }
 
-// A word of an entry, or the last word of the list: an entry may be asked for before it is known whether there is one.
+// A word of an entry, or the last word of the list: an entry may be read before it is known to exist.
 fn work_at(entry: u32, i: u32) -> u32 {
     return work[args.work_start + min(HEADER_WORDS + entry * ENTRY_WORDS + i, args.work_words - 1u)];
 }
@@ -42,7 +43,7 @@ fn tile_at(entry: u32) -> Tile {
     return Tile(first_row, n_rows, work_at(entry, 2u), work_at(entry, 3u), place);
 }
 
-// A tile whose pieces are to be merged: n_first chunks are in the first, one in each other.
+// A tile whose pieces must be merged: n_first chunks are in the first piece, one chunk in each of the others.
 struct Merge { first_row: u32, n_rows: u32, n_pieces: u32, n_first: u32, place: u32 }
 
 fn merge_at(entry: u32) -> Merge {
@@ -53,7 +54,7 @@ fn merge_at(entry: u32) -> Merge {
     return Merge(first_row, n_rows, n_pieces, work_at(entry, 3u), place);
 }
 
-// Pieces that a row sees which sees so many tokens.
+// The number of pieces that a row of n_tokens visible tokens sees.
 fn pieces_seen(tile: Merge, n_tokens: u32) -> u32 {
     let n_chunks = (n_tokens + CHUNK - 1u) / CHUNK;
     return min(1u + max(n_chunks, tile.n_first) - tile.n_first, tile.n_pieces);

@@ -1,22 +1,19 @@
-//! Every format against the scalar decoder, every row count against each other bit for bit, and every kernel through the writers of
-//! the languages that the test machine cannot run.
+//! Every format against the scalar decoder, and all row counts against each other bit for bit.
+
+mod permutations;
 
 use super::*;
 use crate::adapter::{self, Options};
 use crate::device::Wgpu;
-use crate::kernels::PRODUCTS;
-use crate::pipelines::tests::{
-    ALL_LANGUAGES, Language, assert_listed, assert_sources_are_used, noted, translate,
-};
 use crate::shared::Shared;
 use crate::tuning::Tuning;
 use recua_compute::cases::data::{blocks, values as random_values};
 use recua_compute::{Arrange, DType, Device, GgmlType, Plan, RawMatrix, Record, cases};
 use std::cell::Cell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex};
 
-/// The kernels of cooperative matrices, emulated, and the one for many rows as soon as it can be.
+/// The kernels for cooperative matrices, emulated; the one for many rows is used as early as possible.
 const EMULATED: Tuning = Tuning {
     emulated: true,
     tiles_enough: 160,
@@ -31,10 +28,10 @@ thread_local! {
     static TUNING: Cell<Tuning> = Cell::new(Tuning::default());
 }
 
-/// A device, and what is inside.
+/// A device and its internals.
 pub(crate) type Opened = (Device, Arc<Shared>);
 
-/// A device of this tuning, if there is an adapter. The tests share it.
+/// A device with this tuning, if there is an adapter. The tests share it.
 pub(crate) fn opened_with(tuning: Tuning) -> Option<&'static Opened> {
     static DEVICES: LazyLock<Mutex<HashMap<Tuning, Option<&'static Opened>>>> = LazyLock::new(Mutex::default);
     let options = Options { allow_software: true, ..Options::default() };
@@ -46,12 +43,12 @@ pub(crate) fn opened_with(tuning: Tuning) -> Option<&'static Opened> {
     })
 }
 
-/// The device of this test's tuning, if there is an adapter.
+/// The device with this test's tuning, if there is an adapter.
 fn opened() -> Option<&'static Device> {
     opened_with(TUNING.get()).map(|(device, _)| device)
 }
 
-/// For tests that begin by asking whether it is [`opened`].
+/// For tests that first check that there is an [`opened`] device.
 fn device() -> &'static Device {
     opened().expect("there is an adapter")
 }
@@ -68,7 +65,7 @@ fn weight_of(raw: &[u8], ty: GgmlType, n: usize, k: usize) -> Weight {
     device().upload_weight(&[RawMatrix::new(ty, n, k, raw)], Arrange::Stacked).unwrap()
 }
 
-/// A weight of gate and up, as many rows of a type each.
+/// A GLU weight with `n` rows each of gate and up.
 fn glu_weight_of(gate: (&[u8], GgmlType), up: (&[u8], GgmlType), n: usize, k: usize) -> Weight {
     let raw = |(raw, ty)| RawMatrix::new(ty, n, k, raw);
     device().upload_weight(&[raw(gate), raw(up)], Arrange::Interleaved).unwrap()
@@ -98,7 +95,7 @@ fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()
 }
 
-/// Fails unless each row of `got` is the product of `x` and `w` up to the error that the kernels may make.
+/// Fails unless each row of `got` is the product of `x` and `w` within the error that the kernels may make.
 fn check_products(what: &str, got: &[f32], x: &[f32], w: &[f32], k: usize) {
     let n = w.len() / k;
     for (r, (got, x)) in got.chunks_exact(n).zip(x.chunks_exact(k)).enumerate() {
@@ -171,7 +168,7 @@ fn every_tiled_kernel_gives_the_same_bits() {
             assert_eq!(bits(&part), bits(&large[2 * n..(2 + batch) * n]), "{ty}, {batch} rows");
         }
     }
-    // So many weight rows that a workgroup takes all ranges of K.
+    // Enough weight rows for a workgroup to take all ranges of K.
     let (n, k, rows) = (TILE_SPLIT_BELOW * 64 + 5, 64, 20);
     let raw = random_blocks(GgmlType::Q8_0, n, k, 7);
     let weight = weight_of(&raw, GgmlType::Q8_0, n, k);
@@ -222,7 +219,7 @@ fn bias_and_residual_are_added() {
     let bias_buffer = device().upload(&bias, DType::F32, &[n]).unwrap();
     for has_bias in [false, true] {
         let bias_at = |i: usize| if has_bias { bias[i] } else { 0.0 };
-        // In place, and from a buffer of its own.
+        // In place, and from a separate buffer.
         for in_place in [false, true] {
             let add_buffer = upload(&add, n);
             let out =
@@ -314,7 +311,7 @@ fn rows_from_the_middle_of_a_buffer() {
     if opened().is_none() {
         return;
     }
-    // 6 columns: a row of x begins where no vector does.
+    // 6 columns, so that rows of x do not begin at whole vectors.
     let (n, k) = (9, 6);
     let raw = random_blocks(GgmlType::F32, n, k, 1);
     let weight = weight_of(&raw, GgmlType::F32, n, k);
@@ -362,7 +359,7 @@ fn a_norm_and_the_products_behind_it_have_the_bits_of_each_alone() {
                 let normed_buffer = upload(&normed, k);
                 run(&|plan| plan.matmul_glu(&normed_buffer, &gate_up, Activation::Silu, &glus).unwrap());
                 let glus: Vec<f32> = device().read_vec(&glus).unwrap();
-                // What the device keeps between ops is another x's now.
+                // Now the copy that the device keeps between ops belongs to another x.
                 product(&weight, &random_values(rows * k, 99));
                 for in_place in [false, true] {
                     let x = upload(&values, k);
@@ -400,7 +397,7 @@ fn a_weight_larger_than_a_binding_is_cut() {
     if opened().is_none() {
         return;
     }
-    // 150 MB, behind the 128 MiB that a software adapter binds at once; bytes that decode fast, a few rows to compare.
+    // 150 MB, more than the 128 MiB that a software adapter binds at once; bytes that decode fast, and only a few rows are compared.
     let (n, k) = (36_620, 1024);
     let ty = GgmlType::F32;
     let row = |i: usize| (0..k).map(move |j| ((i * 7 + j * 3) % 17) as f32 - 8.0);
@@ -446,7 +443,7 @@ fn the_kernels_of_cooperative_matrices_have_their_indexes_right() {
     }
     TUNING.set(EMULATED);
     for ty in [GgmlType::Q4_K, GgmlType::Q6_K, GgmlType::Q8_0, GgmlType::F16, GgmlType::Q2_K] {
-        // More than one workgroup of many tiles, a last tile that is not whole, ranges that differ in length.
+        // More than one workgroup of many tiles, an incomplete last tile, and ranges of different lengths.
         let (n, k) = (133, if ty.block_values() == 256 { 768 } else { 672 });
         let raw = random_blocks(ty, n, k, 7);
         let weight = weight_of(&raw, ty, n, k);
@@ -463,8 +460,8 @@ fn the_kernels_of_cooperative_matrices_have_their_indexes_right() {
         assert_eq!(bits(&product(&weight, &x)), bits(&all), "{ty}, many rows by workgroups for few");
         TUNING.set(EMULATED);
     }
-    // So many weight rows that a workgroup takes all ranges of K. A workgroup of the software driver ends its loops after 65,535 passes of
-    // any of them, so there are more workgroups here.
+    // Enough weight rows for a workgroup to take all ranges of K. The software driver ends a workgroup's loops after 65,535 iterations in
+    // total, so there are more workgroups here.
     TUNING.set(Tuning { few_workgroups: 132, ..EMULATED });
     let (n, k, rows) = (SOME_SPLIT_BELOW * SOME_N + 5, 64, 20);
     let raw = random_blocks(GgmlType::Q8_0, n, k, 7);
@@ -476,101 +473,4 @@ fn the_kernels_of_cooperative_matrices_have_their_indexes_right() {
     bias_and_residual_are_added();
     glu_of_one_and_of_two_formats();
     parts_are_products_of_their_own();
-}
-
-/// The kernels of this module, as products of every kind lead to them: those for adapters without cooperative matrices, those with the
-/// matrices emulated, and the same with real ones. None without an adapter. Second, the other kernels that are met on the way.
-fn kernels() -> (Vec<KernelKey>, HashSet<KernelKey>) {
-    if opened().is_none() {
-        return Default::default();
-    }
-    let mut found = HashSet::new();
-    for emulated in [true, false] {
-        TUNING.set(Tuning { emulated, tiles_enough: 0, ..EMULATED });
-        let (_, shared) = opened_with(TUNING.get()).expect("there is an adapter");
-        let launches = |ty| crate::lower::lower(shared, every_product(ty).ops()).unwrap();
-        decodable().for_each(|ty| found.extend(noted(&launches(ty))));
-    }
-    let is_product = |key: &KernelKey| PRODUCTS.iter().any(|(file, _)| *file == key.file);
-    let (found, others): (HashSet<_>, HashSet<_>) = found.into_iter().partition(is_product);
-    let real = |key: &KernelKey| {
-        let mut key = key.clone();
-        key.defines.retain(|define| *define != "EMULATED");
-        key
-    };
-    let mut kernels: Vec<KernelKey> = found.iter().cloned().collect();
-    // A weight of many rows is not split over K.
-    let whole = |key: &&KernelKey| {
-        ["matmul_coop_64", "matmul_tile"].contains(&key.file) && key.defines.contains(&"SPLIT")
-    };
-    for key in found.iter().filter(whole) {
-        let mut key = key.clone();
-        key.defines.retain(|define| *define != "SPLIT");
-        kernels.push(key);
-    }
-    let found: HashSet<_> = kernels.iter().cloned().collect();
-    kernels.extend(found.iter().map(real).filter(|key| !found.contains(key)));
-    (kernels, others)
-}
-
-/// Products of weights of `ty`: alone and together, with bias and residual and in a GLU, behind a norm and before another
-/// product, for every number of rows that makes a difference, from rows that are vectors and from others.
-fn every_product(ty: GgmlType) -> Plan {
-    let k = 256;
-    let other_ty = if ty == GgmlType::Q8_0 { GgmlType::Q4_0 } else { GgmlType::Q8_0 };
-    let (raw, other) = (random_blocks(ty, k, k, 1), random_blocks(other_ty, k, k, 1));
-    let weight = weight_of(&raw, ty, k, k);
-    let (one, other) = ((&raw[..], ty), (&other[..], other_ty));
-    let glu_weights =
-        [(one, one), (one, other), (other, one)].map(|(gate, up)| glu_weight_of(gate, up, k, k));
-    let alloc = |rows: usize| device().alloc(DType::F32, &[rows, k]).unwrap();
-    let (norm, bias) = (alloc(1), alloc(1));
-    let (norm, bias) = (norm.view(0, &[k]).unwrap(), bias.view(0, &[k]).unwrap());
-    let tokens = device().alloc(DType::U32, &[1]).unwrap();
-    let mut plan = device().plan();
-    plan.embed(&weight, &tokens, &alloc(1)).unwrap();
-    for rows in [1, 2, 3, 4, 5, 8, 9, 16, 17, 32, 33, 64, 65, 70] {
-        let (stream, both, outs) = (alloc(rows), alloc(rows + 1), [alloc(rows), alloc(rows)]);
-        for (start, has_norm) in [(0, false), (1, false), (0, true), (1, true)] {
-            let x = both.view(start, &[rows, k]).unwrap();
-            let begin = |plan: &mut Plan| {
-                if has_norm {
-                    plan.rms_norm(&stream, &norm, &x, 1e-5).unwrap();
-                }
-            };
-            for bias in [None, Some(&bias)] {
-                let op = Matmul::new(&x, &weight, &outs[0]).with_bias(bias);
-                for add in [None, Some(&outs[0]), Some(&outs[1])] {
-                    begin(&mut plan);
-                    plan.matmul(Matmul { add: add.cloned(), ..op.clone() }).unwrap();
-                }
-            }
-            for gate_up in &glu_weights {
-                for has_next in [false, true] {
-                    begin(&mut plan);
-                    plan.matmul_glu(&x, gate_up, Activation::Silu, &outs[0]).unwrap();
-                    if has_next {
-                        plan.matmul(Matmul::new(&outs[0], &weight, &outs[1])).unwrap();
-                    }
-                }
-            }
-        }
-    }
-    plan
-}
-
-/// Cooperative matrices of 16x16 exist in SPIR-V alone; in the other languages a kernel is written as it is tested without them.
-#[test]
-fn every_product_can_be_written_in_every_language() {
-    if opened().is_none() {
-        return;
-    }
-    let (kernels, others) = kernels();
-    assert_sources_are_used(&kernels, PRODUCTS);
-    assert_listed(others);
-    println!("{} kernels", kernels.len());
-    let is_real = |key: &&KernelKey| key.file.contains("coop") && !key.defines.contains(&"EMULATED");
-    let (real, others): (Vec<&KernelKey>, Vec<&KernelKey>) = kernels.iter().partition(is_real);
-    translate(real, &[Language::SpirV], true);
-    translate(others, ALL_LANGUAGES, false);
 }
