@@ -18,6 +18,9 @@ use crate::model::{self, ModelFile};
 use crate::output::{self, bytes, note};
 use report::Report;
 
+/// The largest batch that the model is loaded for from the start.
+const STEP_TOKENS_MAX: usize = 1 << 16;
+
 pub(crate) fn run(args: BenchArgs) -> Result {
     match args.what {
         Some(BenchWhat::Ops(args)) => ops::run(args),
@@ -86,8 +89,9 @@ fn measure(
     let context = check_context(file, args.size.ctx_size, positions)?;
     let first = args.batch.first().copied().unwrap_or(1);
     let defaults = LlamaConfig::default();
-    // A generated step is one pass.
-    let step_tokens_max = args.batch.iter().copied().fold(defaults.step_tokens_max, usize::max);
+    // A generated step is one pass. Batches that no memory holds are refused in their own cell, after those before them.
+    let batches = args.batch.iter().copied().filter(|batch| *batch <= STEP_TOKENS_MAX);
+    let step_tokens_max = batches.fold(defaults.step_tokens_max, usize::max);
     let config = LlamaConfig { batch_size: first, max_seq_len: context, step_tokens_max, ..defaults };
     let start = Instant::now();
     let mut model = file.load(device, config)?;
