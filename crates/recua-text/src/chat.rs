@@ -98,8 +98,10 @@ impl ChatTemplate {
         let (text, foreign) = self.render_guarded(messages, true, now)?;
         let mut tokens = Vec::new();
         if let Some(bos) = tokenizer.bos().filter(|_| tokenizer.adds_bos()) {
-            let written = !self.bos.is_empty() && text.starts_with(&self.bos);
-            if !written || foreign.touches(&text, &(0..self.bos.len())) {
+            // Some templates begin with a line feed.
+            let start = text.len() - text.trim_start().len();
+            let written = !self.bos.is_empty() && text[start..].starts_with(&self.bos);
+            if !written || foreign.touches(&text, &(start..start + self.bos.len())) {
                 tokens.push(bos);
             }
         }

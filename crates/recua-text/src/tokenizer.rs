@@ -118,7 +118,13 @@ impl Tokenizer {
         let (model, adds_bos) = match spelling {
             Spelling::SentencePiece => {
                 const SCORES: &str = "tokenizer.ggml.scores";
-                let scores = meta.f32s(SCORES)?.ok_or_else(|| missing(SCORES))?;
+                // Some converters write whole numbers. Without scores all pieces are joined as readily.
+                let scores = match (meta.f32s(SCORES), meta.i32s(SCORES)) {
+                    (Ok(scores), _) => scores,
+                    (Err(_), Ok(Some(numbers))) => Some(numbers.iter().map(|&n| n as f32).collect()),
+                    (Err(error), _) => return Err(error.into()),
+                };
+                let scores = scores.unwrap_or_else(|| vec![0.0; n_tokens].into());
                 same_length(SCORES, scores.len())?;
                 let unknown =
                     unknown.or_else(|| vocab.ids().find(|&id| vocab.kind(id) == TokenType::Unknown));

@@ -94,6 +94,10 @@ impl Vocab {
             if piece.len() > TOKEN_BYTES_MAX {
                 return Err(TokenizerError::TokenTooLong { token, len: piece.len() });
             }
+            // A file without types spells bytes as others do.
+            if types.is_none() && spelling == Spelling::SentencePiece && byte_of(piece).is_some() {
+                kind = TokenType::Byte;
+            }
             // Some converters do not mark the tokens that end a turn; a text must not be able to write them.
             if kind != TokenType::Control && super::ends::is_always_control(piece) {
                 kind = TokenType::Control;

@@ -209,6 +209,13 @@ fn one_bos() {
         assert_eq!(tokens.iter().filter(|&&token| token == 256).count(), n, "{template}");
         assert_eq!(tokens[0], 256);
     }
+    // White space that the template writes in front of it does not hide it; what a message says there is none.
+    for (template, said, n) in [("\n {{ bos_token }}x", "", 1), ("\n{{ messages[0].content }}", "<|bos|>", 1)]
+    {
+        let (tokenizer, chat) = open(template, &[]).unwrap();
+        let tokens = chat.encode(&tokenizer, &messages(&[("user", said)]), NOW).unwrap();
+        assert_eq!(tokens.iter().filter(|&&token| token == 256).count(), n, "{template}");
+    }
 }
 
 #[track_caller]

@@ -194,6 +194,29 @@ fn spm_special_tokens() {
 }
 
 #[test]
+fn spm_without_scores_or_types() {
+    // All bytes, as files have them, and "é" is spelled in them.
+    let bytes: Vec<String> = (0..=255).map(|byte| format!("<0x{byte:02X}>")).collect();
+    let pieces = || bytes.iter().map(String::as_str).chain(["▁", "a", "▁a"]);
+    let n = bytes.len() + 3;
+    for scores in [None, Some(true), Some(false)] {
+        let file = gguf(|header| {
+            header.set("tokenizer.ggml.model", "llama").unwrap();
+            header.set_strings("tokenizer.ggml.tokens", pieces()).unwrap();
+            match scores {
+                None => {}
+                Some(true) => header.set_f32s("tokenizer.ggml.scores", &vec![0.0; n]).unwrap(),
+                Some(false) => header.set_i32s("tokenizer.ggml.scores", &vec![0; n]).unwrap(),
+            }
+        });
+        let tokenizer = Tokenizer::from_metadata(file.metadata()).unwrap();
+        let tokens = tokenizer.encode("aé", false, false).unwrap();
+        assert_eq!(tokens, [258, 0xC3, 0xA9], "{scores:?}");
+        assert_eq!(tokenizer.decode(&tokens).trim_start(), "aé", "{scores:?}");
+    }
+}
+
+#[test]
 fn spm_without_bytes_uses_unknown_or_fails() {
     let file = |unknown: bool| {
         gguf(|header| {
