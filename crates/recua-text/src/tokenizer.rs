@@ -124,7 +124,7 @@ impl Tokenizer {
                     (Err(_), Ok(Some(numbers))) => Some(numbers.iter().map(|&n| n as f32).collect()),
                     (Err(error), _) => return Err(error.into()),
                 };
-                let scores = scores.unwrap_or_else(|| vec![0.0; n_tokens].into());
+                let scores = scores.unwrap_or_else(|| vec![0.0; n_tokens]);
                 same_length(SCORES, scores.len())?;
                 let unknown =
                     unknown.or_else(|| vocab.ids().find(|&id| vocab.kind(id) == TokenType::Unknown));
