@@ -1,5 +1,6 @@
 //! [`Bundle`]: launches with their kernels compiled, ready to be submitted as often as one likes.
 
+use crate::context::lock;
 use crate::function::{Dims, Function};
 use crate::gpu::Gpu;
 use crate::kernels::KernelKey;
@@ -55,6 +56,14 @@ impl Bundle {
         }
         Ok(())
     }
+}
+
+/// Submits launches once, in order, and does not wait. What kernels report is not brought back.
+pub(crate) fn run(shared: &Shared, launches: Launches) -> Result<()> {
+    let bundle = Bundle::new(shared, launches)?;
+    let _order = lock(&shared.order);
+    // SAFETY: whoever made the launches holds the memory that they name in this call; after it, freeing is ordered behind them.
+    unsafe { bundle.submit(&shared.gpu, shared.gpu.context.stream()) }
 }
 
 /// Fails unless the kernel takes these parameters, and so many threads and so much shared memory.

@@ -2,7 +2,7 @@
 
 use crate::bundle::Bundle;
 use crate::launch::{Launches, Recorder};
-use crate::lower::lower_op;
+use crate::lower::{attention, lower_op};
 use crate::memory::Memory;
 use crate::program::CudaProgram;
 use crate::shared::Shared;
@@ -57,7 +57,7 @@ impl Backend for Cuda {
     }
 
     fn tiling(&self, shape: &KvShape, n_heads: usize) -> Tiling {
-        kv::tiling(&self.shared.gpu, shape, n_heads)
+        attention::tiling(&self.shared.gpu, shape, n_heads)
     }
 
     fn compile_kernel(

@@ -1,10 +1,8 @@
 //! How a layer's cache lies on the device: K and V in an allocation each, as `kernels/cache.cuh` says.
 
-use crate::gpu::Gpu;
-use crate::lower::attention;
 use crate::memory::Memory;
 use crate::shared::Shared;
-use recua_compute::{Error, KvPool, KvShape, KvType, PAGE_TOKENS, Result, Storage, Tiling};
+use recua_compute::{Error, KvPool, KvShape, KvType, PAGE_TOKENS, Result, Storage};
 use std::sync::Arc;
 
 /// The layout of a pool.
@@ -42,9 +40,4 @@ pub(crate) fn alloc(shared: &Shared, shape: &KvShape) -> Result<KvPool> {
     let v = Arc::new(Memory::unfilled(gpu, n_bytes, "the values of a layer")?);
     let memory: Vec<Arc<dyn Storage>> = vec![k.clone(), v.clone()];
     KvPool::from_storage(Arc::new(Kv { k, v, page_bytes }), memory, gpu.id, *shape)
-}
-
-/// How attention over caches of this shape is cut.
-pub(crate) fn tiling(gpu: &Gpu, shape: &KvShape, n_heads: usize) -> Tiling {
-    attention::tiling(gpu, shape, n_heads)
 }

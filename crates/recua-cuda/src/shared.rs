@@ -1,11 +1,8 @@
 //! [`Shared`]: the rooms of an opened device. Each owns its methods and borrows [`Gpu`]; whoever needs several of them is handed this.
 
-use crate::bundle::Bundle;
 use crate::cache::Cache;
-use crate::context::lock;
 use crate::gpu::Gpu;
 use crate::kernels::Kernels;
-use crate::launch::Launches;
 use crate::memory::Memory;
 use crate::staging::Stagings;
 use crate::transfer::Transfers;
@@ -43,13 +40,5 @@ impl Shared {
     /// Copies bytes to the device, to be seen by work that is submitted later: see [`Transfers::upload`].
     pub(crate) fn upload(&self, memory: &Memory, start: usize, bytes: &[u8]) -> Result<()> {
         self.transfers.upload(&self.gpu, memory, start, bytes)
-    }
-
-    /// Submits launches once, in order, and does not wait. What kernels report is not brought back.
-    pub(crate) fn run(&self, launches: Launches) -> Result<()> {
-        let bundle = Bundle::new(self, launches)?;
-        let _order = lock(&self.order);
-        // SAFETY: whoever made the launches holds the memory that they name in this call; after it, freeing is ordered behind them.
-        unsafe { bundle.submit(&self.gpu, self.gpu.context.stream()) }
     }
 }

@@ -5,6 +5,7 @@
 //! an up matrix of one format are a segment, too, whose tiles have 8 rows of each: a lane of the tensor core then has what a GLU needs of
 //! both. Of two formats, they are a segment each.
 
+use crate::bundle;
 use crate::kernels::KernelKey;
 use crate::launch::Recorder;
 use crate::memory::{Memory, u32_of};
@@ -231,7 +232,7 @@ fn upload_segment(shared: &Shared, rows: &Rows<'_, '_>, first: usize) -> Result<
         recorder.begin(OP);
         let blocks = u32_of(OP, "a number of tiles", here.div_ceil(TILE_ROWS) * k_tiles)?.div_ceil(4);
         recorder.launch(&kernel, [blocks, 1, 1], 128, 0, false, &args)?;
-        shared.run(recorder.finish())
+        bundle::run(shared, recorder.finish())
     };
     stage(row_bytes, n_rows, |i| rows.row(i), launch)?;
     let args = SettleArgs {
@@ -244,7 +245,7 @@ fn upload_segment(shared: &Shared, rows: &Rows<'_, '_>, first: usize) -> Result<
     recorder.begin(OP);
     let blocks = n_all.min(gpu.n_sms as usize * 16) as u32;
     recorder.launch(&kernel.entry("settle"), [blocks, 1, 1], 256, 0, false, &args)?;
-    shared.run(recorder.finish())?;
+    bundle::run(shared, recorder.finish())?;
     Ok(Segment { memory, format: Some(format), scales: Some(scales), first, n, n_tiles, k_tiles, is_glu })
 }
 
