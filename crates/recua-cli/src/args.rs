@@ -252,8 +252,8 @@ pub(crate) struct BenchMemoryArgs {
 pub(crate) struct VerifyArgs {
     /// GGUF file, or demo
     pub(crate) model: String,
-    /// Longest sequence compared, in tokens
-    #[arg(long, value_name = "N", value_parser = positive, default_value_t = 80)]
+    /// Longest sequence compared, in tokens, at least 2
+    #[arg(long, value_name = "N", value_parser = two_or_more, default_value_t = 80)]
     pub(crate) len: usize,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
@@ -369,6 +369,11 @@ fn positive(text: &str) -> Result<usize, String> {
         Ok(n) => Ok(n),
         Err(_) => Err("is not a number".into()),
     }
+}
+
+/// A length that can be cut in two.
+fn two_or_more(text: &str) -> Result<usize, String> {
+    positive(text).and_then(|n| if n == 1 { Err("must be at least 2".into()) } else { Ok(n) })
 }
 
 /// A positive number that may end in `k` (1024) or `m` (1024²).

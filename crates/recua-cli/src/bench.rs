@@ -30,7 +30,9 @@ pub(crate) fn run(args: BenchArgs) -> Result {
 
 fn matrix(args: BenchArgs) -> Result {
     let files = args.models.iter().map(|model| ModelFile::open(model)).collect::<Result<Vec<_>>>()?;
-    let positions = args.prompt_len.iter().max().copied().unwrap_or(1) + cell::N_WARM_UP + args.gen_len;
+    let longest = args.prompt_len.iter().max().copied().unwrap_or(1);
+    // What cannot be counted is longer than any context.
+    let positions = longest.saturating_add(cell::N_WARM_UP).saturating_add(args.gen_len);
     for file in &files {
         check_context(file, args.size.ctx_size, positions)?;
     }

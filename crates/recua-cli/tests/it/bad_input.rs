@@ -116,13 +116,18 @@ fn numbers_out_of_range() {
         &["sequence 1", "3 tokens", "2048"],
     );
     refused(&["bench", &model, "--prompt-len", "4000"], &["2048", "--prompt-len"]);
+    let most = usize::MAX.to_string();
+    refused(&["bench", &model, "--prompt-len", "1", "--gen", &most], &["2048", "--prompt-len"]);
     assert_eq!(recua(&["run", &model, "a", "--max-tokens", "0"]).code, 2);
     assert_eq!(recua(&["logits", &model, "--tokens", "1,x", "-o", "x.f32"]).code, 2);
 }
 
 #[test]
 fn usage_errors_are_exit_code_2() {
-    for args in [&[][..], &["frobnicate"], &["inspect"], &["inspect", "a", "--nope"], &["tokenize"]] {
+    let too_short = ["verify-batch", "demo", "--len", "1"];
+    for args in
+        [&[][..], &["frobnicate"], &["inspect"], &["inspect", "a", "--nope"], &["tokenize"], &too_short]
+    {
         let ran = recua(args);
         assert_eq!(ran.code, 2, "{args:?}: {}", ran.stderr);
         assert!(ran.stdout.is_empty());
