@@ -15,7 +15,7 @@ struct Example {
 /// By the first column of the table. Ops and formats that much else depends on, such as `matmul` and `Q8_0`, would list their users too.
 const EXAMPLES: &[(&str, &[Example])] = &[
     (
-        "a quantisation format",
+        "a quantization format",
         &[
             Example { file: "q5_k", words: &[("", &["Q5_K", "q5_k", "Q5K"])] },
             Example { file: "q3_k", words: &[("", &["Q3_K", "q3_k", "Q3K"])] },
