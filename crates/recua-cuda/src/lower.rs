@@ -26,12 +26,11 @@ pub(crate) fn lower(shared: &Shared, ops: &[Op]) -> Result<Launches> {
     }
 }
 
-/// The product that reads next what a norm, attention or a GLU has written. The op then writes what the product reads along with its own
+/// The product that reads next what a norm or a GLU has written. The op then writes what the product reads along with its own
 /// rows. All products read the same workspaces, so there may be no op between the two.
 fn reader(ops: &[Op], i: usize) -> Option<&Op> {
     let out = match &ops[i] {
         Op::RmsNorm(op) => &op.out,
-        Op::Attention(op) => &op.out,
         Op::MatmulGlu(op) => &op.out,
         _ => return None,
     };
@@ -51,7 +50,7 @@ pub(crate) fn lower_op(op: &Op, reader: Option<&Op>, recorder: &mut Recorder<'_>
         Op::Matmul(op) => matmul::matmul(op, recorder),
         Op::MatmulGlu(op) => matmul::matmul_glu(op, reader, recorder),
         Op::RopeStore(op) => cache::rope_store(op, recorder),
-        Op::Attention(op) => attention::attention(op, reader, recorder),
+        Op::Attention(op) => attention::attention(op, recorder),
         Op::GatherRows(op) => rows::gather_rows(op, recorder),
         Op::Argmax(op) => rows::argmax(op, recorder),
         Op::TopK(op) => rows::top_k(op, recorder),

@@ -8,7 +8,6 @@
 // chunk is added to those before it. A chunk of which a query sees nothing leaves its bits alone.
 //
 // A warp fetches its own tokens: STAGES runs of K and V are under way. Bound by memory for few queries.
-#include "activations.cuh"
 #include "cache.cuh"
 #include "work_list.cuh"
 
@@ -35,9 +34,6 @@ struct AttentionArgs {
     float* out;            // [n_rows][n_heads * HEAD_DIM]
     float* places;         // [place][n_heads][HEAD_PADDED + 2]: sums, largest score, sum of weights
     u32* tickets;          // [merge][blocks of a tile], zero before and after
-    u8* packed;            // what a product reads of out (activations.cuh), or none. Values are no larger than the cache's f16, so
-    float* undo;           // no row needs a power of two: [n_rows] of 1
-    u32 columns, k_tiles;
     u32 q_stride, n_heads, n_kv_heads, heads, rows_max;   // a tile's heads and rows
     float scale;           // log2(e) included
 };
@@ -96,11 +92,7 @@ static __device__ __noinline__ void merge(const AttentionArgs& args, const Tile&
             total = fold(total, old_factor, piece_total, new_factor);
             largest = both;
         }
-        if (d < HEAD_DIM) {
-            const float x = sum / total;
-            args.out[((u64)(whole.first_row + row) * args.n_heads + head) * HEAD_DIM + d] = x;
-            if (args.packed) PackedRow(args.packed, whole.first_row + row, args.columns, args.k_tiles).store_one(head * HEAD_DIM + d, x);
-        }
+        if (d < HEAD_DIM) args.out[((u64)(whole.first_row + row) * args.n_heads + head) * HEAD_DIM + d] = sum / total;
     }
 }
 
@@ -407,17 +399,13 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) attention(const __grid_
                 float* to = is_whole ? args.out + ((u64)(tile.first_row + row) * args.n_heads + head) * HEAD_DIM
                                      : args.places + ((u64)(tile.place + row) * args.n_heads + head) * (HEAD_PADDED + 2);
                 const u32 limit = is_whole ? HEAD_DIM : HEAD_PADDED;
-                PackedRow packed(args.packed, tile.first_row + row, args.columns, args.k_tiles);
-                if (args.packed && blockIdx.y == 0 && warp == 0 && g == 0) args.undo[tile.first_row + row] = 1.0f;
 #pragma unroll
                 for (int m = 0; m < OWN_TILES; m++)
 #pragma unroll
                     for (int half = 0; half < 2; half++) {
                         const u32 d = (warp + m * WARPS) * 16 + g + half * 8;
-                        if (d >= limit) continue;
-                        const float sum = folded[m][n][half * 2 + j], x = is_whole ? sum / folded_total[n][j] : sum;
-                        to[d] = x;
-                        if (is_whole && args.packed) packed.store_one(head * HEAD_DIM + d, x);
+                        const float sum = folded[m][n][half * 2 + j];
+                        if (d < limit) to[d] = is_whole ? sum / folded_total[n][j] : sum;
                     }
                 if (!is_whole && warp == 0 && g == 0) {
                     to[HEAD_PADDED] = folded_max[n][j];

@@ -2,15 +2,13 @@
 //! for every step; what is launched depends on nothing but the number of rows. Both give the same bits. A cache of f32 has a kernel of its own, which needs no list.
 
 use super::cache::Rows;
-use super::rows::packed_for;
 use crate::gpu::Gpu;
 use crate::kernels::KernelKey;
 use crate::kv::{Kv, padded};
-use crate::launch::{Place, Recorder};
+use crate::launch::Recorder;
 use crate::memory::{pointer, u32_of};
-use crate::weight::TILE_COLUMNS;
 use bytemuck::{Pod, Zeroable};
-use recua_compute::{Attention, Error, KvShape, KvType, Op, Result, Tiling};
+use recua_compute::{Attention, Error, KvShape, KvType, Result, Tiling};
 
 const NAME: &str = "attention";
 
@@ -124,10 +122,6 @@ struct AttentionArgs {
     out: u64,
     places: u64,
     tickets: u64,
-    packed: u64,
-    undo: u64,
-    columns: u32,
-    k_tiles: u32,
     q_stride: u32,
     n_heads: u32,
     n_kv_heads: u32,
@@ -160,8 +154,8 @@ fn f32_kernel(head_dim: usize) -> KernelKey {
     KernelKey::new("attention_f32").define("HEAD_DIM", head_dim)
 }
 
-/// See [`Attention`]; `reader` is the product that reads it next.
-pub(crate) fn attention(op: &Attention, reader: Option<&Op>, recorder: &mut Recorder<'_>) -> Result<()> {
+/// See [`Attention`].
+pub(crate) fn attention(op: &Attention, recorder: &mut Recorder<'_>) -> Result<()> {
     let gpu = recorder.gpu;
     let (cache, shape) = (Kv::of(NAME, &op.cache)?, op.cache.shape());
     let (n_rows, n_heads) = (op.q.n_rows(), op.q.n_cols() / shape.head_dim);
@@ -187,9 +181,6 @@ pub(crate) fn attention(op: &Attention, reader: Option<&Op>, recorder: &mut Reco
         let kernel = f32_kernel(shape.head_dim);
         return recorder.launch(&kernel, [grid_rows, heads, 1], 128, 0, true, &args);
     }
-    // Whole tiles of columns: what lies behind a row's end has to be zero, and nobody here writes it.
-    let is_whole = op.out.n_cols().is_multiple_of(TILE_COLUMNS);
-    let to = packed_for(reader.filter(|_| is_whole), &op.out, Place::First, recorder)?;
     let n_places = places(shape, n_heads);
     let places = recorder.workspace("pieces of attention", n_places * place_bytes(shape, n_heads))?;
     let narrow = Cut::new(shape, n_heads, 1);
@@ -207,10 +198,6 @@ pub(crate) fn attention(op: &Attention, reader: Option<&Op>, recorder: &mut Reco
             out,
             places: places.pointer(),
             tickets: tickets.pointer(),
-            packed: to.map_or(0, |to| to.packed),
-            undo: to.map_or(0, |to| to.undo),
-            columns: to.map_or(0, |to| to.columns as u32),
-            k_tiles: to.map_or(0, |to| to.k_tiles as u32),
             q_stride,
             n_heads: heads,
             n_kv_heads: kv_heads,
@@ -243,7 +230,6 @@ pub(crate) fn attention(op: &Attention, reader: Option<&Op>, recorder: &mut Reco
         let stages = if has_room(gpu, shape, wide.query_tiles, 2) { 2 } else { 1 };
         launch(&wide, true, stages, n_rows.div_ceil(wide.rows))?;
     }
-    recorder.packed = to.map(|_| (op.out.clone(), Place::First));
     Ok(())
 }
 
