@@ -6,7 +6,7 @@ use crate::kernels::KernelKey;
 use crate::memory::Memory;
 use crate::shared::Shared;
 use bytemuck::Pod;
-use recua_compute::{Buffer, Error, Result};
+use recua_compute::{Buffer, DType, Error, Op, Result, hazards};
 use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
@@ -46,6 +46,8 @@ pub(crate) struct Launches {
     /// The workspaces that the launches name, held here; buffers and weights are held by whoever has the ops.
     #[allow(dead_code, reason = "held to be dropped")]
     pub(crate) scratch: Vec<Arc<Memory>>,
+    /// What the ops so far have written of buffers that may hold indexes.
+    written: Vec<Buffer>,
 }
 
 impl fmt::Display for Launches {
@@ -148,6 +150,19 @@ impl<'a> Recorder<'a> {
             is_dependent,
             params: bytemuck::bytes_of(params).to_vec(),
         })
+    }
+
+    /// Notes what an op has written, for launches that read inputs before their wait.
+    pub(crate) fn wrote(&mut self, op: &Op) {
+        let is_indexes = |buffer: &&Buffer| buffer.dtype() != DType::F32;
+        self.launches.written.extend(hazards::writes(op).into_iter().filter(is_indexes).cloned());
+    }
+
+    /// Whether no op so far has written any of these buffers: they are as they were when the first launch began.
+    pub(crate) fn are_inputs(&self, buffers: &[&Buffer]) -> bool {
+        let is_written =
+            |buffer: &&Buffer| self.launches.written.iter().any(|written| written.overlaps(buffer));
+        !buffers.iter().any(is_written)
     }
 
     /// Appends a launch of any kernel.

@@ -44,6 +44,13 @@ fn reader(ops: &[Op], i: usize) -> Option<&Op> {
 /// Appends the launches of an op; `reader` is what it may fuse with.
 pub(crate) fn lower_op(op: &Op, reader: Option<&Op>, recorder: &mut Recorder<'_>) -> Result<()> {
     recorder.begin(op.name());
+    lower_alone(op, reader, recorder)?;
+    recorder.wrote(op);
+    Ok(())
+}
+
+/// The one `match`.
+fn lower_alone(op: &Op, reader: Option<&Op>, recorder: &mut Recorder<'_>) -> Result<()> {
     match op {
         Op::Embed(op) => rows::embed(op, recorder),
         Op::RmsNorm(op) => rows::rms_norm(op, reader, recorder),

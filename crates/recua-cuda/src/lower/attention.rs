@@ -8,7 +8,7 @@ use crate::kv::{Kv, padded};
 use crate::launch::Recorder;
 use crate::memory::{pointer, u32_of};
 use bytemuck::{Pod, Zeroable};
-use recua_compute::{Attention, Error, KvShape, KvType, Result, Tiling};
+use recua_compute::{Attention, Error, KvShape, KvType, Result, RowMap, Tiling};
 
 const NAME: &str = "attention";
 
@@ -206,11 +206,14 @@ pub(crate) fn attention(op: &Attention, recorder: &mut Recorder<'_>) -> Result<(
             scale: op.scale * std::f32::consts::LOG2_E,
         })
     };
+    // It looks at them before its wait, unless they come from an op before.
+    let RowMap { positions, sequences, pages, work } = &op.rows;
+    let is_dependent = recorder.are_inputs(&[positions, sequences, pages, work]);
     let mut launch = |cut: &Cut, is_wide: bool, stages: usize, tiles: usize| {
         let grid = [u32_of(NAME, "a number of tiles", tiles)?, cut.groups as u32, 1];
         let bytes = shared_bytes(shape, cut.query_tiles, stages) as u32;
         let kernel = kernel(shape.head_dim, cut.query_tiles, stages, is_wide);
-        recorder.launch(&kernel, grid, WARPS as u32 * 32, bytes, true, &args(cut)?)
+        recorder.launch(&kernel, grid, WARPS as u32 * 32, bytes, is_dependent, &args(cut)?)
     };
     if !has_room(gpu, shape, 1, 1) {
         let problem = format!("heads of {} take more shared memory than there is", shape.head_dim);
