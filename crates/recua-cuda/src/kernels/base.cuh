@@ -126,6 +126,19 @@ DEVICE void sts128(u32 a, float x, float y, float z, float w) {
     asm volatile("st.shared.v4.f32 [%0], {%1,%2,%3,%4};" ::"r"(a), "f"(x), "f"(y), "f"(z), "f"(w) : "memory");
 }
 
+// How often it was called for this word before; what the caller has read until then is not read later.
+DEVICE u32 ticket_shared(u32 a) {
+    u32 old;
+    asm volatile("atom.acq_rel.cta.shared::cta.add.u32 %0, [%1], 1;" : "=r"(old) : "r"(a) : "memory");
+    return old;
+}
+
+// ---- barriers of warps, by number, of which 0 is __syncthreads'
+
+// What warps have written before either can be read behind `named_wait`.
+DEVICE void named_wait(u32 id, u32 n_threads) { asm volatile("barrier.cta.sync %0, %1;" ::"r"(id), "r"(n_threads) : "memory"); }
+DEVICE void named_arrive(u32 id, u32 n_threads) { asm volatile("barrier.cta.arrive %0, %1;" ::"r"(id), "r"(n_threads) : "memory"); }
+
 // ---- barriers of asynchronous copies
 
 #if HAS_BULK
@@ -211,8 +224,8 @@ DEVICE float4 load_fresh(const float4* p) {
     asm volatile("ld.global.cg.v4.f32 {%0,%1,%2,%3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "l"(p) : "memory");
     return v;
 }
-DEVICE u32 ticket(u32* counter) {
+DEVICE u32 ticket(u32* counter, u32 n = 1) {
     u32 old;
-    asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;" : "=r"(old) : "l"(counter) : "memory");
+    asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], %2;" : "=r"(old) : "l"(counter), "r"(n) : "memory");
     return old;
 }

@@ -7,9 +7,10 @@
 //
 // Weights go through a ring of each warp: one asynchronous copy a tile, with STAGES tiles under way, the first before the wait for the
 // kernel before. ARRANGE says who does what:
-//   SIDE   8 warps, one for each slice of the same rows; x lies in shared memory as a whole. For few columns.
-//   WHOLE  each warp has rows of its own and does one slice after the other; x comes through a ring of the block. For wide matrices.
-//   SPLIT  each warp has rows of its own and one slice; the last one that is done adds the slices. For narrow matrices.
+//   SIDE    8 warps, one for each slice of the same rows; x lies in shared memory as a whole. For few columns.
+//   STREAM  each warp has rows of its own and does 8 / PARTS slices, one after the other; with more than one part, the last one that is
+//           done adds the slices. x comes through a ring of the block: the last warp that is done with a place fills it again. Parts are
+//           for narrow matrices.
 // Bound by memory for few columns, by decoding the weights and the tensor cores for many.
 #include "activations.cuh"
 #include "tile.cuh"
@@ -22,11 +23,23 @@
 #endif
 
 #define SIDE 0
-#define WHOLE 1
-#define SPLIT 2
+#define STREAM 1
 #define SLICES 8
 #define N_TILES ((COLUMNS + 7) / 8)
 #define X_TILE (COLUMNS * 512)
+#if ARRANGE == SIDE
+#define OWN_SLICES 1
+// Of a group of rows, SIDE adds what these lanes have of each slice. There are so many places for that that warps which do not add need
+// not wait, as long as they are small.
+#define SUM_LANES (COLUMNS <= 2 ? 8 : COLUMNS <= 4 ? 16 : 32)
+#define SUM_PLACES (COLUMNS <= 2 ? 8 : 2)
+#else
+#define OWN_SLICES (SLICES / PARTS)
+#endif
+
+// Which launch of several this is, of which none depends on another: they run side by side.
+#define FIRST 1
+#define NEXT 2
 
 struct MatmulArgs {
     const u8* weight;      // [n_tiles][k_tiles] tiles
@@ -36,11 +49,12 @@ struct MatmulArgs {
     const float* bias;     // [n], or none
     const float* add;      // [n_rows][out_stride], or none
     float* out;            // [n_rows][out_stride]
-    u8* partial;           // SPLIT: [columns' block][n_tiles][SLICES][N_TILES][32] of float4
-    u32* tickets;          // SPLIT: [columns' block][n_tiles], a multiple of SLICES before and after
-    u8* packed;            // GLU: out as the next product reads it (activations.cuh), each row as it is, or none
+    u8* partial;           // PARTS > 1: [columns' block][n_tiles][SLICES][N_TILES][32] of float4
+    u32* tickets;          // PARTS > 1: [columns' block][n_tiles], a multiple of SLICES before and after
+    u8* packed;            // GLU of few rows: out as the next product reads it (activations.cuh), each row as it is, or none
     u32* maxima;           // GLU: [n_rows]: the bits of the largest |element| of each row
     u32 n_rows, n, n_tiles, k_tiles, out_stride, packed_columns, packed_k_tiles;
+    u32 turn;              // 0 (alone), FIRST or NEXT
 };
 
 struct Output {
@@ -59,6 +73,7 @@ struct Output {
         if (args.add) value += added;
         args.out[(u64)row * args.out_stride + n] = value;
     }
+#if defined(GLU) && COLUMNS <= 16
     // The same for the next product; by all lanes of a warp, of which eight have the row.
     DEVICE_MEMBER void pack(u32 row, u32 n, float value) {
         const bool is_there = row < args.n_rows && n < args.n;
@@ -68,6 +83,7 @@ struct Output {
         PackedRow(args.packed, row, args.packed_columns, args.packed_k_tiles).store_one(n, value);
         if ((threadIdx.x & 31) < 4) atomicMax(args.maxima + row, bits);
     }
+#endif
     // Four sums of a lane: rows of x `row` and row + 1, rows of the tile g and g + 8.
     DEVICE_MEMBER void four(u32 tile, u32 row, u32 g, float4 sum) {
         const float a = row < args.n_rows ? args.x_undo[row] : 0.0f, b = row + 1 < args.n_rows ? args.x_undo[row + 1] : 0.0f;
@@ -93,10 +109,12 @@ struct Output {
         const float x = sum.x / (1.0f + __expf(-sum.x)) * sum.z, y = sum.y / (1.0f + __expf(-sum.y)) * sum.w;
         one(row, tile * 8 + g, x, 0.0f, 0.0f);
         one(row + 1, tile * 8 + g, y, 0.0f, 0.0f);
+#if COLUMNS <= 16
         if (args.packed) {
             pack(row, tile * 8 + g, x);
             pack(row + 1, tile * 8 + g, y);
         }
+#endif
 #else
         one(row, n, sum.x, bias[0], add[0]);
         one(row + 1, n, sum.y, bias[0], add[1]);
@@ -106,28 +124,63 @@ struct Output {
     }
 };
 
+
+// x of a tile in shared memory, as the tensor core's 16 x 8 matrices read it.
+struct XTile {
+    u32 at[N_TILES], step[N_TILES];
+    DEVICE_MEMBER XTile(u32 x, u32 zero_row, u32 lane) {
+#pragma unroll
+        for (int n = 0; n < N_TILES; n++) {
+            const u32 column = n * 8 + (lane & 7);
+            const bool is_there = COLUMNS % 8 == 0 || column < COLUMNS;
+            at[n] = is_there ? x + ((lane >> 3) * COLUMNS + column) * 16 : zero_row;
+            step[n] = is_there ? COLUMNS * 64 : 0;
+        }
+    }
+    // Adds chunk c.
+    DEVICE_MEMBER void multiply(const u32 (&a)[4][4], int c, float (&acc)[N_TILES][4]) {
+#pragma unroll
+        for (int pair = 0; pair < 2; pair++)
+#pragma unroll
+            for (int n = 0; n < N_TILES; n++) {
+                u32 b0, b1, b2, b3;
+                ldmatrix4(at[n] + (c * 2 + pair) * (COLUMNS % 8 == 0 ? COLUMNS * 64 : step[n]), b0, b1, b2, b3);
+                mma16(acc[n], a[pair * 2], b0, b1);
+                mma16(acc[n], a[pair * 2 + 1], b2, b3);
+            }
+    }
+};
+
+DEVICE void clear(float (&acc)[N_TILES][4]) {
+#pragma unroll
+    for (int n = 0; n < N_TILES; n++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) acc[n][i] = 0.0f;
+}
+DEVICE float4 four_of(const float (&acc)[4]) { return make_float4(acc[0], acc[1], acc[2], acc[3]); }
+DEVICE float4 sum_of(float4 a, float4 b) { return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w); }
+DEVICE float4 lds_four(u32 at) {
+    const uint4 v = lds128(at);
+    return make_float4(__uint_as_float(v.x), __uint_as_float(v.y), __uint_as_float(v.z), __uint_as_float(v.w));
+}
+
 extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) matmul(const __grid_constant__ MatmulArgs args) {
     extern __shared__ __align__(1024) u8 shared[];
     const u32 base = shared_address(shared);
-    const u32 warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
-    const u32 zero_row = base, x_full = base + 16, x_empty = base + 80, w_full = base + 144;
-    static_assert(144 + 8 * WARPS * STAGES <= 1024 && X_STAGES <= 8, "barriers take more than their room");
+    // The compiler has to know that a warp has one number.
+    const u32 warp = __shfl_sync(FULL, threadIdx.x >> 5, 0), lane = threadIdx.x & 31;
+    // In front of x: a row of zeros, barriers, and how many warps were done with each place of x.
+    const u32 zero_row = base, x_full = base + 16, x_done = x_full + 8 * X_STAGES, w_full = x_done + 8 * X_STAGES;
+    static_assert(16 + 16 * X_STAGES + 8 * WARPS * STAGES <= 1024, "barriers take more than their room");
 
     const u32 k_tiles = args.k_tiles;
 #if ARRANGE == SIDE
-    const u32 slice = warp, group_tiles = 1, own = 0, first_group = blockIdx.x, group_stride = gridDim.x;
-#elif ARRANGE == WHOLE
-    const u32 slice = 0, group_tiles = WARPS, own = warp, first_group = blockIdx.x, group_stride = gridDim.x;
+    const u32 first_slice = warp, group_tiles = 1, own = 0, first_group = blockIdx.x, group_stride = gridDim.x;
 #else
-    const u32 slice = blockIdx.x % SLICES, group_tiles = WARPS, own = warp;
-    const u32 first_group = blockIdx.x / SLICES, group_stride = gridDim.x / SLICES;
+    const u32 first_slice = blockIdx.x % PARTS * OWN_SLICES, group_tiles = WARPS, own = warp;
+    const u32 first_group = blockIdx.x / PARTS, group_stride = gridDim.x / PARTS;
 #endif
-#if ARRANGE == WHOLE
-    const u32 first_k = 0, end_k = k_tiles;
-#else
-    const u32 first_k = slice * k_tiles / SLICES, end_k = (slice + 1) * k_tiles / SLICES;
-#endif
-    const u32 item_k = end_k - first_k;
+    const u32 first_k = first_slice * k_tiles / SLICES, item_k = (first_slice + OWN_SLICES) * k_tiles / SLICES - first_k;
     const u32 n_groups = (args.n_tiles + group_tiles - 1) / group_tiles;
 
     // x: all of it, or X_STAGES tiles.
@@ -138,6 +191,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) matmul(const __
     const u32 x_bytes = X_STAGES * X_TILE;
 #endif
     const u32 ring = xs + x_bytes + warp * STAGES * TILE_BYTES;
+    // SIDE: places for all slices' sums. Groups of warps: each warp's sum of its slices so far.
     const u32 sums = xs + x_bytes + WARPS * STAGES * TILE_BYTES;
 
     // One thread: a fence in every thread takes most of a microsecond.
@@ -145,21 +199,23 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) matmul(const __
         for (u32 i = 0; i < WARPS * STAGES; i++) barrier_init(w_full + i * 8, COPY_ARRIVALS);
         for (u32 i = 0; i < X_STAGES; i++) {
             barrier_init(x_full + i * 8, COPY_ARRIVALS);
-            barrier_init(x_empty + i * 8, WARPS);
+            sts32(x_done + i * 8, 0);
         }
         barriers_ready();
     }
     if (threadIdx.x >= 32 && threadIdx.x < 36) sts32(zero_row + (threadIdx.x - 32) * 4, 0);
     __syncthreads();
 
+    const u8* x = args.x + (u64)blockIdx.y * k_tiles * X_TILE;
+    const u32 first_row = blockIdx.y * COLUMNS;
     // The weights' ring.
     u32 next_group = first_group, next_k = 0, next_slot = 0;
     auto fetch_weights = [&]() {
-        // A warp may have no tile in the last group.
-        while (next_group < n_groups && (next_group * group_tiles + own >= args.n_tiles || item_k == 0)) next_group = n_groups;
-        if (next_group >= n_groups) return;
+        if (next_group >= n_groups || item_k == 0) return;
         const u32 bar = w_full + (warp * STAGES + next_slot) * 8;
-        const u64 tile = (u64)(next_group * group_tiles + own) * k_tiles + first_k + next_k;
+        // A warp that has no rows in the last group does the last ones along, for nothing.
+        const u32 row_tile = min(next_group * group_tiles + own, args.n_tiles - 1);
+        const u64 tile = (u64)row_tile * k_tiles + first_k + next_k;
         copies_expected(bar, TILE_BYTES, lane);
         copy_async(ring + next_slot * TILE_BYTES, args.weight + tile * TILE_BYTES, TILE_BYTES, bar, lane);
         copies_issued(bar);
@@ -169,21 +225,51 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) matmul(const __
             next_group += group_stride;
 #if ARRANGE != SIDE
             // The next kernel's blocks take what places are free; those of the launch itself have to be spread first.
-            if (next_group >= n_groups) let_next_start();
+            if (next_group >= n_groups && args.turn != FIRST) let_next_start();
 #endif
         }
     };
 #pragma unroll 1
     for (u32 i = 0; i < STAGES; i++) fetch_weights();
 #if ARRANGE == SIDE
-    let_next_start();
+    if (args.turn != FIRST) let_next_start();
 #else
-    if (next_group >= n_groups) let_next_start();
+    if (next_group >= n_groups && args.turn != FIRST) let_next_start();
 #endif
-    wait_for_previous();
+    // Of several, those behind the first start when it is past its wait, and end when it has ended.
+    if (args.turn != NEXT) wait_for_previous();
+    if (args.turn == FIRST) let_next_start();
 
-    const u8* x = args.x + (u64)blockIdx.y * k_tiles * X_TILE;
-    const u32 first_row = blockIdx.y * COLUMNS;
+    Output output(args);
+    float acc[N_TILES][4];
+    u32 slot = 0, phase = 0;
+    auto next_weights = [&]() {
+        __syncwarp();
+        fetch_weights();
+        if (++slot == STAGES) {
+            slot = 0;
+            phase ^= 1;
+        }
+    };
+    // Adds a tile's products; the codes of the next chunk come while one is multiplied.
+    auto multiply_tile = [&](u32 x_at) {
+        const u32 tile = ring + slot * TILE_BYTES;
+        Header header;
+        header.load(tile, lane);
+        Codes codes(tile, lane, 0);
+        XTile x_tile(x_at, zero_row, lane);
+#pragma unroll
+        for (int c = 0; c < 4; c++) {
+            u32 a[4][4];
+            decode_chunk(codes, c, header, a);
+            if (c < 3) codes = Codes(tile, lane, c + 1);
+            x_tile.multiply(a, c, acc);
+        }
+    };
+    auto put = [&](u32 row_tile, int n, float4 sum) {
+        output.four(row_tile, first_row + n * 8 + (lane & 3) * 2, lane >> 2, sum);
+    };
+
 #if ARRANGE == SIDE
     if (item_k) {
         const u32 bar = x_full + warp * 8;
@@ -192,231 +278,183 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) matmul(const __
         copies_issued(bar);
     }
     bool has_x = false;
-    u32 adder = 0;
-#else
-    // Warp 0 fetches x for all: the tile X_STAGES - 1 ahead, when the tile before the present one is done with.
-    u32 x_group = first_group, x_k = 0, x_next = 0;
-    auto fetch_x = [&]() {
-        if (x_group >= n_groups || item_k == 0) return;
-        const u32 bar = x_full + x_next * 8;
-        copies_expected(bar, X_TILE, lane);
-        copy_async(xs + x_next * X_TILE, x + (u64)(first_k + x_k) * X_TILE, X_TILE, bar, lane);
-        copies_issued(bar);
-        if (++x_next == X_STAGES) x_next = 0;
-        if (++x_k == item_k) {
-            x_k = 0;
-            x_group += group_stride;
-        }
-    };
-    if (warp == 0)
-        for (u32 i = 0; i < X_STAGES; i++) fetch_x();
-    u32 x_slot = 0, x_phase = 0, empty_slot = 0, empty_phase = 0;
-    bool is_first = true;
-#endif
-    Output output(args);
-
-    u32 slot = 0, phase = 0, turn = 0;
+    u32 turn = 0;
 #pragma unroll 1
-    for (u32 group = first_group; group < n_groups; group += group_stride, turn ^= 1) {
-        const u32 row_tile = group * group_tiles + own;
-        const bool is_mine = row_tile < args.n_tiles;
-        float acc[N_TILES][4];
-#pragma unroll
-        for (int n = 0; n < N_TILES; n++)
-#pragma unroll
-            for (int i = 0; i < 4; i++) acc[n][i] = 0.0f;
-#if ARRANGE == WHOLE
-        float total[N_TILES][4];
+    for (u32 group = first_group; group < n_groups; group += group_stride, turn++) {
+        clear(acc);
 #pragma unroll 1
-        for (u32 s = 0; s < SLICES; s++) {
-        const u32 from = s * k_tiles / SLICES, to = (s + 1) * k_tiles / SLICES;
-#else
-        const u32 from = 0, to = item_k;
-#endif
-#pragma unroll 1
-        for (u32 k = from; k < to; k++) {
-#if ARRANGE == SIDE
+        for (u32 k = 0; k < item_k; k++) {
             if (!has_x) {
                 barrier_wait(x_full + warp * 8, 0);
                 has_x = true;
             }
-            const u32 x_tile = xs + (first_k + k) * X_TILE;
+            barrier_wait(w_full + (warp * STAGES + slot) * 8, phase);
+            multiply_tile(xs + (first_k + k) * X_TILE);
+            next_weights();
+        }
+        // Warps add in turn. A place is written again when its sums were added: whoever waited since then knows.
+        const u32 place = turn % SUM_PLACES, adder = turn % WARPS;
+        const u32 at = sums + (place * SLICES * SUM_LANES + (lane >> 2) * (SUM_LANES / 8) + (lane & 3)) * 16;
+        const bool has_sum = (lane & 3) < SUM_LANES / 8;
+        if (has_sum) sts128(at + warp * SUM_LANES * 16, acc[0][0], acc[0][1], acc[0][2], acc[0][3]);
+        if (SUM_PLACES < WARPS || warp == adder) named_wait(1 + place, WARPS * 32);
+        else named_arrive(1 + place, WARPS * 32);
+        if (warp != adder) continue;
+        float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        if (has_sum) {
+            sum = lds_four(at);
+#pragma unroll
+            for (int s = 1; s < SLICES; s++) sum = sum_of(sum, lds_four(at + s * SUM_LANES * 16));
+        }
+        put(group, 0, sum);
+    }
 #else
-            if (warp == 0 && !is_first) {
-                // All warps are done with the tile before, whose place is free now.
-                if (x_group < n_groups) {
-                    barrier_wait(x_empty + empty_slot * 8, empty_phase);
-                    fetch_x();
-                }
-                if (++empty_slot == X_STAGES) {
-                    empty_slot = 0;
-                    empty_phase ^= 1;
-                }
-            }
-            is_first = false;
-            barrier_wait(x_full + x_slot * 8, x_phase);
-            const u32 x_tile = xs + x_slot * X_TILE;
+    // Tiles of x for all of the block's groups of rows.
+    const u32 n_x = first_group < n_groups ? (n_groups - first_group + group_stride - 1) / group_stride * item_k : 0;
+    auto x_fetch = [&](u32 stage, u32 k) {
+        while (k >= item_k) k -= item_k;
+        const u32 bar = x_full + stage * 8;
+        copies_expected(bar, X_TILE, lane);
+        copy_async(xs + stage * X_TILE, x + (u64)(first_k + k) * X_TILE, X_TILE, bar, lane);
+        copies_issued(bar);
+    };
+    if (warp == 0)
+        for (u32 i = 0; i < X_STAGES && i < n_x; i++) x_fetch(i, i);
+    u32 x_stage = 0, x_phase = 0, x_count = 0;
+    auto x_arrived = [&]() { barrier_wait(x_full + x_stage * 8, x_phase); };
+    auto x_next = [&]() {
+        x_count++;
+        if (++x_stage == X_STAGES) {
+            x_stage = 0;
+            x_phase ^= 1;
+        }
+    };
+    // This warp is done with a place, which has the `count`-th tile of all, the k-th of its group.
+    auto x_release = [&](u32 stage, u32 count, u32 k) {
+        if (count + X_STAGES >= n_x) return;
+        u32 before = 0;
+        if (lane == 0) before = ticket_shared(x_done + stage * 8);
+#if !HAS_BULK
+        before = __shfl_sync(FULL, before, 0);
 #endif
+        if (before % WARPS == WARPS - 1) x_fetch(stage, k + X_STAGES);
+    };
 #if GROUPS_OF_WARPS
-            // A warp without rows goes along with its group, with zeros.
-            const u32 tile = ring + slot * TILE_BYTES;
-            Header header;
-            if (is_mine) {
-                barrier_wait(w_full + (warp * STAGES + slot) * 8, phase);
-                header.load(tile, lane);
+    const u32 x_matrix = wgmma_low(xs, COLUMNS * 16);
+#elif PARTS == 1
+    float total[N_TILES][4];
+#endif
+#pragma unroll 1
+    for (u32 group = first_group; group < n_groups; group += group_stride) {
+        const u32 row_tile = group * group_tiles + own;
+        const bool is_mine = row_tile < args.n_tiles;
+#if PARTS > 1
+        const u64 place = (u64)blockIdx.y * args.n_tiles + row_tile;
+        float4* const mine = (float4*)args.partial + place * SLICES * N_TILES * 32 + lane;
+#endif
+        // The slice that is summed now, and where it ends.
+        u32 slice = first_slice;
+        auto slice_end = [&]() { return (slice + 1) * k_tiles / SLICES - first_k; };
+        clear(acc);
+        auto end_slice = [&]() {
+#pragma unroll
+            for (int n = 0; n < N_TILES; n++) {
+#if PARTS > 1
+                if (is_mine) __stcg(mine + (slice * N_TILES + n) * 32, four_of(acc[n]));
+#elif GROUPS_OF_WARPS
+                const u32 at = sums + ((warp * N_TILES + n) * 32 + lane) * 16;
+                const float4 sum = slice == 0 ? four_of(acc[n]) : sum_of(lds_four(at), four_of(acc[n]));
+                sts128(at, sum.x, sum.y, sum.z, sum.w);
+#else
+#pragma unroll
+                for (int i = 0; i < 4; i++) total[n][i] = slice == 0 ? acc[n][i] : total[n][i] + acc[n][i];
+#endif
             }
+            clear(acc);
+            slice++;
+        };
+#if GROUPS_OF_WARPS
+        u32 last_stage = 0;
+#endif
+#pragma unroll 1
+        for (u32 k = 0; k < item_k; k++) {
+            x_arrived();
+            barrier_wait(w_full + (warp * STAGES + slot) * 8, phase);
+#if GROUPS_OF_WARPS
+            // Products run while the next chunk is decoded.
+            const u32 tile = ring + slot * TILE_BYTES, b = x_matrix + x_stage * (X_TILE >> 4);
+            Header header;
+            header.load(tile, lane);
+            Codes codes(tile, lane, 0);
             u32 a[2][4][4];
-            wgmma_fence();
 #pragma unroll
             for (int c = 0; c < 4; c++) {
-                // Those of chunk c - 2 have read their registers.
-                if (c >= 2) wgmma_wait<1>();
-                if (is_mine) decode_chunk(tile, lane, c, header, a[c & 1]);
-                else
-#pragma unroll
-                    for (int i = 0; i < 16; i++) a[c & 1][i / 4][i % 4] = 0;
+                // Those of the chunk before the last have read their registers, and their x.
+                wgmma_wait<1>();
+                if (c == 1 && k > 0) x_release(last_stage, x_count - 1, k - 1);
+                decode_chunk(codes, c, header, a[c & 1]);
+                if (c < 3) codes = Codes(tile, lane, c + 1);
+                if (c == 0 && k == slice_end()) {
+                    wgmma_wait<0>();
+                    while (k == slice_end()) end_slice();
+                }
                 wgmma_fence();
 #pragma unroll
                 for (int s = 0; s < 4; s++) {
-                    const u64 b = wgmma_b(x_tile + (c * 4 + s) * COLUMNS * 32, COLUMNS * 16);
 #if COLUMNS == 32
-                    wgmma_32(acc, a[c & 1][s], b);
+                    wgmma_32(acc, a[c & 1][s], wgmma_b(b + (c * 4 + s) * COLUMNS * 2));
 #else
-                    wgmma_64(acc, a[c & 1][s], b);
+                    wgmma_64(acc, a[c & 1][s], wgmma_b(b + (c * 4 + s) * COLUMNS * 2));
 #endif
                 }
                 wgmma_commit();
             }
-            if (is_mine) {
-                __syncwarp();
-                fetch_weights();
-                if (++slot == STAGES) {
-                    slot = 0;
-                    phase ^= 1;
-                }
-            }
-            wgmma_wait<0>();
+            last_stage = x_stage;
 #else
-            if (is_mine) {
-                barrier_wait(w_full + (warp * STAGES + slot) * 8, phase);
-                const u32 tile = ring + slot * TILE_BYTES;
-                Header header;
-                header.load(tile, lane);
-                u32 at[N_TILES], step[N_TILES];
-#pragma unroll
-                for (int n = 0; n < N_TILES; n++) {
-                    const u32 column = n * 8 + (lane & 7);
-                    const bool is_there = COLUMNS % 8 == 0 || column < COLUMNS;
-                    at[n] = is_there ? x_tile + ((lane >> 3) * COLUMNS + column) * 16 : zero_row;
-                    step[n] = is_there ? COLUMNS * 64 : 0;
-                }
-#pragma unroll
-                for (int c = 0; c < 4; c++) {
-                    u32 a[4][4];
-                    decode_chunk(tile, lane, c, header, a);
-#pragma unroll
-                    for (int pair = 0; pair < 2; pair++)
-#pragma unroll
-                        for (int n = 0; n < N_TILES; n++) {
-                            u32 b0, b1, b2, b3;
-                            const u32 offset = (c * 2 + pair) * (COLUMNS % 8 == 0 ? COLUMNS * 64 : step[n]);
-                            ldmatrix4(at[n] + offset, b0, b1, b2, b3);
-                            mma16(acc[n], a[pair * 2], b0, b1);
-                            mma16(acc[n], a[pair * 2 + 1], b2, b3);
-                        }
-                }
-                __syncwarp();
-                fetch_weights();
-                if (++slot == STAGES) {
-                    slot = 0;
-                    phase ^= 1;
-                }
-            }
-#endif
-#if ARRANGE != SIDE
+            while (k == slice_end()) end_slice();
+            multiply_tile(xs + x_stage * X_TILE);
             __syncwarp();
-            if (lane == 0) barrier_arrive(x_empty + x_slot * 8);
-            if (++x_slot == X_STAGES) {
-                x_slot = 0;
-                x_phase ^= 1;
-            }
+            x_release(x_stage, x_count, k);
 #endif
+            x_next();
+            next_weights();
         }
-#if ARRANGE == WHOLE
+#if GROUPS_OF_WARPS
+        wgmma_wait<0>();
+        if (item_k) x_release(last_stage, x_count - 1, item_k - 1);
+#endif
+        while (slice < first_slice + OWN_SLICES) end_slice();
+        if (!is_mine) continue;
+#if PARTS == 1
 #pragma unroll
         for (int n = 0; n < N_TILES; n++)
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                total[n][i] = s == 0 ? acc[n][i] : total[n][i] + acc[n][i];
-                acc[n][i] = 0.0f;
-            }
-        }
-        if (is_mine) {
-#pragma unroll
-            for (int n = 0; n < N_TILES; n++)
-                output.four(row_tile, first_row + n * 8 + (lane & 3) * 2, lane >> 2,
-                            make_float4(total[n][0], total[n][1], total[n][2], total[n][3]));
-        }
-#elif ARRANGE == SPLIT
-        if (is_mine) {
-            const u64 place = (u64)blockIdx.y * args.n_tiles + row_tile;
-            float4* mine = (float4*)args.partial + place * SLICES * N_TILES * 32 + lane;
-#pragma unroll
-            for (int n = 0; n < N_TILES; n++)
-                __stcg(mine + (slice * N_TILES + n) * 32, make_float4(acc[n][0], acc[n][1], acc[n][2], acc[n][3]));
+#if GROUPS_OF_WARPS
+            put(row_tile, n, lds_four(sums + ((warp * N_TILES + n) * 32 + lane) * 16));
+#else
+            put(row_tile, n, four_of(total[n]));
+#endif
+#else
+        __threadfence();
+        __syncwarp();
+        u32 before = 0;
+        if (lane == 0) before = ticket(args.tickets + place, OWN_SLICES);
+        before = __shfl_sync(FULL, before, 0);
+        if (before % SLICES == SLICES - OWN_SLICES) {
             __threadfence();
-            __syncwarp();
-            u32 before = 0;
-            if (lane == 0) before = ticket(args.tickets + place);
-            before = __shfl_sync(FULL, before, 0);
-            if (before % SLICES == SLICES - 1) {
-                __threadfence();
-                // Two at a time: as many loads as registers hold.
+            // Two at a time: as many loads as registers hold.
 #pragma unroll 2
-                for (int n = 0; n < N_TILES; n++) {
-                    float4 part[SLICES];
+            for (int n = 0; n < N_TILES; n++) {
+                float4 part[SLICES];
 #pragma unroll
-                    for (int s = 0; s < SLICES; s++) part[s] = load_fresh(mine + (s * N_TILES + n) * 32);
-                    float4 sum = part[0];
+                for (int s = 0; s < SLICES; s++) part[s] = load_fresh(mine + (s * N_TILES + n) * 32);
+                float4 sum = part[0];
 #pragma unroll
-                    for (int s = 1; s < SLICES; s++) {
-                        sum.x += part[s].x;
-                        sum.y += part[s].y;
-                        sum.z += part[s].z;
-                        sum.w += part[s].w;
-                    }
-                    output.four(row_tile, first_row + n * 8 + (lane & 3) * 2, lane >> 2, sum);
-                }
+                for (int s = 1; s < SLICES; s++) sum = sum_of(sum, part[s]);
+                put(row_tile, n, sum);
             }
-        }
-#else
-        // Two buffers: while some warps add, the others are at the next rows.
-        const u32 buffer = sums + turn * (SLICES * N_TILES * 512);
-#pragma unroll
-        for (int n = 0; n < N_TILES; n++)
-            sts128(buffer + ((warp * N_TILES + n) * 32 + lane) * 16, acc[n][0], acc[n][1], acc[n][2], acc[n][3]);
-        __syncthreads();
-        // Different warps in turn, so that none is always late.
-        adder = adder == SLICES - 1 ? 0 : adder + 1;
-#pragma unroll
-        for (u32 n = 0; n < N_TILES; n++) {
-            if ((n + adder) % SLICES != warp) continue;
-            float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-#pragma unroll
-            for (int s = 0; s < SLICES; s++) {
-                const u32 at = buffer + ((s * N_TILES + n) * 32 + lane) * 16;
-                const uint4 v = lds128(at);
-                const float4 f = make_float4(__uint_as_float(v.x), __uint_as_float(v.y), __uint_as_float(v.z), __uint_as_float(v.w));
-                if (s == 0) sum = f;
-                else {
-                    sum.x += f.x;
-                    sum.y += f.y;
-                    sum.z += f.z;
-                    sum.w += f.w;
-                }
-            }
-            output.four(row_tile, first_row + n * 8 + (lane & 3) * 2, lane >> 2, sum);
         }
 #endif
     }
+#endif
+    if (args.turn == NEXT) wait_for_previous();
 }

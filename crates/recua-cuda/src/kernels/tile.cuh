@@ -196,12 +196,43 @@ DEVICE u32 table_bytes(u32 nibbles) {
 }
 #endif
 
+// What a lane has of a chunk's planes.
+struct Codes {
+#if defined(PLANE_16)
+    uint4 words[4];
+#elif defined(PLANE_8)
+    uint4 words[2];
+#elif defined(PLANE_4)
+    uint4 words[1];
+#endif
+#if defined(PLANE_2)
+    uint2 two_bits;
+#endif
+#if defined(PLANE_1)
+    u32 one_bit;
+#endif
+
+    DEVICE_MEMBER Codes(u32 tile, u32 lane, int c) {
+#if defined(PLANE_16) || defined(PLANE_8) || defined(PLANE_4)
+        const int n = sizeof(words) / sizeof(uint4);
+#pragma unroll
+        for (int i = 0; i < n; i++) words[i] = lds128(tile + ((c * n + i) * 32 + lane) * 16);
+#endif
+#if defined(PLANE_2)
+        two_bits = lds64(tile + PLANE_2_AT + c * 256 + lane * 8);
+#endif
+#if defined(PLANE_1)
+        one_bit = lds32(tile + PLANE_1_AT + c * 128 + lane * 4);
+#endif
+    }
+};
+
 // The values of chunk c: a[s][r + 2 h], halves j.
-DEVICE void decode_chunk(u32 tile, u32 lane, int c, Header& header, u32 (&a)[4][4]) {
+DEVICE void decode_chunk(const Codes& codes, int c, Header& header, u32 (&a)[4][4]) {
 #if defined(PLANE_16)
 #pragma unroll
     for (int s = 0; s < 4; s++) {
-        const uint4 v = lds128(tile + ((c * 4 + s) * 32 + lane) * 16);
+        const uint4 v = codes.words[s];
         a[s][0] = v.x;
         a[s][1] = v.y;
         a[s][2] = v.z;
@@ -213,18 +244,18 @@ DEVICE void decode_chunk(u32 tile, u32 lane, int c, Header& header, u32 (&a)[4][
 #if defined(PLANE_8)
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        const uint4 v = lds128(tile + ((c * 2 + half) * 32 + lane) * 16);
+        const uint4 v = codes.words[half];
         const u32 w[4] = {v.x, v.y, v.z, v.w};
 #pragma unroll
         for (int i = 0; i < 2; i++)
 #pragma unroll
             for (int reg = 0; reg < 4; reg++) {
-                const u32 codes = __byte_perm(w[i * 2 + (reg >> 1)], 0, (reg & 1) ? 0x4342 : 0x4140);
-                a[half * 2 + i][reg] = h2_fma(codes, scale[reg & 1], added[reg & 1]);
+                const u32 both = __byte_perm(w[i * 2 + (reg >> 1)], 0, (reg & 1) ? 0x4342 : 0x4140);
+                a[half * 2 + i][reg] = h2_fma(both, scale[reg & 1], added[reg & 1]);
             }
     }
 #elif defined(TABLE)
-    const uint4 v = lds128(tile + c * 512 + lane * 16);
+    const uint4 v = codes.words[0];
     const u32 w[4] = {v.x, v.y, v.z, v.w};
 #pragma unroll
     for (int s = 0; s < 4; s++) {
@@ -238,16 +269,16 @@ DEVICE void decode_chunk(u32 tile, u32 lane, int c, Header& header, u32 (&a)[4][
     }
 #else
 #if defined(PLANE_4)
-    const uint4 v = lds128(tile + c * 512 + lane * 16);
+    const uint4 v = codes.words[0];
     const u32 w[4] = {v.x, v.y, v.z, v.w};
     // The upper one of two codes in a byte is 16 times as large.
     const u32 upper_scale = h2_mul(scale[1], H2_SIXTEENTH);
 #endif
 #if defined(PLANE_2)
-    const uint2 two_bits = lds64(tile + PLANE_2_AT + c * 256 + lane * 8);
+    const uint2 two_bits = codes.two_bits;
 #endif
 #if defined(PLANE_1)
-    const u32 one_bit = lds32(tile + PLANE_1_AT + c * 128 + lane * 4);
+    const u32 one_bit = codes.one_bit;
 #endif
 #pragma unroll
     for (int s = 0; s < 4; s++) {

@@ -10,10 +10,9 @@ DEVICE void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" :::
 template <int N> DEVICE void wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory"); }
 
 // Where b lies: vectors of 8 of K for each of 8 columns are 128 bytes together; the next 8 of K are `k_stride` bytes on, the next 8 columns
-// 128.
-DEVICE u64 wgmma_b(u32 address, u32 k_stride) {
-    return (u64)((address & 0x3ffff) >> 4) | (u64)(k_stride >> 4) << 16 | (u64)(128 >> 4) << 32;
-}
+// 128. The lower word counts addresses in 16 bytes; what is added to it goes on from there.
+DEVICE u32 wgmma_low(u32 address, u32 k_stride) { return (address & 0x3ffff) >> 4 | (k_stride >> 4) << 16; }
+DEVICE u64 wgmma_b(u32 low) { return (u64)(128 >> 4) << 32 | low; }
 
 DEVICE void wgmma_32(float (&d)[4][4], const u32* a, u64 b) {
     asm volatile("wgmma.mma_async.sync.aligned.m64n32k16.f32.f16.f16 {"

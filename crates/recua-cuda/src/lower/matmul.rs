@@ -1,205 +1,26 @@
-//! Products: which arrangement of `kernels/matmul.cu` takes which matrix and how many rows. None of it changes a bit of a result.
+//! Products: their launches, and what they read and write beside a weight.
 
+mod config;
+
+use self::config::{Arrange, Config, SIDE_COLUMNS, SLICES, Shape};
+pub(crate) use self::config::{COLUMNS, columns};
 use super::rows::{Activations, packed_at, packed_for, repack};
-use crate::gpu::Gpu;
 use crate::kernels::KernelKey;
 use crate::launch::{Place, Recorder};
 use crate::memory::{pointer, u32_of};
-use crate::weight::{FORMATS, Format, Packed, Segment, TILE_COLUMNS};
+use crate::weight::{FORMATS, Packed, Segment, TILE_COLUMNS};
 use bytemuck::{Pod, Zeroable};
 use recua_compute::{Buffer, Matmul, MatmulGlu, Op, Result};
-
-/// Slices of the sum over K.
-const SLICES: usize = 8;
-
-/// Rows of x that a block takes at a time: the numbers there are kernels for.
-pub(crate) const COLUMNS: &[usize] = &[1, 2, 4, 8, 16, 32, 64];
-
-/// Bytes of a tile of x, for each row.
-const X_ROW_BYTES: usize = 512;
-
-/// Shared memory in front of x and the weights' rings: barriers.
-const FRONT_BYTES: usize = 1024;
-
-/// What a block takes of a multiprocessor's shared memory beside its own.
-const RESERVED_BYTES: usize = 1024;
-
-/// Copies that a multiprocessor may have under way, and bytes that are enough.
-const COPIES_MAX: usize = 64;
-const ENOUGH_BYTES: usize = 96 << 10;
 
 /// Rows up to which a GLU writes what the next product reads.
 const PACKED_ROWS_MAX: usize = 16;
 
-/// Rows from which on four warps multiply together where the card can.
-const GROUP_COLUMNS: usize = 32;
-
-/// Up to how many rows all of x may lie in shared memory.
-const SIDE_COLUMNS: usize = 8;
-
-/// Who does what in a block; see the kernel.
+/// Which of several launches, of which none depends on another, one is: they run side by side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Arrange {
-    Side,
-    Whole,
-    Split,
-}
-
-impl Arrange {
-    fn name(self) -> &'static str {
-        match self {
-            Arrange::Side => "SIDE",
-            Arrange::Whole => "WHOLE",
-            Arrange::Split => "SPLIT",
-        }
-    }
-}
-
-/// How a product runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Config {
-    arrange: Arrange,
-    columns: usize,
-    warps: usize,
-    stages: usize,
-    x_stages: usize,
-    /// Blocks of a multiprocessor that the compiler leaves registers for.
-    blocks: usize,
-    shared_bytes: usize,
-    /// Blocks, for each block of columns.
-    grid: usize,
-}
-
-/// The rows of x of a block, in a pass of so many.
-pub(crate) fn columns(n_rows: usize) -> usize {
-    COLUMNS.iter().copied().find(|columns| *columns >= n_rows).unwrap_or(COLUMNS[COLUMNS.len() - 1])
-}
-
-/// The shape of a product.
-#[derive(Clone, Copy)]
-struct Shape {
-    tile_bytes: usize,
-    n_tiles: usize,
-    k_tiles: usize,
-    n_rows: usize,
-}
-
-/// The rings of one warp, in which any card has room for any tile.
-fn smallest(shape: Shape, columns: usize) -> (usize, usize, usize) {
-    (1, 2, FRONT_BYTES + 2 * columns * X_ROW_BYTES + shape.tile_bytes)
-}
-
-impl Config {
-    fn new(gpu: &Gpu, shape: Shape) -> Config {
-        let Shape { n_tiles, n_rows, .. } = shape;
-        let columns = columns(n_rows);
-        let column_blocks = n_rows.div_ceil(columns);
-        if columns <= SIDE_COLUMNS
-            && let Some(config) = Config::side(gpu, shape, columns)
-        {
-            return config;
-        }
-        let n_sms = gpu.n_sms as usize;
-        // Narrow: with a warp for each tile, most multiprocessors would have nothing to do.
-        if n_tiles.div_ceil(8) * column_blocks <= n_sms / 2 {
-            return Config::split(gpu, shape, columns, column_blocks);
-        }
-        Config::whole(gpu, shape, columns, column_blocks)
-    }
-
-    fn side(gpu: &Gpu, shape: Shape, columns: usize) -> Option<Config> {
-        let Shape { tile_bytes, n_tiles, k_tiles, .. } = shape;
-        let sums = 2 * SLICES * columns.div_ceil(8) * 512;
-        let bytes = |stages: usize| {
-            FRONT_BYTES + k_tiles * columns * X_ROW_BYTES + SLICES * stages * tile_bytes + sums
-        };
-        // Bytes under way make the speed, but too many copies at once break it.
-        let fitting = |stages: usize| {
-            let blocks =
-                (gpu.shared_bytes_sm / (bytes(stages) + RESERVED_BYTES)).min(COPIES_MAX / (SLICES * stages));
-            (bytes(stages) <= gpu.shared_bytes_max && blocks > 0).then_some((blocks, stages))
-        };
-        let (blocks, stages) = [3, 2, 1].into_iter().filter_map(fitting).max_by_key(|(blocks, stages)| {
-            ((blocks * stages * SLICES * tile_bytes).min(ENOUGH_BYTES), *blocks)
-        })?;
-        // No more of them fit, so that the next kernel's, which come early, do not crowd some multiprocessors.
-        let share = (gpu.shared_bytes_sm / blocks).saturating_sub(RESERVED_BYTES) / 128 * 128;
-        let shared_bytes = share.min(gpu.shared_bytes_max).max(bytes(stages));
-        let grid = n_tiles.min(gpu.n_sms as usize * blocks);
-        let arrange = Arrange::Side;
-        Some(Config {
-            arrange,
-            columns,
-            warps: SLICES,
-            stages,
-            x_stages: SLICES,
-            blocks: 2,
-            shared_bytes,
-            grid,
-        })
-    }
-
-    /// The first of these stages of weights and of x that fit `limit` bytes with so many warps.
-    fn rings(
-        tile_bytes: usize,
-        columns: usize,
-        warps: usize,
-        stages: &[(usize, usize)],
-        limit: usize,
-    ) -> Option<(usize, usize, usize)> {
-        stages.iter().copied().find_map(|(stages, x_stages)| {
-            let bytes = FRONT_BYTES + x_stages * columns * X_ROW_BYTES + warps * stages * tile_bytes;
-            (bytes <= limit).then_some((stages, x_stages, bytes))
-        })
-    }
-
-    fn whole(gpu: &Gpu, shape: Shape, columns: usize, column_blocks: usize) -> Config {
-        let n_sms = gpu.n_sms as usize;
-        // Tiles that the busiest multiprocessor has.
-        let busiest = |warps: usize| (shape.n_tiles.div_ceil(warps) * column_blocks).div_ceil(n_sms) * warps;
-        const STAGES: &[(usize, usize)] = &[(3, 6), (2, 6), (2, 3), (2, 2), (1, 2)];
-        let fits = |warps: usize| {
-            let rings = Config::rings(shape.tile_bytes, columns, warps, STAGES, gpu.shared_bytes_max);
-            rings.map(|rings| (warps, rings))
-        };
-        // Groups of four warps multiply many rows.
-        let many: &[usize] = if columns >= GROUP_COLUMNS { &[16, 12] } else { &[16, 14, 12] };
-        let best = many.iter().copied().filter_map(fits).min_by_key(|(warps, _)| busiest(*warps));
-        // A card of little shared memory has room for fewer.
-        let (warps, (stages, x_stages, shared_bytes)) =
-            best.or_else(|| [8, 4, 2].into_iter().find_map(fits)).unwrap_or((1, smallest(shape, columns)));
-        let grid = shape.n_tiles.div_ceil(warps).min(n_sms);
-        Config { arrange: Arrange::Whole, columns, warps, stages, x_stages, blocks: 1, shared_bytes, grid }
-    }
-
-    fn split(gpu: &Gpu, shape: Shape, columns: usize, column_blocks: usize) -> Config {
-        const STAGES: &[(usize, usize)] = &[(2, 4), (2, 3), (2, 2), (1, 2)];
-        let within = |limit: usize, warps: &[usize]| {
-            warps.iter().copied().find_map(|warps| {
-                let rings = Config::rings(shape.tile_bytes, columns, warps, STAGES, limit);
-                rings.map(|rings| (warps, rings))
-            })
-        };
-        // A block for each multiprocessor, if all of them have a place at once; else two, of which one hides what the other waits for.
-        let is_one_wave = shape.n_tiles.div_ceil(16) * SLICES * column_blocks <= gpu.n_sms as usize;
-        let all = gpu.shared_bytes_max;
-        let half = (gpu.shared_bytes_sm / 2).saturating_sub(RESERVED_BYTES).min(all);
-        let one_wave = if is_one_wave { within(all, &[16]) } else { None };
-        let (warps, (stages, x_stages, shared_bytes)) = one_wave
-            .or_else(|| within(half, &[8, 4, 2]))
-            .or_else(|| within(all, &[8, 4, 2]))
-            .unwrap_or((1, smallest(shape, columns)));
-        let grid = shape.n_tiles.div_ceil(warps) * SLICES;
-        Config { arrange: Arrange::Split, columns, warps, stages, x_stages, blocks: 1, shared_bytes, grid }
-    }
-
-    fn kernel(&self, format: &Format, is_glu: bool) -> KernelKey {
-        let key = format.define(KernelKey::new("matmul"));
-        let key = key.define("COLUMNS", self.columns).define("ARRANGE", self.arrange.name());
-        let key = key.define("WARPS", self.warps).define("STAGES", self.stages);
-        let key = key.define("X_STAGES", self.x_stages).define("BLOCKS", self.blocks);
-        if is_glu { key.define("GLU", 1) } else { key }
-    }
+enum Turn {
+    Alone = 0,
+    First = 1,
+    Next = 2,
 }
 
 /// The parameters of `matmul`.
@@ -224,7 +45,7 @@ struct MatmulArgs {
     out_stride: u32,
     packed_columns: u32,
     packed_k_tiles: u32,
-    unused: u32,
+    turn: u32,
 }
 
 /// The parameters of `matmul_f32`.
@@ -257,6 +78,7 @@ struct Ends {
     out_stride: usize,
     /// A GLU writes its rows here, too, and the bits of their largest elements.
     next: Option<(Activations, u64)>,
+    turn: Turn,
 }
 
 /// Whether a product needs x as the tensor cores read it.
@@ -282,11 +104,16 @@ fn product(
     let config = Config::new(recorder.gpu, shape);
     let column_blocks = n_rows.div_ceil(config.columns);
     let (mut partial, mut tickets) = (0, 0);
-    if config.arrange == Arrange::Split {
+    if config.parts > 1 {
         let places = column_blocks * segment.n_tiles;
         let bytes = places * SLICES * config.columns.div_ceil(8) * 512;
-        partial = recorder.workspace("slices of products", bytes)?.pointer();
-        tickets = recorder.workspace("tickets of products", places * 4)?.pointer();
+        // Launches that run side by side have their own.
+        let (slices, counts) = match ends.turn {
+            Turn::Next => ("slices of second products", "tickets of second products"),
+            Turn::Alone | Turn::First => ("slices of products", "tickets of products"),
+        };
+        partial = recorder.workspace(slices, bytes)?.pointer();
+        tickets = recorder.workspace(counts, places * 4)?.pointer();
     }
     let args = MatmulArgs {
         weight: segment.memory.pointer(),
@@ -307,7 +134,7 @@ fn product(
         maxima: ends.next.map_or(0, |(_, maxima)| maxima),
         packed_columns: ends.next.map_or(0, |(next, _)| next.columns as u32),
         packed_k_tiles: ends.next.map_or(0, |(next, _)| next.k_tiles as u32),
-        unused: 0,
+        turn: ends.turn as u32,
     };
     let grid = [config.grid as u32, u32_of(op, "a number of rows", column_blocks)?, 1];
     let kernel = config.kernel(format, segment.is_glu);
@@ -341,7 +168,7 @@ pub(crate) fn matmul(op: &Matmul, recorder: &mut Recorder<'_>) -> Result<()> {
     let x = activations(recorder, NAME, &op.x, packed)?;
     let (bias, add) = (pointer_or_none(op.bias.as_ref())?, pointer_or_none(op.add.as_ref())?);
     let out = pointer(&op.out)?;
-    for segment in &packed.segments {
+    for (segment, turn) in side_by_side(&packed.segments) {
         let from = |base: u64| if base == 0 { 0 } else { base + (segment.first * 4) as u64 };
         let ends = Ends {
             op: NAME,
@@ -353,10 +180,23 @@ pub(crate) fn matmul(op: &Matmul, recorder: &mut Recorder<'_>) -> Result<()> {
             out: from(out),
             out_stride: op.out.n_cols(),
             next: None,
+            turn,
         };
         product(recorder, segment, x.as_ref(), &ends)?;
     }
     Ok(())
+}
+
+/// The segments of a weight in the order they are launched in, and their turns: of two that the tensor cores multiply, the small one comes
+/// first and leaves most of the card to the other.
+fn side_by_side(segments: &[Segment]) -> Vec<(&Segment, Turn)> {
+    match segments {
+        [a, b] if a.format.is_some() && b.format.is_some() => {
+            let (first, next) = if a.n_tiles <= b.n_tiles { (a, b) } else { (b, a) };
+            vec![(first, Turn::First), (next, Turn::Next)]
+        }
+        _ => segments.iter().map(|segment| (segment, Turn::Alone)).collect(),
+    }
 }
 
 /// The parameters of `glu`.
@@ -383,6 +223,7 @@ pub(crate) fn matmul_glu(op: &MatmulGlu, reader: Option<&Op>, recorder: &mut Rec
         out: pointer(&op.out)?,
         out_stride: op.out.n_cols(),
         next: None,
+        turn: Turn::Alone,
     };
     match &packed.segments[..] {
         [both] => {
@@ -441,20 +282,21 @@ pub(crate) fn kernels() -> Vec<KernelKey> {
     let mut list = vec![KernelKey::new("f32").entry("matmul_f32")];
     for format in FORMATS {
         for (i, &columns) in COLUMNS.iter().enumerate() {
-            let config = |arrange, warps, stages, x_stages, blocks| Config {
+            let config = |arrange, warps, stages, x_stages, parts, blocks| Config {
                 arrange,
                 columns,
                 warps,
                 stages,
                 x_stages,
+                parts,
                 blocks,
                 shared_bytes: 0,
                 grid: 0,
             };
             let configs = if columns <= SIDE_COLUMNS {
-                vec![config(Arrange::Side, SLICES, 3, SLICES, 2), config(Arrange::Split, 8, 3, 3, 1)]
+                vec![config(Arrange::Side, SLICES, 3, SLICES, 1, 2), config(Arrange::Stream, 8, 3, 3, 8, 1)]
             } else {
-                vec![config(Arrange::Whole, 16, 2, 3, 1), config(Arrange::Split, 8, 2, 3, 1)]
+                vec![config(Arrange::Stream, 16, 2, 3, 1, 1), config(Arrange::Stream, 12, 2, 4, 4, 1)]
             };
             // Not each with everything: a file has one epilogue or the other, whatever the rest.
             list.extend(configs.iter().map(|config| config.kernel(format, i % 2 == 0)));
