@@ -20,6 +20,8 @@ struct PackedRow {
         p[0] = h2_from(a, b);
         p[half_words] = h2_from(c, d);
     }
+    // Vector i: {step i / 2 % 16, half i % 2} of tile i / 32.
+    DEVICE_MEMBER void store_vector(u32 i, uint4 v) { *(uint4*)(words + (u64)i * half_words) = v; }
     // One element, already multiplied.
     DEVICE_MEMBER void store_one(u32 k, float x) {
         const u32 tile = k / 256, t = k / 64 & 3, step = k / 4 & 15;

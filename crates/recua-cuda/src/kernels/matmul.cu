@@ -392,7 +392,9 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) matmul(const __
                 // Those of the chunk before the last have read their registers, and their x.
                 wgmma_wait<1>();
                 if (c == 1 && k > 0) x_release(last_stage, x_count - 1, k - 1);
-                decode_chunk(codes, c, header, a[c & 1]);
+                // Always. But without a branch the assembler takes the decoding for a part of the products under way, and has each wait
+                // for the one before.
+                if (args.n_rows) decode_chunk(codes, c, header, a[c & 1]);
                 if (c < 3) codes = Codes(tile, lane, c + 1);
                 if (c == 0 && k == slice_end()) {
                     wgmma_wait<0>();
@@ -434,13 +436,13 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) matmul(const __
             put(row_tile, n, four_of(total[n]));
 #endif
 #else
-        __threadfence();
+        // What a warp has written comes before its ticket, and what it reads after it: lane 0 releases and acquires for all.
         __syncwarp();
         u32 before = 0;
         if (lane == 0) before = ticket(args.tickets + place, OWN_SLICES);
         before = __shfl_sync(FULL, before, 0);
+        __syncwarp();
         if (before % SLICES == SLICES - OWN_SLICES) {
-            __threadfence();
             // Two at a time: as many loads as registers hold.
 #pragma unroll 2
             for (int n = 0; n < N_TILES; n++) {

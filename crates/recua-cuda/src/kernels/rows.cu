@@ -60,11 +60,40 @@ DEVICE void store_four(float* row, u32 i, u32 dim, float4 v) {
 }
 DEVICE float largest_of_four(float4 v) { return nan_max(nan_max(fabsf(v.x), fabsf(v.y)), nan_max(fabsf(v.z), fabsf(v.w))); }
 
+// Packs a row (activations.cuh), multiplied by its power of two: four i is `mine[n]` of thread i - n THREADS, and behind those `rest(i)`.
+// Largest is the thread's largest |element|.
+template <typename Rest>
+DEVICE void pack_row(u8* to, float* undo, u32 row, u32 columns, u32 k_tiles, const float4 (&mine)[FOURS], float largest, Rest rest) {
+    __shared__ float maxima[WARPS];
+    __shared__ u32 words[FOURS * THREADS * 2];
+    const int e = row_exponent(block_max(largest, maxima));
+    const float up = power(e);
+    if (threadIdx.x == 0) undo[row] = power(-e);
+    PackedRow packed(to, row, columns, k_tiles);
+    // The words of a vector are 64 columns apart: through shared memory, so that whole vectors are written.
+#pragma unroll
+    for (u32 n = 0; n < FOURS; n++) {
+        const u32 i = n * THREADS + threadIdx.x;
+        *(uint2*)(words + 2 * i) = make_uint2(h2_from(mine[n].x * up, mine[n].y * up), h2_from(mine[n].z * up, mine[n].w * up));
+    }
+    __syncthreads();
+    const u32 n_vectors = min(k_tiles * 32, FOURS * THREADS / 2);
+    for (u32 i = threadIdx.x; i < n_vectors; i += THREADS) {
+        const u32* from = words + i / 32 * 128 + i % 32;
+        packed.store_vector(i, make_uint4(from[0], from[32], from[64], from[96]));
+    }
+    // Rows longer than the registers of a block.
+    for (u32 i = FOURS * THREADS + threadIdx.x; i < k_tiles * 64; i += THREADS) {
+        const float4 v = rest(i);
+        packed.store(i, v.x * up, v.y * up, v.z * up, v.w * up);
+    }
+}
+
 extern "C" __global__ void __launch_bounds__(THREADS) rms_norm(RmsNormArgs args) {
-    __shared__ float sums[WARPS], maxima[WARPS];
+    __shared__ float sums[WARPS];
     let_next_start();
     wait_for_previous();
-    const u32 row = blockIdx.x, fours = args.packed ? args.k_tiles * 64 : (args.dim + 3) / 4;
+    const u32 row = blockIdx.x;
     const float* x = args.x + (u64)row * args.dim;
     float* out = args.out + (u64)row * args.dim;
     float4 mine[FOURS];
@@ -105,20 +134,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) rms_norm(RmsNormArgs args)
         largest = nan_max(largest, largest_of_four(v));
     }
     if (!args.packed) return;
-    const int e = row_exponent(block_max(largest, maxima));
-    const float up = power(e);
-    if (threadIdx.x == 0) args.undo[row] = power(-e);
-    PackedRow packed(args.packed, row, args.columns, args.k_tiles);
-#pragma unroll
-    for (u32 n = 0; n < FOURS; n++) {
-        const u32 i = n * THREADS + threadIdx.x;
-        if (i < fours) packed.store(i, mine[n].x * up, mine[n].y * up, mine[n].z * up, mine[n].w * up);
-    }
-    for (u32 i = FOURS * THREADS + threadIdx.x; i < fours; i += THREADS) {
-        // This thread has written it.
-        const float4 v = load_four(out, i, args.dim);
-        packed.store(i, v.x * up, v.y * up, v.z * up, v.w * up);
-    }
+    // Of the rest, a thread reads what it has written.
+    pack_row(args.packed, args.undo, row, args.columns, args.k_tiles, mine, largest, [&](u32 i) { return load_four(out, i, args.dim); });
 }
 
 // pack: what a product reads of x (activations.cuh). One block has a row.
@@ -130,8 +147,6 @@ struct PackArgs {
 };
 
 DEVICE void pack_row(const PackArgs& args, u32 row) {
-    __shared__ float maxima[WARPS];
-    const u32 fours = args.k_tiles * 64;
     const float* x = args.x + (u64)row * args.dim;
     float4 mine[FOURS];
     float largest = 0.0f;
@@ -140,21 +155,9 @@ DEVICE void pack_row(const PackArgs& args, u32 row) {
         mine[n] = load_four(x, n * THREADS + threadIdx.x, args.dim);
         largest = nan_max(largest, largest_of_four(mine[n]));
     }
-    for (u32 i = FOURS * THREADS + threadIdx.x; i < fours; i += THREADS)
+    for (u32 i = FOURS * THREADS + threadIdx.x; i < args.k_tiles * 64; i += THREADS)
         largest = nan_max(largest, largest_of_four(load_four(x, i, args.dim)));
-    const int e = row_exponent(block_max(largest, maxima));
-    const float up = power(e);
-    if (threadIdx.x == 0) args.undo[row] = power(-e);
-    PackedRow packed(args.packed, row, args.columns, args.k_tiles);
-#pragma unroll
-    for (u32 n = 0; n < FOURS; n++) {
-        const u32 i = n * THREADS + threadIdx.x;
-        if (i < fours) packed.store(i, mine[n].x * up, mine[n].y * up, mine[n].z * up, mine[n].w * up);
-    }
-    for (u32 i = FOURS * THREADS + threadIdx.x; i < fours; i += THREADS) {
-        const float4 v = load_four(x, i, args.dim);
-        packed.store(i, v.x * up, v.y * up, v.z * up, v.w * up);
-    }
+    pack_row(args.packed, args.undo, row, args.columns, args.k_tiles, mine, largest, [&](u32 i) { return load_four(x, i, args.dim); });
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS) pack(const __grid_constant__ PackArgs args) {

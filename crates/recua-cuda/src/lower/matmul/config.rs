@@ -196,15 +196,16 @@ impl Config {
     /// About how long it takes on a multiprocessor of compute capability 9.0 (fitted to an H200): what a tile takes alone, and what it
     /// takes of what all warps share; what parts of sums cost goes through the second cache.
     fn cycles(&self, gpu: &Gpu, shape: Shape) -> usize {
-        const ALONE: usize = 800;
-        const START: usize = 2500;
+        let alone = if self.columns >= GROUP_COLUMNS { 400 } else { 1200 };
+        const START: usize = 4000;
+        const PART: usize = 800;
         const CACHE_BYTES: usize = 2500;
         let column_blocks = shape.n_rows.div_ceil(self.columns);
         let n_blocks = shape.n_tiles.div_ceil(self.warps) * self.parts * column_blocks;
         let rounds = n_blocks.div_ceil(gpu.n_sms as usize * self.blocks);
-        let tile = ALONE + self.warps * self.blocks * (90 + self.columns * 6 / 5);
+        let tile = alone + self.warps * self.blocks * (45 + self.columns * 7 / 5);
         let sums = shape.n_tiles * column_blocks * self.columns.div_ceil(8) * 512 * SLICES;
-        let sums = if self.parts > 1 { 1000 + 2 * sums / CACHE_BYTES } else { 0 };
+        let sums = if self.parts > 1 { PART * self.parts + 2 * sums / CACHE_BYTES } else { 0 };
         rounds * (shape.k_tiles.div_ceil(self.parts) * tile + START) + sums
     }
 
