@@ -89,10 +89,14 @@ pub(crate) fn device_line(device: &Device) -> String {
 /// Sorts an error of the engine by whose fault it is, and names the file if the error does not.
 pub(crate) fn failure(e: Error, model: &str) -> Failure {
     let is_absent = matches!(e, Error::Compute(recua::compute::Error::DeviceNotFound { .. }));
-    let is_ours = matches!(
-        e,
-        Error::Compute(_) | Error::OutOfMemory { .. } | Error::Allocation { .. } | Error::HostMemory { .. }
-    );
+    let is_ours = match &e {
+        Error::Compute(_)
+        | Error::OutOfMemory { .. }
+        | Error::Allocation { .. }
+        | Error::HostMemory { .. } => true,
+        Error::Gguf(e) => e.is_io(),
+        _ => false,
+    };
     let message = match &e {
         // These already begin with a path.
         Error::Gguf(e) if e.path().is_some() => e.to_string(),

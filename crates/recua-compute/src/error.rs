@@ -45,6 +45,9 @@ pub enum Error {
         /// How many bytes were requested; 0 if only the driver knows, as for a list of commands.
         requested_bytes: usize,
     },
+    /// The blocks of a weight cannot be read.
+    #[error(transparent)]
+    File(recua_gguf::Error),
     /// The device has no kernel for this type of weight.
     #[error("{device}: no kernel for weights of type {ty}")]
     UnsupportedType {

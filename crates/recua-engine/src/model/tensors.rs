@@ -267,7 +267,7 @@ fn host_vector(gguf: &Gguf, tensor: &TensorInfo) -> Result<Vec<f32>> {
     let mut values = Vec::new();
     values.try_reserve_exact(n).map_err(|_| Error::HostMemory { what: "a vector", bytes: n * 4 })?;
     values.resize(n, 0.0);
-    decode(tensor.ty, gguf.data(tensor), &mut values)?;
+    decode(tensor.ty, &gguf.data(tensor).to_vec()?, &mut values)?;
     Ok(values)
 }
 
@@ -292,6 +292,7 @@ fn refused(name: &str, source: recua_compute::Error) -> Error {
         recua_compute::Error::OutOfMemory { .. } => {
             Error::Allocation { what: format!("tensor {name:?}"), source }
         }
+        recua_compute::Error::File(source) => Error::Gguf(source),
         source => Error::Weight { name: name.into(), source },
     }
 }
