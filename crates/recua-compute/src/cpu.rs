@@ -70,7 +70,8 @@ pub fn open(options: Options) -> Result<Device> {
     }
     let available = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = options.threads.unwrap_or(available).clamp(1, 1024);
-    let pool = Pool::new(threads).map_err(|e| argument("open", format!("{threads} threads: {e}")))?;
+    let pool =
+        Pool::new(threads).map_err(|source| Error::Threads { device: "cpu", n_threads: threads, source })?;
     let info = DeviceInfo {
         kind: "cpu".into(),
         name: processor_name(),

@@ -120,9 +120,8 @@ impl std::error::Error for Error {
     }
 }
 
-/// Shortens a name for a message, so that a hostile file's megabyte-long key does not make a megabyte-long
-/// message.
-pub(crate) fn shorten(name: &str) -> String {
+/// Shortens a name from a file for a message, so that a hostile file's megabyte-long key does not make a megabyte-long message.
+pub fn shorten(name: &str) -> String {
     const CHARS_MAX: usize = 80;
     match name.char_indices().nth(CHARS_MAX) {
         Some((end, _)) => format!("{}...", &name[..end]),

@@ -26,7 +26,7 @@ mod writer;
 
 pub use decode::decode;
 pub use encode::encode;
-pub use error::{Error, Result};
+pub use error::{Error, Result, shorten};
 pub use format::GgmlType;
 pub use metadata::{Array, ArrayType, Metadata, StringArray, Value};
 pub use mix::FileType;

@@ -1,9 +1,9 @@
 //! The tensors of a model: those that a file must hold, and their upload. Fields have the names of the GGUF tensors.
 
 use super::params::{ModelParams, OUTPUT, ROPE_FREQS, RopeScaling, TOKEN_EMBD};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, SMALLER_WEIGHTS};
 use recua_compute::{Arrange, Buffer, DType, Device, Matmul, RawMatrix, Weight};
-use recua_gguf::{Gguf, TensorInfo, decode};
+use recua_gguf::{Gguf, TensorInfo, decode, shorten};
 use std::collections::HashSet;
 
 const OUTPUT_NORM: &str = "output_norm.weight";
@@ -127,7 +127,7 @@ pub(crate) fn check(gguf: &Gguf, params: &ModelParams) -> Result<()> {
     match gguf.tensors().iter().find(|t| !known.contains(&t.name)) {
         Some(tensor) => {
             let problem = format!("is not a known part of a {} model", params.architecture);
-            Err(Error::Tensor { name: tensor.name.clone(), problem })
+            Err(Error::Tensor { name: shorten(&tensor.name), problem })
         }
         None => Ok(()),
     }
@@ -141,11 +141,11 @@ fn check_tensor(tensor: &TensorInfo, spec: &Spec) -> Result<()> {
     if found == expected || (expected.len() == 1 && found[bare..] == expected[..]) {
         if !tensor.ty.is_decodable() {
             let problem = format!("is of type {}, which is not supported", tensor.ty);
-            return Err(Error::Tensor { name: tensor.name.clone(), problem });
+            return Err(Error::Tensor { name: shorten(&tensor.name), problem });
         }
         return Ok(());
     }
-    Err(Error::TensorShape { name: tensor.name.clone(), found, expected })
+    Err(Error::TensorShape { name: shorten(&tensor.name), found, expected })
 }
 
 /// The file's tensors during the upload; [`check`] has passed.
@@ -286,11 +286,11 @@ pub(crate) fn rope_divisors(gguf: &Gguf, params: &ModelParams) -> Result<Vec<f32
     }
 }
 
-/// The device's refusal of a tensor. The cache is already allocated, so a smaller one could make room.
+/// The device's refusal of a tensor.
 fn refused(name: &str, source: recua_compute::Error) -> Error {
     match source {
         recua_compute::Error::OutOfMemory { .. } => {
-            Error::Allocation { what: format!("tensor {name:?}"), source }
+            Error::Allocation { what: format!("tensor {name:?}"), advice: SMALLER_WEIGHTS, source }
         }
         recua_compute::Error::File(source) => Error::Gguf(source),
         source => Error::Weight { name: name.into(), source },

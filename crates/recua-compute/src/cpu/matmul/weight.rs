@@ -39,8 +39,8 @@ pub(crate) fn segments<'p, 'a>(
     parts.chunk_by(move |a, b| a.ty == b.ty && arrange == Arrange::Stacked)
 }
 
-/// Packs the tiles of a segment from its rows, on all threads of the pool. The rows are read tile by tile, so that they are packed while they
-/// are in the thread's own cache.
+/// Packs the tiles of a segment from its rows, on all threads of the pool. The rows are read a few tiles at a time, so that they are
+/// packed while they are in the thread's own cache.
 pub(crate) fn pack(pool: &mut Pool, segment: &Segment, rows: RawRows<'_, '_>, k: usize) -> Result<()> {
     let (row_bytes, failure) = (rows.row_bytes(), Mutex::new(Ok(())));
     pool.run(&|worker| {
@@ -61,23 +61,24 @@ fn pack_claimed(
 ) -> Result<()> {
     let mut raw = Vec::new();
     while let Some(range) = worker.claim(segment.n_tiles, 4) {
-        for tile in range {
-            let n_rows = TILE.min(segment.n - tile * TILE);
-            let n_bytes = n_rows * row_bytes;
-            raw.try_reserve_exact(n_bytes.saturating_sub(raw.len())).map_err(|_| Error::OutOfMemory {
-                device: "cpu".into(),
-                what: "rows of a weight".into(),
-                requested_bytes: n_bytes,
-            })?;
-            raw.resize(n_bytes, 0u8);
-            rows.read(tile * TILE, &mut raw)?;
+        let first_row = range.start * TILE;
+        let n_bytes = (segment.n.min(range.end * TILE) - first_row) * row_bytes;
+        raw.try_reserve_exact(n_bytes.saturating_sub(raw.len())).map_err(|_| Error::OutOfMemory {
+            device: "cpu".into(),
+            what: "rows of a weight".into(),
+            requested_bytes: n_bytes,
+        })?;
+        raw.resize(n_bytes, 0u8);
+        rows.read(first_row, &mut raw)?;
+        for (tile, raw) in range.zip(raw.chunks(TILE * row_bytes)) {
             // SAFETY: the tile lies inside the allocation and belongs to the thread that claimed it.
             let out = unsafe {
                 let start = segment.memory.as_ptr().add(tile * segment.tile_bytes);
                 std::slice::from_raw_parts_mut(start, segment.tile_bytes)
             };
             let mut of_tile: [&[u8]; TILE] = [&[]; TILE];
-            of_tile.iter_mut().zip(raw.chunks_exact(row_bytes)).for_each(|(of, row)| *of = row);
+            let n_rows =
+                of_tile.iter_mut().zip(raw.chunks_exact(row_bytes)).map(|(of, row)| *of = row).count();
             segment.layout.pack_tile(&of_tile[..n_rows], k, out);
         }
     }
