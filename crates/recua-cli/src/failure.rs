@@ -4,7 +4,10 @@ use std::fmt::Display;
 use std::io;
 use std::process::ExitCode;
 
-use crate::output::{note, printable};
+use crate::output::{abbreviated, note};
+
+/// The longest message: several sentences and lists. Names from files are cut where the message is made; this is for what was forgotten.
+const MESSAGE_CHARS_MAX: usize = 4000;
 
 /// Why a command failed.
 #[derive(Debug)]
@@ -41,7 +44,7 @@ impl Failure {
             Self::Verdict => return ExitCode::from(1),
             Self::ClosedPipe => return ExitCode::SUCCESS,
         };
-        note!("error: {}", printable(&message));
+        note!("error: {}", abbreviated(&message, MESSAGE_CHARS_MAX));
         ExitCode::from(code)
     }
 }

@@ -36,8 +36,9 @@ pub(crate) fn run(args: InspectArgs) -> Result {
 
 /// Fails if recua cannot run the file, even though it is well-formed.
 fn check_runnable(gguf: &Gguf, model: &str) -> Result {
-    crate::tokenize::tokenizer(gguf, model)?;
-    crate::model::check(gguf, model).map(drop)
+    // This compares all counts, so that no tokenizer is built for a vocabulary that no tensor has.
+    crate::model::check(gguf, model)?;
+    crate::tokenize::tokenizer(gguf, model).map(drop)
 }
 
 fn write_pretty(out: &mut impl Write, gguf: &Gguf, model: &str) -> Result {

@@ -8,6 +8,7 @@ mod chat;
 mod doctor;
 mod failure;
 mod inspect;
+mod interrupt;
 mod logits;
 mod model;
 mod output;

@@ -6,7 +6,7 @@ use recua::tokenizer::Tokenizer;
 use recua::{Device, Error, LlamaConfig, LlamaModel, ModelParams};
 
 use crate::args::DeviceArgs;
-use crate::failure::{Failure, OrFail, Result};
+use crate::failure::{Failure, Result};
 use crate::source;
 
 /// A file that recua can run.
@@ -77,7 +77,11 @@ pub(crate) fn open_device(args: &DeviceArgs) -> Result<Device> {
 }
 
 fn open_cpu(threads: usize) -> Result<Device> {
-    cpu::open(cpu::Options { threads: Some(threads), ..cpu::Options::default() }).or_user()
+    let device = cpu::open(cpu::Options { threads: Some(threads), ..cpu::Options::default() });
+    device.map_err(|e| match e {
+        recua::compute::Error::Threads { .. } => Failure::other(e),
+        e => Failure::user(e),
+    })
 }
 
 /// Describes the device in one line, for people and for JSON.
@@ -89,15 +93,22 @@ pub(crate) fn device_line(device: &Device) -> String {
 /// Sorts an error of the engine by whose fault it is, and names the file if the error does not.
 pub(crate) fn failure(e: Error, model: &str) -> Failure {
     let is_absent = matches!(e, Error::Compute(recua::compute::Error::DeviceNotFound { .. }));
-    let is_ours = matches!(
-        e,
-        Error::Compute(_) | Error::OutOfMemory { .. } | Error::Allocation { .. } | Error::HostMemory { .. }
-    );
-    let message = match &e {
+    let is_ours = match &e {
+        Error::Compute(_)
+        | Error::OutOfMemory { .. }
+        | Error::Allocation { .. }
+        | Error::HostMemory { .. } => true,
+        Error::Gguf(e) => e.is_io(),
+        _ => false,
+    };
+    let mut message = match &e {
         // These already begin with a path.
         Error::Gguf(e) if e.path().is_some() => e.to_string(),
         e if model.is_empty() => e.to_string(),
         e => format!("{model}: {e}"),
     };
+    if message.contains("max_seq_len") {
+        message.push_str(" (max_seq_len is --ctx-size)");
+    }
     if is_ours && !is_absent { Failure::Other(message) } else { Failure::User(message) }
 }

@@ -7,6 +7,7 @@ use recua::gguf::{FileType, quantize};
 
 use crate::args::QuantizeArgs;
 use crate::failure::{Failure, OrFail, Result};
+use crate::interrupt;
 use crate::output::{bytes, count, note, printable};
 use crate::source;
 
@@ -14,10 +15,7 @@ pub(crate) fn run(args: QuantizeArgs) -> Result {
     let file_type: FileType = args.file_type.parse().or_user()?;
     check_output(&args.output)?;
     let input = source::open(&args.input)?;
-    if is_same_file(Path::new(&args.input), &args.output) {
-        let message = "is also the input; give the output another name";
-        return Err(Failure::user(format!("{}: {message}", args.output.display())));
-    }
+    interrupt::remove_unfinished_outputs()?;
     let threads = args.threads.unwrap_or_else(cores);
     let bar = progress_bar();
     let mut progress = |done: usize, all: usize, name: &str| {
@@ -61,13 +59,9 @@ pub(crate) fn check_output(path: &Path) -> Result {
     }
 }
 
-/// A full disk is not the user's mistake; a model that cannot be converted is.
+/// A full disk or a machine without memory is not the user's mistake; a model that cannot be converted is.
 pub(crate) fn failure(e: recua::gguf::Error) -> Failure {
     if e.is_io() { Failure::other(e) } else { Failure::user(e) }
-}
-
-fn is_same_file(a: &Path, b: &Path) -> bool {
-    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
 /// Shown on stderr, and only if that is a terminal.

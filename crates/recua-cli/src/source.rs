@@ -1,6 +1,6 @@
 //! MODEL on the command line: a path or `demo`, with a helpful error for anything else.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 use recua::gguf::Gguf;
@@ -25,10 +25,11 @@ pub(crate) fn open(model: &str) -> Result<Gguf> {
         let message = "recua cannot download models yet; download the GGUF file and give its path";
         return Err(Failure::user(format!("{model}: {message}")));
     }
-    if path.is_dir() {
-        return Err(Failure::user(format!("{model}: is a folder; give the path of a GGUF file")));
-    }
-    Gguf::open(path).or_user()
+    // A wrong path or file is the user's mistake; a machine without memory is not.
+    Gguf::open(path).map_err(|e| match e.io_kind() {
+        Some(ErrorKind::OutOfMemory | ErrorKind::UnexpectedEof) => Failure::other(e),
+        _ => Failure::user(e),
+    })
 }
 
 /// The bytes of a text file, verbatim.

@@ -10,6 +10,7 @@ pub(crate) fn run(args: SynthArgs) -> Result {
     let shape: Shape = args.shape.parse().or_user()?;
     let file_type: FileType = args.quant.parse().or_user()?;
     crate::quantize::check_output(&args.out)?;
+    crate::interrupt::remove_unfinished_outputs()?;
     let n_bytes = synth(shape, file_type, &args.out, args.seed).map_err(crate::quantize::failure)?;
     let name = printable(&args.out.display().to_string());
     note!("{name}: {shape} {file_type}, {}, seed {}", bytes(n_bytes), args.seed);

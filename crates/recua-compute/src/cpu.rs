@@ -26,12 +26,12 @@ use crate::op::Op;
 use crate::op::operands::{Access, Operand};
 use crate::plan::Plan;
 use crate::submission::Submission;
-use crate::weight::{Arrange, RawMatrix, Weight};
+use crate::weight::{Arrange, RawMatrix, RawRows, Weight};
 use crate::work::Tiling;
 use kv::Kv;
 use matmul::Workspace;
 use matmul::planes::TILE;
-use matmul::weight::{self, Layout, Packed, Rows, Segment};
+use matmul::weight::{self, Layout, Packed, Segment};
 use memory::{Memory, ptr};
 use pool::{Pool, Worker};
 use program::{CpuProgram, Done};
@@ -70,7 +70,8 @@ pub fn open(options: Options) -> Result<Device> {
     }
     let available = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = options.threads.unwrap_or(available).clamp(1, 1024);
-    let pool = Pool::new(threads).map_err(|e| argument("open", format!("{threads} threads: {e}")))?;
+    let pool =
+        Pool::new(threads).map_err(|source| Error::Threads { device: "cpu", n_threads: threads, source })?;
     let info = DeviceInfo {
         kind: "cpu".into(),
         name: processor_name(),
@@ -368,17 +369,18 @@ impl Backend for Arc<Cpu> {
         let k = parts.first().map_or(0, |part| part.columns.len());
         let (mut segments, mut first, mut n_bytes) = (Vec::new(), 0, 0);
         for parts in weight::segments(parts, arrange) {
-            let (ty, rows) = (parts[0].ty, Rows::of(parts));
+            let (ty, rows) = (parts[0].ty, RawRows::stacked(parts));
             let unsupported = || Error::UnsupportedType { device: self.info.name.clone(), ty };
             let layout = Layout::of(ty).ok_or_else(unsupported)?;
-            let (tile_bytes, n_tiles, n) = (layout.tile_bytes(k), rows.n.div_ceil(TILE), rows.n);
+            let (tile_bytes, n_tiles, n) =
+                (layout.tile_bytes(k), rows.n_outputs().div_ceil(TILE), rows.n_outputs());
             let too_large =
                 || argument("upload_weight", format!("{ty}[{n}, {k}] is larger than memory can be"));
             let bytes = tile_bytes.checked_mul(n_tiles).ok_or_else(too_large)?;
             let memory = self.allocated.memory(bytes, &format!("a weight {ty}[{n}, {k}]"))?;
             let counter = self.allocated.clone();
             let segment = Segment { memory, tile_bytes, n_tiles, first, n, layout, counter };
-            self.lock().pool.run(&|worker: &Worker<'_>| rows.pack(&segment, k, worker));
+            weight::pack(&mut self.lock().pool, &segment, rows, k)?;
             segments.push(segment);
             first += n;
             n_bytes += bytes;

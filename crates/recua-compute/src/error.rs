@@ -45,6 +45,19 @@ pub enum Error {
         /// How many bytes were requested; 0 if only the driver knows, as for a list of commands.
         requested_bytes: usize,
     },
+    /// Threads cannot be started.
+    #[error("{device}: {n_threads} threads cannot be started: {source}; fewer may work")]
+    Threads {
+        /// The device's name.
+        device: &'static str,
+        /// How many were wanted.
+        n_threads: usize,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// The blocks of a weight cannot be read.
+    #[error(transparent)]
+    File(recua_gguf::Error),
     /// The device has no kernel for this type of weight.
     #[error("{device}: no kernel for weights of type {ty}")]
     UnsupportedType {

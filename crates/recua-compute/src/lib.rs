@@ -47,7 +47,7 @@ pub use recua_gguf::GgmlType;
 pub use registry::KernelRegistry;
 pub use report::IndexReport;
 pub use submission::{Pending, Submission, no_output};
-pub use weight::{Arrange, RawMatrix, Weight, WeightPart};
+pub use weight::{Arrange, RawMatrix, RawRows, Weight, WeightPart, fill_shares};
 pub use work::{ALL, ENTRY_WORDS, HEADER_WORDS, RowRun, Tiling, WorkList};
 pub use worker::EncoderWorker;
 

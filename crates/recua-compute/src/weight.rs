@@ -1,15 +1,19 @@
 //! [`Weight`], matrices in the device's own layout; [`RawMatrix`] and [`Arrange`], what they are made from and how they are combined.
 
+mod rows;
+
+pub use rows::{RawRows, fill_shares};
+
 use crate::buffer::DeviceId;
 use crate::error::{Error, Result, argument};
-use recua_gguf::GgmlType;
+use recua_gguf::{GgmlType, TensorData};
 use std::any::Any;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// A matrix as raw GGML blocks, row by row, and a selection of its rows and columns, which at first is all of them.
-#[derive(Clone)]
+/// A matrix as raw GGML blocks, row by row, in memory or in a file, and a selection of its rows and columns, which at first is all of them.
+#[derive(Clone, Debug)]
 pub struct RawMatrix<'a> {
     /// The type of the blocks.
     pub ty: GgmlType,
@@ -18,7 +22,7 @@ pub struct RawMatrix<'a> {
     /// Columns of the whole matrix.
     pub k: usize,
     /// The blocks of the whole matrix.
-    pub raw: &'a [u8],
+    pub raw: TensorData<'a>,
     /// The selected rows.
     pub rows: Range<usize>,
     /// The selected columns: whole blocks.
@@ -27,8 +31,8 @@ pub struct RawMatrix<'a> {
 
 impl<'a> RawMatrix<'a> {
     /// All of a matrix of `n` rows and `k` columns.
-    pub fn new(ty: GgmlType, n: usize, k: usize, raw: &'a [u8]) -> RawMatrix<'a> {
-        RawMatrix { ty, n, k, raw, rows: 0..n, columns: 0..k }
+    pub fn new(ty: GgmlType, n: usize, k: usize, raw: impl Into<TensorData<'a>>) -> RawMatrix<'a> {
+        RawMatrix { ty, n, k, raw: raw.into(), rows: 0..n, columns: 0..k }
     }
 
     /// The same matrix with other rows selected: a shard of its outputs.
@@ -46,11 +50,18 @@ impl<'a> RawMatrix<'a> {
         self.columns.len() / self.ty.block_values() * self.ty.block_bytes()
     }
 
-    /// The selected blocks of the `i`th selected row; for a checked matrix.
-    pub fn row(&self, i: usize) -> &'a [u8] {
+    /// Fills `out`, which has room for whole rows, with the selected blocks of the selected rows from `first` on; for a checked matrix.
+    fn read(&self, first: usize, out: &mut [u8]) -> Result<()> {
         let blocks_bytes = |columns: usize| columns / self.ty.block_values() * self.ty.block_bytes();
-        let start = (self.rows.start + i) * blocks_bytes(self.k) + blocks_bytes(self.columns.start);
-        &self.raw[start..start + self.row_bytes()]
+        let (whole_bytes, row_bytes) = (blocks_bytes(self.k), self.row_bytes());
+        let start = (self.rows.start + first) * whole_bytes + blocks_bytes(self.columns.start);
+        if row_bytes == whole_bytes {
+            return self.raw.read(start, out).map_err(Error::File);
+        }
+        for (i, out) in out.chunks_exact_mut(row_bytes).enumerate() {
+            self.raw.read(start + i * whole_bytes, out).map_err(Error::File)?;
+        }
+        Ok(())
     }
 
     /// Fails unless the blocks are exactly those of the whole matrix and the selection lies inside it.

@@ -32,7 +32,7 @@ impl EncoderWorker {
         let counter = n_panics.clone();
         let thread = Builder::new().name("recua-encoder".into()).spawn(move || work(&receiver, &counter));
         let thread =
-            thread.map_err(|e| crate::error::argument("spawn", format!("the encoder worker: {e}")))?;
+            thread.map_err(|source| Error::Threads { device: "encoder worker", n_threads: 1, source })?;
         Ok(EncoderWorker { queue: Some(queue), thread: Some(thread), n_panics })
     }
 

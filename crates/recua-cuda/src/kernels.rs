@@ -93,7 +93,9 @@ impl Kernels {
             }
         };
         std::thread::scope(|scope| {
-            (1..cores.min(missing.len())).for_each(|_| drop(scope.spawn(work)));
+            // Without another thread, this one does all.
+            let start = |_| drop(std::thread::Builder::new().spawn_scoped(scope, work));
+            (1..cores.min(missing.len())).for_each(start);
             work();
         });
         first_error.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).map_or(Ok(()), Err)

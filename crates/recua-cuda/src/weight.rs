@@ -11,7 +11,7 @@ use crate::launch::Recorder;
 use crate::memory::{Memory, u32_of};
 use crate::shared::Shared;
 use bytemuck::{Pod, Zeroable};
-use recua_compute::{Arrange, Error, GgmlType, RawMatrix, Result, Weight};
+use recua_compute::{Arrange, Error, GgmlType, RawMatrix, RawRows, Result, Weight, fill_shares};
 use std::sync::Arc;
 
 /// Rows of a tile, and columns.
@@ -150,8 +150,7 @@ pub(crate) fn upload(shared: &Shared, parts: &[RawMatrix<'_>], arrange: Arrange)
     let is_glu = arrange == Arrange::Interleaved && same_type && parts[0].ty != GgmlType::F32;
     let (mut segments, mut first, mut n_bytes) = (Vec::new(), 0, 0);
     for parts in parts.chunk_by(|a, b| is_glu || arrange == Arrange::Stacked && a.ty == b.ty) {
-        let rows = Rows { parts, is_glu };
-        let segment = upload_segment(shared, &rows, first)?;
+        let segment = upload_segment(shared, parts, is_glu, first)?;
         n_bytes += segment.memory.n_bytes();
         first += if arrange == Arrange::Stacked { segment.n } else { 0 };
         segments.push(segment);
@@ -159,50 +158,21 @@ pub(crate) fn upload(shared: &Shared, parts: &[RawMatrix<'_>], arrange: Arrange)
     Ok(Weight::from_storage(Arc::new(Packed { segments }), shared.gpu.id, parts, arrange, n_bytes))
 }
 
-/// The rows of a segment's tiles.
-struct Rows<'p, 'a> {
-    parts: &'p [RawMatrix<'a>],
-    is_glu: bool,
-}
-
-impl<'a> Rows<'_, 'a> {
-    fn n_outputs(&self) -> usize {
-        let rows = self.parts.iter().map(|part| part.rows.len());
-        if self.is_glu { rows.max().unwrap_or(0) } else { rows.sum() }
-    }
-
-    /// The blocks of row `i` of all tiles; `None` where a tile has no such row.
-    fn row(&self, i: usize) -> Option<&'a [u8]> {
-        if let ([gate, up], true) = (self.parts, self.is_glu) {
-            let (tile, i) = (i / TILE_ROWS, i % TILE_ROWS);
-            let part = if i < GLU_ROWS { gate } else { up };
-            let row = tile * GLU_ROWS + i % GLU_ROWS;
-            return (row < part.rows.len()).then(|| part.row(row));
-        }
-        let mut row = i;
-        for part in self.parts {
-            if row < part.rows.len() {
-                return Some(part.row(row));
-            }
-            row -= part.rows.len();
-        }
-        None
-    }
-}
-
-fn upload_segment(shared: &Shared, rows: &Rows<'_, '_>, first: usize) -> Result<Segment> {
+fn upload_segment(shared: &Shared, parts: &[RawMatrix<'_>], is_glu: bool, first: usize) -> Result<Segment> {
     const OP: &str = "upload_weight";
     let gpu = &shared.gpu;
-    let (ty, k) = (rows.parts[0].ty, rows.parts[0].columns.len());
-    let (n, row_bytes) = (rows.n_outputs(), rows.parts[0].row_bytes());
-    let k_tiles = k.div_ceil(TILE_COLUMNS);
-    let n_tiles = n.div_ceil(if rows.is_glu { GLU_ROWS } else { TILE_ROWS });
+    let (ty, k) = (parts[0].ty, parts[0].columns.len());
+    let (rows, tile_outputs) = match is_glu {
+        true => (RawRows::interleaved(parts, GLU_ROWS), GLU_ROWS),
+        false => (RawRows::stacked(parts), TILE_ROWS),
+    };
+    let (n, row_bytes) = (rows.n_outputs(), rows.row_bytes());
+    let (k_tiles, n_tiles) = (k.div_ceil(TILE_COLUMNS), n.div_ceil(tile_outputs));
     let too_large = || gpu.out_of_memory("a weight", usize::MAX);
-    let is_glu = rows.is_glu;
     if ty == GgmlType::F32 {
         let n_bytes = n.checked_mul(row_bytes).ok_or_else(too_large)?;
         let memory = Memory::unfilled(gpu, n_bytes, "a weight")?;
-        stage(row_bytes, n, |i| rows.row(i), |at, bytes| shared.upload(&memory, at * row_bytes, bytes))?;
+        stage(rows, n, |at, bytes| shared.upload(&memory, at * row_bytes, bytes))?;
         return Ok(Segment { memory, format: None, scales: None, first, n, n_tiles, k_tiles, is_glu });
     }
     let unsupported = || Error::UnsupportedType { device: gpu.info.name.clone(), ty };
@@ -234,7 +204,7 @@ fn upload_segment(shared: &Shared, rows: &Rows<'_, '_>, first: usize) -> Result<
         recorder.launch(&kernel, [blocks, 1, 1], 128, 0, false, &args)?;
         bundle::run(shared, recorder.finish())
     };
-    stage(row_bytes, n_rows, |i| rows.row(i), launch)?;
+    stage(rows, n_rows, launch)?;
     let args = SettleArgs {
         tiles: memory.pointer(),
         largest: scales.pointer(),
@@ -249,13 +219,13 @@ fn upload_segment(shared: &Shared, rows: &Rows<'_, '_>, first: usize) -> Result<
     Ok(Segment { memory, format: Some(format), scales: Some(scales), first, n, n_tiles, k_tiles, is_glu })
 }
 
-/// Gathers rows, a stage of whole tiles at a time, and hands each stage on with its first row. Rows that are not there are zero bytes.
-fn stage<'a>(
-    row_bytes: usize,
+/// Reads rows, a stage of whole tiles at a time, and hands each stage on with its first row.
+fn stage(
+    rows: RawRows<'_, '_>,
     n_rows: usize,
-    row: impl Fn(usize) -> Option<&'a [u8]> + Sync,
     mut send: impl FnMut(usize, &[u8]) -> Result<()>,
 ) -> Result<()> {
+    let row_bytes = rows.row_bytes();
     let stage_rows =
         (STAGE_BYTES / row_bytes / TILE_ROWS * TILE_ROWS).clamp(TILE_ROWS, n_rows.max(TILE_ROWS));
     let n_bytes = stage_rows.min(n_rows) * row_bytes;
@@ -269,21 +239,7 @@ fn stage<'a>(
     for first in (0..n_rows).step_by(stage_rows) {
         let here = stage_rows.min(n_rows - first);
         bytes.resize(here * row_bytes, 0u8);
-        let each = here.div_ceil(cores).max(1);
-        let gather = |(first, out): (usize, &mut [u8])| {
-            for (i, out) in (first..).zip(out.chunks_exact_mut(row_bytes)) {
-                match row(i) {
-                    Some(row) => out.copy_from_slice(row),
-                    None => out.fill(0),
-                }
-            }
-        };
-        let mut shares = (first..).step_by(each).zip(bytes.chunks_mut(each * row_bytes));
-        let own = shares.next();
-        std::thread::scope(|scope| {
-            shares.for_each(|share| drop(scope.spawn(move || gather(share))));
-            own.into_iter().for_each(gather);
-        });
+        fill_shares(&mut bytes, row_bytes, cores, |row, out| rows.read(first + row, out))?;
         send(first, &bytes)?;
     }
     Ok(())

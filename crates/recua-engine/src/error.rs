@@ -7,6 +7,13 @@ use crate::memory_report::MemoryReport;
 /// The result of this crate's calls.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// What would need less memory than a cache and its workspace.
+pub(crate) const SMALLER_CACHE: &str = "a smaller max_seq_len or batch_size needs less";
+
+/// What would need less memory than weights.
+pub(crate) const SMALLER_WEIGHTS: &str =
+    "the same model in a type with fewer bits needs less, or another device may have more";
+
 /// An error of a model or its cache.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -224,10 +231,12 @@ pub enum Error {
         advice: String,
     },
     /// The device had less memory than it reported.
-    #[error("allocating {what}: {source}; a smaller max_seq_len or batch_size, or kv_type f16, needs less")]
+    #[error("allocating {what}: {source}; {advice}")]
     Allocation {
         /// What the memory was for.
         what: String,
+        /// What would need less.
+        advice: &'static str,
         /// The device's error.
         source: recua_compute::Error,
     },

@@ -1,5 +1,5 @@
 //! Reads little-endian numbers and strings from front to back, never past the end. It allocates nothing: the
-//! slices it returns borrow from the file.
+//! slices it returns borrow from the file's head, the part of it that is in memory.
 
 use std::fmt;
 
@@ -7,34 +7,45 @@ use crate::error::{Error, Result};
 
 #[derive(Clone, Copy)]
 pub(crate) struct Cursor<'a> {
-    bytes: &'a [u8],
+    head: &'a [u8],
+    file_bytes: usize,
     pos: usize,
 }
 
 impl<'a> Cursor<'a> {
-    pub(crate) fn new(bytes: &'a [u8], pos: usize) -> Self {
-        debug_assert!(pos <= bytes.len());
-        Self { bytes, pos }
+    /// Starts at the first byte of a file of `file_bytes`, which begins with `head`.
+    pub(crate) fn new(head: &'a [u8], file_bytes: usize) -> Self {
+        debug_assert!(head.len() <= file_bytes);
+        Self { head, file_bytes, pos: 0 }
     }
 
     pub(crate) fn pos(&self) -> usize {
         self.pos
     }
 
-    pub(crate) fn remaining(&self) -> usize {
-        self.bytes.len() - self.pos
+    /// The beginning of the file, whatever the position.
+    pub(crate) fn head(&self) -> &'a [u8] {
+        self.head
     }
 
-    /// The next `n` bytes. If the file ends first, the error names `what`.
+    pub(crate) fn remaining(&self) -> usize {
+        self.file_bytes - self.pos
+    }
+
+    /// The next `n` bytes. If the file ends first, the error names `what`; if only the head does, it says how much would do.
     pub(crate) fn take(&mut self, n: usize, what: impl fmt::Display) -> Result<&'a [u8]> {
         if n > self.remaining() {
             return Err(Error::offset(
                 self.pos,
-                format!("the file ends inside {what}: {n} bytes needed, {} left", self.remaining()),
+                format!(
+                    "the file ends inside {what}: {n} bytes needed, {} left; it is damaged, or its download was interrupted",
+                    self.remaining()
+                ),
             ));
         }
-        let taken = &self.bytes[self.pos..self.pos + n];
-        self.pos += n;
+        let end = self.pos + n;
+        let taken = self.head.get(self.pos..end).ok_or_else(|| Error::head_too_short(end))?;
+        self.pos = end;
         Ok(taken)
     }
 
@@ -63,7 +74,7 @@ impl<'a> Cursor<'a> {
             _ => Err(Error::offset(
                 offset,
                 format!(
-                    "{what} is {n}, but the {} bytes left hold at most {n_max}; the file is damaged or truncated",
+                    "{what} is {n}, but the {} bytes left hold at most {n_max}; it is damaged, or its download was interrupted",
                     self.remaining()
                 ),
             )),

@@ -24,6 +24,8 @@ enum Kind {
     Key { key: String, message: String },
     #[error("tensor {name:?}: {message}")]
     Tensor { name: String, message: String },
+    #[error("the first {0} bytes are needed")]
+    HeadTooShort(usize),
     #[error("{0}")]
     Other(String),
 }
@@ -49,9 +51,30 @@ impl Error {
         Self::new(Kind::Other(message.into()))
     }
 
-    /// True if the message already starts with a key.
-    pub(crate) fn names_key(&self) -> bool {
-        matches!(*self.kind, Kind::Key { .. })
+    /// More of the file must be in memory: its first `n_bytes`. The reader acts on it, so nobody sees it.
+    pub(crate) fn head_too_short(n_bytes: usize) -> Self {
+        Self::new(Kind::HeadTooShort(n_bytes))
+    }
+
+    /// How many of the file's first bytes must be in memory, if that is what was missing.
+    pub(crate) fn head_bytes(&self) -> Option<usize> {
+        if let Kind::HeadTooShort(n_bytes) = *self.kind { Some(n_bytes) } else { None }
+    }
+
+    /// Adds the key that the error is about, unless it already names one.
+    pub(crate) fn in_key(self, key: &str) -> Self {
+        match *self.kind {
+            Kind::Key { .. } | Kind::HeadTooShort(_) => self,
+            _ => Self::key(key, self.to_string()),
+        }
+    }
+
+    /// Adds the tensor that the error is about, unless it already names one.
+    pub(crate) fn in_tensor(self, name: &str) -> Self {
+        match *self.kind {
+            Kind::Tensor { .. } | Kind::HeadTooShort(_) => self,
+            _ => Self::tensor(name, self.to_string()),
+        }
     }
 
     /// Adds the file that the error is about, unless it already names one.
@@ -60,9 +83,14 @@ impl Error {
         self
     }
 
-    /// True if the operating system failed (file missing, disk full), false if the content is at fault.
+    /// True if the operating system failed (file missing, disk full, no memory, no thread), false if the content is at fault.
     pub fn is_io(&self) -> bool {
         matches!(*self.kind, Kind::Io(_))
+    }
+
+    /// How the operating system failed, if it did.
+    pub fn io_kind(&self) -> Option<std::io::ErrorKind> {
+        if let Kind::Io(e) = &*self.kind { Some(e.kind()) } else { None }
     }
 
     /// The file the error is about, if it came from a path.
@@ -92,9 +120,8 @@ impl std::error::Error for Error {
     }
 }
 
-/// Shortens a name for a message, so that a hostile file's megabyte-long key does not make a megabyte-long
-/// message.
-pub(crate) fn shorten(name: &str) -> String {
+/// Shortens a name from a file for a message, so that a hostile file's megabyte-long key does not make a megabyte-long message.
+pub fn shorten(name: &str) -> String {
     const CHARS_MAX: usize = 80;
     match name.char_indices().nth(CHARS_MAX) {
         Some((end, _)) => format!("{}...", &name[..end]),
@@ -105,8 +132,12 @@ pub(crate) fn shorten(name: &str) -> String {
 /// A vector with room for exactly `n` items, or an error if the machine lacks the memory.
 pub(crate) fn try_vec<T>(n: usize) -> Result<Vec<T>> {
     let mut v = Vec::new();
-    v.try_reserve_exact(n).map_err(|_| {
-        Error::other(format!("not enough memory for {n} items of {} bytes", std::mem::size_of::<T>()))
-    })?;
+    v.try_reserve_exact(n).map_err(|_| no_memory(n.saturating_mul(size_of::<T>())))?;
     Ok(v)
+}
+
+/// The machine lacks the memory.
+pub(crate) fn no_memory(n_bytes: usize) -> Error {
+    let message = format!("not enough memory for {n_bytes} bytes");
+    Error::from(std::io::Error::new(std::io::ErrorKind::OutOfMemory, message))
 }

@@ -1,14 +1,14 @@
-//! A file's metadata: keys and values. Scalars and strings are copied to memory; arrays, such as vocabularies
-//! of 10^5 strings, stay in the file and are read in place.
+//! A file's metadata: keys and values. Scalars and strings are copied; arrays, such as vocabularies of 10^5 strings, stay in the head of the
+//! file and are read in place.
 
 mod typed;
 
 use std::fmt;
 use std::sync::Arc;
 
-use crate::bytes::Bytes;
 use crate::cursor::Cursor;
 use crate::error::{Error, Result, try_vec};
+use crate::source::Bytes;
 
 /// A metadata value.
 #[derive(Clone, Debug, PartialEq)]
@@ -119,13 +119,13 @@ impl fmt::Display for ArrayType {
     }
 }
 
-/// An array that stays in the file.
+/// An array as the file stores it.
 #[derive(Clone)]
 pub struct Array(Box<ArrayRange>);
 
 #[derive(Clone)]
 struct ArrayRange {
-    file: Arc<Bytes>,
+    head: Arc<Bytes>,
     start: usize,
     end: usize,
     len: usize,
@@ -133,9 +133,9 @@ struct ArrayRange {
 }
 
 impl Array {
-    /// `file[start..end]` must have been checked to hold exactly `len` items of type `ty`.
-    pub(crate) fn new(file: &Arc<Bytes>, ty: ArrayType, len: usize, start: usize, end: usize) -> Self {
-        Self(Box::new(ArrayRange { file: Arc::clone(file), start, end, len, ty }))
+    /// `head[start..end]` must have been checked to hold exactly `len` items of type `ty`.
+    pub(crate) fn new(head: &Arc<Bytes>, ty: ArrayType, len: usize, start: usize, end: usize) -> Self {
+        Self(Box::new(ArrayRange { head: Arc::clone(head), start, end, len, ty }))
     }
 
     /// The type of the items.
@@ -155,7 +155,7 @@ impl Array {
 
     /// The items as the file stores them, little-endian (strings with their 64-bit lengths).
     pub(crate) fn raw(&self) -> &[u8] {
-        &self.0.file[self.0.start..self.0.end]
+        &self.0.head[self.0.start..self.0.end]
     }
 
     /// The items of an array of strings; `None` for one of numbers.

@@ -2,20 +2,25 @@
 //! none.
 
 use std::path::Path;
+use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 use crate::decode::decode;
 use crate::encode::encode_from;
-use crate::error::{Error, Result, try_vec};
+use crate::error::{Error, Result, no_memory};
 use crate::format::{GgmlType, names_where};
 use crate::mix::{Facts, FileType};
 use crate::output::Output;
 use crate::reader::Gguf;
+use crate::source::TensorData;
 use crate::tensor::TensorInfo;
 use crate::writer::{Header, Writer};
 
 /// Values each thread decodes at a time, a multiple of every block size: 4 MiB of f32 keep a thread busy for
 /// many milliseconds.
 const CHUNK_VALUES: usize = 1 << 20;
+
+/// Bytes that are copied at a time.
+const COPY_BYTES: usize = 4 << 20;
 
 /// More threads than this would only cost memory.
 const THREADS_MAX: usize = 256;
@@ -36,15 +41,15 @@ pub struct Report {
 
 /// Writes `input` to the file `output` with its tensors encoded as `file_type` prescribes.
 ///
-/// The output is one file. It keeps all metadata except the `split.*` keys and `general.alignment`;
-/// `general.file_type` and `general.quantization_version` are set. Tensors that already have the right type are
+/// The output is one file. It keeps all metadata except the `split.*` keys, and the alignment; `general.file_type` and
+/// `general.quantization_version` are set. Tensors that already have the right type are
 /// copied, and so are tensors of integers or F64. `progress` is called with the number of tensors done, the
 /// number of all tensors, and the name of the next one (empty at the end). The output appears, replacing an
-/// older file, only when it is complete.
+/// older file, only when it is complete; a link is followed, and what is no regular file, such as a named pipe, is written in place.
 ///
 /// # Errors
-/// If a tensor cannot be decoded or holds values that its new type cannot hold (the error names the tensor), or
-/// the output cannot be written.
+/// If a tensor cannot be decoded or holds values that its new type cannot hold (the error names the tensor), the input has become shorter,
+/// the output is one of its files or cannot be written, or no thread can be started.
 pub fn quantize(
     input: &Gguf,
     output: &Path,
@@ -52,6 +57,10 @@ pub fn quantize(
     threads: usize,
     progress: &mut dyn FnMut(usize, usize, &str),
 ) -> Result<Report> {
+    if input.has_file(output) {
+        let message = "is also the input, or a part of it; give the output another name";
+        return Err(Error::other(message).in_file(output));
+    }
     let facts = Facts::of(input);
     let mut header = Header::new();
     header.copy_metadata(input.metadata(), |key| !key.starts_with("split."))?;
@@ -69,15 +78,15 @@ pub fn quantize(
     }
     let mut writer = Writer::new(Output::create(output)?, &header).map_err(|e| e.in_file(output))?;
     let n = input.tensors().len();
+    let mut lanes: Vec<Lane> = (0..threads.clamp(1, THREADS_MAX)).map(|_| Lane::default()).collect();
     for (i, tensor) in input.tensors().iter().enumerate() {
         progress(i, n, &tensor.name);
         let ty = output_type(tensor, file_type, &facts)?;
+        let mut write = |bytes: &[u8]| writer.append(&tensor.name, bytes).map_err(|e| e.in_file(output));
         if ty == tensor.ty {
-            writer.write(&tensor.name, input.data(tensor)).map_err(|e| e.in_file(output))?;
+            copy(input.data(tensor), &mut lanes[0].raw, &mut write)?;
         } else {
-            convert(input, tensor, ty, threads.clamp(1, THREADS_MAX), &mut |bytes| {
-                writer.append(&tensor.name, bytes).map_err(|e| e.in_file(output))
-            })?;
+            convert(input, tensor, ty, &mut lanes, &mut write)?;
         }
     }
     report.bytes_out = writer.file_bytes();
@@ -101,39 +110,78 @@ fn output_type(tensor: &TensorInfo, file_type: FileType, facts: &Facts) -> Resul
     Ok(ty)
 }
 
-/// Decodes and encodes a tensor chunk by chunk, `threads` chunks at a time, and passes the results to `write`
-/// in order.
+/// Passes a tensor's bytes to `write`.
+fn copy(
+    data: TensorData<'_>,
+    buffer: &mut Vec<u8>,
+    write: &mut dyn FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    for start in (0..data.len()).step_by(COPY_BYTES) {
+        write(read(&data, start, COPY_BYTES, buffer)?)?;
+    }
+    Ok(())
+}
+
+/// At most `len` bytes from `start` on, in `buffer`.
+fn read<'b>(data: &TensorData<'_>, start: usize, len: usize, buffer: &'b mut Vec<u8>) -> Result<&'b [u8]> {
+    let len = len.min(data.len() - start);
+    buffer.clear();
+    buffer.try_reserve_exact(len).map_err(|_| no_memory(len))?;
+    buffer.resize(len, 0);
+    data.read(start, buffer)?;
+    Ok(buffer)
+}
+
+/// What a thread keeps from chunk to chunk.
+#[derive(Default)]
+struct Lane {
+    raw: Vec<u8>,
+    values: Vec<f32>,
+    out: Vec<u8>,
+}
+
+/// Decodes and encodes a tensor chunk by chunk, one chunk per lane at a time, and passes the results to `write` in order.
 fn convert(
     input: &Gguf,
     tensor: &TensorInfo,
     ty: GgmlType,
-    threads: usize,
+    lanes: &mut [Lane],
     write: &mut dyn FnMut(&[u8]) -> Result<()>,
 ) -> Result<()> {
     // Rows are whole blocks of both types, so the tensor can be cut between any two blocks.
     let chunk_bytes = CHUNK_VALUES / tensor.ty.block_values() * tensor.ty.block_bytes();
-    let mut chunks = input.data(tensor).chunks(chunk_bytes).enumerate().peekable();
-    let mut buffers: Vec<Vec<u8>> = vec![Vec::new(); threads];
+    let data = input.data(tensor);
+    let mut chunks = (0..data.len()).step_by(chunk_bytes).enumerate().peekable();
     while chunks.peek().is_some() {
-        let done: Vec<Result<()>> = std::thread::scope(|scope| {
-            let workers: Vec<_> = buffers
-                .iter_mut()
-                .zip(&mut chunks)
-                .map(|(out, (i, chunk))| {
-                    scope.spawn(move || convert_chunk(tensor, i * CHUNK_VALUES, chunk, ty, out))
-                })
-                .collect();
-            workers
-                .into_iter()
-                .map(|w| w.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-                .collect()
-        });
-        for (result, out) in done.into_iter().zip(&buffers) {
-            result.map_err(|e| Error::tensor(&tensor.name, e.to_string()))?;
-            write(out)?;
-        }
+        let n_chunks = std::thread::scope(|scope| {
+            let mut workers = Vec::new();
+            for (lane, (i, start)) in lanes.iter_mut().zip(&mut chunks) {
+                workers.push(spawn(scope, move || {
+                    let raw = read(&data, start, chunk_bytes, &mut lane.raw)?;
+                    convert_chunk(tensor, i * CHUNK_VALUES, raw, &mut lane.values, ty, &mut lane.out)
+                        .map_err(|e| e.in_tensor(&tensor.name))
+                })?);
+            }
+            let n_chunks = workers.len();
+            for worker in workers {
+                worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            }
+            Ok::<_, Error>(n_chunks)
+        })?;
+        lanes[..n_chunks].iter().try_for_each(|lane| write(&lane.out))?;
     }
     Ok(())
+}
+
+/// Starts a thread.
+pub(crate) fn spawn<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> Result<ScopedJoinHandle<'scope, T>> {
+    Builder::new().spawn_scoped(scope, work).map_err(|e| {
+        let message = format!("no thread can be started: {e}; fewer may work (--threads)");
+        Error::from(std::io::Error::new(e.kind(), message))
+    })
 }
 
 /// `first` is the index in the tensor of the chunk's first value.
@@ -141,13 +189,15 @@ fn convert_chunk(
     tensor: &TensorInfo,
     first: usize,
     chunk: &[u8],
+    values: &mut Vec<f32>,
     ty: GgmlType,
     out: &mut Vec<u8>,
 ) -> Result<()> {
     let n = chunk.len() / tensor.ty.block_bytes() * tensor.ty.block_values();
-    let mut values = try_vec(n)?;
+    values.clear();
+    values.try_reserve_exact(n).map_err(|_| no_memory(n * size_of::<f32>()))?;
     values.resize(n, 0.0);
-    decode(tensor.ty, chunk, &mut values)?;
+    decode(tensor.ty, chunk, values)?;
     out.clear();
-    encode_from(first, ty, &values, out)
+    encode_from(first, ty, values, out)
 }

@@ -4,10 +4,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::bytes::Bytes;
 use crate::directory;
-use crate::error::{Error, Result, try_vec};
+use crate::error::{Error, Result, no_memory, try_vec};
 use crate::metadata::Metadata;
+use crate::source::{Bytes, ModelFile, Source, TensorData};
 use crate::tensor::TensorInfo;
 
 const SPLIT_COUNT: &str = "split.count";
@@ -19,7 +19,7 @@ const SPLIT_TENSORS: &str = "split.tensors.count";
 pub struct Gguf(Arc<Inner>);
 
 struct Inner {
-    parts: Vec<Arc<Bytes>>,
+    parts: Vec<Source>,
     metadata: Metadata,
     tensors: Vec<TensorInfo>,
     // Indexes of `tensors` ordered by name.
@@ -31,16 +31,15 @@ impl Gguf {
     /// Opens a model. If `path` is the first part of a split model (`NAME-00001-of-0000N.gguf`), opens all its
     /// parts.
     ///
-    /// The files are mapped into memory: opening reads the metadata, and tensor data is read from disk when it
-    /// is first accessed. If another process truncates an open file, this process is killed (SIGBUS), so
-    /// replace model files by renaming.
+    /// Opening reads the metadata into memory; tensor data stays in the files, which remain open, and is read when [`data`](Self::data) is
+    /// asked for it. Replace model files by renaming: the one that is open then stays as it was.
     ///
     /// # Errors
-    /// If a file cannot be read, is not a well-formed GGUF file of version 2 or 3, or is not the first part. The
-    /// error names the file and the key, tensor or byte at fault.
+    /// If a file cannot be read, is no regular file or not a well-formed GGUF file of version 2 or 3, or is not the first part. The error
+    /// names the file and the key, tensor or byte at fault.
     pub fn open(path: impl AsRef<Path>) -> Result<Gguf> {
         let path = path.as_ref();
-        let first = Part::parse(Bytes::map(path)?, 0).map_err(|e| e.in_file(path))?;
+        let first = Part::open(path, 0)?;
         let n_parts = first.n_parts().map_err(|e| e.in_file(path))?;
         let name = SplitName::parse(path);
         let no = first.split_no().map_err(|e| e.in_file(path))?;
@@ -48,6 +47,9 @@ impl Gguf {
             let hint = name.map_or("the first part".to_owned(), |n| n.part(0).display().to_string());
             let message = format!("is part {} of {n_parts} of a split model; open {hint}", no as u32 + 1);
             return Err(Error::other(message).in_file(path));
+        }
+        if n_parts > 1 {
+            first.check_end(n_parts).map_err(|e| e.in_file(path))?;
         }
         let mut parts = vec![first];
         if n_parts > 1 {
@@ -60,7 +62,7 @@ impl Gguf {
             })?;
             for i in 1..n_parts {
                 let path = name.part(i);
-                let part = Part::parse(Bytes::map(&path)?, i).map_err(|e| e.in_file(&path))?;
+                let part = Part::open(&path, i)?;
                 part.check_place(i, n_parts).map_err(|e| e.in_file(&path))?;
                 parts.push(part);
             }
@@ -85,7 +87,8 @@ impl Gguf {
     }
 
     fn single(bytes: Bytes) -> Result<Gguf> {
-        let part = Part::parse(bytes, 0)?;
+        directory::scan(&bytes, bytes.len())?;
+        let part = Part::parse(Source { head: Arc::new(bytes), file: None }, 0)?;
         let n_parts = part.n_parts()?;
         if n_parts > 1 {
             return Err(Error::key(SPLIT_COUNT, format!("is {n_parts}; open a split model by its path")));
@@ -99,7 +102,7 @@ impl Gguf {
         let mut tensors = std::mem::take(&mut parts[0].tensors);
         tensors
             .try_reserve_exact(n_tensors - tensors.len())
-            .map_err(|_| Error::other("not enough memory"))?;
+            .map_err(|_| no_memory(n_tensors.saturating_mul(size_of::<TensorInfo>())))?;
         for part in &mut parts[1..] {
             tensors.append(&mut part.tensors);
         }
@@ -126,7 +129,7 @@ impl Gguf {
         }
         let version = parts[0].version;
         let metadata = std::mem::take(&mut parts[0].metadata);
-        let parts = parts.into_iter().map(|p| p.bytes).collect();
+        let parts = parts.into_iter().map(|p| p.source).collect();
         Ok(Self(Arc::new(Inner { parts, metadata, tensors, by_name, version })))
     }
 
@@ -147,16 +150,16 @@ impl Gguf {
         Some(&tensors[self.0.by_name[i] as usize])
     }
 
-    /// A tensor's bytes as the file stores them: [`rows`](TensorInfo::rows) rows of
-    /// [`row_bytes`](TensorInfo::row_bytes) each, little-endian, of any alignment.
+    /// A tensor's bytes as the file stores them: [`rows`](TensorInfo::rows) rows of [`row_bytes`](TensorInfo::row_bytes) each,
+    /// little-endian.
     ///
     /// # Panics
     /// If the tensor belongs to another model and its range does not exist in this one.
-    pub fn data(&self, tensor: &TensorInfo) -> &[u8] {
+    pub fn data(&self, tensor: &TensorInfo) -> TensorData<'_> {
         self.0
             .parts
             .get(tensor.part as usize)
-            .and_then(|part| part.get(tensor.start..tensor.start + tensor.n_bytes))
+            .and_then(|part| part.data(tensor.start, tensor.n_bytes))
             .expect("the tensor belongs to this model, whose ranges were checked when it was opened")
     }
 
@@ -167,7 +170,12 @@ impl Gguf {
 
     /// Bytes of all files together.
     pub fn file_bytes(&self) -> u64 {
-        self.0.parts.iter().map(|p| p.len() as u64).sum()
+        self.0.parts.iter().map(Source::len).sum()
+    }
+
+    /// True if `path` leads to one of the model's files, whatever its name: writing there would destroy the model.
+    pub fn has_file(&self, path: impl AsRef<Path>) -> bool {
+        self.0.parts.iter().filter_map(|p| p.file.as_ref()).any(|file| file.is_at(path.as_ref()))
     }
 
     /// Number of files.
@@ -185,17 +193,44 @@ impl fmt::Debug for Gguf {
 
 /// One file of a model.
 struct Part {
-    bytes: Arc<Bytes>,
+    source: Source,
     metadata: Metadata,
     tensors: Vec<TensorInfo>,
     version: u32,
+    alignment: usize,
+    data_end: usize,
 }
 
 impl Part {
-    fn parse(bytes: Bytes, i: u16) -> Result<Self> {
-        let bytes = Arc::new(bytes);
-        let directory::Directory { version, metadata, tensors } = directory::parse(&bytes, i)?;
-        Ok(Self { bytes, metadata, tensors, version })
+    fn open(path: &Path, i: u16) -> Result<Self> {
+        let file = ModelFile::open(path)?;
+        read_head(&file)
+            .and_then(|head| Self::parse(Source { head: Arc::new(Bytes::Owned(head)), file: Some(file) }, i))
+            .map_err(|e| e.in_file(path))
+    }
+
+    /// `source.head` must have passed [`directory::scan`].
+    fn parse(source: Source, i: u16) -> Result<Self> {
+        let file_bytes = size(source.len())?;
+        let directory::Directory { version, metadata, tensors, alignment, data_end } =
+            directory::parse(&source.head, file_bytes, i)?;
+        Ok(Self { source, metadata, tensors, version, alignment, data_end })
+    }
+
+    /// Refuses a first part that another file follows directly.
+    fn check_end(&self, n_parts: u16) -> Result<()> {
+        let padded = self.data_end.checked_next_multiple_of(self.alignment);
+        for end in [Some(self.data_end), padded].into_iter().flatten() {
+            if let Some(next) = self.source.data(end, directory::MAGIC.len())
+                && next.to_vec()? == directory::MAGIC
+            {
+                return Err(Error::other(format!(
+                    "is the first of {n_parts} parts with other parts behind it, as `cat` joins them; that makes no model. Get the parts \
+                     as separate files and open the first, or join them with `llama-gguf-split --merge`"
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// How many files the model has according to this file's metadata.
@@ -232,6 +267,48 @@ impl Part {
         }
         Ok(())
     }
+}
+
+/// What is read first of a file: enough for all metadata of most models.
+const HEAD_BYTES: usize = 4 << 20;
+
+/// The most that metadata and tensor directory may take: several times the largest vocabularies.
+const HEAD_BYTES_MAX: usize = 1 << 30;
+
+/// Reads and scans what lies before the tensor data.
+fn read_head(file: &ModelFile) -> Result<Vec<u8>> {
+    let file_bytes = size(file.len())?;
+    let mut head = Vec::new();
+    let mut wanted = HEAD_BYTES.min(file_bytes);
+    loop {
+        let n = head.len();
+        head.try_reserve_exact(wanted - n).map_err(|_| no_memory(wanted))?;
+        head.resize(wanted, 0);
+        file.read(n as u64, &mut head[n..])?;
+        match directory::scan(&head, file_bytes) {
+            Ok(end) => {
+                head.truncate(end);
+                head.shrink_to_fit();
+                return Ok(head);
+            }
+            Err(e) => match e.head_bytes() {
+                None => return Err(e),
+                Some(needed) if needed > HEAD_BYTES_MAX => {
+                    return Err(Error::other(format!(
+                        "metadata and tensor directory take more than {HEAD_BYTES_MAX} bytes; no model needs that many"
+                    )));
+                }
+                // Twice as much each time, so that everything is scanned about twice.
+                Some(needed) => wanted = needed.max(2 * wanted).min(HEAD_BYTES_MAX).min(file_bytes),
+            },
+        }
+    }
+}
+
+/// A file's size as a number that memory could have.
+fn size(n_bytes: u64) -> Result<usize> {
+    usize::try_from(n_bytes)
+        .map_err(|_| Error::other(format!("{n_bytes} bytes are too many for this machine")))
 }
 
 /// The pieces of a path that ends in `-00002-of-00005.gguf`.

@@ -12,7 +12,7 @@ use crate::error::{Error, Result, shorten};
 use crate::format::GgmlType;
 use crate::mix::{Facts, FileType};
 use crate::output::Output;
-use crate::quantize::QUANTIZATION_VERSION;
+use crate::quantize::{QUANTIZATION_VERSION, spawn};
 use crate::writer::{Header, Writer};
 
 /// The dimensions of a Llama model.
@@ -152,7 +152,8 @@ impl FromStr for Shape {
 /// matrices. The same arguments give the same bytes on every machine.
 ///
 /// # Errors
-/// If the file cannot be written. An older file of this name is replaced only when the new one is complete.
+/// If the file cannot be written, or no thread can be started. An older file of this name is replaced only when the new one is complete; a
+/// link is followed, and what is no regular file, such as a named pipe, is written in place.
 pub fn synth(shape: Shape, file_type: FileType, out: &Path, seed: u64) -> Result<u64> {
     let model = Model::new(shape, file_type)?;
     let mut writer = Writer::new(Output::create(out)?, &model.header).map_err(|e| e.in_file(out))?;
@@ -337,7 +338,7 @@ impl Filler {
                     out.resize(n as usize * source.unit_bytes(), 0);
                     if n > 0 {
                         let first = next;
-                        scope.spawn(move || source.fill(first, out));
+                        spawn(scope, move || source.fill(first, out))?;
                     }
                     next += n;
                 }

@@ -15,7 +15,7 @@ pub struct TensorInfo {
     pub(crate) n_dims: u8,
     pub(crate) part: u16,
     pub(crate) dims: [u64; DIMS_MAX],
-    // Range in the part's bytes.
+    // Range in the part's file.
     pub(crate) start: usize,
     pub(crate) n_bytes: usize,
 }

@@ -2,9 +2,9 @@
 //! as it becomes ready, so that a model larger than memory can be written.
 
 use std::collections::HashMap;
-use std::io::Write;
+use std::io::{self, Read, Write};
 
-use crate::directory::{ALIGNMENT_DEFAULT, ALIGNMENT_KEY, ARRAY_ID, KEY_BYTES_MAX, MAGIC};
+use crate::directory::{ALIGNMENT_DEFAULT, ALIGNMENT_KEY, ARRAY_ID, KEY_BYTES_MAX, MAGIC, check_alignment};
 use crate::error::{Error, Result};
 use crate::format::GgmlType;
 use crate::metadata::{ArrayType, Metadata, Value};
@@ -20,6 +20,8 @@ pub struct Header {
     // Key to index in `entries`.
     index: HashMap<String, usize>,
     tensors: Vec<Declared>,
+    // What `general.alignment` says, if it is set.
+    alignment: Option<usize>,
 }
 
 #[derive(Clone, Debug)]
@@ -36,24 +38,31 @@ impl Header {
         Self::default()
     }
 
-    /// Copies the keys for which `keep` holds. `general.alignment` is left out, because the writer determines
-    /// it.
+    /// Copies the keys for which `keep` holds.
     ///
     /// # Errors
     /// As [`set`](Self::set).
     pub fn copy_metadata(&mut self, from: &Metadata, keep: impl Fn(&str) -> bool) -> Result<()> {
-        for (key, value) in from.iter().filter(|(key, _)| *key != ALIGNMENT_KEY && keep(key)) {
-            self.put(key, encode_value(value))?;
+        for (key, value) in from.iter().filter(|(key, _)| keep(key)) {
+            self.set(key, value.clone())?;
         }
         Ok(())
     }
 
-    /// Sets a key. An existing key keeps its place; a new one goes to the end.
+    /// Sets a key. An existing key keeps its place; a new one goes to the end. `general.alignment` also decides where the tensors' data
+    /// starts; it is 32 without the key.
     ///
     /// # Errors
-    /// If the key is empty, longer than 65535 bytes, or `general.alignment` (which is always 32).
+    /// If the key is empty or longer than 65535 bytes, or if it is `general.alignment` and the value is no power of two up to 1048576.
     pub fn set(&mut self, key: &str, value: impl Into<Value>) -> Result<()> {
-        self.put(key, encode_value(&value.into()))
+        let mut value = value.into();
+        if key == ALIGNMENT_KEY {
+            let alignment = check_alignment(&value)?;
+            // The type that every reader expects.
+            value = Value::U32(alignment as u32);
+            self.alignment = Some(alignment);
+        }
+        self.put(key, encode_value(&value))
     }
 
     /// Sets a key to an array of strings, which may be any bytes.
@@ -72,7 +81,7 @@ impl Header {
             n += 1;
         }
         bytes[8..16].copy_from_slice(&n.to_le_bytes());
-        self.put(key, bytes)
+        self.put_array(key, bytes)
     }
 
     /// Sets a key to an array of f32.
@@ -80,7 +89,7 @@ impl Header {
     /// # Errors
     /// As [`set`](Self::set).
     pub fn set_f32s(&mut self, key: &str, items: &[f32]) -> Result<()> {
-        self.put(key, numbers(ArrayType::F32, items.iter().map(|v| v.to_le_bytes())))
+        self.put_array(key, numbers(ArrayType::F32, items.iter().map(|v| v.to_le_bytes())))
     }
 
     /// Sets a key to an array of i32.
@@ -88,7 +97,7 @@ impl Header {
     /// # Errors
     /// As [`set`](Self::set).
     pub fn set_i32s(&mut self, key: &str, items: &[i32]) -> Result<()> {
-        self.put(key, numbers(ArrayType::I32, items.iter().map(|v| v.to_le_bytes())))
+        self.put_array(key, numbers(ArrayType::I32, items.iter().map(|v| v.to_le_bytes())))
     }
 
     /// Sets a key to an array of u32.
@@ -96,18 +105,19 @@ impl Header {
     /// # Errors
     /// As [`set`](Self::set).
     pub fn set_u32s(&mut self, key: &str, items: &[u32]) -> Result<()> {
-        self.put(key, numbers(ArrayType::U32, items.iter().map(|v| v.to_le_bytes())))
+        self.put_array(key, numbers(ArrayType::U32, items.iter().map(|v| v.to_le_bytes())))
+    }
+
+    fn put_array(&mut self, key: &str, value: Vec<u8>) -> Result<()> {
+        if key == ALIGNMENT_KEY {
+            return Err(Error::key(key, "is a number; it cannot be set to an array"));
+        }
+        self.put(key, value)
     }
 
     fn put(&mut self, key: &str, value: Vec<u8>) -> Result<()> {
         if key.is_empty() || key.len() > KEY_BYTES_MAX {
             return Err(Error::key(key, format!("has {} bytes; a key has 1 to {KEY_BYTES_MAX}", key.len())));
-        }
-        if key == ALIGNMENT_KEY {
-            return Err(Error::key(
-                key,
-                format!("cannot be set; the alignment of a written file is always {ALIGNMENT_DEFAULT}"),
-            ));
         }
         match self.index.get(key) {
             Some(i) => self.entries[*i].1 = value,
@@ -128,6 +138,10 @@ impl Header {
         let (_, n_bytes) = check_shape(ty, dims).map_err(|m| Error::tensor(name, m))?;
         self.tensors.push(Declared { name: name.to_owned(), ty, dims: dims.to_vec(), n_bytes });
         Ok(())
+    }
+
+    fn alignment(&self) -> usize {
+        self.alignment.unwrap_or(ALIGNMENT_DEFAULT)
     }
 
     /// The bytes before the data, padded to where the data starts.
@@ -156,11 +170,11 @@ impl Header {
             out.extend(t.ty.id().to_le_bytes());
             out.extend(offset.to_le_bytes());
             offset = (t.n_bytes as u64)
-                .checked_next_multiple_of(ALIGNMENT_DEFAULT as u64)
+                .checked_next_multiple_of(self.alignment() as u64)
                 .and_then(|n| offset.checked_add(n))
                 .ok_or_else(|| Error::tensor(&t.name, "the file would be larger than 2^64 bytes"))?;
         }
-        out.resize(out.len().next_multiple_of(ALIGNMENT_DEFAULT), 0);
+        out.resize(out.len().next_multiple_of(self.alignment()), 0);
         Ok(out)
     }
 }
@@ -218,6 +232,7 @@ fn encode_value(value: &Value) -> Vec<u8> {
 pub struct Writer<W: Write> {
     out: W,
     tensors: Vec<Declared>,
+    alignment: usize,
     // The tensor being written and how much of it has been.
     next: usize,
     written: usize,
@@ -232,7 +247,8 @@ impl<W: Write> Writer<W> {
     pub fn new(mut out: W, header: &Header) -> Result<Self> {
         let bytes = header.encode()?;
         out.write_all(&bytes)?;
-        Ok(Self { out, tensors: header.tensors.clone(), next: 0, written: 0, file_bytes: bytes.len() as u64 })
+        let (tensors, alignment) = (header.tensors.clone(), header.alignment());
+        Ok(Self { out, tensors, alignment, next: 0, written: 0, file_bytes: bytes.len() as u64 })
     }
 
     /// Writes all data of a tensor.
@@ -265,9 +281,9 @@ impl<W: Write> Writer<W> {
         self.file_bytes += bytes.len() as u64;
         self.written = written;
         if written == n_bytes {
-            let padding = n_bytes.next_multiple_of(ALIGNMENT_DEFAULT) - n_bytes;
-            self.out.write_all(&[0; ALIGNMENT_DEFAULT][..padding])?;
-            self.file_bytes += padding as u64;
+            let padding = (n_bytes.next_multiple_of(self.alignment) - n_bytes) as u64;
+            io::copy(&mut io::repeat(0).take(padding), &mut self.out)?;
+            self.file_bytes += padding;
             (self.next, self.written) = (self.next + 1, 0);
         }
         Ok(())

@@ -12,7 +12,7 @@
 use crate::kernels;
 use crate::memory::Memory;
 use crate::shared::Shared;
-use recua_compute::{Arrange, Error, GgmlType, RawMatrix, Result, Weight};
+use recua_compute::{Arrange, Error, GgmlType, RawMatrix, RawRows, Result, Weight, fill_shares};
 use std::ops::Range;
 
 /// Rows of a tile.
@@ -66,8 +66,11 @@ pub(crate) fn upload(shared: &Shared, parts: &[RawMatrix<'_>], arrange: Arrange)
     let is_glu = arrange == Arrange::Interleaved && same_type;
     let (mut segments, mut first, mut n_bytes) = (Vec::new(), 0, 0);
     for parts in parts.chunk_by(|a, b| is_glu || arrange == Arrange::Stacked && a.ty == b.ty) {
-        let rows = Rows { parts, is_glu };
-        let segment = upload_segment(shared, &rows, first)?;
+        let (rows, tile_outputs) = match is_glu {
+            true => (RawRows::interleaved(parts, GLU_ROWS), GLU_ROWS),
+            false => (RawRows::stacked(parts), TILE),
+        };
+        let segment = upload_segment(shared, parts, rows, tile_outputs, first)?;
         n_bytes += segment.pieces.iter().map(|piece| piece.memory.n_bytes()).sum::<usize>();
         segments.push(segment);
         // In a GLU that is not interleaved, each matrix has all outputs.
@@ -77,45 +80,16 @@ pub(crate) fn upload(shared: &Shared, parts: &[RawMatrix<'_>], arrange: Arrange)
     Ok(Weight::from_storage(packed, shared.gpu.id, parts, arrange, n_bytes))
 }
 
-/// The rows of a segment, by tile.
-struct Rows<'p, 'a> {
-    parts: &'p [RawMatrix<'a>],
-    is_glu: bool,
-}
-
-impl<'a> Rows<'_, 'a> {
-    fn n_outputs(&self) -> usize {
-        let rows = self.parts.iter().map(|part| part.rows.len());
-        if self.is_glu { rows.max().unwrap_or(0) } else { rows.sum() }
-    }
-
-    /// Outputs per tile.
-    fn tile_outputs(&self) -> usize {
-        if self.is_glu { GLU_ROWS } else { TILE }
-    }
-
-    /// The blocks of row `i` of a tile; `None` after the last row.
-    fn row(&self, tile: usize, i: usize) -> Option<&'a [u8]> {
-        if let ([gate, up], true) = (self.parts, self.is_glu) {
-            let part = if i < GLU_ROWS { gate } else { up };
-            let row = tile * GLU_ROWS + i % GLU_ROWS;
-            return (row < part.rows.len()).then(|| part.row(row));
-        }
-        let mut row = tile * TILE + i;
-        for part in self.parts {
-            if row < part.rows.len() {
-                return Some(part.row(row));
-            }
-            row -= part.rows.len();
-        }
-        None
-    }
-}
-
-/// Converts and uploads rows of one type; `first` is their first output.
-fn upload_segment(shared: &Shared, rows: &Rows<'_, '_>, first: usize) -> Result<Segment> {
+/// Converts and uploads the rows of `parts`, which are of one type; `first` is their first output, and a tile has `tile_outputs` of them.
+fn upload_segment(
+    shared: &Shared,
+    parts: &[RawMatrix<'_>],
+    rows: RawRows<'_, '_>,
+    tile_outputs: usize,
+    first: usize,
+) -> Result<Segment> {
     let gpu = &shared.gpu;
-    let (ty, k) = (rows.parts[0].ty, rows.parts[0].columns.len());
+    let (ty, k) = (parts[0].ty, parts[0].columns.len());
     let unsupported = || Error::UnsupportedType { device: gpu.info.name.clone(), ty };
     let (format, text) = kernels::format(ty).ok_or_else(unsupported)?;
     let layout = Layout::parse(text, ty).ok_or_else(unsupported)?;
@@ -130,7 +104,7 @@ fn upload_segment(shared: &Shared, rows: &Rows<'_, '_>, first: usize) -> Result<
             requested_bytes: tile_bytes,
         });
     }
-    let (n_outputs, tile_outputs) = (rows.n_outputs(), rows.tile_outputs());
+    let n_outputs = rows.n_outputs();
     let n_tiles = n_outputs.div_ceil(tile_outputs);
     let mut pieces = Vec::new();
     for first_tile in (0..n_tiles).step_by(tiles_max) {
@@ -149,34 +123,35 @@ fn send(
     shared: &Shared,
     memory: &Memory,
     layout: &Layout,
-    rows: &Rows<'_, '_>,
+    rows: RawRows<'_, '_>,
     tiles: Range<usize>,
     tile_bytes: usize,
 ) -> Result<()> {
     let stage_tiles = (STAGE_BYTES / tile_bytes).clamp(1, tiles.len());
     let mut stage = Vec::new();
-    stage.try_reserve_exact(stage_tiles * tile_bytes).map_err(|_| Error::OutOfMemory {
+    let no_memory = |requested_bytes| Error::OutOfMemory {
         device: "host".into(),
         what: "staging".into(),
-        requested_bytes: stage_tiles * tile_bytes,
-    })?;
+        requested_bytes,
+    };
+    stage.try_reserve_exact(stage_tiles * tile_bytes).map_err(|_| no_memory(stage_tiles * tile_bytes))?;
+    let row_bytes = rows.row_bytes();
+    let raw_bytes = TILE * row_bytes;
     let cores = std::thread::available_parallelism().map_or(1, usize::from).min(16);
     for first in tiles.clone().step_by(stage_tiles) {
         let n_tiles = stage_tiles.min(tiles.end - first);
         stage.clear();
         stage.resize(n_tiles * tile_bytes, 0u8);
-        let tiles_each = n_tiles.div_ceil(cores);
-        let pack = |(tile, out): (usize, &mut [u8])| {
-            for (tile, out) in (tile..).zip(out.chunks_exact_mut(tile_bytes)) {
-                layout.pack((0..TILE).map(|i| rows.row(tile, i)), out);
+        fill_shares(&mut stage, tile_bytes, cores, |tile, out| {
+            let mut raw = Vec::new();
+            raw.try_reserve_exact(raw_bytes).map_err(|_| no_memory(raw_bytes))?;
+            raw.resize(raw_bytes, 0u8);
+            for (tile, out) in (first + tile..).zip(out.chunks_exact_mut(tile_bytes)) {
+                rows.read(tile * TILE, &mut raw)?;
+                layout.pack(raw.chunks_exact(row_bytes), out);
             }
-        };
-        let mut shares = (first..).step_by(tiles_each).zip(stage.chunks_mut(tiles_each * tile_bytes));
-        let own = shares.next();
-        std::thread::scope(|scope| {
-            shares.for_each(|share| drop(scope.spawn(move || pack(share))));
-            own.into_iter().for_each(pack);
-        });
+            Ok(())
+        })?;
         let at = ((first - tiles.start) * tile_bytes) as u64;
         shared.transfers.upload(&shared.gpu, memory, at, &stage)?;
     }
@@ -236,9 +211,9 @@ impl Layout {
         (is_whole && columns.is_multiple_of(PART)).then_some(Layout { columns, unit_bytes, copies })
     }
 
-    /// Converts the raw rows of a tile into `out`, which is zeroed; missing rows stay zero.
-    fn pack<'a>(&self, rows: impl Iterator<Item = Option<&'a [u8]>>, out: &mut [u8]) {
-        for (row, raw) in rows.enumerate().filter_map(|(i, raw)| Some((i, raw?))) {
+    /// Converts the raw rows of a tile into `out`, which is zeroed.
+    fn pack<'a>(&self, rows: impl Iterator<Item = &'a [u8]>, out: &mut [u8]) {
+        for (row, raw) in rows.enumerate() {
             let units = raw.chunks(self.unit_bytes).zip(out.chunks_exact_mut(self.unit_bytes * TILE));
             for (raw, out) in units {
                 let mut padded = [0u8; 1024];
@@ -286,7 +261,7 @@ mod tests {
         let row_bytes = 3 * 18;
         let raw: Vec<u8> = (0..5 * row_bytes).map(|i| (i % 251) as u8 + 1).collect();
         let mut out = vec![0u8; 2 * layout.unit_bytes * TILE];
-        layout.pack(raw.chunks(row_bytes).map(Some), &mut out);
+        layout.pack(raw.chunks(row_bytes), &mut out);
         let count = |bytes: &[u8]| bytes.iter().filter(|&&byte| byte != 0).count();
         assert_eq!(count(&out), count(&raw));
         // Row 1's first nibbles come 16 bytes after row 0's; its two scales are adjacent.

@@ -54,13 +54,16 @@ pub(super) fn prompts(args: &RunArgs) -> Result<Vec<String>> {
 fn read_patiently() -> Result<Option<String>> {
     let (begun, first) = mpsc::channel();
     let (done, all) = mpsc::channel();
-    std::thread::spawn(move || {
+    let read = move || {
         // Blocks until there is a byte or the end of the input; the rest is then worth waiting for.
         let mut stdin = std::io::stdin().lock();
         let _ = std::io::BufRead::fill_buf(&mut stdin).map(|_| begun.send(()));
         drop(stdin);
         let _ = done.send(source::read_stdin());
-    });
+    };
+    std::thread::Builder::new()
+        .spawn(read)
+        .map_err(|e| Failure::other(format!("no thread can be started to read standard input: {e}")))?;
     match first.recv_timeout(DEMO_PATIENCE) {
         Err(mpsc::RecvTimeoutError::Timeout) => {
             note!("note: nothing on standard input; using the demo's own prompts");

@@ -90,3 +90,91 @@ fn completions_and_manual_page() {
     assert!(recua(&["completions", "bash"]).ok().text().contains("verify-batch"));
     assert!(recua(&["man"]).ok().text().starts_with(".ie"));
 }
+
+#[cfg(unix)]
+mod unix {
+    use crate::{Folder, golden, program, recua, refusal, refused};
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Command, Stdio};
+
+    fn succeeds(program: &str, args: &[&str]) {
+        assert!(Command::new(program).args(args).status().unwrap().success(), "{program} {args:?}");
+    }
+
+    #[test]
+    fn a_signal_during_synth_or_quantize_leaves_no_file() {
+        let folder = Folder::new();
+        for (signal, number) in [("INT", 2), ("TERM", 15), ("HUP", 1)] {
+            let out = folder.path("out.gguf");
+            let mut child = Command::new(program())
+                .args(["synth", "--shape", "1b", "--quant", "F16", &out])
+                .stdin(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            // It runs for seconds, so it is in the middle as soon as there is a file.
+            while std::fs::read_dir(&folder.0).unwrap().next().is_none() {
+                assert!(child.try_wait().unwrap().is_none(), "it has ended by itself");
+                std::thread::yield_now();
+            }
+            succeeds("kill", &["-s", signal, &child.id().to_string()]);
+            assert_eq!(child.wait().unwrap().signal(), Some(number), "it ends by the signal");
+            assert!(std::fs::read_dir(&folder.0).unwrap().next().is_none(), "{signal} leaves a file");
+        }
+    }
+
+    #[test]
+    fn a_signal_that_is_ignored_stays_ignored() {
+        let folder = Folder::new();
+        let pipe = folder.path("pipe");
+        succeeds("mkfifo", &[&pipe]);
+        // The program waits for the pipe's reader, which comes after the signal.
+        let script = "trap '' HUP; exec \"$@\"";
+        let mut child = Command::new("sh")
+            .args(["-c", script, "sh", &program(), "synth", "--shape", "tiny", "--quant", "Q8_0", &pipe])
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let handles = |child: &std::process::Child| {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+            let mask =
+                status.lines().find_map(|line| line.strip_prefix("SigCgt:")).map(str::trim).unwrap_or("0");
+            u64::from_str_radix(mask, 16).unwrap_or(0) >> 1 & 1 == 1
+        };
+        // Until it has decided about its signals: it handles INT then. Only Linux tells.
+        while cfg!(target_os = "linux") && !handles(&child) {
+            assert!(child.try_wait().unwrap().is_none());
+            std::thread::yield_now();
+        }
+        if cfg!(target_os = "linux") {
+            succeeds("kill", &["-s", "HUP", &child.id().to_string()]);
+        }
+        assert!(std::fs::read(&pipe).unwrap().starts_with(b"GGUF"));
+        assert!(child.wait().unwrap().success());
+    }
+
+    #[test]
+    fn a_pipe_is_no_model() {
+        let folder = Folder::new();
+        let pipe = folder.path("pipe.gguf");
+        succeeds("mkfifo", &[&pipe]);
+        for command in ["inspect", "tokenize", "run"] {
+            refused(
+                &[command, &pipe, "text"][..if command == "inspect" { 2 } else { 3 }],
+                &["pipe.gguf: is a named pipe"],
+            );
+        }
+    }
+
+    #[test]
+    fn quantize_through_a_link_writes_the_file_behind_it() {
+        let folder = Folder::new();
+        let (link, file) = (folder.path("link.gguf"), folder.path("file.gguf"));
+        std::os::unix::fs::symlink("file.gguf", &link).unwrap();
+        recua(&["quantize", &golden("F16"), &link, "Q8_0"]).ok();
+        assert!(std::path::Path::new(&link).is_symlink());
+        recua(&["inspect", &file]).ok();
+        let message = refusal(recua(&["quantize", &file, &link, "Q4_0"]), &["link.gguf", "also the input"]);
+        assert!(!message.contains("panicked"));
+    }
+}

@@ -111,7 +111,7 @@ fn columns_are_checked() {
 fn weights_are_checked() {
     let device = device();
     let upload = |raw: RawMatrix<'_>| device.upload_weight(&[raw], Arrange::Stacked);
-    let raw = RawMatrix::new;
+    let raw = |ty, n, k, raw: &'static [u8]| RawMatrix::new(ty, n, k, raw);
     assert_eq!(
         problem(upload(raw(GgmlType::Q8_0, 1, 32, &[0; 33]))),
         "upload_weight: Q8_0[1, 32] takes 34 bytes, 33 were given"
@@ -125,8 +125,8 @@ fn weights_are_checked() {
     let result = upload(raw(GgmlType::IQ2_XXS, 1, 256, &[0; 66]));
     assert!(matches!(result, Err(Error::UnsupportedType { ty: GgmlType::IQ2_XXS, .. })));
     // Shards.
-    let bytes = [0; 34 * 3 * 4];
-    let whole = || raw(GgmlType::Q8_0, 4, 96, &bytes);
+    let bytes: &[u8] = &[0; 34 * 3 * 4];
+    let whole = || raw(GgmlType::Q8_0, 4, 96, bytes);
     let shard = upload(whole().rows(1..3).columns(32..96)).unwrap();
     assert_eq!((shard.n(), shard.k(), format!("{shard:?}")), (2, 64, "Q8_0[2, 64]".into()));
     assert_eq!(

@@ -4,7 +4,7 @@
 //! A layer's K and V are one pool, which the device lays out.
 
 use super::sequences::Changes;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, SMALLER_CACHE};
 use recua_compute::{Buffer, DType, Device, INERT, Input, KvPool, KvShape, Plan, Program, Record};
 use std::ops::Range;
 
@@ -67,11 +67,15 @@ impl Store {
     pub(crate) fn new(device: &Device, shape: StoreShape) -> Result<Store> {
         let mut layers = Vec::new();
         for i in 0..shape.n_layers {
-            let named = |source| Error::Allocation { what: format!("the KV cache of layer {i}"), source };
+            let named = |source| Error::Allocation {
+                what: format!("the KV cache of layer {i}"),
+                advice: SMALLER_CACHE,
+                source,
+            };
             layers.push(device.alloc_kv(&shape.kv).map_err(named)?);
         }
         let alloc = |what: &str, dims: &[usize]| {
-            let named = |source| Error::Allocation { what: what.into(), source };
+            let named = |source| Error::Allocation { what: what.into(), advice: SMALLER_CACHE, source };
             device.alloc(DType::U32, dims).map_err(named)
         };
         let table = alloc("the page table", &[shape.n_slots, shape.pages_max])?;

@@ -1,7 +1,7 @@
 //! The programs of a model: its passes, by shape, and the copies of its cache.
 
 use super::llama::{self, Pass, Shape};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, SMALLER_CACHE};
 use recua_compute::{Device, Plan, Program};
 use std::collections::HashMap;
 
@@ -49,7 +49,7 @@ pub(crate) fn record(device: &Device, pass: &Pass<'_>, shape: Shape) -> Result<P
 pub(crate) fn compile(device: &Device, pass: &Pass<'_>, shape: Shape) -> Result<Program> {
     device.compile(&record(device, pass, shape)?).map_err(|source| match source {
         recua_compute::Error::OutOfMemory { .. } => {
-            Error::Allocation { what: "the device's workspace".into(), source }
+            Error::Allocation { what: "the device's workspace".into(), advice: SMALLER_CACHE, source }
         }
         source => source.into(),
     })

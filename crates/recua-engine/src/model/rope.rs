@@ -1,7 +1,7 @@
 //! The table of rotations: the cosine and sine of every pair's angle at every position, computed once in f64.
 
 use super::params::{ModelParams, RopeScaling};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, SMALLER_CACHE};
 use recua_compute::{Buffer, DType, Device};
 
 /// The shape of the table: `[positions, n_rot / 2, 2]`.
@@ -17,9 +17,11 @@ pub(crate) fn table(
     max_seq_len: usize,
 ) -> Result<Buffer> {
     let dims = dims(p, max_seq_len);
-    let buffer = device
-        .alloc(DType::F32, &dims)
-        .map_err(|source| Error::Allocation { what: "the rope table".into(), source })?;
+    let buffer = device.alloc(DType::F32, &dims).map_err(|source| Error::Allocation {
+        what: "the rope table".into(),
+        advice: SMALLER_CACHE,
+        source,
+    })?;
     let mut values = Vec::new();
     let no_memory = |_| Error::HostMemory { what: "the rope table", bytes: buffer.n_bytes() };
     values.try_reserve_exact(buffer.n_elements()).map_err(no_memory)?;

@@ -1,9 +1,9 @@
 //! The tensors of a model: those that a file must hold, and their upload. Fields have the names of the GGUF tensors.
 
 use super::params::{ModelParams, OUTPUT, ROPE_FREQS, RopeScaling, TOKEN_EMBD};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, SMALLER_CACHE, SMALLER_WEIGHTS};
 use recua_compute::{Arrange, Buffer, DType, Device, Matmul, RawMatrix, Weight};
-use recua_gguf::{Gguf, TensorInfo, decode};
+use recua_gguf::{Gguf, TensorInfo, decode, shorten};
 use std::collections::HashSet;
 
 const OUTPUT_NORM: &str = "output_norm.weight";
@@ -127,7 +127,7 @@ pub(crate) fn check(gguf: &Gguf, params: &ModelParams) -> Result<()> {
     match gguf.tensors().iter().find(|t| !known.contains(&t.name)) {
         Some(tensor) => {
             let problem = format!("is not a known part of a {} model", params.architecture);
-            Err(Error::Tensor { name: tensor.name.clone(), problem })
+            Err(Error::Tensor { name: shorten(&tensor.name), problem })
         }
         None => Ok(()),
     }
@@ -141,11 +141,11 @@ fn check_tensor(tensor: &TensorInfo, spec: &Spec) -> Result<()> {
     if found == expected || (expected.len() == 1 && found[bare..] == expected[..]) {
         if !tensor.ty.is_decodable() {
             let problem = format!("is of type {}, which is not supported", tensor.ty);
-            return Err(Error::Tensor { name: tensor.name.clone(), problem });
+            return Err(Error::Tensor { name: shorten(&tensor.name), problem });
         }
         return Ok(());
     }
-    Err(Error::TensorShape { name: tensor.name.clone(), found, expected })
+    Err(Error::TensorShape { name: shorten(&tensor.name), found, expected })
 }
 
 /// The file's tensors during the upload; [`check`] has passed.
@@ -171,9 +171,9 @@ impl Loader<'_> {
             // One of several may have a type that the device does not support.
             (source @ recua_compute::Error::UnsupportedType { ty, .. }, names) => {
                 let at = parts.iter().position(|part| part.ty == ty).unwrap_or(0);
-                refused(&names[at], source)
+                self.refused(&names[at], source)
             }
-            (source, names) => refused(&names.join(", "), source),
+            (source, names) => self.refused(&names.join(", "), source),
         })
     }
 
@@ -184,7 +184,22 @@ impl Loader<'_> {
     /// A decoded vector on the device: norms and biases are a thousandth of the bytes.
     fn vector(&self, name: &str) -> Result<Buffer> {
         let values = host_vector(self.gguf, self.find(name)?)?;
-        self.device.upload(&values, DType::F32, &[values.len()]).map_err(|source| refused(name, source))
+        self.device.upload(&values, DType::F32, &[values.len()]).map_err(|source| self.refused(name, source))
+    }
+
+    /// The device's refusal of a tensor. The cache is already allocated: if the device has held as many bytes as all tensors have, a smaller
+    /// cache makes room.
+    fn refused(&self, name: &str, source: recua_compute::Error) -> Error {
+        match source {
+            recua_compute::Error::OutOfMemory { .. } => {
+                let weights_bytes: u64 = self.gguf.tensors().iter().map(|t| t.n_bytes() as u64).sum();
+                let fits = weights_bytes <= self.device.allocated_bytes();
+                let advice = if fits { SMALLER_CACHE } else { SMALLER_WEIGHTS };
+                Error::Allocation { what: format!("tensor {name:?}"), advice, source }
+            }
+            recua_compute::Error::File(source) => Error::Gguf(source),
+            source => Error::Weight { name: name.into(), source },
+        }
     }
 
     fn linear(&self, names: &[String]) -> Result<Linear> {
@@ -203,7 +218,7 @@ impl Loader<'_> {
             }
         }
         let bias = self.device.upload(&values, DType::F32, &[values.len()]);
-        let bias = bias.map_err(|source| refused(&format!("{}.bias", names.join(".bias, ")), source))?;
+        let bias = bias.map_err(|source| self.refused(&format!("{}.bias", names.join(".bias, ")), source))?;
         Ok(Linear { weight, bias: Some(bias) })
     }
 
@@ -267,7 +282,7 @@ fn host_vector(gguf: &Gguf, tensor: &TensorInfo) -> Result<Vec<f32>> {
     let mut values = Vec::new();
     values.try_reserve_exact(n).map_err(|_| Error::HostMemory { what: "a vector", bytes: n * 4 })?;
     values.resize(n, 0.0);
-    decode(tensor.ty, gguf.data(tensor), &mut values)?;
+    decode(tensor.ty, &gguf.data(tensor).to_vec()?, &mut values)?;
     Ok(values)
 }
 
@@ -283,15 +298,5 @@ pub(crate) fn rope_divisors(gguf: &Gguf, params: &ModelParams) -> Result<Vec<f32
             Err(Error::Tensor { name: ROPE_FREQS.into(), problem })
         }
         None => Ok(values),
-    }
-}
-
-/// The device's refusal of a tensor. The cache is already allocated, so a smaller one could make room.
-fn refused(name: &str, source: recua_compute::Error) -> Error {
-    match source {
-        recua_compute::Error::OutOfMemory { .. } => {
-            Error::Allocation { what: format!("tensor {name:?}"), source }
-        }
-        source => Error::Weight { name: name.into(), source },
     }
 }

@@ -2,7 +2,7 @@
 
 use super::config::LlamaConfig;
 use super::params::ModelParams;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, SMALLER_CACHE};
 use recua_compute::{Buffer, DType, Device, TOP_K_MAX, Tiling, WorkList};
 
 /// The buffers for the rows of a pass. `rows` is `step_tokens_max`.
@@ -109,5 +109,9 @@ impl LogitsWorkspace {
 }
 
 fn alloc(device: &Device, dtype: DType, dims: &[usize]) -> Result<Buffer> {
-    device.alloc(dtype, dims).map_err(|source| Error::Allocation { what: "the workspace".into(), source })
+    device.alloc(dtype, dims).map_err(|source| Error::Allocation {
+        what: "the workspace".into(),
+        advice: SMALLER_CACHE,
+        source,
+    })
 }

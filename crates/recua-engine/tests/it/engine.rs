@@ -369,8 +369,8 @@ fn the_context_ends_an_answer() {
 pub(crate) fn poison(bytes: &mut [u8], token: usize) {
     let gguf = Gguf::from_vec(bytes.to_vec()).unwrap();
     let table = gguf.tensor("token_embd.weight").unwrap();
-    let row_bytes = gguf.data(table).len() / table.dims()[1] as usize;
-    let row = &gguf.data(table)[token * row_bytes..][..row_bytes];
+    let mut row = vec![0; table.row_bytes()];
+    gguf.data(table).read(token * row.len(), &mut row).unwrap();
     let at = bytes.windows(row.len()).position(|window| window == row).unwrap();
     bytes[at..at + 2].copy_from_slice(&0x7E00u16.to_le_bytes());
 }

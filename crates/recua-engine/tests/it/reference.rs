@@ -20,7 +20,7 @@ impl Reference<'_> {
     fn tensor(&self, name: &str) -> Option<Vec<f64>> {
         let tensor = self.gguf.tensor(name)?;
         let mut values = vec![0.0; tensor.n_elements()];
-        decode(tensor.ty, self.gguf.data(tensor), &mut values).unwrap();
+        decode(tensor.ty, &self.gguf.data(tensor).to_vec().unwrap(), &mut values).unwrap();
         Some(values.into_iter().map(f64::from).collect())
     }
 

@@ -6,6 +6,7 @@ mod counting;
 mod damage;
 mod decode;
 mod encode;
+mod files;
 mod mix;
 mod raw;
 mod read;

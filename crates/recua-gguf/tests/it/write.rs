@@ -41,8 +41,11 @@ fn written_files_open() {
         (vec![0.5, -1.0], vec![-1, 2])
     );
     assert_eq!(m.u32s("heads").unwrap().unwrap(), [4, 8]);
-    assert_eq!(file.data(file.tensor("norm").unwrap()), norm);
-    assert_eq!(file.data(file.tensor("matrix").unwrap()), [[7; 30].as_slice(), &[8; 38]].concat());
+    assert_eq!(file.data(file.tensor("norm").unwrap()).to_vec().unwrap(), norm);
+    assert_eq!(
+        file.data(file.tensor("matrix").unwrap()).to_vec().unwrap(),
+        [[7; 30].as_slice(), &[8; 38]].concat()
+    );
 
     // And once more through a copy of all metadata.
     let mut copy = Header::new();
@@ -60,7 +63,8 @@ fn the_writer_holds_callers_to_the_declaration() {
     let mut header = small_header();
     check(header.tensor("bad", GgmlType::Q4_K, &[100]), &["bad", "Q4_K", "256"]);
     check(header.tensor("bad", GgmlType::F32, &[]), &["bad", "0 dimensions"]);
-    check(header.set("general.alignment", 64u32), &["general.alignment", "32"]);
+    check(header.set("general.alignment", 48u32), &["general.alignment", "48", "power of two"]);
+    check(header.set_u32s("general.alignment", &[32]), &["general.alignment", "array"]);
     check(header.set("", 64u32), &["0 bytes"]);
 
     let mut writer = Writer::new(Vec::new(), &header).unwrap();
@@ -102,7 +106,7 @@ fn split_models_open_as_one() {
     assert_eq!((model.n_files(), model.tensors().len()), (3, 3));
     assert_eq!(model.file_bytes(), (1..=3).map(|i| std::fs::metadata(part(i)).unwrap().len()).sum());
     for i in 0..3 {
-        assert_eq!(model.data(model.tensor(&format!("t{i}")).unwrap()), [i as u8; 8]);
+        assert_eq!(model.data(model.tensor(&format!("t{i}")).unwrap()).to_vec().unwrap(), [i as u8; 8]);
     }
     // Quantizing joins the parts.
     let joined = folder.path("joined.gguf");
@@ -142,7 +146,7 @@ fn split_models_open_as_one() {
 fn values(model: &Gguf, name: &str) -> Vec<f32> {
     let tensor = model.tensor(name).unwrap();
     let mut out = vec![0.0; tensor.n_elements()];
-    decode(tensor.ty, model.data(tensor), &mut out).unwrap();
+    decode(tensor.ty, &model.data(tensor).to_vec().unwrap(), &mut out).unwrap();
     out
 }
 
@@ -304,7 +308,7 @@ fn tensors_larger_than_a_chunk() {
     for threads in [0, 1, 2, 5] {
         quantize(&model(&x), &path, FileType::Q8_0, threads, &mut |_, _, _| {}).unwrap();
         let output = Gguf::open(&path).unwrap();
-        assert!(output.data(&output.tensors()[0]) == expected, "{threads} threads");
+        assert!(output.data(&output.tensors()[0]).to_vec().unwrap() == expected, "{threads} threads");
     }
     x[2_500_000] = f32::INFINITY;
     let text = quantize(&model(&x), &path, FileType::Q8_0, 2, &mut |_, _, _| {}).unwrap_err().to_string();

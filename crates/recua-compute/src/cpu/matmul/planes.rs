@@ -41,14 +41,14 @@ pub(crate) fn put_row(plane: &mut [u8], bits: u32, shift: u32, row: usize, codes
     let (quads, _) = codes.as_chunks::<4>();
     let vectors = quads.len() * bits as usize / 8;
     let mask = u32::from_ne_bytes([mask(bits); 4]);
-    for v in 0..vectors {
+    for (v, vector) in plane.as_chunks_mut::<VECTOR>().0[..vectors].iter_mut().enumerate() {
         let mut word = 0;
         for part in 0..8 / bits {
             let quad = u32::from_le_bytes(quads[part as usize * vectors + v]);
             // Bits shifted in from a neighbouring code are masked out.
             word |= (quad >> shift & mask) << (part * bits);
         }
-        plane[v * VECTOR + row * 4..][..4].copy_from_slice(&word.to_le_bytes());
+        vector.as_chunks_mut::<4>().0[row] = word.to_le_bytes();
     }
 }
 

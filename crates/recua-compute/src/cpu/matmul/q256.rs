@@ -115,9 +115,10 @@ pub(crate) fn pack_tile<F: Format>(rows: &[&[u8]], k: usize, out: &mut [u8]) {
     let (header, blocks) = out.split_at_mut(header_bytes::<F>(n_blocks));
     let mut block = Block { codes: [0; 256], scales: [0; 16], mins: [0; 16], d: 0, dmin: 0 };
     let low_len = plane_bytes(F::LOW_BITS, VECTORS_MAX);
-    for (row, raw) in rows.iter().enumerate() {
-        for (b, raw) in raw.chunks_exact(F::BLOCK_BYTES).enumerate() {
-            F::split(raw, &mut block);
+    // Block by block: what is written of a block of 16 rows stays in the innermost cache.
+    for b in 0..n_blocks {
+        for (row, raw) in rows.iter().enumerate() {
+            F::split(&raw[b * F::BLOCK_BYTES..][..F::BLOCK_BYTES], &mut block);
             let mut put_half = |plane: usize, bits: u16| {
                 let at = ((b * if F::HAS_MIN { 2 } else { 1 } + plane) * TILE + row) * 2;
                 header[at..at + 2].copy_from_slice(&bits.to_le_bytes());

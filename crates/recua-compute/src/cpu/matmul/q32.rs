@@ -78,9 +78,11 @@ pub(crate) fn pack_tile<F: Format>(rows: &[&[u8]], k: usize, out: &mut [u8]) {
     let halves = if F::HAS_MIN { 2 } else { 1 };
     let mut block = Block { codes: [0; GROUP], d: 0, m: 0 };
     let mut codes = [0u8; RECORD];
-    for (row, raw) in rows.iter().enumerate() {
-        for (record, raw) in raw.chunks(RECORD / GROUP * F::BLOCK_BYTES).enumerate() {
-            let (first, groups) = record_of(record * RECORD / GROUP, n_groups);
+    // Record by record: what is written of a record of 16 rows stays in the innermost cache.
+    for first in (0..n_groups).step_by(RECORD / GROUP) {
+        let (_, groups) = record_of(first, n_groups);
+        for (row, raw) in rows.iter().enumerate() {
+            let raw = &raw[first * F::BLOCK_BYTES..][..groups * F::BLOCK_BYTES];
             for (g, raw) in raw.chunks_exact(F::BLOCK_BYTES).enumerate() {
                 F::split(raw, &mut block);
                 codes[g * GROUP..][..GROUP].copy_from_slice(&block.codes);

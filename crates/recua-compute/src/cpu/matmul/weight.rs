@@ -6,10 +6,12 @@ use super::{float, q32, q256};
 use crate::cpu::Isa;
 use crate::cpu::formats::*;
 use crate::cpu::memory::Memory;
-use crate::cpu::pool::Worker;
-use crate::weight::{Arrange, RawMatrix, Weight};
+use crate::cpu::pool::{Pool, Worker};
+use crate::error::{Error, Result};
+use crate::weight::{Arrange, RawMatrix, RawRows, Weight};
 use half::{bf16, f16};
 use recua_gguf::GgmlType;
+use std::sync::{Mutex, PoisonError};
 
 /// A weight: its segments in order. Gate and up of a GLU are one segment each.
 pub(crate) struct Packed {
@@ -37,42 +39,50 @@ pub(crate) fn segments<'p, 'a>(
     parts.chunk_by(move |a, b| a.ty == b.ty && arrange == Arrange::Stacked)
 }
 
-/// The rows of several matrices, one matrix after the other.
-pub(crate) struct Rows<'p, 'a> {
-    parts: &'p [RawMatrix<'a>],
-    pub(crate) n: usize,
+/// Packs the tiles of a segment from its rows, on all threads of the pool. The rows are read a few tiles at a time, so that they are
+/// packed while they are in the thread's own cache.
+pub(crate) fn pack(pool: &mut Pool, segment: &Segment, rows: RawRows<'_, '_>, k: usize) -> Result<()> {
+    let (row_bytes, failure) = (rows.row_bytes(), Mutex::new(Ok(())));
+    pool.run(&|worker| {
+        if let Err(e) = pack_claimed(worker, segment, rows, row_bytes, k) {
+            *failure.lock().unwrap_or_else(PoisonError::into_inner) = Err(e);
+        }
+    });
+    failure.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl<'p, 'a> Rows<'p, 'a> {
-    pub(crate) fn of(parts: &'p [RawMatrix<'a>]) -> Rows<'p, 'a> {
-        Rows { parts, n: parts.iter().map(|part| part.rows.len()).sum() }
-    }
-
-    /// The blocks of the `i`th row.
-    fn row(&self, mut i: usize) -> &'a [u8] {
-        for part in self.parts {
-            if i < part.rows.len() {
-                return part.row(i);
-            }
-            i -= part.rows.len();
+/// Packs the tiles that this thread claims. After an error, the other threads do the rest, or fail as well.
+fn pack_claimed(
+    worker: &Worker<'_>,
+    segment: &Segment,
+    rows: RawRows<'_, '_>,
+    row_bytes: usize,
+    k: usize,
+) -> Result<()> {
+    let mut raw = Vec::new();
+    while let Some(range) = worker.claim(segment.n_tiles, 4) {
+        let first_row = range.start * TILE;
+        let n_bytes = (segment.n.min(range.end * TILE) - first_row) * row_bytes;
+        raw.try_reserve_exact(n_bytes.saturating_sub(raw.len())).map_err(|_| Error::OutOfMemory {
+            device: "cpu".into(),
+            what: "rows of a weight".into(),
+            requested_bytes: n_bytes,
+        })?;
+        raw.resize(n_bytes, 0u8);
+        rows.read(first_row, &mut raw)?;
+        for (tile, raw) in range.zip(raw.chunks(TILE * row_bytes)) {
+            // SAFETY: the tile lies inside the allocation and belongs to the thread that claimed it.
+            let out = unsafe {
+                let start = segment.memory.as_ptr().add(tile * segment.tile_bytes);
+                std::slice::from_raw_parts_mut(start, segment.tile_bytes)
+            };
+            let mut of_tile: [&[u8]; TILE] = [&[]; TILE];
+            let n_rows =
+                of_tile.iter_mut().zip(raw.chunks_exact(row_bytes)).map(|(of, row)| *of = row).count();
+            segment.layout.pack_tile(&of_tile[..n_rows], k, out);
         }
-        unreachable!("a tile has rows of its segment alone")
     }
-
-    /// Packs the tiles of a segment, each on the thread that claims it.
-    pub(crate) fn pack(&self, segment: &Segment, k: usize, worker: &Worker<'_>) {
-        while let Some(range) = worker.claim(segment.n_tiles, 4) {
-            for tile in range {
-                let rows = tile * TILE..self.n.min((tile + 1) * TILE);
-                // SAFETY: the tile lies inside the allocation and belongs to the thread that claimed it.
-                let out = unsafe {
-                    let start = segment.memory.as_ptr().add(tile * segment.tile_bytes);
-                    std::slice::from_raw_parts_mut(start, segment.tile_bytes)
-                };
-                segment.layout.pack_tile(&rows.map(|row| self.row(row)).collect::<Vec<_>>(), k, out);
-            }
-        }
-    }
+    Ok(())
 }
 
 /// How a segment is stored, and the functions of its products.
