@@ -37,6 +37,8 @@ pub(crate) fn run(args: InspectArgs) -> Result {
 /// Fails if recua cannot run the file, even though it is well-formed.
 fn check_runnable(gguf: &Gguf, model: &str) -> Result {
     crate::tokenize::tokenizer(gguf, model)?;
+    let sampling = recua::SamplingDefaults::from_metadata(gguf.metadata());
+    sampling.map_err(|e| crate::model::failure(e, model))?;
     crate::model::check(gguf, model).map(drop)
 }
 

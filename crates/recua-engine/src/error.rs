@@ -11,6 +11,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// A file recommends a sampling parameter outside its range.
+    #[error(transparent)]
+    Sampling(#[from] crate::sampler::ParamError),
     /// The batch has no sequence or no row.
     #[error("the batch is empty")]
     EmptyBatch,
