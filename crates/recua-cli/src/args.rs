@@ -70,21 +70,22 @@ pub(crate) struct SizeArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Sampling")]
 pub(crate) struct SamplingArgs {
-    /// Temperature; 0 is greedy: always the most probable token [default: 0.8; demo: 0]
+    /// Temperature; 0 is greedy: always the most probable token [default: the file's, or 0.8; demo: 0]
     #[arg(long, alias = "temperature", value_name = "T", allow_negative_numbers = true)]
     pub(crate) temp: Option<f32>,
-    /// Keep the K most probable tokens; 0 keeps all
-    #[arg(long, value_name = "K", default_value_t = 40)]
-    pub(crate) top_k: u32,
-    /// Keep the most probable tokens whose probabilities add up to P; 1 keeps all
-    #[arg(long, value_name = "P", default_value_t = 0.95)]
-    pub(crate) top_p: f32,
-    /// Drop tokens less probable than P times the most probable one; 0 drops none
-    #[arg(long, value_name = "P", default_value_t = 0.05)]
-    pub(crate) min_p: f32,
-    /// Penalize recent tokens: divide a positive logit by R, multiply a negative one; 1 changes nothing
-    #[arg(long, value_name = "R", default_value_t = 1.0)]
-    pub(crate) repeat_penalty: f32,
+    /// Keep the K most probable tokens; 0 keeps all [default: the file's, or 40]
+    #[arg(long, value_name = "K")]
+    pub(crate) top_k: Option<u32>,
+    /// Keep the most probable tokens whose probabilities add up to P; 1 keeps all [default: the file's, or 0.95]
+    #[arg(long, value_name = "P")]
+    pub(crate) top_p: Option<f32>,
+    /// Drop tokens less probable than P times the most probable one; 0 drops none [default: the file's, or 0.05]
+    #[arg(long, value_name = "P")]
+    pub(crate) min_p: Option<f32>,
+    /// Penalize recent tokens: divide a positive logit by R, multiply a negative one; 1 changes nothing [default: the
+    /// file's, or 1]
+    #[arg(long, value_name = "R")]
+    pub(crate) repeat_penalty: Option<f32>,
     /// Lower a token's logit by F for each time it was generated
     #[arg(long, value_name = "F", default_value_t = 0.0, allow_negative_numbers = true)]
     pub(crate) frequency_penalty: f32,

@@ -33,7 +33,7 @@ pub(crate) fn run(args: ChatArgs) -> Result {
     let file = ModelFile::open(&args.model)?;
     let tokenizer = Arc::new(file.tokenizer()?);
     let form = Form::of(&file, &tokenizer, false)?;
-    let params = prompt::sampling(&args.sampling, &args.model)?;
+    let params = prompt::sampling(&args.sampling, &file)?;
     let context = file.context(args.ctx_size, MAX_SEQ_LEN_DEFAULT)?;
     let config = LlamaConfig { max_seq_len: context, ..LlamaConfig::default() };
     let model = file.load(model::open_device(&args.device)?, config)?;

@@ -38,7 +38,9 @@ pub(crate) fn run(args: InspectArgs) -> Result {
 fn check_runnable(gguf: &Gguf, model: &str) -> Result {
     // This compares all counts, so that no tokenizer is built for a vocabulary that no tensor has.
     crate::model::check(gguf, model)?;
-    crate::tokenize::tokenizer(gguf, model).map(drop)
+    crate::tokenize::tokenizer(gguf, model)?;
+    let sampling = recua::SamplingDefaults::from_metadata(gguf.metadata());
+    sampling.map(drop).map_err(|e| crate::model::failure(e, model))
 }
 
 fn write_pretty(out: &mut impl Write, gguf: &Gguf, model: &str) -> Result {

@@ -3,19 +3,22 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::SystemTime;
 
-use recua::SamplingParams;
 use recua::chat::{ChatError, ChatTemplate, Message};
 use recua::stop::StopMatcher;
 use recua::tokenizer::Tokenizer;
+use recua::{SamplingDefaults, SamplingParams};
 
 use crate::args::SamplingArgs;
 use crate::failure::{Failure, OrFail, Result};
-use crate::model::ModelFile;
+use crate::model::{ModelFile, failure};
 use crate::output::note;
 use crate::source;
 
-/// llama.cpp's default.
+/// llama.cpp's defaults.
 const TEMPERATURE: f32 = 0.8;
+const TOP_K: usize = 40;
+const TOP_P: f32 = 0.95;
+const MIN_P: f32 = 0.05;
 
 /// How messages become a prompt.
 pub(crate) enum Form {
@@ -58,19 +61,21 @@ impl Form {
     }
 }
 
-/// The sampling parameters that the flags give, validated.
-pub(crate) fn sampling(args: &SamplingArgs, model: &str) -> Result<SamplingParams> {
-    let default = if source::is_demo(model) { 0.0 } else { TEMPERATURE };
+/// The sampling parameters, validated: those that the flags give, else those of the file, else llama.cpp's.
+pub(crate) fn sampling(args: &SamplingArgs, file: &ModelFile) -> Result<SamplingParams> {
+    let default = SamplingParams::default();
+    let temperature = if source::is_demo(&file.name) { 0.0 } else { TEMPERATURE };
+    let own = SamplingDefaults::from_metadata(file.gguf.metadata()).map_err(|e| failure(e, &file.name))?;
     let params = SamplingParams {
-        temperature: args.temp.unwrap_or(default),
-        top_k: args.top_k as usize,
-        top_p: args.top_p,
-        min_p: args.min_p,
-        repeat_penalty: args.repeat_penalty,
+        temperature: args.temp.or(own.temperature).unwrap_or(temperature),
+        top_k: args.top_k.map(|k| k as usize).or(own.top_k).unwrap_or(TOP_K),
+        top_p: args.top_p.or(own.top_p).unwrap_or(TOP_P),
+        min_p: args.min_p.or(own.min_p).unwrap_or(MIN_P),
+        repeat_penalty: args.repeat_penalty.or(own.repeat_penalty).unwrap_or(default.repeat_penalty),
+        repeat_last_n: own.repeat_last_n.unwrap_or(default.repeat_last_n),
         frequency_penalty: args.frequency_penalty,
         presence_penalty: args.presence_penalty,
         seed: args.seed.unwrap_or_else(random_seed),
-        ..SamplingParams::default()
     };
     params.validate().or_user()?;
     // Checked here, so that a mistake is reported before a device is opened.

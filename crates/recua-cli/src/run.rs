@@ -34,7 +34,7 @@ pub(crate) fn run(args: RunArgs) -> Result {
             file.name
         )));
     }
-    let params = prompt::sampling(&args.sampling, &args.model)?;
+    let params = prompt::sampling(&args.sampling, &file)?;
     let max_tokens = args.sampling.max_tokens.unwrap_or(MAX_TOKENS);
     let mut encoded = Vec::new();
     for prompt in &prompts {

@@ -18,6 +18,9 @@ pub(crate) const SMALLER_WEIGHTS: &str =
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// A file recommends a sampling parameter outside its range.
+    #[error(transparent)]
+    Sampling(#[from] crate::sampler::ParamError),
     /// The batch has no sequence or no row.
     #[error("the batch is empty")]
     EmptyBatch,

@@ -27,5 +27,5 @@ pub use model::{
     Outputs, Rope, RopeScaling,
 };
 pub use request::{Event, FinishReason, Request, RequestError, RequestId, Usage};
-pub use sampler::SamplingParams;
+pub use sampler::{SamplingDefaults, SamplingParams};
 pub use tensor::Tensor;

@@ -11,9 +11,13 @@
 //! Randomness comes from [`philox`], a counter-based generator: the draw for a token depends only on the seed, the
 //! choice and the token's position, never on neighbours or the order of arrival.
 
+mod defaults;
 mod filter;
 pub mod philox;
 
+use std::ops::RangeInclusive;
+
+pub use defaults::SamplingDefaults;
 use filter::Candidates;
 use recua_compute::TOP_K_MAX;
 
@@ -23,6 +27,12 @@ pub const TEMPERATURE_MAX: f32 = 100.0;
 pub const REPEAT_PENALTY_MAX: f32 = 100.0;
 /// The largest frequency and presence penalty accepted, either sign; OpenAI's limit.
 pub const PENALTY_MAX: f32 = 2.0;
+
+/// The ranges of the parameters that a file can set too.
+const TEMPERATURE: RangeInclusive<f32> = 0.0..=TEMPERATURE_MAX;
+const TOP_P: RangeInclusive<f32> = 0.0..=1.0;
+const MIN_P: RangeInclusive<f32> = 0.0..=1.0;
+const REPEAT_PENALTY: RangeInclusive<f32> = 0.01..=REPEAT_PENALTY_MAX;
 
 /// How the next token of a request is chosen. The default is greedy.
 #[derive(Clone, Debug, PartialEq)]
@@ -72,16 +82,13 @@ impl SamplingParams {
     ///
     /// The first field that is not, with its range.
     pub fn validate(&self) -> Result<(), ParamError> {
-        let check = |field, value: f32, min: f32, max: f32| {
-            // A NaN is in no range.
-            if (min..=max).contains(&value) { Ok(()) } else { Err(ParamError { field, value, min, max }) }
-        };
-        check("temperature", self.temperature, 0.0, TEMPERATURE_MAX)?;
-        check("top_p", self.top_p, 0.0, 1.0)?;
-        check("min_p", self.min_p, 0.0, 1.0)?;
-        check("repeat_penalty", self.repeat_penalty, 0.01, REPEAT_PENALTY_MAX)?;
-        check("frequency_penalty", self.frequency_penalty, -PENALTY_MAX, PENALTY_MAX)?;
-        check("presence_penalty", self.presence_penalty, -PENALTY_MAX, PENALTY_MAX)
+        let check = ParamError::check;
+        check("temperature", self.temperature, TEMPERATURE)?;
+        check("top_p", self.top_p, TOP_P)?;
+        check("min_p", self.min_p, MIN_P)?;
+        check("repeat_penalty", self.repeat_penalty, REPEAT_PENALTY)?;
+        check("frequency_penalty", self.frequency_penalty, -PENALTY_MAX..=PENALTY_MAX)?;
+        check("presence_penalty", self.presence_penalty, -PENALTY_MAX..=PENALTY_MAX)
     }
 
     /// How much of a row of logits the next token is chosen from.
@@ -117,7 +124,7 @@ pub enum Want {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{field} is {value}; it must be a number from {min} to {max}")]
 pub struct ParamError {
-    /// The name of the field.
+    /// The name of the field, or the metadata key.
     pub field: &'static str,
     /// What it was set to.
     pub value: f32,
@@ -125,6 +132,17 @@ pub struct ParamError {
     pub min: f32,
     /// The largest value that works.
     pub max: f32,
+}
+
+impl ParamError {
+    fn check(field: &'static str, value: f32, range: RangeInclusive<f32>) -> Result<(), ParamError> {
+        // A NaN is in no range.
+        if range.contains(&value) {
+            return Ok(());
+        }
+        let (min, max) = range.into_inner();
+        Err(ParamError { field, value, min, max })
+    }
 }
 
 /// Logits from which nothing can be chosen.

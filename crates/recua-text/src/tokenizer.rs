@@ -1,10 +1,12 @@
 //! Text to tokens and back, by the vocabulary inside a GGUF file: SentencePiece as Llama uses it (`llama`) and
 //! byte-level BPE (`gpt2`) with the pre-tokenizer that `tokenizer.ggml.pre` names.
 //!
-//! A text is first cut at special tokens: control tokens if the caller asks for them, then user-defined tokens, which
-//! always count. The stretches between them are encoded by the vocabulary's own method. Vocabulary and text are both
-//! untrusted: encoding takes n log n time in the text's length and a fixed number of bytes of memory for each byte of
-//! text, and text that cannot be encoded is an error.
+//! A text is first cut at special tokens: user-defined tokens always, control tokens if the caller asks for them. Of
+//! tokens that overlap the leftmost counts, and of those that begin at one place the longest, as in Hugging Face's
+//! tokenizers; llama.cpp looks for one token after the other, the longest first, so that of `ab` and `bcd` it finds the
+//! second in "abcd". The stretches between them are encoded by the vocabulary's own method. Vocabulary and text are
+//! both untrusted: encoding takes n log n time in the text's length and a fixed number of bytes of memory for each byte
+//! of text. Text for which the vocabulary has no token, not even one for unknown text, is dropped.
 //!
 //! Merging, splitting and the search for special tokens are our own; `bpe` and `spm` say why the `tokenizers` crate
 //! does not do for untrusted text.
@@ -33,14 +35,18 @@ use bpe::Bpe;
 use merge::Merger;
 use pre::Pre;
 use special::Special;
-use spm::Spm;
+use spm::{Before, Spm};
 use vocab::{Spelling, Vocab};
+
+/// The special tokens of Phi-3 after which white space counts (`rstrip` is false in its own tokenizer).
+const PHI3_KEEPS_SPACE: [&[u8]; 3] = [b"<unk>", b"<s>", b"<|endoftext|>"];
 
 /// A vocabulary and its rules.
 pub struct Tokenizer {
     vocab: Vocab,
     model: Model,
-    control: Special,
+    // Control and user-defined tokens.
+    special: Special,
     user_defined: Special,
     bos: Option<u32>,
     eos: Option<u32>,
@@ -48,7 +54,7 @@ pub struct Tokenizer {
     ends: BTreeSet<u32>,
     adds_bos: bool,
     adds_eos: bool,
-    // Phi-3 drops the white space after a special token.
+    // Phi-3 drops the white space after most special tokens.
     strips_right: bool,
 }
 
@@ -156,9 +162,7 @@ impl Tokenizer {
         let eot = eot.or_else(|| ends::END_OF_TURN.iter().find_map(|text| with_text(text)));
 
         Ok(Tokenizer {
-            control: Special::new(&vocab, |id| {
-                matches!(vocab.kind(id), TokenType::Control | TokenType::Unknown)
-            })?,
+            special: Special::new(&vocab, is_special)?,
             user_defined: Special::new(&vocab, |id| vocab.kind(id) == TokenType::UserDefined)?,
             adds_bos: meta.bool("tokenizer.ggml.add_bos_token")?.unwrap_or(adds_bos),
             adds_eos: meta.bool("tokenizer.ggml.add_eos_token")?.unwrap_or(false),
@@ -180,13 +184,18 @@ impl Tokenizer {
     ///
     /// # Errors
     ///
-    /// If the text has 4 GiB, or the vocabulary lacks a byte of it.
+    /// If the text has 4 GiB.
     pub fn encode(&self, text: &str, add_bos: bool, special: bool) -> Result<Vec<u32>, TokenizerError> {
         let mut out = Vec::new();
         if let (true, Some(bos)) = (add_bos, self.bos) {
             out.push(bos);
         }
-        self.encode_onto(text, special, |_| false, &mut out)?;
+        let mut plain = Plain::new(self);
+        if special {
+            self.encode_special(text, |_| false, &mut plain, &mut out)?;
+        } else {
+            self.encode_between(text, 0..text.len(), |_| false, &mut plain, &mut out)?;
+        }
         Ok(out)
     }
 
@@ -202,29 +211,41 @@ impl Tokenizer {
         is_foreign: impl Fn(&Range<usize>) -> bool,
         out: &mut Vec<u32>,
     ) -> Result<(), TokenizerError> {
-        self.encode_onto(text, true, is_foreign, out)
+        self.encode_special(text, is_foreign, &mut Plain::new(self), out)
     }
 
-    fn encode_onto(
+    /// Encodes a text in which both control and user-defined tokens count.
+    fn encode_special(
         &self,
         text: &str,
-        special: bool,
         is_foreign: impl Fn(&Range<usize>) -> bool,
+        plain: &mut Plain<'_>,
         out: &mut Vec<u32>,
     ) -> Result<(), TokenizerError> {
-        let mut plain = Plain { tokenizer: self, merger: Merger::default(), after_special: true };
         let mut at = 0;
-        let control = special.then(|| self.control.find(text, 0..text.len()));
-        for (found, token) in control.into_iter().flatten() {
+        // Where a token was refused, a user-defined token that it covers may still count.
+        let mut refused = false;
+        for (found, token) in self.special.find(text, 0..text.len()) {
             // White space dropped after the last token may reach into this one.
-            if found.start < at || is_foreign(&found) {
+            if found.start < at {
                 continue;
             }
-            self.encode_between(text, at..found.start, &is_foreign, &mut plain, out)?;
+            if self.looks_like_control(token) && is_foreign(&found) {
+                refused = true;
+                continue;
+            }
+            if std::mem::take(&mut refused) {
+                self.encode_between(text, at..found.start, &is_foreign, plain, out)?;
+            } else {
+                plain.text(&text[at..found.start], out)?;
+            }
             plain.token(token, out);
-            at = self.past_special(text, found.end);
+            at = self.past_special(text, token, found.end);
         }
-        self.encode_between(text, at..text.len(), &is_foreign, &mut plain, out)
+        if refused {
+            return self.encode_between(text, at..text.len(), &is_foreign, plain, out);
+        }
+        plain.text(&text[at..], out)
     }
 
     /// Encodes a stretch in which only user-defined tokens count.
@@ -232,7 +253,7 @@ impl Tokenizer {
         &self,
         text: &str,
         range: Range<usize>,
-        is_foreign: &impl Fn(&Range<usize>) -> bool,
+        is_foreign: impl Fn(&Range<usize>) -> bool,
         plain: &mut Plain<'_>,
         out: &mut Vec<u32>,
     ) -> Result<(), TokenizerError> {
@@ -244,18 +265,18 @@ impl Tokenizer {
             }
             plain.text(&text[at..found.start], out)?;
             plain.token(token, out);
-            at = self.past_special(text, found.end).min(end);
+            at = self.past_special(text, token, found.end).min(end);
         }
-        plain.text(&text[at.min(end)..end], out)
+        plain.text(&text[at..end], out)
     }
 
     /// Where the text goes on after a special token that ended at `end`.
-    fn past_special(&self, text: &str, end: usize) -> usize {
-        if !self.strips_right {
+    fn past_special(&self, text: &str, token: u32, end: usize) -> usize {
+        if !self.strips_right || PHI3_KEEPS_SPACE.contains(&self.vocab.piece(token)) {
             return end;
         }
         let rest = &text[end..];
-        end + rest.len() - rest.trim_start_matches(|ch: char| ch.is_ascii_whitespace()).len()
+        end + rest.len() - rest.trim_start().len()
     }
 
     /// Whether a token is, or looks like, the mark of a turn, which the text of a message must not contain.
@@ -369,13 +390,17 @@ struct Plain<'a> {
     tokenizer: &'a Tokenizer,
     merger: Merger,
     // SentencePiece puts a space before every text, and a new text begins after each special token.
-    after_special: bool,
+    before: Before,
 }
 
 impl Plain<'_> {
+    fn new(tokenizer: &Tokenizer) -> Plain<'_> {
+        Plain { tokenizer, merger: Merger::default(), before: Before::Nothing }
+    }
+
     fn token(&mut self, token: u32, out: &mut Vec<u32>) {
         out.push(token);
-        self.after_special = true;
+        self.before = Before::Special;
     }
 
     fn text(&mut self, text: &str, out: &mut Vec<u32>) -> Result<(), TokenizerError> {
@@ -383,10 +408,10 @@ impl Plain<'_> {
             return Ok(());
         }
         match &self.tokenizer.model {
-            Model::Spm(spm) => spm.encode(text, self.after_special, &mut self.merger, out)?,
+            Model::Spm(spm) => spm.encode(text, self.before, &mut self.merger, out)?,
             Model::Bpe(bpe) => bpe.encode(text, &mut self.merger, out)?,
         }
-        self.after_special = false;
+        self.before = Before::Text;
         Ok(())
     }
 }

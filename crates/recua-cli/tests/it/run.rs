@@ -1,6 +1,6 @@
 //! `recua run` and `recua chat`.
 
-use crate::{golden, program, recua, recua_with};
+use crate::{Folder, golden, program, recua, recua_with, refused};
 
 #[test]
 fn the_demo_answers_its_own_prompts() {
@@ -78,6 +78,47 @@ fn every_sampling_flag_is_taken() {
                  --ctx-size 1k --batch-size 1";
     let args: Vec<&str> = ["run", "demo", "hello"].into_iter().chain(flags.split_whitespace()).collect();
     assert_eq!(recua(&args).ok().text(), recua(&args).ok().text());
+}
+
+/// The golden model with these keys below `general.sampling`.
+fn recommending(folder: &Folder, keys: &[(&str, f32)]) -> String {
+    let model = recua::gguf::Gguf::open(golden("Q8_0")).unwrap();
+    let mut header = recua::gguf::Header::new();
+    header.copy_metadata(model.metadata(), |_| true).unwrap();
+    for &(key, value) in keys {
+        header.set(&format!("general.sampling.{key}"), value).unwrap();
+    }
+    for tensor in model.tensors() {
+        header.tensor(&tensor.name, tensor.ty, tensor.dims()).unwrap();
+    }
+    let mut writer = recua::gguf::Writer::new(Vec::new(), &header).unwrap();
+    for tensor in model.tensors() {
+        writer.write(&tensor.name, model.data(tensor)).unwrap();
+    }
+    folder.write("recommending.gguf", &writer.finish().unwrap())
+}
+
+#[test]
+fn what_a_file_recommends_holds_where_no_flag_is_given() {
+    let folder = Folder::new();
+    let run = |model: &str, flags: &[&str]| {
+        recua(&[&["run", model, "--raw", "abc", "-n", "12", "--seed", "7"], flags].concat())
+            .ok()
+            .text()
+            .to_owned()
+    };
+    let model =
+        recommending(&folder, &[("temp", 1.5), ("top_p", 1.0), ("min_p", 0.0), ("penalty_repeat", 1.3)]);
+    let flags = ["--temp", "1.5", "--top-p", "1", "--min-p", "0", "--repeat-penalty", "1.3"];
+    assert_eq!(run(&model, &[]), run(&golden("Q8_0"), &flags));
+    assert_ne!(run(&model, &[]), run(&golden("Q8_0"), &[]));
+    let others = ["--temp", "0.9", "--top-p", "0.5", "--min-p", "0.1", "--repeat-penalty", "1"];
+    assert_eq!(run(&model, &others), run(&golden("Q8_0"), &others));
+    assert!(recua(&["inspect", &model]).ok().text().contains("general.sampling.temp"));
+
+    let wrong = recommending(&folder, &[("temp", f32::NAN)]);
+    refused(&["run", &wrong, "x"], &["recommending.gguf", "general.sampling.temp is NaN", "from 0 to 100"]);
+    assert_eq!(recua(&["inspect", &wrong, "--strict"]).code, 2);
 }
 
 #[test]

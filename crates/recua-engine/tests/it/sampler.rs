@@ -2,7 +2,8 @@
 
 use recua_compute::TOP_K_MAX;
 use recua_engine::sampler::philox::{philox4x32, uniform};
-use recua_engine::sampler::{Draw, Sampler, SamplingParams, Want};
+use recua_engine::sampler::{Draw, Sampler, SamplingDefaults, SamplingParams, Want};
+use recua_gguf::{Gguf, Header, Value, Writer};
 
 /// Logits whose probabilities are these.
 fn logits_of(probabilities: &[f32]) -> Vec<f32> {
@@ -394,4 +395,57 @@ fn parameters_out_of_range_are_named() {
         SamplingParams { presence_penalty: -2.5, ..fine() },
         "presence_penalty is -2.5; it must be a number from -2 to 2",
     );
+}
+
+/// What a file with these keys below `general.sampling` recommends.
+fn recommended(keys: &[(&str, Value)]) -> Result<SamplingDefaults, String> {
+    let mut header = Header::new();
+    for (key, value) in keys {
+        header.set(&format!("general.sampling.{key}"), value.clone()).unwrap();
+    }
+    let file = Gguf::from_vec(Writer::new(Vec::new(), &header).unwrap().finish().unwrap()).unwrap();
+    SamplingDefaults::from_metadata(file.metadata()).map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_file_recommends_parameters() {
+    assert_eq!(recommended(&[]), Ok(SamplingDefaults::default()));
+    let all = recommended(&[
+        ("temp", 0.6f32.into()),
+        ("top_k", 20i32.into()),
+        ("top_p", 0.9f32.into()),
+        ("min_p", 0u32.into()),
+        ("penalty_repeat", 1.5f32.into()),
+        ("penalty_last_n", 128i32.into()),
+        ("mirostat", 2i32.into()),
+    ]);
+    let expected = SamplingDefaults {
+        temperature: Some(0.6),
+        top_k: Some(20),
+        top_p: Some(0.9),
+        min_p: Some(0.0),
+        repeat_penalty: Some(1.5),
+        repeat_last_n: Some(128),
+    };
+    assert_eq!(all, Ok(expected));
+    let off = recommended(&[("top_k", (-1i32).into()), ("penalty_last_n", (-1i32).into())]).unwrap();
+    assert_eq!((off.top_k, off.repeat_last_n), (Some(0), Some(0)));
+}
+
+#[test]
+fn a_recommendation_outside_its_range_is_refused() {
+    let cases: [(&str, Value); 8] = [
+        ("temp", f32::NAN.into()),
+        ("temp", (-0.5f32).into()),
+        ("temp", f32::INFINITY.into()),
+        ("top_p", 1.5f32.into()),
+        ("min_p", (-1i32).into()),
+        ("penalty_repeat", 0.0f32.into()),
+        ("top_k", 20.5f32.into()),
+        ("penalty_last_n", (1i64 << 40).into()),
+    ];
+    for (key, value) in cases {
+        let error = recommended(&[(key, value)]).unwrap_err();
+        assert!(error.contains(&format!("general.sampling.{key}")), "{error}");
+    }
 }

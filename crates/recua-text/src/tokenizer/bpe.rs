@@ -66,23 +66,20 @@ impl Bpe {
         merger: &mut Merger,
         out: &mut Vec<u32>,
     ) -> Result<(), TokenizerError> {
-        if u32::try_from(text.len()).is_err() {
-            return Err(TokenizerError::TextTooLong(text.len()));
-        }
-        self.pre.split(text, &mut |word| self.encode_word(word.as_bytes(), merger, out))
+        // Before anything is copied, and again because composed text can be longer.
+        let text = fits(text).map(|text| self.pre.normalize(text))?;
+        self.pre.split(fits(&text)?, &mut |word| {
+            self.encode_word(word.as_bytes(), merger, out);
+            Ok(())
+        })
     }
 
-    fn encode_word(
-        &self,
-        word: &[u8],
-        merger: &mut Merger,
-        out: &mut Vec<u32>,
-    ) -> Result<(), TokenizerError> {
+    fn encode_word(&self, word: &[u8], merger: &mut Merger, out: &mut Vec<u32>) {
         if self.pre.whole_words_first
             && let Some(&token) = self.words.get(word)
         {
             out.push(token);
-            return Ok(());
+            return;
         }
         merger.clear();
         for (start, &byte) in (0u32..).zip(word) {
@@ -94,14 +91,11 @@ impl Bpe {
                 out.push(symbol.id);
                 continue;
             }
-            for &byte in &word[symbol.start as usize..(symbol.start + symbol.len) as usize] {
-                match self.bytes[usize::from(byte)] {
-                    token if token < self.n_tokens => out.push(token),
-                    _ => return Err(TokenizerError::NoToken { byte }),
-                }
-            }
+            // A byte that the vocabulary lacks is dropped, as it is by llama.cpp and by Hugging Face's tokenizers.
+            let bytes = &word[symbol.start as usize..(symbol.start + symbol.len) as usize];
+            let tokens = bytes.iter().map(|&byte| self.bytes[usize::from(byte)]);
+            out.extend(tokens.filter(|&token| token < self.n_tokens));
         }
-        Ok(())
     }
 
     fn intern(&mut self, symbols: &mut HashMap<Box<[u8]>, u32>, raw: Vec<u8>) -> u32 {
@@ -116,6 +110,11 @@ impl Bpe {
         symbols.insert(raw.into(), id);
         id
     }
+}
+
+/// The text, if its positions fit 32 bits.
+fn fits(text: &str) -> Result<&str, TokenizerError> {
+    u32::try_from(text.len()).map(|_| text).map_err(|_| TokenizerError::TextTooLong(text.len()))
 }
 
 /// The two sides of a merge rule, in raw bytes. A side may contain a space only at its start.

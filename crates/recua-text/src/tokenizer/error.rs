@@ -82,10 +82,4 @@ pub enum TokenizerError {
     /// A text of 4 GiB or more.
     #[error("the text has {0} bytes; at most {max} are accepted", max = u32::MAX)]
     TextTooLong(usize),
-    /// The vocabulary lacks a byte, and has no unknown token to stand for it.
-    #[error("the vocabulary has no token for the byte 0x{byte:02X}, and none for unknown text")]
-    NoToken {
-        /// The byte.
-        byte: u8,
-    },
 }

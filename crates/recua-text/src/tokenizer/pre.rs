@@ -6,8 +6,11 @@
 //! used here takes linear time and has no look-ahead, so a run of white space that nothing else matches is matched
 //! whole, and then its last character is given back.
 
+use std::borrow::Cow;
+
 use regex_automata::Input;
 use regex_automata::meta::Regex;
+use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 
 use super::error::TokenizerError;
 
@@ -18,6 +21,16 @@ const LLAMA3: &str =
 
 const QWEN2: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+";
+
+/// Digits come in runs here, because the step before has already cut them into threes.
+const MINICPM5: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}+| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+";
+
+const SEED_CODER: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+";
+
+/// BLOOM's: a word ends at white space, brackets, bars, and the commas and full stops of several scripts.
+const BLOOM: &str = r" ?[^(\s|.,!?\u{2026}\u{3002}\u{FF0C}\u{3001}\u{964}\u{6D4}\u{60C})]+";
 
 const QWEN35: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+";
 
@@ -65,32 +78,65 @@ struct Entry {
     steps: &'static [Step],
     whole_words_first: bool,
     adds_bos: bool,
+    nfc: bool,
 }
 
-const fn plain(names: &'static [&'static str], steps: &'static [Step]) -> Entry {
-    Entry { names, steps, whole_words_first: false, adds_bos: false }
-}
+/// What most pre-tokenizers have in common.
+const PLAIN: Entry = Entry { names: &[], steps: &[], whole_words_first: false, adds_bos: false, nfc: false };
 
 const KNOWN: &[Entry] = &[
     Entry {
-        names: &["llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"],
+        names: &[
+            "llama-bpe",
+            "llama3",
+            "llama-v3",
+            "falcon3",
+            "falcon-h1",
+            "pixtral",
+            "midm-2.0",
+            "lfm2",
+            "jina-v5-nano",
+        ],
         steps: &[Words(LLAMA3)],
         whole_words_first: true,
         adds_bos: true,
+        ..PLAIN
     },
-    Entry { names: &["tekken"], steps: &[Words(TEKKEN)], whole_words_first: true, adds_bos: true },
-    plain(&["dbrx", "smaug-bpe"], &[Words(LLAMA3)]),
-    plain(&["qwen2", "deepseek-r1-qwen", "megrez", "stablelm2", "hunyuan"], &[Words(QWEN2)]),
-    plain(&["qwen35"], &[Words(QWEN35)]),
-    plain(&["gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion"], &[Words(GPT2)]),
-    plain(
-        &["starcoder", "refact", "command-r", "smollm", "codeshell", "exaone", "minerva-7b"],
-        &[Pattern(r"\p{N}"), Words(GPT2)],
-    ),
-    plain(&["gpt-4o", "llama4"], &[Words(GPT_4O)]),
-    plain(
-        &["deepseek-llm"],
-        &[
+    Entry { names: &["tekken"], steps: &[Words(TEKKEN)], whole_words_first: true, adds_bos: true, ..PLAIN },
+    Entry { names: &["dbrx"], steps: &[Words(LLAMA3)], ..PLAIN },
+    Entry { names: &["smaug-bpe"], steps: &[Words(LLAMA3)], whole_words_first: true, ..PLAIN },
+    Entry {
+        names: &["minicpm5"],
+        steps: &[Pattern(r"\p{N}{1,3}"), Words(MINICPM5)],
+        whole_words_first: true,
+        ..PLAIN
+    },
+    Entry { names: &["qwen2", "deepseek-r1-qwen", "f2llmv2"], steps: &[Words(QWEN2)], nfc: true, ..PLAIN },
+    Entry {
+        names: &["kormo", "megrez", "stablelm2", "hunyuan", "solar-open"],
+        steps: &[Words(QWEN2)],
+        ..PLAIN
+    },
+    Entry { names: &["qwen35"], steps: &[Words(QWEN35)], nfc: true, ..PLAIN },
+    Entry { names: &["seed-coder"], steps: &[Words(SEED_CODER)], ..PLAIN },
+    Entry {
+        names: &["gpt-2", "phi-2", "jais", "trillion", "a.x-4.0", "mellum", "granite-docling"],
+        steps: &[Words(GPT2)],
+        ..PLAIN
+    },
+    // The tokenizer of GPT-NeoX.
+    Entry { names: &["mpt", "olmo"], steps: &[Words(GPT2)], nfc: true, ..PLAIN },
+    Entry {
+        names: &["starcoder", "refact", "smollm", "codeshell", "exaone", "minerva-7b"],
+        steps: &[Pattern(r"\p{N}"), Words(GPT2)],
+        ..PLAIN
+    },
+    Entry { names: &["command-r"], steps: &[Pattern(r"\p{N}"), Words(GPT2)], nfc: true, ..PLAIN },
+    Entry { names: &["gpt-4o", "llama4"], steps: &[Words(GPT_4O)], ..PLAIN },
+    Entry { names: &["viking"], steps: &[Pattern(BLOOM), Pattern(r"\p{N}")], ..PLAIN },
+    Entry {
+        names: &["deepseek-llm"],
+        steps: &[
             Pattern(r"[\r\n]"),
             Pattern(DEEPSEEK_LETTERS),
             Pattern(DEEPSEEK_PUNCTUATION),
@@ -98,30 +144,43 @@ const KNOWN: &[Entry] = &[
             Pattern(DEEPSEEK_CJK),
             Pattern(r"\p{N}+"),
         ],
-    ),
-    plain(
-        &["deepseek-coder"],
-        &[
+        ..PLAIN
+    },
+    Entry {
+        names: &["deepseek-coder"],
+        steps: &[
             Pattern(r"[\r\n]"),
             Pattern(r"\s?\p{L}+"),
             Pattern(r"\s?\p{P}+"),
             Pattern(DEEPSEEK_CJK),
             Pattern(r"\p{N}"),
         ],
-    ),
-    plain(
-        &["deepseek-v3"],
-        &[
+        ..PLAIN
+    },
+    Entry {
+        names: &["deepseek-v3", "joyai-llm"],
+        steps: &[
             Pattern(r"\p{N}{1,3}"),
             Pattern(r"[\u{4E00}-\u{9FA5}\u{3040}-\u{309F}\u{30A0}-\u{30FF}]+"),
             Words(DEEPSEEK_V3),
         ],
-    ),
-    plain(&["falcon"], &[Pattern(r"[\p{P}\$\+<=>\^~\|`]+"), Words(GPT2), Pattern("[0-9][0-9][0-9]")]),
-    plain(
-        &["default"],
-        &[Pattern(r"[\p{P}\$\+<=>\^~\|]+"), Words(GPT2), Pattern(r"\p{N}+"), Pattern("[0-9][0-9][0-9]")],
-    ),
+        ..PLAIN
+    },
+    Entry {
+        names: &["falcon"],
+        steps: &[Pattern(r"[\p{P}\$\+<=>\^~\|`]+"), Words(GPT2), Pattern("[0-9][0-9][0-9]")],
+        ..PLAIN
+    },
+    Entry {
+        names: &["default"],
+        steps: &[
+            Pattern(r"[\p{P}\$\+<=>\^~\|]+"),
+            Words(GPT2),
+            Pattern(r"\p{N}+"),
+            Pattern("[0-9][0-9][0-9]"),
+        ],
+        ..PLAIN
+    },
 ];
 
 /// A pre-tokenizer, ready to split.
@@ -131,6 +190,8 @@ pub(super) struct Pre {
     pub(super) whole_words_first: bool,
     /// Whether models of this kind expect a BOS when the file does not say.
     pub(super) adds_bos: bool,
+    // The model's own tokenizer composes characters (NFC) before it splits.
+    nfc: bool,
 }
 
 impl Pre {
@@ -150,7 +211,17 @@ impl Pre {
             steps: steps.collect::<Result<_, _>>()?,
             whole_words_first: entry.whole_words_first,
             adds_bos: entry.adds_bos,
+            nfc: entry.nfc,
         })
+    }
+
+    /// The text in the form in which it is split: its characters composed, if the model's own tokenizer does so.
+    pub(super) fn normalize<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        // ASCII is composed already, and so is most other text; only the rest is copied.
+        if !self.nfc || text.is_ascii() || is_nfc_quick(text.chars()) == IsNormalized::Yes {
+            return Cow::Borrowed(text);
+        }
+        Cow::Owned(text.nfc().collect())
     }
 
     /// Passes the words of a text to `emit` in order; joined, they are the text.

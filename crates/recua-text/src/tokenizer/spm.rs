@@ -21,10 +21,23 @@ pub(super) struct Spm {
     unknown: Option<u32>,
     piece_bytes_max: u32,
     add_space_prefix: bool,
+    // Mistral's vocabularies from version 2 on, in which [INST] is a control token. Their chat format writes the space
+    // in front of a text out, as in "[INST] hello[/INST]", so it must not be put there a second time.
+    writes_prefix_out: bool,
+}
+
+/// What comes before a stretch of text.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Before {
+    Nothing,
+    Special,
+    Text,
 }
 
 impl Spm {
     pub(super) fn new(vocab: &Vocab, scores: &[f32], unknown: Option<u32>, add_space_prefix: bool) -> Spm {
+        let writes_prefix_out =
+            vocab.ids().any(|id| vocab.kind(id) == TokenType::Control && vocab.piece(id) == b"[INST]");
         let mut pieces: HashMap<Box<[u8]>, _> = HashMap::with_capacity(vocab.len());
         let mut bytes = [NONE; 256];
         for (token, &score) in (0u32..).zip(scores) {
@@ -48,19 +61,24 @@ impl Spm {
             .filter_map(|(ch, next)| (next == SPACE_CHAR).then_some(ch))
             .collect();
         let piece_bytes_max = pieces.keys().map(|piece| piece.len()).max().unwrap_or(0) as u32;
-        Spm { pieces, before_space, bytes, unknown, piece_bytes_max, add_space_prefix }
+        Spm { pieces, before_space, bytes, unknown, piece_bytes_max, add_space_prefix, writes_prefix_out }
     }
 
     /// Encodes a stretch of text without special tokens.
     pub(super) fn encode(
         &self,
         text: &str,
-        space_prefix: bool,
+        before: Before,
         merger: &mut Merger,
         out: &mut Vec<u32>,
     ) -> Result<(), TokenizerError> {
         let mut escaped = String::with_capacity(text.len() + text.len() / 2 + SPACE.len());
-        if space_prefix && self.add_space_prefix {
+        let has_prefix = match before {
+            Before::Nothing => true,
+            Before::Special => !(self.writes_prefix_out && text.starts_with([' ', SPACE_CHAR])),
+            Before::Text => false,
+        };
+        if has_prefix && self.add_space_prefix {
             escaped.push_str(SPACE);
         }
         for ch in text.chars() {
@@ -73,20 +91,16 @@ impl Spm {
         let mut last = SPACE_CHAR;
         for (i, ch) in escaped.char_indices() {
             if ch == SPACE_CHAR && !self.before_space.contains(&last) {
-                self.encode_stretch(&escaped[at..i], merger, out)?;
+                self.encode_stretch(&escaped[at..i], merger, out);
                 at = i;
             }
             last = ch;
         }
-        self.encode_stretch(&escaped[at..], merger, out)
+        self.encode_stretch(&escaped[at..], merger, out);
+        Ok(())
     }
 
-    fn encode_stretch(
-        &self,
-        text: &str,
-        merger: &mut Merger,
-        out: &mut Vec<u32>,
-    ) -> Result<(), TokenizerError> {
+    fn encode_stretch(&self, text: &str, merger: &mut Merger, out: &mut Vec<u32>) {
         merger.clear();
         for (start, ch) in text.char_indices() {
             let piece = &text.as_bytes()[start..start + ch.len_utf8()];
@@ -107,20 +121,19 @@ impl Spm {
                 continue;
             }
             let piece = &text.as_bytes()[symbol.start as usize..(symbol.start + symbol.len) as usize];
-            self.fall_back(piece, out)?;
+            self.fall_back(piece, out);
         }
-        Ok(())
     }
 
-    /// Spells a character the vocabulary lacks in byte tokens, or as one unknown token.
-    fn fall_back(&self, piece: &[u8], out: &mut Vec<u32>) -> Result<(), TokenizerError> {
-        let missing = piece.iter().copied().find(|&byte| self.bytes[usize::from(byte)] == NONE);
-        match (missing, self.unknown) {
-            (None, _) => out.extend(piece.iter().map(|&byte| self.bytes[usize::from(byte)])),
-            (Some(_), Some(unknown)) => out.push(unknown),
-            (Some(byte), None) => return Err(TokenizerError::NoToken { byte }),
+    /// Spells a character that the vocabulary lacks in byte tokens, or if it lacks one of those too, as one unknown
+    /// token. Without either the character is dropped.
+    fn fall_back(&self, piece: &[u8], out: &mut Vec<u32>) {
+        let bytes = piece.iter().map(|&byte| self.bytes[usize::from(byte)]);
+        if bytes.clone().all(|token| token != NONE) {
+            out.extend(bytes);
+        } else {
+            out.extend(self.unknown);
         }
-        Ok(())
     }
 }
 

@@ -7,10 +7,10 @@ use recua_gguf::{Gguf, Header, Writer};
 use recua_text::tokenizer::{Tokenizer, TokenizerError};
 
 /// Token types of the format.
-const NORMAL: i32 = 1;
-const UNKNOWN: i32 = 2;
-const CONTROL: i32 = 3;
-const USER_DEFINED: i32 = 4;
+pub(crate) const NORMAL: i32 = 1;
+pub(crate) const UNKNOWN: i32 = 2;
+pub(crate) const CONTROL: i32 = 3;
+pub(crate) const USER_DEFINED: i32 = 4;
 const BYTE: i32 = 6;
 
 /// A file that has metadata only.
@@ -68,11 +68,11 @@ pub(crate) fn set_bpe(header: &mut Header, pre: &str, merges: &[&str], special: 
     header.set_strings("tokenizer.ggml.merges", merges).unwrap();
 }
 
-fn spm(pieces: &[(&str, f32, i32)]) -> Tokenizer {
+pub(crate) fn spm(pieces: &[(&str, f32, i32)]) -> Tokenizer {
     Tokenizer::from_metadata(gguf(|header| set_spm(header, pieces)).metadata()).unwrap()
 }
 
-fn bpe(pre: &str, merges: &[&str], special: &[(&str, i32)]) -> Tokenizer {
+pub(crate) fn bpe(pre: &str, merges: &[&str], special: &[(&str, i32)]) -> Tokenizer {
     Tokenizer::from_metadata(gguf(|header| set_bpe(header, pre, merges, special)).metadata()).unwrap()
 }
 
@@ -217,34 +217,6 @@ fn spm_without_scores_or_types() {
 }
 
 #[test]
-fn spm_without_bytes_uses_unknown_or_fails() {
-    let file = |unknown: bool| {
-        gguf(|header| {
-            header.set("tokenizer.ggml.model", "llama").unwrap();
-            header.set_strings("tokenizer.ggml.tokens", ["<unk>", "▁", "a"]).unwrap();
-            header.set_f32s("tokenizer.ggml.scores", &[0.0; 3]).unwrap();
-            let first = if unknown { UNKNOWN } else { CONTROL };
-            header.set_i32s("tokenizer.ggml.token_type", &[first, NORMAL, NORMAL]).unwrap();
-        })
-    };
-    let tokenizer = Tokenizer::from_metadata(file(true).metadata()).unwrap();
-    assert_eq!(tokenizer.encode("aé", false, false).unwrap(), [1, 2, 0]);
-    let tokenizer = Tokenizer::from_metadata(file(false).metadata()).unwrap();
-    let error = tokenizer.encode("aé", false, false).unwrap_err();
-    assert!(error.to_string().contains("0xC3"), "{error}");
-}
-
-#[test]
-fn phi3_drops_white_space_after_special_tokens() {
-    let file = gguf(|header| {
-        set_spm(header, &[("▁", -9.0, NORMAL), ("a", -8.0, NORMAL), ("<|user|>", 0.0, CONTROL)]);
-        header.set("general.name", "Phi-3 mini").unwrap();
-    });
-    let tokenizer = Tokenizer::from_metadata(file.metadata()).unwrap();
-    assert_eq!(tokenizer.encode("<|user|>\n a", false, true).unwrap(), [261, 259, 260]);
-}
-
-#[test]
 fn bpe_merges_by_rank() {
     let tokenizer = bpe("gpt-2", &["h e", "l l", "he ll", "hell o", "Ġ w"], &[("<|im_end|>", USER_DEFINED)]);
     assert_eq!(tokenizer.encode("hello w", false, false).unwrap(), [259, 260]);
@@ -263,6 +235,7 @@ fn bpe_whole_words_go_first_where_the_kind_says_so() {
     let special = [("hello", NORMAL), ("Hi", CONTROL)];
     assert_eq!(bpe("llama-bpe", &merges, &special).encode("hello", false, false).unwrap(), [258]);
     assert_eq!(bpe("llama-bpe", &merges, &special).encode("Hi", false, false).unwrap().len(), 2);
+    assert_eq!(bpe("smaug-bpe", &merges, &special).encode("hello", false, false).unwrap(), [258]);
     assert_eq!(bpe("qwen2", &merges, &special).encode("hello", false, false).unwrap().len(), 3);
     assert!(bpe("llama-bpe", &merges, &special).adds_bos());
 }
@@ -425,6 +398,7 @@ fn long_texts() -> Vec<(&'static str, String)> {
         ("capitals", "A".repeat(n)),
         ("digits", "7".repeat(n)),
         ("marks", "e\u{301}".repeat(n / 3)),
+        ("marks out of order", "\u{301}\u{316}".repeat(n / 4)),
         ("apostrophes", "'".repeat(n)),
         ("almost special", "<|im_".repeat(n / 5)),
         ("zeros", "\0".repeat(n)),
@@ -459,9 +433,18 @@ fn time_is_near_linear() {
         }
     }
     let merges: Vec<&str> = merges.iter().map(String::as_str).collect();
-    for pre in
-        ["gpt-2", "llama-bpe", "tekken", "deepseek-llm", "deepseek-v3", "deepseek-coder", "falcon", "default"]
-    {
+    for pre in [
+        "gpt-2",
+        "llama-bpe",
+        "qwen2",
+        "tekken",
+        "deepseek-llm",
+        "deepseek-v3",
+        "deepseek-coder",
+        "falcon",
+        "viking",
+        "default",
+    ] {
         check_long_texts(pre, &bpe(pre, &merges, &[("<|im_end|>", CONTROL), ("   ", USER_DEFINED)]));
     }
     for (name, _, tokenizer) in real_vocabularies() {

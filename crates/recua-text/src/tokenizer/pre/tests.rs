@@ -48,6 +48,14 @@ fn digits() {
     check("falcon", "x 12345", &["x", " ", "123", "45"]);
     check("falcon", "12345", &["123", "45"]);
     check("mpt", "x 123", &["x", " 123"]);
+    check("minicpm5", "x 1234", &["x", " ", "123", "4"]);
+    check("minicpm5", "x  1", &["x", "  ", "1"]);
+    check("joyai-llm", "x 1234", &["x", " ", "123", "4"]);
+    check("viking", "x 12", &["x", " ", "1", "2"]);
+    check("a.x-4.0", "x 123", &["x", " 123"]);
+    for name in ["kormo", "f2llmv2", "seed-coder"] {
+        check(name, "x 123", &["x", " ", "1", "2", "3"]);
+    }
 }
 
 #[test]
@@ -62,6 +70,9 @@ fn contractions_and_case() {
 fn punctuation() {
     check("gpt-2", "a+=b !!", &["a", "+=", "b", " !!"]);
     check("qwen2", "x.y(\n\n)", &["x", ".y", "(\n\n", ")"]);
+    // Here a line feed is no part of the punctuation before it.
+    check("seed-coder", "x.y(\n\n)", &["x", ".y", "(", "\n\n", ")"]);
+    check("viking", "a (b)|c, d。 e", &["a", " (", "b", ")|", "c", ",", " d", "。", " e"]);
     check("falcon", "a += b", &["a", " ", "+=", " b"]);
     check("deepseek-coder", "a += (b)", &["a", " +=", " (", "b", ")"]);
     check("deepseek-llm", "a, b。", &["a", ",", " b", "。"]);
