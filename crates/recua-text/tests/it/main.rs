@@ -2,4 +2,5 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
 mod chat;
+mod request;
 mod tokenizer;
