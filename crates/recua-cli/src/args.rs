@@ -27,6 +27,7 @@ pub(crate) enum Command {
     VerifyBatch(VerifyArgs),
     Logits(LogitsArgs),
     Tokenize(TokenizeArgs),
+    Render(RenderArgs),
     Inspect(InspectArgs),
     Quantize(QuantizeArgs),
     Synth(SynthArgs),
@@ -141,6 +142,9 @@ pub(crate) struct RunArgs {
     /// A system message for every prompt; needs a chat template
     #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
     pub(crate) system: Option<String>,
+    /// Show each prompt on standard error, as text and as token ids
+    #[arg(long)]
+    pub(crate) verbose_prompt: bool,
     /// Output format
     #[arg(long, value_enum, default_value_t = AnswerFormat::Text)]
     pub(crate) format: AnswerFormat,
@@ -302,6 +306,39 @@ pub(crate) struct TokenizeArgs {
     pub(crate) special: bool,
 }
 
+/// Print the prompt that the model's chat template makes of a conversation
+///
+/// The conversation is JSON: an array of messages as the chat APIs have them, or an object with `messages` and perhaps
+/// `tools`, `documents` and `chat_template_kwargs`. The prompt is printed as it is, with nothing after it.
+#[derive(Args, Debug)]
+pub(crate) struct RenderArgs {
+    /// GGUF file, or demo
+    pub(crate) model: String,
+    /// File with the conversation [default: standard input]
+    pub(crate) conversation: Option<PathBuf>,
+    /// File with the tools, a JSON array
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tools: Option<PathBuf>,
+    /// Another template: one that the file has under this name, or a file with the text of one
+    #[arg(long, value_name = "NAME|FILE")]
+    pub(crate) template: Option<String>,
+    /// A variable of the template, such as enable_thinking=false; what is not JSON is a string
+    #[arg(long = "var", value_name = "NAME=VALUE", value_parser = variable)]
+    pub(crate) variables: Vec<(String, serde_json::Value)>,
+    /// Do not begin the assistant's turn
+    #[arg(long)]
+    pub(crate) no_generation_prompt: bool,
+    /// Leave the last message open, so that the model continues it
+    #[arg(long, conflicts_with = "no_generation_prompt")]
+    pub(crate) continue_last: bool,
+    /// Turn arguments of tool calls that are JSON text into objects, which most templates expect
+    #[arg(long)]
+    pub(crate) parse_arguments: bool,
+    /// Print the token ids instead, separated by spaces
+    #[arg(long)]
+    pub(crate) tokens: bool,
+}
+
 /// Show what is in a GGUF file
 ///
 /// Works with any architecture, and with files without tensors.
@@ -387,6 +424,17 @@ fn with_suffix(text: &str) -> Result<usize, String> {
         },
     };
     positive(digits)?.checked_mul(unit).ok_or_else(|| "is too large".into())
+}
+
+/// `name=value`, the value JSON or else a string.
+fn variable(text: &str) -> Result<(String, serde_json::Value), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => {
+            let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
+            Ok((name.to_owned(), value))
+        }
+        _ => Err("is not NAME=VALUE".into()),
+    }
 }
 
 fn token_list(text: &str) -> Result<TokenList, String> {

@@ -154,8 +154,8 @@ impl Chat {
 
     fn request(&self) -> Result<Request> {
         let system = self.system.iter().map(|text| Message::new("system", text));
-        let messages: Vec<_> = system.chain(self.messages.iter().cloned()).collect();
-        let prompt = self.form.encode(self.engine.tokenizer(), &messages)?;
+        let messages = system.chain(self.messages.iter().cloned());
+        let prompt = self.form.encode(self.engine.tokenizer(), messages)?.tokens;
         let context = self.engine.context();
         if prompt.len() >= context {
             return Err(Failure::user(format!(

@@ -14,6 +14,7 @@ mod model;
 mod output;
 mod prompt;
 mod quantize;
+mod render;
 mod run;
 mod source;
 mod synth;
@@ -49,6 +50,7 @@ fn dispatch(command: Command) -> Result {
         Command::VerifyBatch(args) => verify_batch::run(args),
         Command::Logits(args) => logits::run(args),
         Command::Tokenize(args) => tokenize::run(args),
+        Command::Render(args) => render::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Quantize(args) => quantize::run(args),
         Command::Synth(args) => synth::run(args),

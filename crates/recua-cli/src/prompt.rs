@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::SystemTime;
 
-use recua::chat::{ChatError, ChatTemplate, Message};
+use recua::chat::{Chat, ChatError, ChatTemplate, LocalTime, Message};
 use recua::stop::StopMatcher;
 use recua::tokenizer::Tokenizer;
 use recua::{SamplingDefaults, SamplingParams};
@@ -11,7 +11,7 @@ use recua::{SamplingDefaults, SamplingParams};
 use crate::args::SamplingArgs;
 use crate::failure::{Failure, OrFail, Result};
 use crate::model::{ModelFile, failure};
-use crate::output::note;
+use crate::output::{note, printable};
 use crate::source;
 
 /// llama.cpp's defaults.
@@ -50,15 +50,45 @@ impl Form {
     }
 
     /// The tokens of a conversation, up to where the model's next turn begins.
-    pub(crate) fn encode(&self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<Vec<u32>> {
+    pub(crate) fn encode(
+        &self,
+        tokenizer: &Tokenizer,
+        messages: impl IntoIterator<Item = Message>,
+    ) -> Result<Prompt> {
+        let chat = Chat::new(messages);
         match self {
-            Form::Chat(template) => template.encode(tokenizer, messages, SystemTime::now()).or_user(),
+            Form::Chat(template) => {
+                let (text, tokens) = template.render_and_encode(tokenizer, &chat, local_time()).or_user()?;
+                Ok(Prompt { text, tokens })
+            }
             Form::Raw { special } => {
-                let text: Vec<_> = messages.iter().map(|m| m.content.as_str()).collect();
-                tokenizer.encode(&text.join("\n"), tokenizer.adds_bos(), *special).or_user()
+                let texts: Vec<_> = chat.messages.iter().filter_map(Message::text).collect();
+                let text = texts.join("\n");
+                let tokens = tokenizer.encode(&text, tokenizer.adds_bos(), *special).or_user()?;
+                Ok(Prompt { text, tokens })
             }
         }
     }
+}
+
+/// A prompt as the model sees it.
+pub(crate) struct Prompt {
+    pub(crate) text: String,
+    pub(crate) tokens: Vec<u32>,
+}
+
+impl Prompt {
+    /// Shows it on stderr: text and ids, a line each.
+    pub(crate) fn show(&self) {
+        let ids: Vec<String> = self.tokens.iter().map(u32::to_string).collect();
+        note!("prompt: {}", printable(&self.text));
+        note!("tokens: {}", ids.join(" "));
+    }
+}
+
+/// The time on the clocks here, for templates that write the date.
+pub(crate) fn local_time() -> LocalTime {
+    LocalTime::new(SystemTime::now(), jiff::ZonedDateTime::now().offset().seconds())
 }
 
 /// The sampling parameters, validated: those that the flags give, else those of the file, else llama.cpp's.

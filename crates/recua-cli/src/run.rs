@@ -39,8 +39,11 @@ pub(crate) fn run(args: RunArgs) -> Result {
     let mut encoded = Vec::new();
     for prompt in &prompts {
         let system = args.system.iter().map(|text| Message::new("system", text));
-        let messages: Vec<_> = system.chain([Message::new("user", prompt)]).collect();
-        encoded.push(form.encode(&tokenizer, &messages)?);
+        let prompt = form.encode(&tokenizer, system.chain([Message::new("user", prompt)]))?;
+        if args.verbose_prompt {
+            prompt.show();
+        }
+        encoded.push(prompt.tokens);
     }
     let longest = encoded.iter().map(Vec::len).max().unwrap_or(0);
     let context = file.context(args.size.ctx_size, longest.saturating_add(max_tokens))?;

@@ -5,30 +5,33 @@ mod exprs;
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use crate::budget::Budget;
+use crate::budget::{Budget, Buffer, Held, VALUE_BYTES};
+use crate::clock::LocalTime;
 use crate::error::Error;
 use crate::filters;
 use crate::functions::FUNCTIONS;
 use crate::tree::{Apply, Block, Call, Expr, For, Macro, Stmt, StmtKind, Target};
-use crate::value::{Caller, List, Loop, Namespace, Value};
+use crate::value::{Caller, Kind, List, Loop, Namespace, Value};
 
-/// Runs a template and gives its output. `now` is in seconds since 1970.
+/// Runs a template and gives its output.
 pub(crate) fn run<'t>(
     body: &'t [Stmt],
-    mut variables: Frame<'t>,
-    now: u64,
-    budget: Budget,
+    variables: Vec<(&'t str, Value<'t>)>,
+    now: LocalTime,
+    mut budget: Budget,
 ) -> Result<String, Error> {
-    variables.extend(FUNCTIONS.map(|(name, function)| (name, Value::Function(function))));
-    let mut eval =
-        Eval { budget, frames: vec![variables], base: 0, out: String::new(), namespaces: Vec::new(), now };
+    let held = budget.values((variables.len() + FUNCTIONS.len()).saturating_mul(2))?;
+    let mut globals = Frame { variables, places: 0, held };
+    globals.variables.extend(FUNCTIONS.map(|(name, function)| (name, Value::Function(function))));
+    let out = Buffer::new(&budget)?;
+    let mut eval = Eval { budget, frames: vec![globals], base: 0, out, namespaces: Vec::new(), now };
     let result = eval.body(body);
     // A cycle through a namespace would never be freed; and with all of them still held here, none frees the next.
     eval.frames.clear();
     for namespace in &eval.namespaces {
         namespace.variables.borrow_mut().clear();
     }
-    result.map(|_| eval.out)
+    result.map(|_| eval.out.into_string())
 }
 
 /// How a statement ended.
@@ -40,7 +43,12 @@ enum Flow {
 }
 
 /// Variables by name.
-pub(crate) type Frame<'t> = Vec<(&'t str, Value<'t>)>;
+struct Frame<'t> {
+    variables: Vec<(&'t str, Value<'t>)>,
+    // How many variables `held` is for: the frame of a loop is used again for each round.
+    places: usize,
+    held: Held,
+}
 
 struct Eval<'t> {
     budget: Budget,
@@ -49,10 +57,10 @@ struct Eval<'t> {
     // A macro sees its own frames, from here up, and frame 0.
     base: usize,
     // The output of the template so far, or of the block being captured.
-    out: String,
+    out: Buffer,
     // Every namespace there is.
     namespaces: Vec<Rc<Namespace<'t>>>,
-    now: u64,
+    now: LocalTime,
 }
 
 impl<'t> Eval<'t> {
@@ -72,10 +80,7 @@ impl<'t> Eval<'t> {
 
     fn stmt(&mut self, stmt: &'t Stmt) -> Result<Flow, Error> {
         match &stmt.kind {
-            StmtKind::Text(text) => {
-                self.budget.bytes(text.len())?;
-                self.out.push_str(text);
-            }
+            StmtKind::Text(text) => self.out.push_str(text, &mut self.budget)?,
             StmtKind::Print(expr) => self.print(expr)?,
             StmtKind::If(branches, otherwise) => {
                 let body = self.branch(branches)?.unwrap_or(otherwise);
@@ -89,7 +94,7 @@ impl<'t> Eval<'t> {
             }
             StmtKind::Filter(chain, body) => self.print_filtered(chain, body)?,
             StmtKind::With(variables, body) => return self.with(variables, body),
-            StmtKind::Scope(body) => return self.in_frame(Vec::new(), |eval| eval.body(body)),
+            StmtKind::Scope(body) => return self.in_frame(|eval| eval.body(body)),
             StmtKind::Macro(decl) => self.bind(&decl.name, Value::Macro(decl))?,
             StmtKind::Call(call) => self.call_block(call)?,
             StmtKind::Do(expr) => self.expr(expr).map(drop)?,
@@ -132,10 +137,10 @@ impl<'t> Eval<'t> {
 
     fn with(&mut self, variables: &'t [(Target, Expr)], body: &'t [Stmt]) -> Result<Flow, Error> {
         // All values come from outside: none sees the new variables.
-        self.budget.values(variables.len())?;
+        let _held = self.budget.values(variables.len())?;
         let values: Vec<Value<'t>> =
             variables.iter().map(|(_, value)| self.expr(value)).collect::<Result<_, _>>()?;
-        self.in_frame(Vec::new(), |eval| {
+        self.in_frame(|eval| {
             for ((target, _), value) in variables.iter().zip(values) {
                 eval.assign(target, value)?;
             }
@@ -143,15 +148,11 @@ impl<'t> Eval<'t> {
         })
     }
 
-    fn in_frame<T>(
-        &mut self,
-        frame: Frame<'t>,
-        work: impl FnOnce(&mut Self) -> Result<T, Error>,
-    ) -> Result<T, Error> {
+    fn in_frame<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
         // A level of its own: what makes a frame takes more of the stack than an expression.
         self.budget.enter()?;
-        self.budget.values(1)?;
-        self.frames.push(frame);
+        let held = self.budget.values(2)?;
+        self.frames.push(Frame { variables: Vec::new(), places: 0, held });
         let result = work(self);
         self.frames.pop();
         self.budget.leave();
@@ -160,17 +161,18 @@ impl<'t> Eval<'t> {
 
     /// Runs a block with variables of its own and gives what it writes, after some filters.
     fn capture(&mut self, body: &'t [Stmt], chain: &'t [Apply]) -> Result<Value<'t>, Error> {
-        let value = self.captured(|eval| eval.in_frame(Vec::new(), |eval| eval.body(body)).map(drop))?;
+        let value = self.captured(|eval| eval.in_frame(|eval| eval.body(body)).map(drop))?;
         self.filter_chain(chain, value)
     }
 
     /// Gives what some work writes.
     fn captured(&mut self, work: impl FnOnce(&mut Self) -> Result<(), Error>) -> Result<Value<'t>, Error> {
-        let outer = std::mem::take(&mut self.out);
+        let inner = Buffer::new(&self.budget)?;
+        let outer = std::mem::replace(&mut self.out, inner);
         let result = work(self);
         let written = std::mem::replace(&mut self.out, outer);
         result?;
-        Value::str(&written, &mut self.budget)
+        Value::built(written, &mut self.budget)
     }
 
     fn filter_chain(&mut self, chain: &'t [Apply], mut value: Value<'t>) -> Result<Value<'t>, Error> {
@@ -183,7 +185,9 @@ impl<'t> Eval<'t> {
 
     fn filter(&mut self, filter: &'t Apply, value: &Value<'t>) -> Result<Value<'t>, Error> {
         let args = self.args(&filter.args)?;
-        filters::apply(&filter.name, value, &args, &mut self.budget).map_err(|error| error.at(filter.at))
+        filters::apply(&filter.name, value, &args, &mut self.budget)
+            .map(|value| value.failing_at(filter.at))
+            .map_err(|error| error.at(filter.at))
     }
 
     fn for_loop(&mut self, stmt: &'t For) -> Result<(), Error> {
@@ -199,11 +203,11 @@ impl<'t> Eval<'t> {
             None => items,
         };
         if items.items.is_empty() {
-            return self.in_frame(Vec::new(), |eval| eval.body(&stmt.otherwise)).map(drop);
+            return self.in_frame(|eval| eval.body(&stmt.otherwise)).map(drop);
         }
         let last = Rc::new(RefCell::new(None));
         // All rounds use one frame, so its memory is paid for once.
-        self.in_frame(Vec::new(), |eval| {
+        self.in_frame(|eval| {
             for index in 0..items.items.len() {
                 eval.budget.step()?;
                 let this = Loop { items: Rc::clone(&items), index, depth, stmt, last: Rc::clone(&last) };
@@ -217,7 +221,7 @@ impl<'t> Eval<'t> {
 
     fn round(&mut self, this: Loop<'t>) -> Result<Flow, Error> {
         if let Some(frame) = self.frames.last_mut() {
-            frame.clear();
+            frame.variables.clear();
         }
         let (stmt, item) = (this.stmt, this.items.items[this.index].clone());
         self.bind("loop", Value::Loop(Rc::new(this)))?;
@@ -227,10 +231,10 @@ impl<'t> Eval<'t> {
 
     /// The items for which the condition of a loop holds.
     fn filtered(&mut self, stmt: &'t For, filter: &'t Expr, items: &List<'t>) -> Result<Rc<List<'t>>, Error> {
-        self.budget.values(items.items.len())?;
+        let held = self.budget.values(items.items.len())?;
         let mut kept = Vec::new();
         for item in &items.items {
-            let keep = self.in_frame(Vec::new(), |eval| {
+            let keep = self.in_frame(|eval| {
                 eval.assign(&stmt.target, item.clone())?;
                 Ok(eval.expr(filter)?.is_true())
             })?;
@@ -238,23 +242,24 @@ impl<'t> Eval<'t> {
                 kept.push(item.clone());
             }
         }
-        Value::list(kept)?.items(&mut self.budget)
+        List::new(Kind::List, kept, held).map(Rc::new)
     }
 
     fn bind(&mut self, name: &'t str, value: Value<'t>) -> Result<(), Error> {
         let Some(frame) = self.frames.last_mut() else {
             return Ok(());
         };
-        self.budget.search(frame.len(), name.len())?;
-        if let Some(variable) = frame.iter_mut().find(|(known, _)| *known == name) {
+        self.budget.search(frame.variables.len(), name.len())?;
+        if let Some(variable) = frame.variables.iter_mut().find(|(known, _)| *known == name) {
             variable.1 = value;
             return Ok(());
         }
-        if frame.len() == frame.capacity() {
-            // The vector doubles; and each place may keep a `loop` alive that is not paid for otherwise.
-            self.budget.values(frame.len().max(4).saturating_mul(2))?;
+        if frame.variables.len() >= frame.places {
+            // The vector doubles; and each place may keep a `loop` alive that is not counted otherwise.
+            frame.held.add(6 * VALUE_BYTES)?;
+            frame.places = frame.variables.len() + 1;
         }
-        frame.push((name, value));
+        frame.variables.push((name, value));
         Ok(())
     }
 
@@ -262,8 +267,8 @@ impl<'t> Eval<'t> {
         let local = self.frames[self.base..].iter().rev();
         let global = self.frames[..self.base].first();
         for frame in local.chain(global) {
-            self.budget.search(frame.len(), name.len())?;
-            if let Some((_, value)) = frame.iter().find(|(known, _)| *known == name) {
+            self.budget.search(frame.variables.len(), name.len())?;
+            if let Some((_, value)) = frame.variables.iter().find(|(known, _)| *known == name) {
                 return Ok(value.clone());
             }
         }
@@ -274,20 +279,7 @@ impl<'t> Eval<'t> {
         match target {
             Target::Name(name) => self.bind(name, value),
             Target::Attribute(object, name) => match self.lookup(object)? {
-                Value::Namespace(namespace) => {
-                    value.check_storable()?;
-                    self.budget.values(1)?;
-                    let mut variables = namespace.variables.borrow_mut();
-                    self.budget.bytes(variables.len().saturating_mul(1 + name.len()))?;
-                    match variables.iter_mut().find(|(known, _)| **known == **name) {
-                        Some(variable) => variable.1 = value,
-                        None => {
-                            self.budget.bytes(name.len())?;
-                            variables.push(((&**name).into(), value));
-                        }
-                    }
-                    Ok(())
-                }
+                Value::Namespace(namespace) => namespace.set(name, value, &mut self.budget),
                 other => {
                     Err(Error::new(format!("{} has no attributes to set; namespace() has", other.kind())))
                 }

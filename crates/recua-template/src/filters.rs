@@ -1,63 +1,68 @@
 //! The filters, which follow `|`: those of single values, and `map`, which applies another filter.
 
 mod lists;
+mod numbers;
 
-use std::rc::Rc;
-
-use crate::budget::Budget;
+use crate::args::{Args, Takes};
+use crate::budget::{Budget, Buffer};
 use crate::error::Error;
 use crate::format::percent;
-use crate::methods::items;
-use crate::text::{center, change_case, replace, strip, url_encoded};
-use crate::value::{Args, List, Value};
+use crate::methods::pairs;
+use crate::text::{Text, center, change_case, lines, push_escaped, replace, strip, url_encoded};
+use crate::value::Value;
 use crate::{json, ops};
 
-/// Every filter there is.
-pub(crate) const FILTERS: [&str; 44] = [
-    "abs",
-    "attr",
-    "batch",
-    "bool",
-    "capitalize",
-    "center",
-    "count",
-    "d",
-    "default",
-    "dictsort",
-    "e",
-    "escape",
-    "first",
-    "float",
-    "format",
-    "groupby",
-    "indent",
-    "int",
-    "items",
-    "join",
-    "last",
-    "length",
-    "list",
-    "lower",
-    "map",
-    "max",
-    "min",
-    "reject",
-    "rejectattr",
-    "replace",
-    "reverse",
-    "round",
-    "safe",
-    "select",
-    "selectattr",
-    "sort",
-    "string",
-    "sum",
-    "title",
-    "tojson",
-    "trim",
-    "unique",
-    "upper",
-    "urlencode",
+/// Every filter there is, and what it takes beside the value.
+pub(crate) const FILTERS: [(&str, Takes); 49] = [
+    ("abs", Takes::Only(&[])),
+    ("attr", Takes::Only(&["name"])),
+    ("batch", Takes::Only(&["linecount", "fill_with"])),
+    ("bool", Takes::Only(&[])),
+    ("capitalize", Takes::Only(&[])),
+    ("center", Takes::Only(&["width"])),
+    ("count", Takes::Only(&[])),
+    ("d", Takes::Only(&["default_value", "boolean"])),
+    ("default", Takes::Only(&["default_value", "boolean"])),
+    ("dictsort", Takes::Only(&["case_sensitive", "by", "reverse"])),
+    ("e", Takes::Only(&[])),
+    ("escape", Takes::Only(&[])),
+    ("filesizeformat", Takes::Only(&["binary"])),
+    ("first", Takes::Only(&[])),
+    ("float", Takes::Only(&["default"])),
+    ("forceescape", Takes::Only(&[])),
+    ("format", Takes::Any),
+    ("groupby", Takes::Only(&["attribute", "default", "case_sensitive"])),
+    ("indent", Takes::Only(&["width", "first", "blank"])),
+    ("int", Takes::Only(&["default", "base"])),
+    ("items", Takes::Only(&[])),
+    ("join", Takes::Only(&["d", "attribute"])),
+    ("last", Takes::Only(&[])),
+    ("length", Takes::Only(&[])),
+    ("list", Takes::Only(&[])),
+    ("lower", Takes::Only(&[])),
+    ("map", Takes::Any),
+    ("max", Takes::Only(&["case_sensitive", "attribute"])),
+    ("min", Takes::Only(&["case_sensitive", "attribute"])),
+    ("reject", Takes::Any),
+    ("rejectattr", Takes::Any),
+    ("replace", Takes::Only(&["old", "new", "count"])),
+    ("reverse", Takes::Only(&[])),
+    ("round", Takes::Only(&["precision", "method"])),
+    ("safe", Takes::Only(&[])),
+    ("select", Takes::Any),
+    ("selectattr", Takes::Any),
+    ("slice", Takes::Only(&["slices", "fill_with"])),
+    ("sort", Takes::Only(&["reverse", "case_sensitive", "attribute"])),
+    ("string", Takes::Only(&[])),
+    ("sum", Takes::Only(&["attribute", "start"])),
+    ("title", Takes::Only(&[])),
+    ("tojson", Takes::Only(json::PARAMETERS)),
+    ("trim", Takes::Only(&["chars"])),
+    ("truncate", Takes::Only(&["length", "killwords", "end", "leeway"])),
+    ("unique", Takes::Only(&["case_sensitive", "attribute"])),
+    ("upper", Takes::Only(&[])),
+    ("urlencode", Takes::Only(&[])),
+    ("wordcount", Takes::Only(&[])),
 ];
 
 pub(crate) fn apply<'t>(
@@ -66,37 +71,66 @@ pub(crate) fn apply<'t>(
     args: &Args<'t>,
     budget: &mut Budget,
 ) -> Result<Value<'t>, Error> {
+    let Some((_, takes)) = FILTERS.iter().find(|(known, _)| *known == name) else {
+        let name: String = name.chars().take(60).collect();
+        let known = FILTERS.map(|(name, _)| name).join(", ");
+        return Err(Error::new(format!("the filter {name} is not known; known are {known}")));
+    };
+    args.check(name, *takes, budget)?;
     match name {
         "trim" => {
             let text = value.to_text(budget)?;
             let chars = args.optional_str(0, "chars")?.map(|chars| &**chars);
-            Value::str(strip(&text, chars, true, true, budget)?, budget)
+            let trimmed = Text::new(strip(&text, chars, true, true, budget)?, budget)?;
+            Ok(Value::Str(trimmed.marked(text.is_markup())))
         }
-        "upper" | "lower" | "title" | "capitalize" => {
+        "upper" | "lower" | "capitalize" => {
             let text = value.to_text(budget)?;
-            Value::str(&change_case(&text, name, budget)?, budget)
+            let changed = Text::new(&change_case(&text, name, budget)?, budget)?;
+            Ok(Value::Str(changed.marked(text.is_markup())))
         }
-        "string" | "safe" => value.to_text(budget).map(Value::Str),
-        "e" | "escape" => escape(&value.to_text(budget)?, budget),
+        "title" => Value::str(&change_case(&value.to_text(budget)?, "titles", budget)?, budget),
+        "string" => value.to_text(budget).map(Value::Str),
+        "safe" => value.to_text(budget).map(|text| Value::Str(text.marked(true))),
+        "e" | "escape" | "forceescape" => {
+            let text = value.to_text(budget)?;
+            if text.is_markup() && name != "forceescape" {
+                return Ok(Value::Str(text));
+            }
+            let mut out = Buffer::new(budget)?;
+            push_escaped(&mut out, &text, budget)?;
+            Text::built(out, budget).map(|text| Value::Str(text.marked(true)))
+        }
         "center" => {
             let text = value.to_text(budget)?;
-            Value::str(&center(&text, args.int(0, "width", 80)?, budget)?, budget)
+            let centered = Text::new(&center(&text, args.int(0, "width", 80)?, budget)?, budget)?;
+            Ok(Value::Str(centered.marked(text.is_markup())))
         }
-        "format" => {
-            let text = percent(&value.to_text(budget)?, &args.positional, budget)?;
-            Value::str(&text, budget)
-        }
+        "format" => format(value, args, budget),
+        "truncate" => truncate(&value.to_text(budget)?, args, budget),
         "urlencode" => Value::str(&url_encoded(&value.to_text(budget)?, budget)?, budget),
+        "wordcount" => {
+            let text = value.to_text(budget)?;
+            budget.scan(text.len())?;
+            let words = text.split(|ch: char| ch != '_' && !ch.is_alphanumeric());
+            Ok(Value::int(words.filter(|word| !word.is_empty()).count()))
+        }
         "length" | "count" => value.len(budget).map(Value::int),
-        "int" | "float" => number(name, value, args, budget),
-        "round" => round(value, args, budget),
+        "int" => numbers::int(value, args, budget),
+        "float" => numbers::float(value, args, budget),
+        "round" => numbers::round(value, args),
+        "filesizeformat" => numbers::file_size(value, args, budget),
         "bool" => Ok(Value::Bool(value.is_true())),
         "abs" => match value {
             Value::Float(value) => Ok(Value::Float(value.abs())),
             value if value.as_int()? < 0 => ops::negate(value),
-            value => Ok(value.clone()),
+            value => value.as_int().map(Value::Int),
         },
-        "attr" => ops::attribute(value, args.require(0, "name")?.as_str()?, budget),
+        "attr" => match (value, args.require(0, "name")?.as_str()?) {
+            // It sees attributes only, and the entries of a mapping are none.
+            (Value::Map(_) | Value::List(_), _) => Ok(Value::Undefined),
+            (value, name) => ops::attribute(value, name, budget),
+        },
         "default" | "d" => {
             let missing = matches!(value, Value::Undefined) || (args.flag(1, "boolean") && !value.is_true());
             if !missing {
@@ -108,155 +142,136 @@ pub(crate) fn apply<'t>(
             let text = value.to_text(budget)?;
             let old = args.require(0, "old")?.to_text(budget)?;
             let new = args.require(1, "new")?.to_text(budget)?;
-            Value::str(&replace(&text, &old, &new, args.int(2, "count", -1)?, budget)?, budget)
+            let count = args.optional(2, "count").map_or(Ok(-1), Value::as_int)?;
+            Value::str(&replace(&text, &old, &new, count, budget)?, budget)
         }
-        "indent" => indent(&value.to_text(budget)?, args, budget),
-        "tojson" => {
-            let text = json::dump(value, args, budget)?;
-            Value::str(&text, budget)
+        "indent" => indent(value.as_str()?, args, budget),
+        "tojson" => json::dump(value, args, budget),
+        "items" => {
+            let (items, held) = match value {
+                Value::Undefined => (Vec::new(), budget.values(0)?),
+                Value::Map(_) => pairs(value, budget)?,
+                other => {
+                    let error = Error::new(format!("the filter items needs a mapping, not {}", other.kind()));
+                    return lists::failing(Vec::new(), error, budget.values(0)?);
+                }
+            };
+            Value::iter(items, None, held)
         }
-        "items" if matches!(value, Value::Undefined) => Value::list(Vec::new()),
-        "items" => items(value, budget),
-        "dictsort" => lists::dictsort(value, args, budget),
-        "map" => {
-            let list = list_for(name, value, budget)?;
-            map(&list, args, budget)
-        }
-        name if FILTERS.contains(&name) => {
-            let list = list_for(name, value, budget)?;
-            lists::apply(name, value, &list, args, budget)
-        }
-        name => {
-            let name: String = name.chars().take(60).collect();
-            Err(Error::new(format!("the filter {name} is not known; known are {}", FILTERS.join(", "))))
-        }
+        "map" => map(value, args, budget),
+        name => lists::apply(name, value, args, budget),
     }
 }
 
-/// The items of a value for a filter of lists. To those that choose, `none` is as good as empty, as in Jinja.
-fn list_for<'t>(name: &str, value: &Value<'t>, budget: &mut Budget) -> Result<Rc<List<'t>>, Error> {
-    match (name, value) {
-        ("map" | "select" | "reject" | "selectattr" | "rejectattr", Value::None) => {
-            Value::Undefined.items(budget)
-        }
-        _ => value.items(budget).map_err(|error| match error {
-            Error::Limit(_) => error,
-            _ => Error::new(format!("the filter {name} needs a list, not {}", value.kind())),
-        }),
+/// `'%s' % x`: with the arguments, or with a mapping of those that have names.
+fn format<'t>(value: &Value<'t>, args: &Args<'t>, budget: &mut Budget) -> Result<Value<'t>, Error> {
+    let pattern = value.to_text(budget)?;
+    if args.named.is_empty() {
+        return percent(&pattern, &args.positional, None, budget);
     }
+    if !args.positional.is_empty() {
+        return Err(Error::new("format takes arguments by position or with names, not both"));
+    }
+    let held = budget.values(args.named.len().saturating_mul(2))?;
+    let mut entries = Vec::with_capacity(args.named.len());
+    for (name, value) in &args.named {
+        entries.push((Value::str(name, budget)?, value.clone()));
+    }
+    let map = Value::map(entries, held, budget)?;
+    percent(&pattern, &[], Some(&map), budget)
 }
 
-fn escape<'t>(text: &str, budget: &mut Budget) -> Result<Value<'t>, Error> {
-    budget.bytes(text.len().saturating_mul(5))?;
-    let mut escaped = String::new();
-    for ch in text.chars() {
-        match ch {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&#34;"),
-            '\'' => escaped.push_str("&#39;"),
-            ch => escaped.push(ch),
-        }
-    }
-    Value::str(&escaped, budget)
-}
-
-fn number<'t>(
-    name: &str,
-    value: &Value<'t>,
-    args: &Args<'t>,
-    budget: &mut Budget,
-) -> Result<Value<'t>, Error> {
-    let parsed = match value {
-        Value::Str(text) => {
-            budget.bytes(text.len())?;
-            let text = text.trim();
-            match text.parse::<i64>() {
-                Ok(value) if name == "int" => Some(Value::Int(value)),
-                _ => text.parse::<f64>().ok().map(Value::Float),
-            }
-        }
-        Value::Int(_) | Value::Bool(_) | Value::Float(_) => Some(value.clone()),
-        _ => None,
+fn truncate<'t>(text: &Text<'t>, args: &Args<'t>, budget: &mut Budget) -> Result<Value<'t>, Error> {
+    let length = args.get(0, "length").map_or(Ok(255), Value::as_size)?;
+    let end = match args.get(2, "end") {
+        Some(end) => end.as_str()?.clone(),
+        None => Text::literal("..."),
     };
-    Ok(match (name, parsed) {
-        ("int", Some(Value::Float(value))) => Value::Int(value as i64),
-        ("int", Some(value)) => Value::Int(value.as_int()?),
-        (_, Some(value)) => Value::Float(value.as_number().unwrap_or(0.0)),
-        ("int", None) => args.get(0, "default").cloned().unwrap_or(Value::Int(0)),
-        (_, None) => args.get(0, "default").cloned().unwrap_or(Value::Float(0.0)),
-    })
-}
-
-fn round<'t>(value: &Value<'t>, args: &Args<'t>, budget: &mut Budget) -> Result<Value<'t>, Error> {
-    let precision = args.int(0, "precision", 0)?;
-    let method = args.optional_str(1, "method")?.map_or("common", |method| &**method);
-    let number =
-        value.as_number().ok_or_else(|| Error::new(format!("{} cannot be rounded", value.kind())))?;
-    let Some(precision) = usize::try_from(precision).ok().filter(|&precision| precision <= 300) else {
-        return Err(Error::new("round: a precision from 0 to 300 is accepted"));
+    let leeway = args.optional(3, "leeway").map_or(Ok(5), Value::as_size)?;
+    budget.scan(text.len() + end.len())?;
+    let Some(kept) = length.checked_sub(end.chars().count()) else {
+        return Err(Error::new("truncate: the length is at least that of what the text ends with"));
     };
-    // A float has up to 309 digits before its point.
-    budget.bytes(precision + 350)?;
-    let factor = 10f64.powi(precision as i32);
-    Ok(match (method, value) {
-        ("common", Value::Float(_)) => {
-            Value::Float(format!("{number:.precision$}").parse().unwrap_or(number))
-        }
-        ("common", _) => Value::Int(value.as_int()?),
-        ("ceil", _) => Value::Float((number * factor).ceil() / factor),
-        ("floor", _) => Value::Float((number * factor).floor() / factor),
-        _ => return Err(Error::new("round: the methods are common, ceil and floor")),
-    })
+    if text.chars().count() <= length.saturating_add(leeway) {
+        return Ok(Value::Str(text.clone()));
+    }
+    let at = text.char_indices().nth(kept).map_or(text.len(), |(at, _)| at);
+    let kept = &text[..at];
+    let kept =
+        if args.flag(1, "killwords") { kept } else { kept.rsplit_once(' ').map_or(kept, |(kept, _)| kept) };
+    let mut out = Buffer::new(budget)?;
+    out.push_str(kept, budget)?;
+    out.push_str(&end, budget)?;
+    Text::built(out, budget).map(|made| Value::Str(made.marked(text.is_markup())))
 }
 
-fn indent<'t>(text: &str, args: &Args<'t>, budget: &mut Budget) -> Result<Value<'t>, Error> {
+fn indent<'t>(text: &Text<'t>, args: &Args<'t>, budget: &mut Budget) -> Result<Value<'t>, Error> {
     let by = match args.get(0, "width") {
         Some(Value::Str(by)) => by.clone(),
         width => {
-            let width = width.map_or(Ok(4), Value::as_int)?;
-            let width = usize::try_from(width).unwrap_or(0);
-            budget.bytes(width)?;
-            " ".repeat(width).into()
+            let mut by = Buffer::new(budget)?;
+            by.push_n(" ", width.map_or(Ok(4), Value::as_size)?, budget)?;
+            Text::built(by, budget)?
         }
     };
     let (first, blank) = (args.flag(1, "first"), args.flag(2, "blank"));
-    let mut indented = String::new();
-    for (i, line) in text.split('\n').enumerate() {
-        budget.bytes(1 + by.len() + line.len())?;
-        if i > 0 {
-            indented.push('\n');
-        }
-        if if i == 0 { first } else { blank || !line.is_empty() } {
-            indented.push_str(&by);
-        }
-        indented.push_str(line);
+    // Each line has a place in a list of slices, too.
+    budget.room(text.len().saturating_add(1).saturating_mul(16))?;
+    let mut lines = lines(text, false);
+    // Jinja adds a line feed before it cuts, so what follows the last line end is a line, even if it is empty.
+    if text.is_empty() || text.ends_with(['\n', '\u{B}', '\u{C}', '\u{85}', '\u{2028}', '\u{2029}']) {
+        lines.push("");
     }
-    Value::str(&indented, budget)
+    let mut out = Buffer::new(budget)?;
+    for (i, line) in lines.into_iter().enumerate() {
+        out.push_str(if i > 0 { "\n" } else { "" }, budget)?;
+        if if i == 0 { first } else { blank || !line.is_empty() } {
+            out.push_str(&by, budget)?;
+        }
+        out.push_str(line, budget)?;
+    }
+    Text::built(out, budget).map(|made| Value::Str(made.marked(text.is_markup())))
 }
 
-fn map<'t>(list: &List<'t>, args: &Args<'t>, budget: &mut Budget) -> Result<Value<'t>, Error> {
-    if let Some(path) = args.named("attribute") {
-        let path = lists::path(path)?;
-        let mut picked = lists::pick_all(list, &path, budget)?;
-        if let Some(default) = args.named("default") {
-            for value in &mut picked {
-                if matches!(value, Value::Undefined) {
-                    *value = default.clone();
-                }
+fn map<'t>(value: &Value<'t>, args: &Args<'t>, budget: &mut Budget) -> Result<Value<'t>, Error> {
+    let list = match lists::chosen_from("map", value, budget) {
+        Ok(Some(list)) => list,
+        Ok(None) => return Value::iter(Vec::new(), None, budget.values(0)?),
+        Err(error) => return lists::failing(Vec::new(), error, budget.values(0)?),
+    };
+    let held = budget.values(list.items.len())?;
+    let mut mapped = Vec::with_capacity(list.items.len());
+    let mut failure = None;
+    if args.positional.is_empty() && args.named("attribute").is_some() {
+        args.check("map", Takes::Only(&["attribute", "default"]), budget)?;
+        let path = lists::path(args.require(0, "attribute")?, budget)?;
+        for item in &list.items {
+            match lists::pick(item, &path, args.optional(1, "default"), budget) {
+                Ok(value) => mapped.push(value),
+                Err(error) => return lists::failing(mapped, error, held),
             }
         }
-        return Value::list(picked);
+        return Value::iter(mapped, None, held);
     }
     let filter = args.require(0, "filter")?.as_str()?.clone();
-    budget.values(args.positional.len().saturating_add(list.items.len()))?;
-    let rest =
-        Args { positional: args.positional.get(1..).unwrap_or_default().to_vec(), named: args.named.clone() };
+    let rest_held = budget.values(args.positional.len() + args.named.len())?;
+    let rest = Args {
+        positional: args.positional.get(1..).unwrap_or_default().to_vec(),
+        named: args.named.clone(),
+        held: rest_held,
+    };
     // A filter that maps with a filter that maps ...
     budget.enter()?;
-    let mapped =
-        list.items.iter().map(|item| apply(&filter, item, &rest, budget)).collect::<Result<_, _>>()?;
+    for item in &list.items {
+        match apply(&filter, item, &rest, budget) {
+            Ok(value) => mapped.push(value),
+            Err(error @ Error::Limit(_)) => return Err(error),
+            Err(error) => {
+                failure = Some(error);
+                break;
+            }
+        }
+    }
     budget.leave();
-    Value::list(mapped)
+    Value::iter(mapped, failure, held)
 }

@@ -1,14 +1,13 @@
 //! The filter `tojson`, by the rules of Python's `json.dumps`, on whose output the models were trained.
 
-use std::fmt::Write as _;
-
-use crate::budget::Budget;
+use crate::args::Args;
+use crate::budget::{Budget, Buffer};
 use crate::error::Error;
 use crate::text::{Text, is_private, push_float};
-use crate::value::{Args, Value};
+use crate::value::{Kind, Value};
 
 /// The parameters of `tojson`, in the order of transformers.
-const PARAMETERS: [&str; 4] = ["ensure_ascii", "indent", "separators", "sort_keys"];
+pub(crate) const PARAMETERS: &[&str] = &["ensure_ascii", "indent", "separators", "sort_keys"];
 
 struct Style<'t> {
     // Whether characters beyond ASCII are written as escapes.
@@ -21,24 +20,18 @@ struct Style<'t> {
 }
 
 /// A value as JSON.
-pub(crate) fn dump<'t>(value: &Value<'t>, args: &Args<'t>, budget: &mut Budget) -> Result<String, Error> {
-    if let Some((name, _)) = args.named.iter().find(|(name, _)| !PARAMETERS.contains(&&**name)) {
-        let name: String = name.chars().take(60).collect();
-        return Err(Error::new(format!("tojson takes no {name}; it takes {}", PARAMETERS.join(", "))));
-    }
-    let indent = match args.get(1, "indent") {
-        None | Some(Value::None) => None,
+pub(crate) fn dump<'t>(value: &Value<'t>, args: &Args<'t>, budget: &mut Budget) -> Result<Value<'t>, Error> {
+    let indent = match args.optional(1, "indent") {
+        None => None,
         Some(Value::Str(indent)) => Some(indent.clone()),
         Some(n) => {
-            let n = usize::try_from(n.as_int()?).unwrap_or(0);
-            budget.bytes(n)?;
-            Some(" ".repeat(n).into())
+            let mut indent = Buffer::new(budget)?;
+            indent.push_n(" ", n.as_size()?, budget)?;
+            Some(Text::built(indent, budget)?)
         }
     };
-    let separators = match args.get(2, "separators") {
-        None | Some(Value::None) => {
-            [Text::Literal(if indent.is_some() { "," } else { ", " }), Text::Literal(": ")]
-        }
+    let separators = match args.optional(2, "separators") {
+        None => [Text::literal(if indent.is_some() { "," } else { ", " }), Text::literal(": ")],
         Some(separators) => match &separators.items(budget)?.items[..] {
             [item, key] => [item.as_str()?.clone(), key.as_str()?.clone()],
             _ => return Err(Error::new("tojson: separators are a pair of strings")),
@@ -50,130 +43,146 @@ pub(crate) fn dump<'t>(value: &Value<'t>, args: &Args<'t>, budget: &mut Budget) 
         separators,
         is_sorted: args.flag(3, "sort_keys"),
     };
-    let mut out = String::new();
+    let mut out = Buffer::new(budget)?;
     style.write(&mut out, value, 0, budget)?;
-    Ok(out)
+    Value::built(out, budget)
 }
 
 impl Style<'_> {
     fn write(
         &self,
-        out: &mut String,
+        out: &mut Buffer,
         value: &Value<'_>,
         level: usize,
         budget: &mut Budget,
     ) -> Result<(), Error> {
         budget.step()?;
-        budget.bytes(32)?;
         match value {
-            Value::None => out.push_str("null"),
-            Value::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
+            Value::None => out.push_str("null", budget)?,
+            Value::Bool(value) => out.push_str(if *value { "true" } else { "false" }, budget)?,
             Value::Int(_) => value.print(out, false, budget)?,
+            Value::Float(value) if value.is_nan() => out.push_str("NaN", budget)?,
+            Value::Float(value) if value.is_infinite() => {
+                out.push_str(if *value > 0.0 { "Infinity" } else { "-Infinity" }, budget)?;
+            }
             Value::Float(value) => push_float(out, *value, budget)?,
             Value::Str(text) => self.write_str(out, text, budget)?,
-            Value::List(list) if list.items.is_empty() => out.push_str("[]"),
+            Value::List(list) if !matches!(list.kind, Kind::List | Kind::Tuple) => {
+                return Err(unwritable(value));
+            }
+            Value::List(list) if list.items.is_empty() => out.push_str("[]", budget)?,
             Value::List(list) => {
-                out.push('[');
+                out.push('[', budget)?;
                 for (i, item) in list.items.iter().enumerate() {
                     self.separate(out, i, level + 1, budget)?;
                     self.write(out, item, level + 1, budget)?;
                 }
                 self.new_line(out, level, budget)?;
-                out.push(']');
+                out.push(']', budget)?;
             }
-            Value::Map(map) if map.entries.is_empty() => out.push_str("{}"),
+            Value::Map(map) if map.entries.is_empty() => out.push_str("{}", budget)?,
             Value::Map(map) => {
                 let mut entries: Vec<_> = map.entries.iter().collect();
-                budget.values(entries.len())?;
+                let _held = budget.values(entries.len())?;
                 if self.is_sorted {
                     sort(&mut entries, budget)?;
                 }
-                out.push('{');
+                out.push('{', budget)?;
                 for (i, (key, value)) in entries.into_iter().enumerate() {
                     self.separate(out, i, level + 1, budget)?;
                     self.write_key(out, key, budget)?;
-                    budget.bytes(self.separators[1].len())?;
-                    out.push_str(&self.separators[1]);
+                    out.push_str(&self.separators[1], budget)?;
                     self.write(out, value, level + 1, budget)?;
                 }
                 self.new_line(out, level, budget)?;
-                out.push('}');
+                out.push('}', budget)?;
             }
-            other => return Err(Error::new(format!("{} cannot be written as JSON", other.kind()))),
+            other => return Err(unwritable(other)),
         }
         Ok(())
     }
 
     /// Keys are strings in JSON, whatever they are in the mapping.
-    fn write_key(&self, out: &mut String, key: &Value<'_>, budget: &mut Budget) -> Result<(), Error> {
+    fn write_key(&self, out: &mut Buffer, key: &Value<'_>, budget: &mut Budget) -> Result<(), Error> {
         if let Value::Str(text) = key {
             return self.write_str(out, text, budget);
         }
-        out.push('"');
+        if let Value::List(_) = key {
+            return Err(Error::new("a tuple cannot be a key in JSON"));
+        }
+        out.push('"', budget)?;
         self.write(out, key, 0, budget)?;
-        out.push('"');
-        Ok(())
+        out.push('"', budget)
     }
 
     /// The place of entry `i`: a separator before all but the first, and perhaps a line of its own.
-    fn separate(&self, out: &mut String, i: usize, level: usize, budget: &mut Budget) -> Result<(), Error> {
+    fn separate(&self, out: &mut Buffer, i: usize, level: usize, budget: &mut Budget) -> Result<(), Error> {
         if i > 0 {
-            budget.bytes(self.separators[0].len())?;
-            out.push_str(&self.separators[0]);
+            out.push_str(&self.separators[0], budget)?;
         }
         self.new_line(out, level, budget)
     }
 
-    fn new_line(&self, out: &mut String, level: usize, budget: &mut Budget) -> Result<(), Error> {
+    fn new_line(&self, out: &mut Buffer, level: usize, budget: &mut Budget) -> Result<(), Error> {
         if let Some(indent) = &self.indent {
-            budget.bytes(indent.len().saturating_mul(level).saturating_add(1))?;
-            out.push('\n');
-            for _ in 0..level {
-                out.push_str(indent);
-            }
+            out.push('\n', budget)?;
+            out.push_n(indent, level, budget)?;
         }
         Ok(())
     }
 
-    fn write_str(&self, out: &mut String, text: &str, budget: &mut Budget) -> Result<(), Error> {
-        // A control character takes six bytes.
-        budget.bytes(text.len().saturating_mul(6))?;
-        out.push('"');
-        for ch in text.chars() {
+    fn write_str(&self, out: &mut Buffer, text: &str, budget: &mut Budget) -> Result<(), Error> {
+        out.push('"', budget)?;
+        let is_plain = |ch: char| {
+            !(ch < ' ' || matches!(ch, '"' | '\\') || (self.is_ascii && ch > '~' && !is_private(ch)))
+        };
+        let mut rest = text;
+        while let Some(at) = rest.find(|ch| !is_plain(ch)) {
+            out.push_str(&rest[..at], budget)?;
+            let mut chars = rest[at..].chars();
+            let Some(ch) = chars.next() else { break };
+            rest = chars.as_str();
             match ch {
-                '"' => out.push_str("\\\""),
-                '\\' => out.push_str("\\\\"),
-                '\n' => out.push_str("\\n"),
-                '\r' => out.push_str("\\r"),
-                '\t' => out.push_str("\\t"),
-                '\u{8}' => out.push_str("\\b"),
-                '\u{C}' => out.push_str("\\f"),
-                ch if ch < ' ' || (self.is_ascii && ch > '~' && !is_private(ch)) => {
+                '"' => out.push_str("\\\"", budget)?,
+                '\\' => out.push_str("\\\\", budget)?,
+                '\n' => out.push_str("\\n", budget)?,
+                '\r' => out.push_str("\\r", budget)?,
+                '\t' => out.push_str("\\t", budget)?,
+                '\u{8}' => out.push_str("\\b", budget)?,
+                '\u{C}' => out.push_str("\\f", budget)?,
+                ch => {
                     for unit in ch.encode_utf16(&mut [0; 2]) {
-                        // Writing to a string cannot fail.
-                        let _ = write!(out, "\\u{unit:04x}");
+                        out.push_str(&format!("\\u{unit:04x}"), budget)?;
                     }
                 }
-                ch => out.push(ch),
             }
         }
-        out.push('"');
-        Ok(())
+        out.push_str(rest, budget)?;
+        out.push('"', budget)
     }
 }
 
-/// Sorts entries by their keys, which must be strings.
+fn unwritable(value: &Value<'_>) -> Error {
+    let advice =
+        if let Value::List(_) | Value::Iter(_) = value { "; the filter list makes a list of it" } else { "" };
+    Error::new(format!("{} cannot be written as JSON{advice}", value.kind()))
+}
+
+/// Sorts entries by their keys: strings, or numbers.
 fn sort(entries: &mut [&(Value<'_>, Value<'_>)], budget: &mut Budget) -> Result<(), Error> {
-    let mut longest = 8;
-    for (key, _) in entries.iter() {
-        longest = longest.max(key.as_str()?.len());
-    }
-    // Sorting cannot stop half-way, so all comparisons are paid for first.
+    // Sorting cannot stop half-way, so n log n comparisons of the longest key are paid for first.
+    let longest = entries.iter().map(|(key, _)| key.as_str().map_or(8, |key| key.len())).max().unwrap_or(0);
     let n = entries.len();
-    budget.bytes(n.saturating_mul(n.max(2).ilog2() as usize + 1).saturating_mul(longest))?;
-    entries.sort_by(|(a, _), (b, _)| match (a, b) {
-        (Value::Str(a), Value::Str(b)) => a.cmp(b),
-        _ => std::cmp::Ordering::Equal,
-    });
+    budget.scan(n.saturating_mul(n.max(2).ilog2() as usize + 1).saturating_mul(longest.max(8)))?;
+    if entries.iter().all(|(key, _)| matches!(key, Value::Str(_))) {
+        entries.sort_by(|(a, _), (b, _)| a.as_str().map_or("", |a| a).cmp(b.as_str().map_or("", |b| b)));
+    } else if entries.iter().all(|(key, _)| key.as_number().is_some()) {
+        let number = |key: &Value<'_>| key.as_number().unwrap_or(0.0);
+        entries.sort_by(|(a, _), (b, _)| number(a).total_cmp(&number(b)));
+    } else {
+        return Err(Error::new(
+            "tojson: keys of several kinds have no order; sort_keys needs strings or numbers",
+        ));
+    }
     Ok(())
 }

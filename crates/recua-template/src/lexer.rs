@@ -22,7 +22,7 @@ pub(crate) enum Token<'s> {
     CloseTag,
     Name(&'s str),
     Str(String),
-    Int(i64),
+    Int(i128),
     Float(f64),
     Op(&'static str),
     End,
@@ -317,9 +317,9 @@ impl<'s> Lexer<'s> {
         if radix == 10 && digits.starts_with('0') && digits.contains(|ch| ch != '0') {
             return self.error("an integer does not begin with 0; octal ones begin with 0o");
         }
-        match i64::from_str_radix(&digits, radix) {
+        match i128::from_str_radix(&digits, radix) {
             Ok(value) => self.push(Token::Int(value)),
-            Err(_) => return self.error("this integer does not fit in 64 bits; a float has a point"),
+            Err(_) => return self.error("this integer does not fit in 128 bits; a float has a point"),
         }
         self.at += end;
         Ok(())

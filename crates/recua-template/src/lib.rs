@@ -3,16 +3,17 @@
 //! A chat template turns messages into the prompt that a model was trained on, and it comes with the model: from
 //! anybody. Jinja has no bounds: forty doublings of a string are forty short lines and a terabyte, and an allocation
 //! that fails aborts the process. Counting instructions does not help, because one instruction may allocate any
-//! amount. So this crate has an evaluator of its own, for the part of Jinja that chat templates use. Every step and
-//! every byte is paid for from one budget *before* it is made, whatever is nested is bounded, and what is not known
-//! is an error that says where and what would work. It needs no thread, no clock, no file, and no crate but `std`.
+//! amount. So this crate has an evaluator of its own, for the part of Jinja that chat templates use. All work is paid
+//! for from a budget *before* it is done, all memory that is live is counted, whatever is nested is bounded, and what is
+//! not known is an error that says where and what would work: no argument is ever ignored. It needs no thread, no clock,
+//! no file, and no crate but `std`.
 //!
 //! Output is byte for byte that of the Jinja environment of Hugging Face's transformers: `trim_blocks`,
 //! `lstrip_blocks`, `break` and `continue`, `{% generation %}`, `tojson` as Python's `json.dumps`, `raise_exception`,
-//! `strftime_now`. Values print as Python's do. Blocks, includes and filters of the caller's own are not supported, and
-//! neither are methods that change a list or a mapping, which transformers refuses too. Known differences: the filters
-//! that give a generator in Jinja give a list, so an empty one is false; nothing is escaped but by `escape`, whose
-//! result is an ordinary string; integers have 64 bits, and what exceeds them is an error.
+//! `strftime_now`. Values print as Python's do; what `safe` and `escape` give is markup, `map` and its like give
+//! iterators. Blocks, includes, automatic escaping and filters of the caller's own are not supported, and neither are
+//! methods that change a list or a mapping, which transformers refuses too. Known differences: integers have 128 bits,
+//! and what exceeds them is an error; a slice of a range is a list.
 //!
 //! ```
 //! use std::time::SystemTime;
@@ -31,8 +32,10 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod args;
 mod budget;
 mod clock;
+mod equality;
 mod error;
 mod eval;
 mod filters;
@@ -44,16 +47,18 @@ mod methods;
 mod ops;
 mod parser;
 mod predicates;
+mod print;
 mod text;
 mod tree;
 mod value;
 
 use std::collections::BTreeSet;
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use budget::Budget;
+use budget::{Budget, VALUE_BYTES};
 use value::Value;
 
+pub use budget::Limits;
+pub use clock::LocalTime;
 pub use error::Error;
 
 /// The longest template that is accepted, in bytes; the longest known has some 20 KiB.
@@ -67,7 +72,7 @@ pub enum Input<'a> {
     /// `true` or `false`
     Bool(bool),
     /// An integer.
-    Int(i64),
+    Int(i128),
     /// A floating-point number.
     Float(f64),
     /// A string.
@@ -114,27 +119,47 @@ impl Template {
         self.literals.iter().map(String::as_str)
     }
 
-    /// Renders the template with variables by name. `strftime_now` writes `now`, in UTC.
+    /// Renders the template with variables by name. `now` is what `strftime_now` writes; a
+    /// [`SystemTime`](std::time::SystemTime) stands for the time of UTC.
     ///
-    /// It may take a million steps and handle 16 MiB; 2,000 steps more for each mapping among the variables, and 16
-    /// steps and 32 bytes more for each byte of the template and of the variables.
+    /// It may take four million steps and hold 32 MiB at any moment; more for larger input: 4,000 steps for each mapping
+    /// among the variables, 32 steps and 64 bytes for each byte of the variables, and eight of both for each byte of the
+    /// template. [`Template::render_within`] sets other limits.
     ///
     /// # Errors
     ///
     /// [`Error::Raised`] if the template refuses its variables, [`Error::Limit`] if it wants more than it may have,
     /// [`Error::Failed`] if it does what is wrong or unknown.
-    pub fn render(&self, variables: &[(&str, Input<'_>)], now: SystemTime) -> Result<String, Error> {
-        let mut sizes = Sizes { bytes: self.source_bytes, n_mappings: 0 };
+    pub fn render(
+        &self,
+        variables: &[(&str, Input<'_>)],
+        now: impl Into<LocalTime>,
+    ) -> Result<String, Error> {
+        let mut sizes = Sizes { bytes: 0, n_mappings: 0 };
         for (_, input) in variables {
             sizes.add(input, 0)?;
         }
-        let mut budget = Budget::new(sizes.bytes, sizes.n_mappings);
-        let mut frame = Vec::with_capacity(variables.len());
+        let limits = Limits::of(self.source_bytes, sizes.bytes, sizes.n_mappings);
+        self.render_within(limits, variables, now)
+    }
+
+    /// Renders the template within limits of the caller's.
+    ///
+    /// # Errors
+    ///
+    /// As [`Template::render`].
+    pub fn render_within(
+        &self,
+        limits: Limits,
+        variables: &[(&str, Input<'_>)],
+        now: impl Into<LocalTime>,
+    ) -> Result<String, Error> {
+        let mut budget = Budget::new(limits);
+        let mut globals = Vec::with_capacity(variables.len());
         for (name, input) in variables {
-            frame.push((*name, value_of(input, &mut budget)?));
+            globals.push((*name, value_of(input, 0, &mut budget)?));
         }
-        let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        eval::run(&self.body, frame, now, budget)
+        eval::run(&self.body, globals, now.into(), budget)
     }
 }
 
@@ -168,7 +193,10 @@ impl Sizes {
     }
 }
 
-fn value_of<'t>(input: &Input<'_>, budget: &mut Budget) -> Result<Value<'t>, Error> {
+fn value_of<'t>(input: &Input<'_>, depth: u32, budget: &mut Budget) -> Result<Value<'t>, Error> {
+    if depth == budget::DEPTH_MAX {
+        return Err(Error::Limit("nesting"));
+    }
     match input {
         Input::None => Ok(Value::None),
         Input::Bool(value) => Ok(Value::Bool(*value)),
@@ -176,15 +204,18 @@ fn value_of<'t>(input: &Input<'_>, budget: &mut Budget) -> Result<Value<'t>, Err
         Input::Float(value) => Ok(Value::Float(*value)),
         Input::Str(text) => Value::str(text, budget),
         Input::List(items) => {
-            budget.values(items.len())?;
-            Value::list(items.iter().map(|item| value_of(item, budget)).collect::<Result<_, _>>()?)
+            let held = budget.values(items.len() + 2)?;
+            let items = items.iter().map(|item| value_of(item, depth + 1, budget));
+            Value::list(items.collect::<Result<_, _>>()?, held)
         }
         Input::Map(entries) => {
-            budget.values(entries.len())?;
-            let pairs =
-                entries.iter().map(|(key, value)| Ok((Value::str(key, budget)?, value_of(value, budget)?)));
+            let mut held = budget.values(entries.len().saturating_mul(2))?;
+            held.add(2 * VALUE_BYTES)?;
+            let pairs = entries
+                .iter()
+                .map(|(key, value)| Ok((Value::str(key, budget)?, value_of(value, depth + 1, budget)?)));
             let pairs = pairs.collect::<Result<_, Error>>()?;
-            Value::map(pairs, budget)
+            Value::map(pairs, held, budget)
         }
     }
 }

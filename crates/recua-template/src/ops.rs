@@ -1,15 +1,17 @@
 //! Operators, attributes, items and slices.
 
 use std::cmp::Ordering;
+use std::rc::Rc;
 
-use crate::budget::Budget;
+use crate::budget::{Budget, Buffer};
 use crate::error::Error;
 use crate::format::percent;
-use crate::text::repeat;
+use crate::methods::OF_MAP;
+use crate::text::{Text, push_escaped};
 use crate::tree::{BinaryOp, CompareOp};
-use crate::value::Value;
+use crate::value::{Kind, Method, Value};
 
-const OVERFLOW: &str = "the result is no 64-bit integer";
+const OVERFLOW: &str = "the result is no 128-bit integer";
 
 pub(crate) fn negate<'t>(value: &Value<'t>) -> Result<Value<'t>, Error> {
     match value {
@@ -34,44 +36,54 @@ pub(crate) fn binary<'t>(
 ) -> Result<Value<'t>, Error> {
     match (op, left, right) {
         (BinaryOp::Concat, ..) => {
-            let (left, right) = (left.to_text(budget)?, right.to_text(budget)?);
-            concat(&left, &right, budget)
+            let mut out = Buffer::new(budget)?;
+            left.print(&mut out, false, budget)?;
+            right.print(&mut out, false, budget)?;
+            Value::built(out, budget)
         }
         (BinaryOp::Add, Value::Str(left), Value::Str(right)) => concat(left, right, budget),
-        (BinaryOp::Add, Value::List(a), Value::List(b)) if a.is_tuple == b.is_tuple => {
-            budget.values(a.items.len() + b.items.len())?;
-            let items = a.items.iter().chain(&b.items).cloned().collect();
-            if a.is_tuple { Value::tuple(items) } else { Value::list(items) }
+        (BinaryOp::Add, Value::List(a), Value::List(b))
+            if a.kind == b.kind && matches!(a.kind, Kind::List | Kind::Tuple) =>
+        {
+            let held = budget.values(a.items.len() + b.items.len())?;
+            Value::row(a.kind, a.items.iter().chain(&b.items).cloned().collect(), held)
         }
-        (BinaryOp::Mul, Value::Str(text), Value::Int(n))
-        | (BinaryOp::Mul, Value::Int(n), Value::Str(text)) => {
-            let repeated = repeat(text, *n, budget)?;
-            Value::str(&repeated, budget)
+        (BinaryOp::Mul, Value::Str(text), n @ (Value::Int(_) | Value::Bool(_)))
+        | (BinaryOp::Mul, n @ (Value::Int(_) | Value::Bool(_)), Value::Str(text)) => {
+            let mut out = Buffer::new(budget)?;
+            out.push_n(text, n.as_size()?, budget)?;
+            Text::built(out, budget).map(|made| Value::Str(made.marked(text.is_markup())))
         }
-        (BinaryOp::Mul, Value::List(list), Value::Int(n))
-        | (BinaryOp::Mul, Value::Int(n), Value::List(list)) => {
+        (BinaryOp::Mul, Value::List(list), n @ (Value::Int(_) | Value::Bool(_)))
+        | (BinaryOp::Mul, n @ (Value::Int(_) | Value::Bool(_)), Value::List(list))
+            if matches!(list.kind, Kind::List | Kind::Tuple) =>
+        {
             // Of nothing, any number of copies is nothing.
-            let n = if list.items.is_empty() { 0 } else { usize::try_from(*n).unwrap_or(0) };
-            budget.values(list.items.len().saturating_mul(n))?;
-            let items = std::iter::repeat_n(&list.items, n).flatten().cloned().collect();
-            if list.is_tuple { Value::tuple(items) } else { Value::list(items) }
+            let n = if list.items.is_empty() { 0 } else { n.as_size()? };
+            let held = budget.values(list.items.len().saturating_mul(n))?;
+            Value::row(list.kind, std::iter::repeat_n(&list.items, n).flatten().cloned().collect(), held)
         }
-        (BinaryOp::Rem, Value::Str(pattern), args) => {
-            let text = match args {
-                Value::List(list) if list.is_tuple => percent(pattern, &list.items, budget)?,
-                other => percent(pattern, std::slice::from_ref(other), budget)?,
-            };
-            Value::str(&text, budget)
-        }
+        (BinaryOp::Rem, Value::Str(pattern), args) => match args {
+            Value::List(list) if list.kind == Kind::Tuple => percent(pattern, &list.items, None, budget),
+            Value::Map(_) => percent(pattern, std::slice::from_ref(args), Some(args), budget),
+            other => percent(pattern, std::slice::from_ref(other), None, budget),
+        },
         _ => arithmetic(op, left, right),
     }
 }
 
-fn concat<'t>(left: &str, right: &str, budget: &mut Budget) -> Result<Value<'t>, Error> {
-    // The joined text, and the shared copy made of it.
-    budget.bytes((left.len() + right.len()).saturating_mul(2))?;
-    budget.values(1)?;
-    Ok(Value::Str([left, right].concat().into()))
+/// Two strings joined. If one of them is markup, the other one is escaped and the result is markup.
+fn concat<'t>(left: &Text<'t>, right: &Text<'t>, budget: &mut Budget) -> Result<Value<'t>, Error> {
+    let is_markup = left.is_markup() || right.is_markup();
+    let mut out = Buffer::new(budget)?;
+    for text in [left, right] {
+        if is_markup && !text.is_markup() {
+            push_escaped(&mut out, text, budget)?;
+        } else {
+            out.push_str(text, budget)?;
+        }
+    }
+    Text::built(out, budget).map(|text| Value::Str(text.marked(is_markup)))
 }
 
 fn arithmetic<'t>(op: BinaryOp, left: &Value<'t>, right: &Value<'t>) -> Result<Value<'t>, Error> {
@@ -90,7 +102,7 @@ fn arithmetic<'t>(op: BinaryOp, left: &Value<'t>, right: &Value<'t>) -> Result<V
             BinaryOp::Div => return Ok(Value::Float(a as f64 / b as f64)),
             // Python rounds down and gives the remainder the divisor's sign.
             BinaryOp::FloorDiv => {
-                a.checked_div(b).map(|quotient| quotient - i64::from(a % b != 0 && (a < 0) != (b < 0)))
+                a.checked_div(b).map(|quotient| quotient - i128::from(a % b != 0 && (a < 0) != (b < 0)))
             }
             BinaryOp::Rem => {
                 a.checked_rem(b).map(|rest| if rest != 0 && (rest < 0) != (b < 0) { rest + b } else { rest })
@@ -140,7 +152,7 @@ pub(crate) fn compare<'t>(
     })
 }
 
-/// Less, equal or greater; neither if one is not a number.
+/// Less, equal or greater; neither if one is not a number. Lists are ordered by their first items that differ.
 pub(crate) fn order<'t>(
     left: &Value<'t>,
     right: &Value<'t>,
@@ -148,8 +160,18 @@ pub(crate) fn order<'t>(
 ) -> Result<Option<Ordering>, Error> {
     match (left, right) {
         (Value::Str(a), Value::Str(b)) => {
-            budget.bytes(a.len().min(b.len()))?;
-            Ok(Some(a.cmp(b)))
+            budget.scan(a.len().min(b.len()))?;
+            Ok(Some((**a).cmp(&**b)))
+        }
+        (Value::List(a), Value::List(b))
+            if a.kind == b.kind && matches!(a.kind, Kind::List | Kind::Tuple) =>
+        {
+            for (a, b) in a.items.iter().zip(&b.items) {
+                if !a.equals(b, budget)? {
+                    return order(a, b, budget);
+                }
+            }
+            Ok(Some(a.items.len().cmp(&b.items.len())))
         }
         (Value::Int(a), Value::Int(b)) => Ok(Some(a.cmp(b))),
         _ => match (left.as_number(), right.as_number()) {
@@ -168,7 +190,7 @@ pub(crate) fn contains<'t>(
         Value::Undefined => Ok(false),
         Value::Str(text) => {
             let needle = value.as_str()?;
-            budget.bytes(text.len() + needle.len())?;
+            budget.scan(text.len() + needle.len())?;
             Ok(text.contains(&**needle))
         }
         Value::List(list) => {
@@ -179,7 +201,15 @@ pub(crate) fn contains<'t>(
             }
             Ok(false)
         }
-        Value::Map(_) | Value::Namespace(_) => Ok(container.entry_at(value, budget)?.is_some()),
+        Value::Iter(_) => {
+            while let Some(item) = container.first(budget)? {
+                if item.equals(value, budget)? {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        }
+        Value::Map(_) => Ok(container.entry_at(value, budget)?.is_some()),
         other => Err(Error::new(format!("{} cannot contain anything", other.kind()))),
     }
 }
@@ -209,24 +239,51 @@ pub(crate) fn attribute<'t>(value: &Value<'t>, name: &str, budget: &mut Budget) 
             })
         }
         Value::Macro(decl) if name == "name" => Value::str(&decl.name, budget),
-        value => Ok(value.entry(name, budget)?.unwrap_or(Value::Undefined)),
+        // A method comes before an entry of its name, so `schema.items` is not `schema['items']`.
+        value => match method_of_map(value, name, budget)? {
+            Some(method) => Ok(method),
+            None => Ok(value.entry(name, budget)?.unwrap_or(Value::Undefined)),
+        },
+    }
+}
+
+/// The method of a mapping of that name, to be called or not. Those that would change it are not to be had.
+fn method_of_map<'t>(value: &Value<'t>, name: &str, budget: &mut Budget) -> Result<Option<Value<'t>>, Error> {
+    let Value::Map(_) = value else { return Ok(None) };
+    match OF_MAP.into_iter().find(|known| *known == name) {
+        Some(name) => {
+            let held = budget.values(2)?;
+            Ok(Some(Value::Method(Rc::new(Method { object: value.clone(), name, _held: held }))))
+        }
+        None if ["clear", "pop", "popitem", "setdefault", "update"].contains(&name) => {
+            Ok(Some(Value::Undefined))
+        }
+        None => Ok(None),
     }
 }
 
 pub(crate) fn item<'t>(value: &Value<'t>, key: &Value<'t>, budget: &mut Budget) -> Result<Value<'t>, Error> {
     match (value, key) {
         (Value::Undefined, _) => Err(Error::new(format!("{} has no items", value.kind()))),
-        (Value::Map(_), key) => Ok(value.entry_at(key, budget)?.unwrap_or(Value::Undefined)),
+        (Value::Map(_), key) if key.is_key_like() => match (value.entry_at(key, budget)?, key) {
+            (Some(found), _) => Ok(found),
+            (None, Value::Str(name)) => Ok(method_of_map(value, name, budget)?.unwrap_or(Value::Undefined)),
+            (None, _) => Ok(Value::Undefined),
+        },
+        (Value::Map(_), _) => Ok(Value::Undefined),
         (_, Value::Str(name)) => attribute(value, name, budget),
-        (Value::List(list), key) => {
+        (Value::List(list), Value::Int(_) | Value::Bool(_)) if list.kind.is_sequence() => {
             let len = list.items.len();
             Ok(place(key.as_int()?, len).map_or(Value::Undefined, |place| list.items[place].clone()))
         }
-        (Value::Str(text), key) => {
+        (Value::Str(text), Value::Int(_) | Value::Bool(_)) => {
             let len = value.len(budget)?;
-            budget.bytes(text.len())?;
+            budget.scan(text.len())?;
             match place(key.as_int()?, len).and_then(|place| text.chars().nth(place)) {
-                Some(ch) => Value::str(ch.encode_utf8(&mut [0; 4]), budget),
+                Some(ch) => {
+                    let ch = Text::new(ch.encode_utf8(&mut [0; 4]), budget)?;
+                    Ok(Value::Str(ch.marked(text.is_markup())))
+                }
                 None => Ok(Value::Undefined),
             }
         }
@@ -235,58 +292,65 @@ pub(crate) fn item<'t>(value: &Value<'t>, key: &Value<'t>, budget: &mut Budget) 
 }
 
 /// The index that Python means.
-fn place(index: i64, len: usize) -> Option<usize> {
-    let index = if index < 0 { index.checked_add(len as i64)? } else { index };
+fn place(index: i128, len: usize) -> Option<usize> {
+    let index = if index < 0 { index.checked_add(len as i128)? } else { index };
     usize::try_from(index).ok().filter(|&index| index < len)
 }
 
 pub(crate) fn slice<'t>(
     value: &Value<'t>,
-    bounds: [Option<i64>; 3],
+    bounds: [Option<i128>; 3],
     budget: &mut Budget,
 ) -> Result<Value<'t>, Error> {
     let step = bounds[2].unwrap_or(1);
     if step == 0 {
         return Err(Error::new("the step of a slice is 0"));
     }
-    let len = value.len(budget)?;
-    let indices = slice_indices(bounds[0], bounds[1], step, len);
-    budget.step()?;
     match value {
-        Value::Undefined => Ok(Value::Undefined),
-        Value::List(list) => {
-            let indices: Vec<usize> = indices.collect();
-            budget.values(indices.len())?;
-            let items = indices.into_iter().map(|i| list.items[i].clone()).collect();
-            if list.is_tuple { Value::tuple(items) } else { Value::list(items) }
+        Value::List(list) if list.kind.is_sequence() => {
+            let len = list.items.len();
+            let n = slice_indices(bounds, step, len).count();
+            let held = budget.values(n)?;
+            let items = slice_indices(bounds, step, len).map(|i| list.items[i].clone()).collect();
+            Value::row(if list.kind == Kind::Tuple { Kind::Tuple } else { Kind::List }, items, held)
         }
         Value::Str(text) => {
-            // The characters, the slice and its shared copy.
-            budget.bytes(text.len().saturating_mul(6))?;
-            let chars: Vec<char> = text.chars().collect();
-            let sliced: String = indices.map(|i| chars[i]).collect();
-            budget.values(1)?;
-            Ok(Value::Str(sliced.into()))
+            let len = value.len(budget)?;
+            let sliced = if step == 1 {
+                budget.scan(text.len())?;
+                let (start, end) = slice_ends(bounds, step, len);
+                let at = |n: i128| text.char_indices().nth(n as usize).map_or(text.len(), |(at, _)| at);
+                Text::new(if start < end { &text[at(start)..at(end)] } else { "" }, budget)?
+            } else {
+                // The characters, and the slice.
+                budget.room(text.len().saturating_mul(6))?;
+                let chars: Vec<char> = text.chars().collect();
+                let sliced: String = slice_indices(bounds, step, len).map(|i| chars[i]).collect();
+                Text::new(&sliced, budget)?
+            };
+            Ok(Value::Str(sliced.marked(text.is_markup())))
         }
-        other => Err(Error::new(format!("{} cannot be sliced", other.kind()))),
+        Value::Undefined => Err(Error::new("undefined cannot be sliced")),
+        // As with a key that is no key of it.
+        _ => Ok(Value::Undefined),
     }
 }
 
-fn slice_indices(
-    start: Option<i64>,
-    stop: Option<i64>,
-    step: i64,
-    len: usize,
-) -> impl Iterator<Item = usize> {
-    let len = len as i64;
+fn slice_indices(bounds: [Option<i128>; 3], step: i128, len: usize) -> impl Iterator<Item = usize> {
+    let (start, end) = slice_ends(bounds, step, len);
+    std::iter::successors(Some(start), move |at| at.checked_add(step))
+        .take_while(move |&at| if step > 0 { at < end } else { at > end })
+        .map(|at| at as usize)
+}
+
+/// The first index of a slice, and that before which it ends.
+fn slice_ends(bounds: [Option<i128>; 3], step: i128, len: usize) -> (i128, i128) {
+    let len = len as i128;
     let (lowest, highest) = if step > 0 { (0, len) } else { (-1, len - 1) };
-    let clamp = |bound: i64| {
+    let clamp = |bound: i128| {
         let bound = if bound < 0 { bound.saturating_add(len) } else { bound };
         bound.clamp(lowest, highest)
     };
-    let start = start.map_or(if step > 0 { lowest } else { highest }, clamp);
-    let stop = stop.map_or(if step > 0 { highest } else { lowest }, clamp);
-    std::iter::successors(Some(start), move |at| at.checked_add(step))
-        .take_while(move |&at| if step > 0 { at < stop } else { at > stop })
-        .map(|at| at as usize)
+    let start = bounds[0].map_or(if step > 0 { lowest } else { highest }, clamp);
+    (start, bounds[1].map_or(if step > 0 { highest } else { lowest }, clamp))
 }

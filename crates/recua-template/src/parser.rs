@@ -85,7 +85,11 @@ impl<'s> Parser<'s> {
             }
             // The output is text for a tokenizer, never HTML, so there is nothing to escape.
             "autoescape" => {
-                self.expression()?;
+                let escapes = self.expression()?;
+                if !matches!(escapes.kind, ExprKind::Bool(false) | ExprKind::None) {
+                    let message = "{% autoescape %} is supported with false only; the filter escape escapes";
+                    return Err(Error::new(message).at(at));
+                }
                 self.block_to(name, at, "endautoescape").map(StmtKind::Scope)
             }
             // With this, some templates mark what the assistant says, for training.

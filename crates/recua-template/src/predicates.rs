@@ -1,18 +1,71 @@
 //! The tests, which follow `is`.
 
+use crate::args::{Args, Takes};
 use crate::budget::Budget;
 use crate::error::Error;
-use crate::ops;
 use crate::tree::CompareOp;
-use crate::value::Value;
+use crate::value::{Kind, Value};
+use crate::{filters, ops};
+
+/// The tests that compare with something, and those that do not.
+const WITH_OTHER: [&str; 20] = [
+    "!=",
+    "<",
+    "<=",
+    "==",
+    ">",
+    ">=",
+    "divisibleby",
+    "endingwith",
+    "eq",
+    "equalto",
+    "ge",
+    "greaterthan",
+    "gt",
+    "in",
+    "le",
+    "lessthan",
+    "lt",
+    "ne",
+    "sameas",
+    "startingwith",
+];
+const ALONE: [&str; 21] = [
+    "boolean",
+    "callable",
+    "defined",
+    "escaped",
+    "even",
+    "false",
+    "filter",
+    "float",
+    "integer",
+    "iterable",
+    "lower",
+    "mapping",
+    "none",
+    "number",
+    "odd",
+    "sequence",
+    "string",
+    "test",
+    "true",
+    "undefined",
+    "upper",
+];
 
 pub(crate) fn test<'t>(
     name: &str,
     value: &Value<'t>,
-    args: &[Value<'t>],
+    args: &Args<'t>,
     budget: &mut Budget,
 ) -> Result<bool, Error> {
-    let other = || args.first().ok_or_else(|| Error::new(format!("the test {name} lacks its argument")));
+    if WITH_OTHER.contains(&name) {
+        args.check(name, Takes::Only(&["other"]), budget)?;
+    } else if ALONE.contains(&name) {
+        args.check(name, Takes::Only(&[]), budget)?;
+    }
+    let other = || args.require(0, "other");
     let comparison = match name {
         "eq" | "equalto" | "==" => Some(CompareOp::Eq),
         "ne" | "!=" => Some(CompareOp::Ne),
@@ -39,8 +92,25 @@ pub(crate) fn test<'t>(
         // To Python a boolean is a number.
         "number" => value.as_number().is_some(),
         "mapping" => matches!(value, Value::Map(_)),
-        "sequence" | "iterable" => matches!(value, Value::List(_) | Value::Str(_) | Value::Map(_)),
-        "callable" => matches!(value, Value::Macro(_) | Value::Function(_)),
+        "sequence" | "iterable" => match value {
+            Value::List(list) => name == "iterable" || !matches!(list.kind, Kind::View(_)),
+            Value::Iter(_) => name == "iterable",
+            value => matches!(value, Value::Str(_) | Value::Map(_) | Value::Undefined),
+        },
+        "escaped" => matches!(value, Value::Str(text) if text.is_markup()),
+        "filter" => {
+            matches!(value, Value::Str(name) if filters::FILTERS.iter().any(|(known, _)| **known == **name))
+        }
+        "test" => {
+            let Value::Str(name) = value else { return Ok(false) };
+            WITH_OTHER.contains(&&**name) || ALONE.contains(&&**name)
+        }
+        "callable" => {
+            matches!(
+                value,
+                Value::Macro(_) | Value::Caller(_) | Value::Function(_) | Value::Method(_) | Value::Joiner(_)
+            )
+        }
         "odd" => value.as_int()?.rem_euclid(2) == 1,
         "even" => value.as_int()?.rem_euclid(2) == 0,
         "divisibleby" => {
@@ -52,16 +122,22 @@ pub(crate) fn test<'t>(
                 && value.equals(other()?, budget)?
         }
         "lower" | "upper" => {
-            let text = value.as_str()?;
-            budget.bytes(text.len())?;
-            let wrong = |ch: char| if name == "lower" { ch.is_uppercase() } else { ch.is_lowercase() };
-            !text.chars().any(wrong)
+            let text = value.to_text(budget)?;
+            budget.scan(text.len())?;
+            let (lower, upper) = (text.chars().any(char::is_lowercase), text.chars().any(char::is_uppercase));
+            lower != upper && lower == (name == "lower")
         }
         "startingwith" | "endingwith" => {
             let (text, part) = (value.as_str()?, other()?.as_str()?);
-            budget.bytes(part.len())?;
+            budget.scan(part.len())?;
             if name == "startingwith" { text.starts_with(&**part) } else { text.ends_with(&**part) }
         }
-        other => return Err(Error::new(format!("the test {other} is not known"))),
+        other => {
+            let name: String = other.chars().take(60).collect();
+            return Err(Error::new(format!(
+                "the test {name} is not known; known are {}",
+                [&ALONE[..], &WITH_OTHER[..]].concat().join(", ")
+            )));
+        }
     })
 }

@@ -94,7 +94,7 @@ pub(crate) struct Expr {
 pub(crate) enum ExprKind {
     None,
     Bool(bool),
-    Int(i64),
+    Int(i128),
     Float(f64),
     Str(Box<str>),
     Name(Name),

@@ -2,16 +2,15 @@
 //!
 //! Lists and maps never change once made, and their depth is bounded, so neither comparing, printing nor dropping a
 //! value recurses far. A namespace does change, so a cycle can run through one; the evaluator empties all of them
-//! when a rendering ends.
+//! when a rendering ends. An iterator changes too: what has been taken from it is gone.
 
-use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use crate::budget::Budget;
+use crate::budget::{Budget, Buffer, Held, VALUE_BYTES};
 use crate::error::Error;
-use crate::text::{Text, push_float, push_quoted};
-use crate::tree::{For, Macro};
+use crate::text::Text;
+use crate::tree::{For, Macro, Position};
 
 /// How deep lists and maps may be nested.
 const DEPTH_MAX: u32 = 64;
@@ -25,15 +24,17 @@ pub(crate) enum Value<'t> {
     Undefined,
     None,
     Bool(bool),
-    Int(i64),
+    Int(i128),
     Float(f64),
     Str(Text<'t>),
     List(Rc<List<'t>>),
+    Iter(Rc<Iter<'t>>),
     Map(Rc<Map<'t>>),
     Namespace(Rc<Namespace<'t>>),
     Macro(&'t Macro),
     Caller(Caller<'t>),
     Function(Function),
+    Method(Rc<Method<'t>>),
     Joiner(Rc<Joiner<'t>>),
     Loop(Rc<Loop<'t>>),
 }
@@ -49,21 +50,67 @@ pub(crate) enum Function {
     Joiner,
 }
 
-/// A list, or a tuple, which prints with parentheses and equals no list.
+/// A list, or what else has its items in a row.
 pub(crate) struct List<'t> {
     pub(crate) items: Vec<Value<'t>>,
-    pub(crate) is_tuple: bool,
+    pub(crate) kind: Kind,
     depth: u32,
+    _held: Held,
+}
+
+/// What a row of items is to Python.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    List,
+    /// It prints with parentheses and equals no list.
+    Tuple,
+    Range {
+        start: i128,
+        stop: i128,
+        step: i128,
+    },
+    /// What `keys`, `values` and `items` of a mapping give, by the name under which Python prints it.
+    View(&'static str),
+}
+
+/// What a filter such as `map` gives: it is always true, has no length, and gives each of its items once.
+pub(crate) struct Iter<'t> {
+    list: Rc<List<'t>>,
+    next: Cell<usize>,
+    // What went wrong behind the last of the items; an error only for those who get so far.
+    failure: Option<Error>,
 }
 
 pub(crate) struct Map<'t> {
     pub(crate) entries: Entries<'t>,
     depth: u32,
+    _held: Held,
 }
 
 /// Variables that a template can set from anywhere.
 pub(crate) struct Namespace<'t> {
     pub(crate) variables: RefCell<Vec<(Rc<str>, Value<'t>)>>,
+    held: RefCell<Held>,
+}
+
+impl<'t> Namespace<'t> {
+    pub(crate) fn new(budget: &mut Budget) -> Result<Namespace<'t>, Error> {
+        Ok(Namespace { variables: RefCell::default(), held: RefCell::new(budget.values(4)?) })
+    }
+
+    pub(crate) fn set(&self, name: &str, value: Value<'t>, budget: &mut Budget) -> Result<(), Error> {
+        value.check_storable()?;
+        let mut variables = self.variables.borrow_mut();
+        budget.search(variables.len(), name.len())?;
+        match variables.iter_mut().find(|(known, _)| **known == *name) {
+            Some(variable) => variable.1 = value,
+            None => {
+                self.held.borrow_mut().add(4 * VALUE_BYTES + name.len())?;
+                variables.push((name.into(), value));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The block of `{% call %}`, and which variables it sees.
@@ -76,10 +123,18 @@ pub(crate) struct Caller<'t> {
     pub(crate) base: usize,
 }
 
+/// A method of a mapping that has not been called yet.
+pub(crate) struct Method<'t> {
+    pub(crate) object: Value<'t>,
+    pub(crate) name: &'static str,
+    pub(crate) _held: Held,
+}
+
 /// A separator that is empty the first time.
 pub(crate) struct Joiner<'t> {
     pub(crate) separator: Text<'t>,
     pub(crate) is_used: Cell<bool>,
+    pub(crate) _held: Held,
 }
 
 /// The variable `loop`.
@@ -93,81 +148,69 @@ pub(crate) struct Loop<'t> {
     pub(crate) last: Rc<RefCell<Option<Value<'t>>>>,
 }
 
-/// The evaluated arguments of a call.
-pub(crate) struct Args<'t> {
-    pub(crate) positional: Vec<Value<'t>>,
-    pub(crate) named: Vec<(Cow<'t, str>, Value<'t>)>,
-}
-
-impl<'t> Args<'t> {
-    /// The argument at a place or of a name.
-    pub(crate) fn get(&self, i: usize, name: &str) -> Option<&Value<'t>> {
-        self.positional.get(i).or_else(|| self.named(name))
-    }
-
-    pub(crate) fn named(&self, name: &str) -> Option<&Value<'t>> {
-        self.named.iter().find(|(known, _)| *known == name).map(|(_, value)| value)
-    }
-
-    pub(crate) fn require(&self, i: usize, name: &str) -> Result<&Value<'t>, Error> {
-        self.get(i, name).ok_or_else(|| Error::new(format!("the argument {name} is missing")))
-    }
-
-    /// Whether the argument is there and true.
-    pub(crate) fn flag(&self, i: usize, name: &str) -> bool {
-        self.get(i, name).is_some_and(Value::is_true)
-    }
-
-    /// The argument as an integer, or a default.
-    pub(crate) fn int(&self, i: usize, name: &str, default: i64) -> Result<i64, Error> {
-        self.get(i, name).map_or(Ok(default), Value::as_int)
-    }
-
-    /// The argument as a string, unless it is absent or `none`.
-    pub(crate) fn optional_str(&self, i: usize, name: &str) -> Result<Option<&Text<'t>>, Error> {
-        match self.get(i, name) {
-            None | Some(Value::None) => Ok(None),
-            Some(value) => value.as_str().map(Some),
-        }
-    }
-}
-
 impl<'t> Value<'t> {
     pub(crate) fn str(text: &str, budget: &mut Budget) -> Result<Value<'t>, Error> {
-        budget.bytes(text.len())?;
-        budget.values(1)?;
-        Ok(Value::Str(Text::Made(text.into())))
+        Text::new(text, budget).map(Value::Str)
     }
 
-    /// A length as a value; no length comes near 2^63.
+    /// A text that has been built.
+    pub(crate) fn built(buffer: Buffer, budget: &mut Budget) -> Result<Value<'t>, Error> {
+        Text::built(buffer, budget).map(Value::Str)
+    }
+
+    /// A length as a value.
     pub(crate) fn int(n: usize) -> Value<'t> {
-        Value::Int(n as i64)
+        Value::Int(n as i128)
     }
 
-    /// A list of values already paid for.
-    pub(crate) fn list(items: Vec<Value<'t>>) -> Result<Value<'t>, Error> {
-        let depth = depth_over(items.iter())?;
-        Ok(Value::List(Rc::new(List { items, is_tuple: false, depth })))
+    /// A list of values, and what [`Budget::values`] gave for them.
+    pub(crate) fn list(items: Vec<Value<'t>>, held: Held) -> Result<Value<'t>, Error> {
+        Value::row(Kind::List, items, held)
     }
 
-    /// A tuple of values already paid for.
-    pub(crate) fn tuple(items: Vec<Value<'t>>) -> Result<Value<'t>, Error> {
-        let depth = depth_over(items.iter())?;
-        Ok(Value::List(Rc::new(List { items, is_tuple: true, depth })))
+    pub(crate) fn tuple(items: Vec<Value<'t>>, held: Held) -> Result<Value<'t>, Error> {
+        Value::row(Kind::Tuple, items, held)
     }
 
-    /// A map of values already paid for; of equal keys the last one counts, in the place of the first.
-    pub(crate) fn map(pairs: Entries<'t>, budget: &mut Budget) -> Result<Value<'t>, Error> {
-        let depth = depth_over(pairs.iter().map(|(_, value)| value))?;
+    pub(crate) fn row(kind: Kind, items: Vec<Value<'t>>, held: Held) -> Result<Value<'t>, Error> {
+        List::new(kind, items, held).map(|list| Value::List(Rc::new(list)))
+    }
+
+    /// An iterator over values, with what went wrong behind the last of them.
+    pub(crate) fn iter(
+        items: Vec<Value<'t>>,
+        failure: Option<Error>,
+        held: Held,
+    ) -> Result<Value<'t>, Error> {
+        let list = Rc::new(List::new(Kind::List, items, held)?);
+        Ok(Value::Iter(Rc::new(Iter { list, next: Cell::new(0), failure })))
+    }
+
+    /// The same value; if it is an iterator that will fail, then with this place.
+    pub(crate) fn failing_at(mut self, place: Position) -> Value<'t> {
+        if let Value::Iter(iter) = &mut self
+            && let Some(iter) = Rc::get_mut(iter)
+        {
+            iter.failure = iter.failure.take().map(|failure| failure.at(place));
+        }
+        self
+    }
+
+    /// A map of values, with what was held for twice as many; of equal keys the last one counts, in the place of the
+    /// first.
+    pub(crate) fn map(pairs: Entries<'t>, held: Held, budget: &mut Budget) -> Result<Value<'t>, Error> {
+        let depth = depth_over(pairs.iter().flat_map(|(key, value)| [key, value]))?;
         let mut entries: Entries<'t> = Vec::with_capacity(pairs.len());
+        let room = budget.values(pairs.len().saturating_mul(2))?;
         for (key, value) in pairs {
-            budget.bytes(search_bytes(entries.len(), key.key_len()?))?;
+            budget.search(entries.len(), key.key_len()?)?;
             match entries.iter_mut().find(|(known, _)| known.is_key(&key)) {
                 Some(entry) => entry.1 = value,
                 None => entries.push((key, value)),
             }
         }
-        Ok(Value::Map(Rc::new(Map { entries, depth })))
+        drop(room);
+        Ok(Value::Map(Rc::new(Map { entries, depth, _held: held })))
     }
 
     pub(crate) fn kind(&self) -> &'static str {
@@ -178,12 +221,17 @@ impl<'t> Value<'t> {
             Value::Int(_) => "an integer",
             Value::Float(_) => "a float",
             Value::Str(_) => "a string",
-            Value::List(list) if list.is_tuple => "a tuple",
-            Value::List(_) => "a list",
+            Value::List(list) => match list.kind {
+                Kind::List => "a list",
+                Kind::Tuple => "a tuple",
+                Kind::Range { .. } => "a range",
+                Kind::View(_) => "a view of a mapping",
+            },
+            Value::Iter(_) => "an iterator",
             Value::Map(_) => "a mapping",
             Value::Namespace(_) => "a namespace",
             Value::Macro(_) | Value::Caller(_) => "a macro",
-            Value::Function(_) | Value::Joiner(_) => "a function",
+            Value::Function(_) | Value::Method(_) | Value::Joiner(_) => "a function",
             Value::Loop(_) => "a loop",
         }
     }
@@ -208,12 +256,17 @@ impl<'t> Value<'t> {
         }
     }
 
-    pub(crate) fn as_int(&self) -> Result<i64, Error> {
+    pub(crate) fn as_int(&self) -> Result<i128, Error> {
         match self {
             Value::Int(value) => Ok(*value),
             Value::Bool(value) => Ok((*value).into()),
             other => Err(Error::new(format!("expected an integer, found {}", other.kind()))),
         }
+    }
+
+    /// A number of things: negative ones are 0, and too large ones cannot be paid for.
+    pub(crate) fn as_size(&self) -> Result<usize, Error> {
+        self.as_int().map(|n| usize::try_from(n.max(0)).unwrap_or(usize::MAX))
     }
 
     pub(crate) fn as_number(&self) -> Option<f64> {
@@ -232,24 +285,61 @@ impl<'t> Value<'t> {
         }
     }
 
-    /// The items that a loop over the value sees.
+    /// The items that a loop over the value sees; from an iterator they are taken.
     pub(crate) fn items(&self, budget: &mut Budget) -> Result<Rc<List<'t>>, Error> {
-        let items = match self {
+        let (items, held) = match self {
             Value::List(list) => return Ok(Rc::clone(list)),
-            Value::Undefined => Vec::new(),
+            Value::Iter(iter) => {
+                let next = iter.next.replace(iter.list.items.len());
+                if let Some(failure) = &iter.failure {
+                    return Err(failure.clone());
+                }
+                if next == 0 {
+                    return Ok(Rc::clone(&iter.list));
+                }
+                let held = budget.values(iter.list.items.len() - next)?;
+                (iter.list.items[next..].to_vec(), held)
+            }
+            Value::Undefined => (Vec::new(), budget.values(0)?),
             Value::Map(map) => {
-                budget.values(map.entries.len())?;
-                map.entries.iter().map(|(key, _)| key.clone()).collect()
+                let held = budget.values(map.entries.len())?;
+                (map.entries.iter().map(|(key, _)| key.clone()).collect(), held)
             }
             Value::Str(text) => {
-                budget.values(text.len())?;
-                let mut buffer = [0; 4];
-                let mut ch = |ch: char| Value::Str(Text::Made((&*ch.encode_utf8(&mut buffer)).into()));
-                text.chars().map(&mut ch).collect()
+                budget.scan(text.len())?;
+                let n = text.chars().count();
+                let held = budget.values(n)?;
+                let mut items = Vec::with_capacity(n);
+                for ch in text.chars() {
+                    items.push(Value::str(ch.encode_utf8(&mut [0; 4]), budget)?);
+                }
+                (items, held)
             }
             other => return Err(Error::new(format!("{} cannot be looped over", other.kind()))),
         };
-        Ok(Rc::new(List { items, is_tuple: false, depth: 1 }))
+        List::new(Kind::List, items, held).map(Rc::new)
+    }
+
+    /// Takes the first item off what a loop would see.
+    pub(crate) fn first(&self, budget: &mut Budget) -> Result<Option<Value<'t>>, Error> {
+        budget.step()?;
+        match self {
+            Value::Iter(iter) => {
+                let next = iter.next.get();
+                match (iter.list.items.get(next), &iter.failure) {
+                    (Some(item), _) => {
+                        iter.next.set(next + 1);
+                        Ok(Some(item.clone()))
+                    }
+                    (None, Some(failure)) => Err(failure.clone()),
+                    (None, None) => Ok(None),
+                }
+            }
+            Value::Str(text) => {
+                text.chars().next().map(|ch| Value::str(ch.encode_utf8(&mut [0; 4]), budget)).transpose()
+            }
+            value => Ok(value.items(budget)?.items.first().cloned()),
+        }
     }
 
     pub(crate) fn len(&self, budget: &mut Budget) -> Result<usize, Error> {
@@ -258,8 +348,11 @@ impl<'t> Value<'t> {
             Value::List(list) => Ok(list.items.len()),
             Value::Map(map) => Ok(map.entries.len()),
             Value::Str(text) => {
-                budget.bytes(text.len())?;
+                budget.scan(text.len())?;
                 Ok(text.chars().count())
+            }
+            Value::Iter(_) => {
+                Err(Error::new("an iterator has no length; the filter list makes a list of it"))
             }
             other => Err(Error::new(format!("{} has no length", other.kind()))),
         }
@@ -269,13 +362,13 @@ impl<'t> Value<'t> {
     pub(crate) fn entry(&self, key: &str, budget: &mut Budget) -> Result<Option<Value<'t>>, Error> {
         match self {
             Value::Map(map) => {
-                budget.bytes(search_bytes(map.entries.len(), key.len()))?;
+                budget.search(map.entries.len(), key.len())?;
                 let is_key = |known: &Value<'t>| matches!(known, Value::Str(known) if **known == *key);
                 Ok(map.entries.iter().find(|(known, _)| is_key(known)).map(|(_, value)| value.clone()))
             }
             Value::Namespace(namespace) => {
                 let variables = namespace.variables.borrow();
-                budget.bytes(search_bytes(variables.len(), key.len()))?;
+                budget.search(variables.len(), key.len())?;
                 Ok(variables.iter().find(|(known, _)| **known == *key).map(|(_, value)| value.clone()))
             }
             _ => Ok(None),
@@ -287,145 +380,19 @@ impl<'t> Value<'t> {
         match (self, key) {
             (_, Value::Str(key)) => self.entry(key, budget),
             (Value::Map(map), key) => {
-                budget.bytes(search_bytes(map.entries.len(), key.key_len()?))?;
+                budget.search(map.entries.len(), key.key_len()?)?;
                 Ok(map.entries.iter().find(|(known, _)| known.is_key(key)).map(|(_, value)| value.clone()))
             }
             _ => Ok(None),
         }
     }
 
-    /// The bytes to compare of a key; an error if the value cannot be one.
-    fn key_len(&self) -> Result<usize, Error> {
-        match self {
-            Value::Str(text) => Ok(text.len()),
-            Value::None | Value::Bool(_) | Value::Int(_) | Value::Float(_) => Ok(8),
-            other => Err(Error::new(format!("{} cannot be a key of a mapping; a string can", other.kind()))),
-        }
-    }
-
-    /// Whether two keys are the same one.
-    fn is_key(&self, other: &Value<'t>) -> bool {
-        match (self, other) {
-            (Value::Str(a), Value::Str(b)) => a == b,
-            (Value::Int(a), Value::Int(b)) => a == b,
-            (Value::None, Value::None) => true,
-            (a, b) => a.as_number().is_some_and(|a| b.as_number() == Some(a)),
-        }
-    }
-
-    pub(crate) fn equals(&self, other: &Value<'t>, budget: &mut Budget) -> Result<bool, Error> {
-        budget.step()?;
-        Ok(match (self, other) {
-            (Value::Undefined, Value::Undefined) | (Value::None, Value::None) => true,
-            (Value::Int(a), Value::Int(b)) => a == b,
-            (Value::Str(a), Value::Str(b)) => {
-                if a.len() == b.len() {
-                    budget.bytes(a.len())?;
-                }
-                a == b
-            }
-            (Value::List(a), Value::List(b)) => {
-                if a.items.len() != b.items.len() || a.is_tuple != b.is_tuple {
-                    return Ok(false);
-                }
-                for (a, b) in a.items.iter().zip(&b.items) {
-                    if !a.equals(b, budget)? {
-                        return Ok(false);
-                    }
-                }
-                true
-            }
-            (Value::Map(a), Value::Map(b)) => {
-                if a.entries.len() != b.entries.len() {
-                    return Ok(false);
-                }
-                for (key, value) in &a.entries {
-                    match other.entry_at(key, budget)? {
-                        Some(theirs) if value.equals(&theirs, budget)? => {}
-                        _ => return Ok(false),
-                    }
-                }
-                true
-            }
-            (Value::Namespace(a), Value::Namespace(b)) => Rc::ptr_eq(a, b),
-            (a, b) => match (a.as_number(), b.as_number()) {
-                (Some(a), Some(b)) => a == b,
-                _ => false,
-            },
-        })
-    }
-
-    /// The text the value prints as, like Python's `str`.
-    pub(crate) fn to_text(&self, budget: &mut Budget) -> Result<Text<'t>, Error> {
-        if let Value::Str(text) = self {
-            return Ok(text.clone());
-        }
-        let mut out = String::new();
-        self.print(&mut out, false, budget)?;
-        budget.bytes(out.len())?;
-        Ok(out.into())
-    }
-
-    /// Appends the text that the value prints as; `quoted` like Python's `repr`.
-    pub(crate) fn print(&self, out: &mut String, quoted: bool, budget: &mut Budget) -> Result<(), Error> {
-        budget.enter()?;
-        // Enough for any integer and for the punctuation of a list.
-        budget.bytes(32)?;
-        match self {
-            Value::Undefined if quoted => out.push_str("Undefined"),
-            Value::Undefined => {}
-            Value::None => out.push_str("None"),
-            Value::Bool(true) => out.push_str("True"),
-            Value::Bool(false) => out.push_str("False"),
-            Value::Int(value) => out.push_str(&value.to_string()),
-            Value::Float(value) => push_float(out, *value, budget)?,
-            Value::Str(text) if quoted => push_quoted(out, text, budget)?,
-            Value::Str(text) => {
-                budget.bytes(text.len())?;
-                out.push_str(text);
-            }
-            Value::List(list) => {
-                out.push(if list.is_tuple { '(' } else { '[' });
-                for (i, item) in list.items.iter().enumerate() {
-                    out.push_str(if i == 0 { "" } else { ", " });
-                    item.print(out, true, budget)?;
-                }
-                out.push_str(match (list.is_tuple, list.items.len()) {
-                    (true, 1) => ",)",
-                    (true, _) => ")",
-                    (false, _) => "]",
-                });
-            }
-            Value::Map(map) => {
-                out.push('{');
-                for (i, (key, value)) in map.entries.iter().enumerate() {
-                    out.push_str(if i == 0 { "" } else { ", " });
-                    key.print(out, true, budget)?;
-                    out.push_str(": ");
-                    value.print(out, true, budget)?;
-                }
-                out.push('}');
-            }
-            Value::Namespace(namespace) => {
-                out.push_str("<Namespace {");
-                for (i, (name, value)) in namespace.variables.borrow().iter().enumerate() {
-                    out.push_str(if i == 0 { "" } else { ", " });
-                    push_quoted(out, name, budget)?;
-                    out.push_str(": ");
-                    value.print(out, true, budget)?;
-                }
-                out.push_str("}>");
-            }
-            other => return Err(Error::new(format!("{} cannot be printed", other.kind()))),
-        }
-        budget.leave();
-        Ok(())
-    }
-
     fn depth(&self) -> Result<u32, Error> {
         match self {
             Value::List(list) => Ok(list.depth),
+            Value::Iter(iter) => Ok(iter.list.depth),
             Value::Map(map) => Ok(map.depth),
+            Value::Method(method) => method.object.depth(),
             // A loop holds a list, and a block's variables end with it.
             Value::Loop(_) | Value::Caller(_) => {
                 Err(Error::new(format!("{} cannot be stored in a value", self.kind())))
@@ -440,9 +407,18 @@ impl<'t> Value<'t> {
     }
 }
 
-/// The bytes to pay for comparing a key of `len` bytes with `n` others.
-fn search_bytes(n: usize, len: usize) -> usize {
-    n.saturating_mul(1 + len)
+impl<'t> List<'t> {
+    pub(crate) fn new(kind: Kind, items: Vec<Value<'t>>, held: Held) -> Result<List<'t>, Error> {
+        let depth = depth_over(items.iter())?;
+        Ok(List { items, kind, depth, _held: held })
+    }
+}
+
+impl Kind {
+    /// Whether it can be indexed, cut and joined to its like.
+    pub(crate) fn is_sequence(self) -> bool {
+        !matches!(self, Kind::View(_))
+    }
 }
 
 fn depth_over<'v, 't: 'v>(values: impl Iterator<Item = &'v Value<'t>>) -> Result<u32, Error> {

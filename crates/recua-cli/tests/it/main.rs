@@ -9,6 +9,7 @@ mod documents;
 mod files;
 mod gpu;
 mod logits;
+mod render;
 mod run;
 mod tokenize;
 mod verify;

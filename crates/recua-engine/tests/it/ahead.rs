@@ -8,7 +8,7 @@ use recua_engine::{
     Engine, Event, FinishReason, LlamaConfig, LlamaModel, Request, RequestError, RequestId, StepStats,
 };
 use recua_gguf::Gguf;
-use recua_text::chat::{ChatTemplate, Message};
+use recua_text::chat::{Chat, ChatTemplate, Message};
 use recua_text::tokenizer::Tokenizer;
 
 use crate::engine::{self, alone, config, golden, greedy, prompt, request};
@@ -94,7 +94,11 @@ impl Case {
         let tokenizer = Tokenizer::from_metadata(gguf.metadata()).unwrap();
         let template = ChatTemplate::from_metadata(gguf.metadata(), &tokenizer).unwrap();
         let requests = PROMPTS.iter().zip(0..).map(|(text, i)| {
-            let prompt = template.encode(&tokenizer, &[Message::new("user", *text)], SystemTime::UNIX_EPOCH);
+            let prompt = template.encode(
+                &tokenizer,
+                &Chat::new([Message::new("user", *text)]),
+                SystemTime::UNIX_EPOCH,
+            );
             let stop = if i % 4 == 1 { vec![" and".into(), "er".into()] } else { Vec::new() };
             Request { stop, ..greedy(prompt.unwrap(), 9 + i * 7 % 23) }
         });

@@ -4,11 +4,12 @@ use std::borrow::Cow;
 use std::rc::Rc;
 
 use super::Eval;
-use crate::budget::VALUE_BYTES;
+use crate::args::{Args, Takes};
+use crate::budget::{Held, VALUE_BYTES};
 use crate::error::Error;
 use crate::text::Text;
 use crate::tree::{Apply, Arg, BinaryOp, Call, CompareOp, Conditional, Expr, ExprKind, Macro, Slice};
-use crate::value::{Args, Caller, Value};
+use crate::value::{Caller, Value};
 use crate::{functions, methods, ops, predicates};
 
 impl<'t> Eval<'t> {
@@ -25,10 +26,10 @@ impl<'t> Eval<'t> {
             ExprKind::Bool(value) => Ok(Value::Bool(*value)),
             ExprKind::Int(value) => Ok(Value::Int(*value)),
             ExprKind::Float(value) => Ok(Value::Float(*value)),
-            ExprKind::Str(text) => Ok(Value::Str(Text::Literal(text))),
+            ExprKind::Str(text) => Ok(Value::Str(Text::literal(text))),
             ExprKind::Name(name) => self.lookup(name),
-            ExprKind::List(items) => Value::list(self.exprs(items)?),
-            ExprKind::Tuple(items) => Value::tuple(self.exprs(items)?),
+            ExprKind::List(items) => self.exprs(items).and_then(|(items, held)| Value::list(items, held)),
+            ExprKind::Tuple(items) => self.exprs(items).and_then(|(items, held)| Value::tuple(items, held)),
             ExprKind::Map(entries) => self.map(entries),
             ExprKind::Not(operand) => Ok(Value::Bool(!self.expr(operand)?.is_true())),
             ExprKind::Negate(operand) => ops::negate(&self.expr(operand)?),
@@ -50,19 +51,19 @@ impl<'t> Eval<'t> {
         }
     }
 
-    fn exprs(&mut self, exprs: &'t [Expr]) -> Result<Vec<Value<'t>>, Error> {
-        self.budget.values(exprs.len())?;
-        exprs.iter().map(|expr| self.expr(expr)).collect()
+    fn exprs(&mut self, exprs: &'t [Expr]) -> Result<(Vec<Value<'t>>, Held), Error> {
+        let held = self.budget.values(exprs.len() + 2)?;
+        Ok((exprs.iter().map(|expr| self.expr(expr)).collect::<Result<_, _>>()?, held))
     }
 
     fn map(&mut self, entries: &'t [(Expr, Expr)]) -> Result<Value<'t>, Error> {
-        self.budget.values(entries.len().saturating_mul(2))?;
+        let held = self.budget.values(entries.len().saturating_mul(2) + 2)?;
         let mut pairs = Vec::with_capacity(entries.len());
         for (key, value) in entries {
             let key = self.expr(key)?;
             pairs.push((key, self.expr(value)?));
         }
-        Value::map(pairs, &mut self.budget)
+        Value::map(pairs, held, &mut self.budget)
     }
 
     fn binary(&mut self, op: BinaryOp, sides: &'t [Expr; 2]) -> Result<Value<'t>, Error> {
@@ -86,7 +87,7 @@ impl<'t> Eval<'t> {
     fn test(&mut self, value: &'t Expr, test: &'t Apply) -> Result<Value<'t>, Error> {
         let value = self.expr(value)?;
         let args = self.args(&test.args)?;
-        predicates::test(&test.name, &value, &args.positional, &mut self.budget)
+        predicates::test(&test.name, &value, &args, &mut self.budget)
             .map(Value::Bool)
             .map_err(|error| error.at(test.at))
     }
@@ -129,23 +130,24 @@ impl<'t> Eval<'t> {
     }
 
     pub(super) fn args(&mut self, args: &'t [Arg]) -> Result<Args<'t>, Error> {
-        self.budget.values(args.len())?;
-        let mut evaluated = Args { positional: Vec::new(), named: Vec::new() };
+        let held = self.budget.values(args.len().saturating_mul(2))?;
+        let mut evaluated = Args { positional: Vec::new(), named: Vec::new(), held };
         for arg in args {
             match arg {
                 Arg::Positional(expr) => evaluated.positional.push(self.expr(expr)?),
                 Arg::Named(name, expr) => evaluated.named.push((Cow::Borrowed(name), self.expr(expr)?)),
                 Arg::Spread(expr) => {
                     let items = self.expr(expr)?.items(&mut self.budget)?;
-                    self.budget.values(items.items.len())?;
+                    self.budget.scan(items.items.len() * VALUE_BYTES)?;
+                    evaluated.held.add(items.items.len() * VALUE_BYTES)?;
                     evaluated.positional.extend(items.items.iter().cloned());
                 }
                 Arg::SpreadNamed(expr) => {
                     let map = self.expr(expr)?;
                     for (name, value) in &map.as_map()?.entries {
                         let name = name.as_str()?;
-                        self.budget.values(1)?;
-                        self.budget.bytes(name.len())?;
+                        self.budget.scan(name.len() + VALUE_BYTES)?;
+                        evaluated.held.add(name.len() + 2 * VALUE_BYTES)?;
                         evaluated.named.push((Cow::Owned(name.to_string()), value.clone()));
                     }
                 }
@@ -172,12 +174,16 @@ impl<'t> Eval<'t> {
         if let Some((object, name)) = method {
             let object = self.expr(object)?;
             // A namespace or a mapping may hold something to call under this name.
-            let own = object.entry(name, &mut self.budget)?;
+            let own = match object {
+                // The methods of a mapping come first.
+                Value::Map(_) if methods::OF_MAP.contains(&&**name) => None,
+                _ => object.entry(name, &mut self.budget)?,
+            };
             let args = self.args(&call.args)?;
             return match own {
-                Some(callee @ (Value::Macro(_) | Value::Function(_) | Value::Joiner(_))) => {
-                    self.call_value(&callee, args, caller)
-                }
+                Some(
+                    callee @ (Value::Macro(_) | Value::Function(_) | Value::Method(_) | Value::Joiner(_)),
+                ) => self.call_value(&callee, args, caller),
                 _ => methods::call(&object, name, &args, &mut self.budget),
             };
         }
@@ -203,15 +209,19 @@ impl<'t> Eval<'t> {
             Value::Function(function) => {
                 let value = functions::call(*function, &args, self.now, &mut self.budget)?;
                 if let Value::Namespace(namespace) = &value {
+                    // It stays in this list until the end.
                     self.namespaces.push(Rc::clone(namespace));
                 }
                 Ok(value)
             }
+            Value::Method(method) => methods::call(&method.object, method.name, &args, &mut self.budget),
             Value::Joiner(joiner) => {
+                args.check("joiner", Takes::Only(&[]), &mut self.budget)?;
                 let text = if joiner.is_used.replace(true) { &*joiner.separator } else { "" };
                 Value::str(text, &mut self.budget)
             }
             Value::Loop(this) if this.stmt.is_recursive => {
+                args.check("loop", Takes::Only(&["iterable"]), &mut self.budget)?;
                 let over = args.require(0, "iterable")?.clone();
                 let (stmt, depth) = (this.stmt, this.depth + 1);
                 self.captured(|eval| eval.rounds(stmt, &over, depth))
@@ -230,7 +240,7 @@ impl<'t> Eval<'t> {
         let base = self.frames.len();
         self.captured(|eval| {
             let outer = std::mem::replace(&mut eval.base, base);
-            let result = eval.in_frame(Vec::new(), |eval| {
+            let result = eval.in_frame(|eval| {
                 eval.bind_params(decl, args)?;
                 match caller {
                     Some(caller) if decl.uses.caller => eval.bind("caller", Value::Caller(caller))?,
@@ -249,7 +259,7 @@ impl<'t> Eval<'t> {
     /// Runs the block of `{% call %}`, which sees the variables of the place where it stands.
     fn call_caller(&mut self, caller: Caller<'t>, args: Args<'t>) -> Result<Value<'t>, Error> {
         let n_frames = caller.n_frames.min(self.frames.len());
-        self.budget.values(self.frames.len() - n_frames)?;
+        let _held = self.budget.values((self.frames.len() - n_frames).saturating_mul(2))?;
         let hidden = self.frames.split_off(n_frames);
         let outer = std::mem::replace(&mut self.base, caller.base.min(n_frames));
         let written = self.captured(|eval| {
@@ -257,7 +267,7 @@ impl<'t> Eval<'t> {
                 eval.bind_params(caller.block, args)?;
                 eval.body(&caller.block.body)
             };
-            eval.in_frame(Vec::new(), run).map(drop)
+            eval.in_frame(run).map(drop)
         });
         self.base = outer;
         self.frames.extend(hidden);
@@ -270,8 +280,19 @@ impl<'t> Eval<'t> {
         if args.positional.len() > n && !decl.uses.varargs {
             return Err(Error::new(format!("the macro {} takes at most {n} arguments", decl.name)));
         }
-        self.budget.bytes(n.saturating_add(args.named.len()).saturating_mul(VALUE_BYTES))?;
-        self.budget.bytes(n.saturating_mul(args.named.len()))?;
+        self.budget.scan(n.saturating_mul(1 + args.named.len()))?;
+        for (i, (name, _)) in args.named.iter().enumerate() {
+            let known = decl.params.iter().position(|(known, _)| **known == *name);
+            let is_twice = known.is_some_and(|known| known < args.positional.len())
+                || (i <= n && args.named[..i].iter().any(|(other, _)| other == name));
+            if is_twice {
+                let name: String = name.chars().take(60).collect();
+                return Err(Error::new(format!(
+                    "the macro {} is given the argument {name} twice",
+                    decl.name
+                )));
+            }
+        }
         for (i, (name, default)) in decl.params.iter().enumerate() {
             let value = match (args.get(i, name), default) {
                 (Some(value), _) => value.clone(),
@@ -282,9 +303,11 @@ impl<'t> Eval<'t> {
         }
         if decl.uses.varargs {
             let rest = args.positional.get(n..).unwrap_or_default().to_vec();
-            self.bind("varargs", Value::tuple(rest)?)?;
+            let held = self.budget.values(rest.len())?;
+            self.bind("varargs", Value::tuple(rest, held)?)?;
         }
         let mut rest = Vec::new();
+        let held = self.budget.values(args.named.len().saturating_mul(2))?;
         for (name, value) in args.named {
             if decl.params.iter().any(|(known, _)| **known == name) {
                 continue;
@@ -296,7 +319,7 @@ impl<'t> Eval<'t> {
             rest.push((Value::str(&name, &mut self.budget)?, value));
         }
         if decl.uses.kwargs {
-            let rest = Value::map(rest, &mut self.budget)?;
+            let rest = Value::map(rest, held, &mut self.budget)?;
             self.bind("kwargs", rest)?;
         }
         Ok(())

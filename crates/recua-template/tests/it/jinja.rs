@@ -4,7 +4,7 @@
 use crate::render;
 
 #[track_caller]
-fn check(cases: &[(&str, Option<&str>)]) {
+pub(crate) fn check(cases: &[(&str, Option<&str>)]) {
     for (template, expected) in cases {
         match (render(template), expected) {
             (Ok(found), Some(expected)) => assert_eq!(found, *expected, "{template}"),

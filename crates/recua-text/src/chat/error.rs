@@ -17,6 +17,20 @@ pub enum ChatError {
         /// The file's `general.architecture`.
         architecture: String,
     },
+    /// The file has no template of this name.
+    #[error("there is no chat template named {name}; there are: {known}")]
+    NoSuchTemplate {
+        /// The name that was asked for.
+        name: String,
+        /// Those that would work.
+        known: String,
+    },
+    /// The conversation is not one.
+    #[error("{0}")]
+    Request(String),
+    /// The last message cannot be continued.
+    #[error("the last message cannot be continued: {0}")]
+    CannotContinue(String),
     /// The template refuses these messages, in its own words.
     #[error("the chat template refuses the messages: {0}")]
     Refused(String),

@@ -92,6 +92,11 @@ const BY_NAME: &[(&str, &str)] = &[
     ("codellama", LLAMA_2),
 ];
 
+/// The template that some files have only the name of.
+pub(super) fn named(name: &str) -> Option<&'static str> {
+    (name == "chatml").then_some(CHATML)
+}
+
 /// The template of a file's family, if it is known.
 pub(super) fn source(meta: &Metadata, tokenizer: &Tokenizer) -> Result<Option<&'static str>, ChatError> {
     let has_all = |tokens: &[&str]| tokens.iter().all(|token| tokenizer.special_token(token).is_some());

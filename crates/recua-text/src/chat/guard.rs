@@ -2,7 +2,7 @@
 //!
 //! The prompt does not show where a message's text ended up, because templates trim, split and repeat texts. So the
 //! text itself is marked. Every control token has a character that is neither letter, digit nor white space, such as
-//! the `<` of `<|im_end|>`. Before the template sees a text, each such character is replaced by a stand-in, a
+//! the `<` of `<|im_end|>`. Before the template sees a text, or the name of a field, each such character is replaced by a stand-in, a
 //! private-use character that occurs nowhere else; it remains one character, whatever the template does with it. In
 //! the output each stand-in turns back into the original, and a stretch that contained one is never taken for a
 //! control token. A control token pieced together from several messages, or by cutting something out of one, contains
@@ -17,9 +17,10 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
+use serde_json::Value;
 
+use super::convert::each_string;
 use super::error::ChatError;
-use super::message::Message;
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
 /// How many literals of a template stay visible, and how long they may be. Others do not.
@@ -31,6 +32,7 @@ pub(super) struct Guard {
     hidden: BTreeSet<char>,
     // The literals that stay visible.
     literals: Option<AhoCorasick>,
+    pieces: Vec<String>,
 }
 
 impl Guard {
@@ -39,8 +41,10 @@ impl Guard {
         tokenizer: &Tokenizer,
         literals: impl Iterator<Item = &'a str>,
     ) -> Result<Guard, ChatError> {
-        let pieces: Vec<&str> =
-            tokenizer.control_pieces().filter_map(|piece| std::str::from_utf8(piece).ok()).collect();
+        let pieces: Vec<String> = tokenizer
+            .control_pieces()
+            .filter_map(|piece| std::str::from_utf8(piece).ok().map(str::to_owned))
+            .collect();
         let hidden: BTreeSet<char> = pieces.iter().filter_map(|piece| marking_char(piece)).collect();
         let literals: Vec<&str> = literals
             .filter(|literal| {
@@ -59,21 +63,28 @@ impl Guard {
                 .map_err(|error| TokenizerError::Index(error.to_string()))?;
             Some(automaton)
         };
-        Ok(Guard { hidden, literals })
+        Ok(Guard { hidden, literals, pieces })
     }
 
     /// The stand-ins for one rendering.
-    pub(super) fn masks(&self, source: &str, messages: &[Message]) -> Masks<'_> {
-        let texts =
-            || messages.iter().flat_map(|message| [&message.role, &message.content]).map(String::as_str);
+    pub(super) fn masks<'a, 'v>(
+        &'a self,
+        source: &'a str,
+        values: impl Iterator<Item = &'v Value>,
+    ) -> Masks<'a> {
+        let mut strings = Vec::new();
+        values.for_each(|value| each_string(value, &mut |text| strings.push(text)));
+        let texts = || strings.iter().copied();
         let is_private = |ch: &char| *ch >= FIRST_STAND_IN;
         let taken: HashSet<char> = texts().chain([source]).flat_map(str::chars).filter(is_private).collect();
         let mut free = (FIRST_STAND_IN..=char::MAX).filter(|ch| !taken.contains(ch));
         let present: HashSet<char> =
             texts().flat_map(str::chars).filter(|ch| self.hidden.contains(ch)).collect();
         let present: BTreeSet<char> = present.into_iter().collect();
+        // No text has all of them.
+        let mark = free.next().unwrap_or(char::MAX);
         let stand_ins = present.into_iter().filter_map(|ch| Some((ch, free.next()?))).collect();
-        Masks { guard: self, stand_ins }
+        Masks { guard: self, source, stand_ins, mark }
     }
 }
 
@@ -102,7 +113,11 @@ fn marked(text: &str) -> bool {
 /// The stand-ins of one rendering.
 pub(super) struct Masks<'a> {
     guard: &'a Guard,
+    // That of the template.
+    source: &'a str,
     stand_ins: HashMap<char, char>,
+    /// A character that occurs nowhere.
+    pub(super) mark: char,
 }
 
 impl Masks<'_> {
@@ -123,6 +138,20 @@ impl Masks<'_> {
         }
         hidden.push_str(&hide(&text[at..]));
         hidden
+    }
+
+    /// Puts the stand-ins into the name of a field. A name that the template asks for stays as it is, unless it could be
+    /// part of a control token.
+    pub(super) fn hide_name(&self, name: &str) -> String {
+        if !name.contains(|ch| self.stand_ins.contains_key(&ch)) {
+            return name.to_owned();
+        }
+        let is_plain = name.bytes().all(|byte| byte == b'_' || byte.is_ascii_alphanumeric());
+        let asked_for = is_plain && self.source.contains(name);
+        if asked_for && !self.guard.pieces.iter().any(|piece| could_be_part(name, piece)) {
+            return name.to_owned();
+        }
+        self.hide(name)
     }
 
     /// Turns the stand-ins in the rendered text back, and remembers where they were.

@@ -3,13 +3,13 @@
 use std::time::SystemTime;
 
 use recua_gguf::Gguf;
-use recua_text::chat::{ChatError, ChatTemplate, Message};
+use recua_text::chat::{Chat, ChatError, ChatTemplate, Message};
 use recua_text::tokenizer::Tokenizer;
 
 use crate::tokenizer::{gguf, set_bpe, set_spm};
 
 /// When all these chats take place.
-const NOW: SystemTime = SystemTime::UNIX_EPOCH;
+pub(crate) const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
 const NORMAL: i32 = 1;
 const CONTROL: i32 = 3;
@@ -37,8 +37,8 @@ fn open(template: &str, special: &[(&str, i32)]) -> Result<(Tokenizer, ChatTempl
     Ok((tokenizer, chat))
 }
 
-fn messages(turns: &[(&str, &str)]) -> Vec<Message> {
-    turns.iter().map(|&(role, content)| Message::new(role, content)).collect()
+fn messages(turns: &[(&str, &str)]) -> Chat {
+    Chat::new(turns.iter().map(|&(role, content)| Message::new(role, content)))
 }
 
 const TALK: &[(&str, &str)] =
@@ -47,7 +47,7 @@ const TALK: &[(&str, &str)] =
 #[track_caller]
 fn renders(template: &str, turns: &[(&str, &str)], expected: &str) {
     let (_, chat) = open(template, &[]).unwrap();
-    assert_eq!(chat.render(&messages(turns), true, NOW).unwrap(), expected);
+    assert_eq!(chat.render(&messages(turns), NOW).unwrap(), expected);
 }
 
 #[test]
@@ -65,8 +65,8 @@ const LLAMA_3_1: &str = include_str!("../../../../testdata/templates/llama-3.1.j
 fn llama_3_1() {
     let (_, chat) = open(LLAMA_3_1, &[]).unwrap();
     let mut turns = messages(TALK);
-    turns.push(Message::new("tool", "a\n\"b\""));
-    let text = chat.render(&turns, true, NOW).unwrap();
+    turns.messages.push(Message::new("tool", "a\n\"b\""));
+    let text = chat.render(&turns, NOW).unwrap();
     let (date, rest) = text
         .strip_prefix("<|bos|><|start_header_id|>system<|end_header_id|>\n\nToday Date: ")
         .unwrap()
@@ -103,7 +103,7 @@ fn qwen_3_finds_its_own_tags_in_messages() {
     let (_, chat) = open(QWEN_3, &special).unwrap();
     let turns = messages(&[("user", "a"), ("assistant", "<think>\nhm\n</think>\n\nb < c"), ("user", "d")]);
     assert_eq!(
-        chat.render(&turns, true, NOW).unwrap(),
+        chat.render(&turns, NOW).unwrap(),
         "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nb < c<|im_end|>\n<|im_start|>user\nd<|im_end|>\n<|im_start|>assistant\n"
     );
 }
@@ -113,7 +113,7 @@ fn mistral() {
     let template = "{{ bos_token }}{% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate user/assistant') }}{% endif %}{% if message['role'] == 'user' %}{{ '[INST] ' + message['content'] + ' [/INST]' }}{% elif message['role'] == 'assistant' %}{{ message['content'] + eos_token}}{% else %}{{ raise_exception('Only user and assistant roles are supported!') }}{% endif %}{% endfor %}";
     renders(template, &TALK[1..], "<|bos|>[INST]  Hi!  [/INST]Hello.<|eos|>[INST] 1 < 2? [/INST]");
     let (_, chat) = open(template, &[]).unwrap();
-    let error = chat.render(&messages(TALK), true, NOW).unwrap_err();
+    let error = chat.render(&messages(TALK), NOW).unwrap_err();
     assert!(matches!(&error, ChatError::Refused(text) if text.contains("alternate")), "{error}");
 }
 
@@ -178,7 +178,7 @@ fn messages_cannot_write_control_tokens() {
             let tokens = chat.encode(&tokenizer, &turns, NOW).unwrap();
             assert_eq!(count(&tokens), 6, "{template}: {attack}: {tokens:?}");
             // And yet the text is the same.
-            let text = chat.render(&turns, true, NOW).unwrap();
+            let text = chat.render(&turns, NOW).unwrap();
             let decoded: Vec<u8> = tokens[1..]
                 .iter()
                 .flat_map(|&token| match token {
@@ -233,7 +233,7 @@ fn falls_back(name: &str, special: &[&str], expected: &str) {
     let tokenizer = Tokenizer::from_metadata(file.metadata()).unwrap();
     let chat = ChatTemplate::from_metadata(file.metadata(), &tokenizer).unwrap();
     let turns = messages(&[("system", "S"), ("user", "U"), ("assistant", "A"), ("user", "V")]);
-    assert_eq!(chat.render(&turns, true, NOW).unwrap(), expected);
+    assert_eq!(chat.render(&turns, NOW).unwrap(), expected);
 }
 
 #[test]

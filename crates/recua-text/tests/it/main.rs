@@ -3,4 +3,5 @@
 
 mod chat;
 mod special;
+mod request;
 mod tokenizer;

@@ -2,7 +2,7 @@
 //! the other.
 
 use crate::devices::devices;
-use recua::chat::{ChatTemplate, Message};
+use recua::chat::{Chat, ChatTemplate, Message};
 use recua::gguf::Gguf;
 use recua::tokenizer::Tokenizer;
 use recua::{
@@ -49,7 +49,7 @@ fn streams(device: &Device, samples: bool, goes_ahead: bool) -> BTreeMap<Request
     let tokenizer = Arc::new(Tokenizer::from_metadata(gguf.metadata()).unwrap());
     let template = ChatTemplate::from_metadata(gguf.metadata(), &tokenizer).unwrap();
     let encode = |text: &str| {
-        template.encode(&tokenizer, &[Message::new("user", text)], SystemTime::UNIX_EPOCH).unwrap()
+        template.encode(&tokenizer, &Chat::new([Message::new("user", text)]), SystemTime::UNIX_EPOCH).unwrap()
     };
     let config =
         LlamaConfig { batch_size: 5, step_tokens_max: 24, max_seq_len: 64, ..LlamaConfig::default() };

@@ -2,7 +2,7 @@
 
 use crate::devices::devices;
 use crate::testdata;
-use recua::chat::{ChatTemplate, Message};
+use recua::chat::{Chat, ChatTemplate, Message};
 use recua::gguf::Gguf;
 use recua::tokenizer::Tokenizer;
 use recua::{DEMO_MODEL, Device, Engine, Event, LlamaConfig, LlamaModel, Request};
@@ -39,7 +39,7 @@ fn answers(device: &Device, batch_size: usize, prompts: &[&str], max_tokens: usi
     let mut ids = Vec::new();
     for prompt in prompts {
         let prompt = template
-            .encode(&tokenizer, &[Message::new("user", *prompt)], std::time::SystemTime::now())
+            .encode(&tokenizer, &Chat::new([Message::new("user", *prompt)]), std::time::SystemTime::now())
             .unwrap();
         ids.push(engine.add(Request { prompt, max_tokens, ..Request::default() }).unwrap());
     }
