@@ -8,13 +8,17 @@ mod chat;
 mod doctor;
 mod failure;
 mod inspect;
+mod list;
 mod logits;
 mod model;
 mod output;
 mod prompt;
+mod pull;
 mod quantize;
+mod rm;
 mod run;
 mod source;
+mod store;
 mod synth;
 mod table;
 mod tokenize;
@@ -42,6 +46,9 @@ fn dispatch(command: Command) -> Result {
     match command {
         Command::Run(args) => run::run(args),
         Command::Chat(args) => chat::run(args),
+        Command::Pull(args) => pull::run(args),
+        Command::List(args) => list::run(args),
+        Command::Rm(args) => rm::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Bench(args) => bench::run(args),
         Command::BenchMemory(args) => bench::memory::run(args),

@@ -14,7 +14,7 @@ pub(crate) fn run(args: QuantizeArgs) -> Result {
     let file_type: FileType = args.file_type.parse().or_user()?;
     check_output(&args.output)?;
     let input = source::open(&args.input)?;
-    if is_same_file(Path::new(&args.input), &args.output) {
+    if is_same_file(&source::path(&args.input)?, &args.output) {
         let message = "is also the input; give the output another name";
         return Err(Failure::user(format!("{}: {message}", args.output.display())));
     }

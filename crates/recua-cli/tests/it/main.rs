@@ -8,8 +8,12 @@ mod bench;
 mod documents;
 mod files;
 mod gpu;
+#[cfg(all(unix, feature = "hub"))]
+mod hub;
 mod logits;
 mod run;
+#[cfg(unix)]
+mod store;
 mod tokenize;
 mod verify;
 
