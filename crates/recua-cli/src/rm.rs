@@ -3,9 +3,10 @@
 use crate::args::RmArgs;
 use crate::failure::{Failure, Result};
 use crate::output::{bytes, note};
-use crate::store::hub::find_in_cache;
+use crate::store::cache::Cache;
+use crate::store::hub::{find_in_cache, not_in_cache};
 use crate::store::name::HubName;
-use crate::store::remove::remove;
+use crate::store::remove::{remove, remove_leftovers};
 use crate::store::{HUB, OLLAMA};
 
 pub(crate) fn run(args: RmArgs) -> Result {
@@ -19,8 +20,16 @@ pub(crate) fn run(args: RmArgs) -> Result {
             return Err(Failure::user(format!("{model}: {message}")));
         };
         let name = HubName::parse(name)?;
-        let freed = remove(&find_in_cache(&name)?)?;
-        note!("removed {name}: {} freed", bytes(freed));
+        let folder = Cache::of_user()?.repo(&name.repo);
+        match find_in_cache(&folder, &name)? {
+            Some(located) => note!("removed {name}: {} freed", bytes(remove(&located)?)),
+            None => match remove_leftovers(&folder)? {
+                0 => return Err(Failure::user(not_in_cache(&folder, &name))),
+                freed => {
+                    note!("removed what interrupted downloads had left of {name}: {} freed", bytes(freed))
+                }
+            },
+        }
     }
     Ok(())
 }

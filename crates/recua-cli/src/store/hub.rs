@@ -36,16 +36,25 @@ impl From<Failure> for NotPulled {
 }
 
 /// The model with this name. The Hub is asked only if it is not in the cache.
+///
+/// # Errors
+/// If there is no such model, if the name fits several, or if it cannot be downloaded.
 pub(crate) fn find(name: &HubName) -> Result<Located> {
     let folder = Cache::of_user()?.repo(&name.repo);
-    if let Ok(located) = in_cache(&folder, name, false) {
+    let is_complete = |located: &Located| located.model.is_complete();
+    if let Some(located) = in_cache(&folder, name, false).ok().filter(is_complete) {
         return Ok(located);
     }
     if is_offline() {
-        return find_in_cache(name);
+        let why = match find_in_cache(&folder, name)? {
+            Some(located) if is_complete(&located) => return Ok(located),
+            Some(_) => format!("{name}: parts of it are missing in the cache"),
+            None => not_in_cache(&folder, name),
+        };
+        return Err(Failure::user(format!("{why}; HF_HUB_OFFLINE forbids downloads")));
     }
     super::pull(name).or_else(|e| match in_cache(&folder, name, true) {
-        Ok(located) if e.is_unreachable => {
+        Ok(located) if e.is_unreachable && is_complete(&located) => {
             note!("note: {name}: the Hub cannot be reached; using what is in the cache");
             Ok(located)
         }
@@ -53,29 +62,35 @@ pub(crate) fn find(name: &HubName) -> Result<Located> {
     })
 }
 
-/// The model with this name if it is in the cache.
+/// The model with this name if it, or a part of it, is in the cache. `None` if it is not.
 ///
 /// # Errors
-/// If it is not, or if the name fits several; the message lists what there is.
-pub(crate) fn find_in_cache(name: &HubName) -> Result<Located> {
-    let folder = Cache::of_user()?.repo(&name.repo);
-    in_cache(&folder, name, true).map_err(|miss| {
-        let here = folder.commit(&name.revision).map(|commit| folder.files(&commit)).unwrap_or_default();
-        let message = describe(name, &miss, &here, "the cache");
-        if is_offline() && miss == Miss::NotFound {
-            return Failure::user(format!("{message}; HF_HUB_OFFLINE forbids downloads"));
-        }
-        Failure::user(message)
-    })
+/// If the name fits several; the message lists them.
+pub(crate) fn find_in_cache(folder: &RepoFolder, name: &HubName) -> Result<Option<Located>> {
+    match in_cache(folder, name, true) {
+        Ok(located) => Ok(Some(located)),
+        Err(Miss::NotFound) => Ok(None),
+        Err(miss) => Err(Failure::user(describe(name, &miss, &files(folder, name), CACHE))),
+    }
 }
 
+/// The sentence for a model that is not in the cache.
+pub(crate) fn not_in_cache(folder: &RepoFolder, name: &HubName) -> String {
+    describe(name, &Miss::NotFound, &files(folder, name), CACHE)
+}
+
+const CACHE: &str = "the cache";
+
+/// `is_all` as for [`choose`].
 fn in_cache(folder: &RepoFolder, name: &HubName, is_all: bool) -> std::result::Result<Located, Miss> {
     let commit = folder.commit(&name.revision).ok_or(Miss::NotFound)?;
     let model = choose(&folder.files(&commit), &name.wanted, is_all)?;
-    if !model.is_complete() {
-        return Err(Miss::NotFound);
-    }
     Ok(Located { folder: folder.clone(), commit, model })
+}
+
+/// What is in the cache of the revision.
+fn files(folder: &RepoFolder, name: &HubName) -> Vec<String> {
+    folder.commit(&name.revision).map(|commit| folder.files(&commit)).unwrap_or_default()
 }
 
 /// What a name could have meant, in one sentence. `place` is where the files are.

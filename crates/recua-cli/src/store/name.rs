@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::failure::{Failure, Result};
+use crate::output::printable;
 
 /// How names are written, for messages.
 pub(crate) const FORMS: &str = "write hf:org/repo, hf:org/repo:Q4_K_M or hf:org/repo/file.gguf; a revision goes behind the \
@@ -113,7 +114,7 @@ pub(crate) fn is_gguf(file: &str) -> bool {
         && file[file.len() - 5..].eq_ignore_ascii_case(".gguf")
 }
 
-/// Whether this path stays inside the folder to which it is joined, on every system.
+/// Whether this path stays inside the folder to which it is joined, on every system, and can be shown as it is.
 pub(crate) fn is_relative(path: &str) -> bool {
     path.len() <= 1024
         && path.split('/').all(|part| {
@@ -121,7 +122,8 @@ pub(crate) fn is_relative(path: &str) -> bool {
                 && part.len() <= 255
                 && part != "."
                 && part != ".."
-                && !part.chars().any(|c| c.is_control() || "\\:*?\"<>|".contains(c))
+                && !part.contains(['\\', ':', '*', '?', '"', '<', '>', '|'])
+                && printable(part) == part
         })
 }
 
@@ -205,6 +207,7 @@ mod tests {
             "org/repo@refs/pr/..",
             "org/repo@refs/pr/../x.gguf",
             "org/repo@a\0b",
+            "org/repo/\u{202e}a.gguf",
         ] {
             assert!(HubName::parse(text).is_err(), "{text:?}");
         }

@@ -12,6 +12,7 @@ use super::choose::choose;
 use super::hub::{Located, NotPulled, describe};
 use super::name::{HubName, is_commit, is_relative};
 use crate::failure::Failure;
+use crate::output::abbreviated;
 use client::Client;
 use status::Trouble;
 
@@ -65,7 +66,8 @@ fn list(client: &Client, name: &HubName) -> std::result::Result<(String, Vec<Str
         Failure::other(format!("{name}: {} does not answer as a Hugging Face Hub does: {e}", client.host()))
     })?;
     if !is_commit(&revision.sha) {
-        let message = format!("{name}: {} names a commit that is none: {:?}", client.host(), revision.sha);
+        let sha = abbreviated(&revision.sha, 40);
+        let message = format!("{name}: {} names a commit that is none: {sha}", client.host());
         return Err(Failure::other(message).into());
     }
     // A name that would leave the folder of the snapshot is no file for us.

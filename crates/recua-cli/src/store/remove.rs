@@ -48,6 +48,23 @@ pub(crate) fn remove(located: &Located) -> Result<u64> {
     Ok(freed)
 }
 
+/// Removes what interrupted downloads have left of a repository and returns how many bytes that has freed.
+///
+/// # Errors
+/// If a file cannot be removed.
+pub(crate) fn remove_leftovers(folder: &RepoFolder) -> Result<u64> {
+    let mut freed = 0;
+    for name in files_below(&folder.blobs()) {
+        let Some(etag) = name.strip_suffix(".incomplete") else { continue };
+        // huggingface_hub puts a word of its own between the two.
+        let Some(_lock) = folder.try_lock(etag.split('.').next().unwrap_or(etag))? else { continue };
+        let path = folder.blobs().join(&name);
+        freed += size(&path);
+        fs::remove_file(&path).map_err(|e| failure(&path, &e.to_string()))?;
+    }
+    Ok(freed)
+}
+
 /// The size of a file; a link has none.
 fn size(path: &Path) -> u64 {
     fs::symlink_metadata(path).map_or(0, |m| if m.is_file() { m.len() } else { 0 })

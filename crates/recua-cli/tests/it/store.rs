@@ -127,9 +127,31 @@ fn what_is_not_in_the_cache_is_an_error_that_lists_what_is() {
     refused("hf:org/repo@v2", &["hf:org/repo@v2", "no GGUF model"]);
     // A part of a split model is no model.
     home.cached('1', "d-Q3_K_M-00001-of-00002.gguf", 'e', b"x");
-    refused("hf:org/repo:Q3_K_M", &["is not in the cache"]);
+    refused("hf:org/repo:Q3_K_M", &["parts of it are missing in the cache"]);
     refused("hf:org", &["hf:org:", "hf:org/repo:Q4_K_M"]);
     refused("hf:org/repo/../../x.gguf", &["not the name of a GGUF file"]);
+}
+
+#[test]
+fn every_command_takes_names() {
+    let home = Home::new();
+    let out = home.path("out");
+    let offline = [("HF_HUB_OFFLINE", "1")];
+    for name in ["hf:somebody/something:Q4_K_M", "ollama:something"] {
+        for args in [
+            &["run", name, "x"][..],
+            &["chat", name],
+            &["bench", name],
+            &["bench", "ops", name],
+            &["verify-batch", name],
+            &["logits", name, "--tokens", "1", "--out", &out],
+            &["tokenize", name, "x"],
+            &["inspect", name],
+            &["quantize", name, &out, "Q8_0"],
+        ] {
+            refusal(home.run_with(args, &offline), &[name, "there "]);
+        }
+    }
 }
 
 #[test]
@@ -212,6 +234,23 @@ fn rm_removes_what_nothing_else_uses() {
 
     assert!(home.run(&["rm", &format!("hf:org/repo@{}", "2".repeat(40))]).ok().stderr.contains("6 B freed"));
     assert!(!home.exists(repo));
+}
+
+#[test]
+fn rm_removes_what_is_not_complete() {
+    let home = Home::new();
+    home.cached('1', "a-Q8_0-00001-of-00002.gguf", 'a', b"first");
+    assert!(home.run(&["rm", "hf:org/repo:Q8_0"]).ok().stderr.contains("5 B freed"));
+    let blobs = home.path("hub/models--org--repo/blobs");
+    fs::create_dir_all(&blobs).unwrap();
+    // As recua names it, and as huggingface_hub does.
+    for name in [format!("{}.incomplete", "a".repeat(64)), format!("{}.12345678.incomplete", "b".repeat(64))]
+    {
+        fs::write(format!("{blobs}/{name}"), b"xyz").unwrap();
+    }
+    assert!(home.run(&["rm", "hf:org/repo:Q8_0"]).ok().stderr.contains("6 B freed"));
+    assert_eq!(fs::read_dir(&blobs).unwrap().count(), 0);
+    refusal(home.run(&["rm", "hf:org/repo:Q8_0"]), &["no GGUF model"]);
 }
 
 #[test]

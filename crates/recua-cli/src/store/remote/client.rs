@@ -1,7 +1,7 @@
 //! Requests to the Hub: the token goes to the Hub's own server only, redirects are few, nothing is waited for without
 //! end, and what a server says about sizes is not believed.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -26,8 +26,8 @@ const SMALL_BYTES_MAX: u64 = 16 << 20;
 const REDIRECTS_MAX: usize = 10;
 /// How often a server that asks for patience is asked again.
 const RETRIES_MAX: u32 = 4;
-/// The longest wait that is not left to the user.
-const WAIT_MAX: Duration = Duration::from_secs(60);
+/// The longest wait that is not left to the user: the Hub counts requests over five minutes.
+const WAIT_MAX: Duration = Duration::from_secs(300);
 
 /// A connection to a Hub.
 pub(super) struct Client {
@@ -214,17 +214,20 @@ impl Client {
 
 /// Whether another try may help. A certificate that is refused today is refused in a second, too.
 fn trouble(e: ureq::Error) -> Trouble {
+    let insecure = |why: String| {
+        Trouble::Final(format!(
+            "no secure connection: {why}; if the network here has certificates of its own, set SSL_CERT_FILE to a file with them"
+        ))
+    };
     match e {
         ureq::Error::Timeout(_) => Trouble::Network("no answer in time".into()),
-        ureq::Error::Io(e) if e.kind() == std::io::ErrorKind::TimedOut => {
-            Trouble::Network("no answer in time".into())
-        }
+        ureq::Error::Io(e) if e.kind() == ErrorKind::TimedOut => Trouble::Network("no answer in time".into()),
+        // rustls' errors come so.
+        ureq::Error::Io(e) if e.kind() == ErrorKind::InvalidData => insecure(e.to_string()),
         ureq::Error::Io(e) => Trouble::Network(e.to_string()),
         ureq::Error::HostNotFound => Trouble::Network("there is no such host, or no network".into()),
         ureq::Error::ConnectionFailed => Trouble::Network("no connection".into()),
-        e @ (ureq::Error::Rustls(_) | ureq::Error::Tls(_)) => Trouble::Final(format!(
-            "no secure connection: {e}; if certificates here are not those of the web, set SSL_CERT_FILE to a file with them"
-        )),
+        e @ (ureq::Error::Rustls(_) | ureq::Error::Tls(_)) => insecure(e.to_string()),
         e => Trouble::Final(format!("the server's answer cannot be read: {e}")),
     }
 }

@@ -62,6 +62,10 @@ pub(super) fn fetch(client: &Client, cache: &Cache, folder: &RepoFolder, commit:
     let facts = facts(client, folder, commit, file).map_err(failure)?;
     let _lock = folder
         .lock(&facts.checksum.0, || note!("note: waiting for another process that downloads {name}"))?;
+    // The process that had the lock may have done it all.
+    if link.is_file() {
+        return Ok(());
+    }
     let blob = folder.blobs().join(&facts.checksum.0);
     let is_new = !fs::metadata(&blob).is_ok_and(|m| m.is_file() && m.len() == facts.size);
     if is_new {

@@ -37,7 +37,8 @@ impl Status {
             let value = headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
             value.unwrap_or_default().chars().take(CHARS_MAX).collect::<String>()
         };
-        let retry_after = text("Retry-After").trim().parse().ok().map(Duration::from_secs);
+        let seconds = text("Retry-After").trim().parse().ok().or_else(|| reset(&text("RateLimit")));
+        let retry_after = seconds.map(Duration::from_secs);
         Status {
             code: code.as_u16(),
             reason: text("X-Error-Code"),
@@ -101,6 +102,12 @@ impl Status {
     fn quoted(&self) -> String {
         if self.message.is_empty() { String::new() } else { format!(": {}", self.message) }
     }
+}
+
+/// The seconds until there may be requests again, from a header such as `"resolvers";r=0;t=55`, as the Hub sends it.
+fn reset(rate_limit: &str) -> Option<u64> {
+    let mut items = rate_limit.split([';', ',']).map(str::trim);
+    items.find_map(|item| item.strip_prefix("t=")?.parse().ok())
 }
 
 impl From<Failure> for Trouble {
