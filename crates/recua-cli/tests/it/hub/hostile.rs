@@ -47,10 +47,13 @@ fn bytes_that_were_not_announced_are_refused() {
 #[test]
 fn what_the_hub_says_about_a_file_is_not_trusted() {
     let sha = sha256(b"x");
+    let up = format!("{}evil", "../".repeat(20));
+    assert_eq!(up.len(), sha.len());
     for (headers, words) in [
         (vec![("X-Linked-Size", "1")], "no checksum"),
         (vec![("X-Linked-Etag", "\"../../../../evil\""), ("X-Linked-Size", "1")], "no checksum"),
-        (vec![("X-Linked-Etag", "\"abc\""), ("X-Linked-Size", "1")], "no checksum"),
+        (vec![("X-Linked-Etag", &up), ("X-Linked-Size", "1")], "no checksum"),
+        (vec![("X-Linked-Etag", "\"abcdef\""), ("X-Linked-Size", "1")], "no checksum"),
         (vec![("X-Linked-Etag", &sha)], "does not say how large"),
         (vec![("X-Linked-Etag", &sha), ("X-Linked-Size", "-1")], "does not say how large"),
         // Nothing is allocated for a size, and nothing written before a byte comes.
@@ -84,7 +87,11 @@ fn a_listing_is_not_trusted() {
         (large, "more than 16 MiB"),
     ] {
         let home = Home::new();
-        let hub = Hub::with(&[], Box::new(move |_| Some(Answer::new(200).body(body.clone()))), unchanged());
+        // It is given up before its end, which never comes.
+        let is_large = body.len() > 1 << 20;
+        let answer = Answer::new(200).body(body);
+        let answer = if is_large { answer.header("Content-Length", 1_u64 << 40) } else { answer };
+        let hub = Hub::with(&[], Box::new(move |_| Some(answer.clone())), unchanged());
         failed(&home.pulling(&hub, &["pull", "hf:org/repo"]), &["hf:org/repo", words]);
         assert!(!Path::new(&home.path("hub")).exists());
     }
