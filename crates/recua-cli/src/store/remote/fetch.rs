@@ -171,27 +171,36 @@ impl Partial {
 fn download(client: &Client, facts: &Facts, blob: &Path, file: &str) -> std::result::Result<(), Trouble> {
     let path = blob.with_file_name(format!("{}.incomplete", facts.checksum.0));
     let mut partial = Partial::open(path, facts)?;
-    let mut is_resumed = partial.len > 0;
-    let bar = progress_bar(facts.size, file);
-    loop {
-        receive_all(client, facts, &mut partial, &bar)?;
-        if partial.has(&facts.checksum) {
-            break;
-        }
-        partial.restart(facts)?;
-        // Bytes of another time may be at fault; those of this time are the server's.
-        if !is_resumed {
-            let _ = fs::remove_file(&partial.path);
-            return Err(Trouble::Final(
-                "what was downloaded has another checksum than the Hub announced, and was deleted".into(),
-            ));
-        }
-        is_resumed = false;
-    }
+    let bar = progress_bar(facts.size, partial.len, file);
+    let received = receive_verified(client, facts, &mut partial, &bar);
     bar.finish_and_clear();
+    received?;
     // A blob that is there counts as complete, so it must not appear before its bytes are safe.
     let stored = partial.file.sync_all().and_then(|()| fs::rename(&partial.path, blob));
     stored.map_err(|e| writing(blob, &e).into())
+}
+
+/// Receives the whole file, and once more if bytes of an earlier time were at fault.
+fn receive_verified(
+    client: &Client,
+    facts: &Facts,
+    partial: &mut Partial,
+    bar: &ProgressBar,
+) -> std::result::Result<(), Trouble> {
+    let mut is_resumed = partial.len > 0;
+    loop {
+        receive_all(client, facts, partial, bar)?;
+        if partial.has(&facts.checksum) {
+            return Ok(());
+        }
+        partial.restart(facts)?;
+        if !is_resumed {
+            let _ = fs::remove_file(&partial.path);
+            let message = "what was downloaded has another checksum than the Hub announced, and was deleted";
+            return Err(Trouble::Final(message.into()));
+        }
+        is_resumed = false;
+    }
 }
 
 /// Receives until the file has its size, over as many connections as it takes.
@@ -335,9 +344,11 @@ fn tag(root: &Path) {
     }
 }
 
-/// Shown on stderr, and only if that is a terminal.
-fn progress_bar(size: u64, file: &str) -> ProgressBar {
-    let bar = ProgressBar::new(size);
+/// Shown on stderr, and only if that is a terminal. `len` bytes are there already.
+fn progress_bar(size: u64, len: u64, file: &str) -> ProgressBar {
+    let bar = ProgressBar::new(size).with_position(len);
+    // What is there took no time.
+    bar.reset_eta();
     let template = "{bar:30} {binary_bytes}/{binary_total_bytes}, {binary_bytes_per_sec}, {eta} left  {msg}";
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
