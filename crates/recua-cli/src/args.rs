@@ -8,7 +8,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 const ABOUT: &str = "Runs Llama-family GGUF models for many sequences in one pass";
 
 const AFTER_HELP: &str = "\
-MODEL is the path of a GGUF file, or `demo` for the small model inside this program.
+MODEL is the path of a GGUF file, `demo` for the small model inside this program, hf:org/repo[:quant] for one of the
+Hugging Face Hub (downloaded once), or ollama:name[:tag] for one of Ollama's.
 Exit codes: 0 success, 2 a mistake in the command or its input, 1 any other failure.
 Results go to standard output, everything else to standard error.";
 
@@ -31,6 +32,9 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     Quantize(QuantizeArgs),
     Synth(SynthArgs),
+    Pull(PullArgs),
+    List(ListArgs),
+    Rm(RmArgs),
     Doctor(DoctorArgs),
     /// Print a completion script for a shell
     Completions {
@@ -385,6 +389,39 @@ pub(crate) struct SynthArgs {
     pub(crate) seed: u64,
     /// GGUF file to write; it appears only when it is complete
     pub(crate) out: PathBuf,
+}
+
+/// Download a model of the Hugging Face Hub, or bring it up to date
+///
+/// The model goes into the cache that Hugging Face's own tools use, and the path of its file is printed. Other commands
+/// take the same names, and download only what is not in the cache. HF_TOKEN, or the token of `hf auth login`, gives
+/// access to gated and private models; HF_HUB_CACHE and HF_HOME move the cache; HF_ENDPOINT names another Hub; with
+/// HF_HUB_OFFLINE=1 nothing is downloaded. An interrupted download goes on where it stopped.
+#[derive(Args, Debug)]
+pub(crate) struct PullArgs {
+    /// hf:org/repo, hf:org/repo:Q4_K_M, hf:org/repo/file.gguf, or hf:org/repo@revision:Q4_K_M
+    ///
+    /// Without a quantization or a file, the one in Q4_K_M is taken, or the only one. All parts of a split model are
+    /// downloaded.
+    pub(crate) model: String,
+}
+
+/// List the models in the Hugging Face cache and in Ollama's store
+#[derive(Args, Debug)]
+pub(crate) struct ListArgs {
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Remove models from the Hugging Face cache
+///
+/// A file that another revision of the repository has too stays on the disk.
+#[derive(Args, Debug)]
+pub(crate) struct RmArgs {
+    /// Names as `recua list` shows them
+    #[arg(required = true, value_name = "MODEL")]
+    pub(crate) models: Vec<String>,
 }
 
 /// Show what this machine offers: devices, instruction sets, threads and measured bandwidth

@@ -9,14 +9,18 @@ mod doctor;
 mod failure;
 mod inspect;
 mod interrupt;
+mod list;
 mod logits;
 mod model;
 mod output;
 mod prompt;
+mod pull;
 mod quantize;
 mod render;
+mod rm;
 mod run;
 mod source;
+mod store;
 mod synth;
 mod table;
 mod tokenize;
@@ -44,6 +48,9 @@ fn dispatch(command: Command) -> Result {
     match command {
         Command::Run(args) => run::run(args),
         Command::Chat(args) => chat::run(args),
+        Command::Pull(args) => pull::run(args),
+        Command::List(args) => list::run(args),
+        Command::Rm(args) => rm::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Bench(args) => bench::run(args),
         Command::BenchMemory(args) => bench::memory::run(args),

@@ -1,11 +1,13 @@
-//! MODEL on the command line: a path or `demo`, with a helpful error for anything else.
+//! MODEL on the command line: a path, `demo` or a name in the model store, with a helpful error for anything else.
 
+use std::borrow::Cow;
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 use recua::gguf::Gguf;
 
 use crate::failure::{Failure, OrFail, Result};
+use crate::store;
 
 /// The name of the embedded model.
 pub(crate) const DEMO: &str = "demo";
@@ -20,16 +22,21 @@ pub(crate) fn open(model: &str) -> Result<Gguf> {
     if is_demo(model) {
         return Gguf::from_bytes(recua::DEMO_MODEL).or_other();
     }
-    let path = Path::new(model);
-    if model.starts_with("hf:") && !path.exists() {
-        let message = "recua cannot download models yet; download the GGUF file and give its path";
-        return Err(Failure::user(format!("{model}: {message}")));
-    }
+    let path = path(model)?;
     // A wrong path or file is the user's mistake; a machine without memory is not.
     Gguf::open(path).map_err(|e| match e.io_kind() {
         Some(ErrorKind::OutOfMemory | ErrorKind::UnexpectedEof) => Failure::other(e),
         _ => Failure::user(e),
     })
+}
+
+/// The file that MODEL means, after it was downloaded if need be. A file of that very name comes first.
+pub(crate) fn path(model: &str) -> Result<Cow<'_, Path>> {
+    let path = Path::new(model);
+    if path.exists() {
+        return Ok(path.into());
+    }
+    Ok(store::locate(model)?.map_or(path.into(), Cow::Owned))
 }
 
 /// The bytes of a text file, verbatim.

@@ -32,7 +32,6 @@ fn no_such_file() {
     let folder = Folder::new();
     refused_everywhere(&folder.path("absent.gguf"), &["absent.gguf", "No such file"]);
     refused_everywhere(&folder.path(""), &["folder"]);
-    refused_everywhere("hf:somebody/something:Q4_K_M", &["hf:somebody/something:Q4_K_M", "download"]);
 }
 
 #[test]

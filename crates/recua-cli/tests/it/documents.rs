@@ -55,5 +55,5 @@ fn the_readme_lists_every_command() {
             n += 1;
         }
     }
-    assert_eq!(n, 13);
+    assert_eq!(n, 16);
 }

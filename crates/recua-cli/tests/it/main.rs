@@ -8,9 +8,13 @@ mod bench;
 mod documents;
 mod files;
 mod gpu;
+#[cfg(all(unix, feature = "hub"))]
+mod hub;
 mod logits;
 mod render;
 mod run;
+#[cfg(unix)]
+mod store;
 mod tokenize;
 mod verify;
 

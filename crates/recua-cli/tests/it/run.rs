@@ -93,7 +93,7 @@ fn recommending(folder: &Folder, keys: &[(&str, f32)]) -> String {
     }
     let mut writer = recua::gguf::Writer::new(Vec::new(), &header).unwrap();
     for tensor in model.tensors() {
-        writer.write(&tensor.name, model.data(tensor)).unwrap();
+        writer.write(&tensor.name, &model.data(tensor).to_vec().unwrap()).unwrap();
     }
     folder.write("recommending.gguf", &writer.finish().unwrap())
 }
