@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 const ABOUT: &str = "Runs Llama-family GGUF models for many sequences in one pass";
 
 const AFTER_HELP: &str = "\
-MODEL is the path of a GGUF file, or `demo` for the small model inside this program.
+MODEL is the path of a GGUF file, or `demo` for the small model inside this program; -m MODEL is the same.
 Exit codes: 0 success, 2 a mistake in the command or its input, 1 any other failure.
 Results go to standard output, everything else to standard error.";
 
@@ -56,6 +56,25 @@ pub(crate) struct DeviceArgs {
     /// Threads of the CPU device [default: one per core]
     #[arg(short, long, value_name = "N", value_parser = positive, help_heading = "Device")]
     pub(crate) threads: Option<usize>,
+    /// Accepted as -ngl N for those who know it from llama.cpp; 0 is the same as --device cpu
+    ///
+    /// recua does not divide a model: all layers run on one device, which --device chooses.
+    #[arg(long, alias = "gpu-layers", value_name = "N", value_parser = gpu_layers, allow_hyphen_values = true, help_heading = "Device")]
+    pub(crate) n_gpu_layers: Option<GpuLayers>,
+}
+
+impl DeviceArgs {
+    /// The device's name for `open_device`.
+    pub(crate) fn name(&self) -> &str {
+        if self.n_gpu_layers == Some(GpuLayers::None) && self.device == "auto" { "cpu" } else { &self.device }
+    }
+}
+
+/// What `-ngl` asks for: recua knows only all layers or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GpuLayers {
+    None,
+    Some,
 }
 
 /// How large the KV cache and the workspace are.
@@ -91,15 +110,58 @@ pub(crate) struct SamplingArgs {
     /// Lower a token's logit by F if it was generated at all
     #[arg(long, value_name = "F", default_value_t = 0.0, allow_negative_numbers = true)]
     pub(crate) presence_penalty: f32,
-    /// Seed of the random numbers; the same seed gives the same text, whatever shares the batch [default: random]
-    #[arg(long, value_name = "N")]
-    pub(crate) seed: Option<u64>,
+    /// Seed of the random numbers; the same seed gives the same text, whatever shares the batch; -1 is random [default:
+    /// random]
+    #[arg(short, long, value_name = "N", value_parser = seed, allow_negative_numbers = true)]
+    pub(crate) seed: Option<Seed>,
     /// End an answer before this text; may be given several times
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) stop: Vec<String>,
-    /// Longest answer in tokens [default: 512 for run, as many as the context holds for chat]
-    #[arg(short = 'n', long, value_name = "N", value_parser = positive)]
-    pub(crate) max_tokens: Option<usize>,
+    /// Longest answer in tokens; -1 is as many as the context holds [default: 512 for run, -1 for chat]
+    #[arg(
+        short = 'n',
+        long,
+        aliases = ["n-predict", "predict"],
+        value_name = "N",
+        value_parser = answer_limit,
+        allow_negative_numbers = true
+    )]
+    pub(crate) max_tokens: Option<AnswerLimit>,
+}
+
+impl SamplingArgs {
+    /// The seed, unless it is random.
+    pub(crate) fn fixed_seed(&self) -> Option<u64> {
+        match self.seed {
+            Some(Seed::Fixed(seed)) => Some(seed),
+            Some(Seed::Random) | None => None,
+        }
+    }
+}
+
+/// A seed as typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Seed {
+    Random,
+    Fixed(u64),
+}
+
+/// How long an answer may become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AnswerLimit {
+    Tokens(usize),
+    /// As long as the context.
+    Context,
+}
+
+impl AnswerLimit {
+    /// The limit in tokens, in a context of so many.
+    pub(crate) fn within(self, context: usize) -> usize {
+        match self {
+            AnswerLimit::Tokens(n) => n,
+            AnswerLimit::Context => context,
+        }
+    }
 }
 
 /// How answers are printed.
@@ -124,21 +186,31 @@ pub(crate) enum TableFormat {
 
 /// Generate answers to one or several prompts in one batch
 ///
-/// Prompts are arguments, or the lines of standard input if it is not a terminal. Answers are printed in the order of
-/// the prompts; each is printed as it is generated, once those before it are complete. Speed figures go to standard
-/// error. Without prompts, `recua run demo` uses some of its own.
+/// Prompts are arguments, values of -p, and files. Text that is piped in is appended to each of them, behind a blank line: `cat
+/// letter.txt | recua run MODEL "Summarize this letter."` Without a prompt, every line of standard input is one; `-f -` makes all
+/// of it one prompt. At a terminal, `recua run MODEL` without a prompt is `recua chat MODEL`, and `recua run demo` uses prompts of
+/// its own.
+///
+/// Answers are printed in the order of the prompts; each is printed as it is generated, once those before it are complete. Speed
+/// figures go to standard error. Ctrl-C ends the answers under way.
 #[derive(Args, Debug)]
 pub(crate) struct RunArgs {
     /// GGUF file, or demo
     pub(crate) model: String,
     /// Prompts, all in one batch
-    #[arg(allow_hyphen_values = false)]
+    #[arg(value_name = "PROMPT", allow_hyphen_values = false)]
     pub(crate) prompts: Vec<String>,
+    /// A prompt, which may begin with a hyphen; may be given several times
+    #[arg(short = 'p', long = "prompt", value_name = "PROMPT", allow_hyphen_values = true)]
+    pub(crate) more_prompts: Vec<String>,
+    /// A file that is one prompt as a whole, - for standard input; may be given several times
+    #[arg(short = 'f', long = "file", value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
     /// Use prompts as they are, without the model's chat template
     #[arg(long)]
     pub(crate) raw: bool,
-    /// A system message for every prompt; needs a chat template
-    #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
+    /// A system message for every prompt (also -sys); needs a chat template
+    #[arg(long, visible_alias = "system-prompt", value_name = "TEXT", conflicts_with = "raw")]
     pub(crate) system: Option<String>,
     /// Output format
     #[arg(long, value_enum, default_value_t = AnswerFormat::Text)]
@@ -161,8 +233,8 @@ pub(crate) struct RunArgs {
 pub(crate) struct ChatArgs {
     /// GGUF file, or demo
     pub(crate) model: String,
-    /// The system message
-    #[arg(long, value_name = "TEXT")]
+    /// The system message (also -sys)
+    #[arg(long, visible_alias = "system-prompt", value_name = "TEXT")]
     pub(crate) system: Option<String>,
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
@@ -368,6 +440,40 @@ fn positive(text: &str) -> Result<usize, String> {
         Ok(0) => Err("must be at least 1".into()),
         Ok(n) => Ok(n),
         Err(_) => Err("is not a number".into()),
+    }
+}
+
+/// `-1` is a seed from the operating system.
+fn seed(text: &str) -> Result<Seed, String> {
+    match text {
+        "-1" => Ok(Seed::Random),
+        _ => text
+            .parse()
+            .map(Seed::Fixed)
+            .map_err(|_| "is not a number from 0 on, or -1 for a random one".into()),
+    }
+}
+
+/// `-1` is as many tokens as the context holds.
+fn answer_limit(text: &str) -> Result<AnswerLimit, String> {
+    match text {
+        "-1" => Ok(AnswerLimit::Context),
+        _ => match positive(text) {
+            Ok(n) => Ok(AnswerLimit::Tokens(n)),
+            Err(problem) => Err(format!("{problem}; -1 is as many tokens as the context holds")),
+        },
+    }
+}
+
+/// A number of layers, negative for all, or one of llama.cpp's words.
+fn gpu_layers(text: &str) -> Result<GpuLayers, String> {
+    match text {
+        "auto" | "all" => Ok(GpuLayers::Some),
+        _ => match text.parse::<i64>() {
+            Ok(0) => Ok(GpuLayers::None),
+            Ok(_) => Ok(GpuLayers::Some),
+            Err(_) => Err("is not a number of layers".into()),
+        },
     }
 }
 

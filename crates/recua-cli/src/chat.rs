@@ -10,7 +10,7 @@ use std::time::Instant;
 use recua::chat::Message;
 use recua::{Engine, Event, LlamaConfig, MAX_SEQ_LEN_DEFAULT, Request, SamplingParams};
 
-use crate::args::ChatArgs;
+use crate::args::{AnswerLimit, ChatArgs};
 use crate::failure::{Failure, OrFail, Result};
 use crate::model::{self, ModelFile};
 use crate::output::{note, printable};
@@ -47,7 +47,7 @@ pub(crate) fn run(args: ChatArgs) -> Result {
         engine: Engine::new(model, tokenizer),
         form,
         params,
-        max_tokens: args.sampling.max_tokens,
+        max_tokens: args.sampling.max_tokens.unwrap_or(AnswerLimit::Context).within(context),
         stop: args.sampling.stop,
         system: args.system,
         messages: Vec::new(),
@@ -89,7 +89,7 @@ struct Chat {
     engine: Engine,
     form: Form,
     params: SamplingParams,
-    max_tokens: Option<usize>,
+    max_tokens: usize,
     stop: Vec<String>,
     system: Option<String>,
     messages: Vec<Message>,
@@ -167,7 +167,7 @@ impl Chat {
         Ok(Request {
             prompt,
             params: self.params.clone(),
-            max_tokens: self.max_tokens.unwrap_or(context),
+            max_tokens: self.max_tokens,
             stop: self.stop.clone(),
             ..Request::default()
         })

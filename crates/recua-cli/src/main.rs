@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod argv;
 mod bench;
 mod chat;
 mod doctor;
@@ -29,7 +30,7 @@ use args::{Cli, Command};
 use failure::Result;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(argv::rewritten(std::env::args_os(), &Cli::command()));
     // A panic has already printed its message; here it only becomes one of the documented exit codes.
     match std::panic::catch_unwind(|| dispatch(cli.command)) {
         Ok(Ok(())) => ExitCode::SUCCESS,

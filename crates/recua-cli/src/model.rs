@@ -7,6 +7,7 @@ use recua::{Device, Error, LlamaConfig, LlamaModel, ModelParams};
 
 use crate::args::DeviceArgs;
 use crate::failure::{Failure, OrFail, Result};
+use crate::output::{count, note};
 use crate::source;
 
 /// A file that recua can run.
@@ -56,28 +57,48 @@ pub(crate) fn check(gguf: &Gguf, model: &str) -> Result<ModelParams> {
 
 /// Opens the device that the arguments name.
 pub(crate) fn open_device(args: &DeviceArgs) -> Result<Device> {
-    let kind = args.device.split(':').next().unwrap_or_default();
+    let name = args.name();
+    let kind = name.split(':').next().unwrap_or_default();
     if !recua::DEVICE_NAMES.contains(&kind) && ["wgpu", "cuda"].contains(&kind) {
         let known = recua::DEVICE_NAMES.join(", ");
-        return Err(Failure::user(format!(
-            "device \"{}\" is not in this build yet; it has {known}",
-            args.device
-        )));
+        return Err(Failure::user(format!("device \"{name}\" is not in this build yet; it has {known}")));
     }
-    let open = || recua::open_device(&args.device).map_err(|e| failure(e, ""));
-    match (args.threads, args.device.as_str()) {
-        (Some(threads), "cpu") => open_cpu(threads),
+    let open = || recua::open_device(name).map_err(|e| failure(e, ""));
+    let device = match (args.threads, name) {
+        (Some(threads), "cpu") => open_cpu(threads)?,
         // `--threads` alone does not choose the CPU.
         (Some(threads), "auto") => match open()? {
-            device if device.info().runs_in_submit => open_cpu(threads),
-            device => Ok(device),
+            device if device.info().runs_in_submit => open_cpu(threads)?,
+            device => device,
         },
-        _ => open(),
+        _ => open()?,
+    };
+    if args.n_gpu_layers.is_some() {
+        let kind = &device.info().kind;
+        note!(
+            "note: -ngl has little to choose here: all layers run on one device, which is {kind}; --device names another"
+        );
     }
+    Ok(device)
 }
 
 fn open_cpu(threads: usize) -> Result<Device> {
-    cpu::open(cpu::Options { threads: Some(threads), ..cpu::Options::default() }).or_user()
+    let threads = Some(threads_within_cores(threads));
+    cpu::open(cpu::Options { threads, ..cpu::Options::default() }).or_user()
+}
+
+/// The number of threads for work that no device does.
+pub(crate) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get())
+}
+
+/// A number of threads as asked for, at most one per core: more only wait for each other.
+pub(crate) fn threads_within_cores(asked: usize) -> usize {
+    let cores = cores();
+    if asked > cores {
+        note!("note: --threads {asked} is more than the {}; using {cores}", count(cores, "core"));
+    }
+    asked.min(cores)
 }
 
 /// Describes the device in one line, for people and for JSON.

@@ -69,13 +69,24 @@ pub(crate) fn sampling(args: &SamplingArgs, model: &str) -> Result<SamplingParam
         repeat_penalty: args.repeat_penalty,
         frequency_penalty: args.frequency_penalty,
         presence_penalty: args.presence_penalty,
-        seed: args.seed.unwrap_or_else(random_seed),
+        seed: args.fixed_seed().unwrap_or_else(random_seed),
         ..SamplingParams::default()
     };
-    params.validate().or_user()?;
+    params.validate().map_err(|e| {
+        let (flag, value, min, max) = (flag(e.field), e.value, e.min, e.max);
+        Failure::user(format!("{flag} is {value}; it must be a number from {min} to {max}"))
+    })?;
     // Checked here, so that a mistake is reported before a device is opened.
     StopMatcher::new(&args.stop).or_user()?;
     Ok(params)
+}
+
+/// The flag that gives a sampling parameter.
+fn flag(field: &str) -> String {
+    match field {
+        "temperature" => "--temp".to_owned(),
+        field => format!("--{}", field.replace('_', "-")),
+    }
 }
 
 /// A seed that differs from run to run: the standard library seeds its hash keys from the operating system.

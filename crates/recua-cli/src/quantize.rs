@@ -8,7 +8,7 @@ use recua::gguf::{FileType, quantize};
 use crate::args::QuantizeArgs;
 use crate::failure::{Failure, OrFail, Result};
 use crate::output::{bytes, count, note, printable};
-use crate::source;
+use crate::{model, source};
 
 pub(crate) fn run(args: QuantizeArgs) -> Result {
     let file_type: FileType = args.file_type.parse().or_user()?;
@@ -18,7 +18,7 @@ pub(crate) fn run(args: QuantizeArgs) -> Result {
         let message = "is also the input; give the output another name";
         return Err(Failure::user(format!("{}: {message}", args.output.display())));
     }
-    let threads = args.threads.unwrap_or_else(cores);
+    let threads = args.threads.map_or_else(model::cores, model::threads_within_cores);
     let bar = progress_bar();
     let mut progress = |done: usize, all: usize, name: &str| {
         bar.set_length(all as u64);
@@ -41,11 +41,6 @@ pub(crate) fn run(args: QuantizeArgs) -> Result {
         types.join(", ")
     );
     Ok(())
-}
-
-/// The number of threads for work that no device does.
-pub(crate) fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, |n| n.get())
 }
 
 /// Refuses an output path that cannot work, before time is spent on its content.

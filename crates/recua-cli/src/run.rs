@@ -1,16 +1,16 @@
 //! `recua run`: answers to prompts, all in one batch.
 
 mod answers;
-mod stdin;
+mod prompts;
 
 use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use recua::chat::Message;
-use recua::{Engine, Event, LlamaConfig, Request, RequestId};
+use recua::{Engine, Event, LlamaConfig, MAX_SEQ_LEN_DEFAULT, Request, RequestId};
 
-use crate::args::RunArgs;
+use crate::args::{AnswerLimit, ChatArgs, RunArgs};
 use crate::failure::{Failure, Result};
 use crate::model::{self, ModelFile};
 use crate::output::{count, note};
@@ -24,8 +24,12 @@ const BATCH_SIZE_MAX: usize = 64;
 const MAX_TOKENS: usize = 512;
 
 pub(crate) fn run(args: RunArgs) -> Result {
+    if prompts::is_conversation(&args) {
+        let RunArgs { model, system, sampling, size, device, .. } = args;
+        return crate::chat::run(ChatArgs { model, system, sampling, ctx_size: size.ctx_size, device });
+    }
     let file = ModelFile::open(&args.model)?;
-    let prompts = stdin::prompts(&args)?;
+    let prompts = prompts::prompts(&args)?;
     let tokenizer = Arc::new(file.tokenizer()?);
     let form = Form::of(&file, &tokenizer, args.raw)?;
     if args.system.is_some() && matches!(form, Form::Raw { .. }) {
@@ -35,7 +39,7 @@ pub(crate) fn run(args: RunArgs) -> Result {
         )));
     }
     let params = prompt::sampling(&args.sampling, &args.model)?;
-    let max_tokens = args.sampling.max_tokens.unwrap_or(MAX_TOKENS);
+    let limit = args.sampling.max_tokens.unwrap_or(AnswerLimit::Tokens(MAX_TOKENS));
     let mut encoded = Vec::new();
     for prompt in &prompts {
         let system = args.system.iter().map(|text| Message::new("system", text));
@@ -43,7 +47,11 @@ pub(crate) fn run(args: RunArgs) -> Result {
         encoded.push(form.encode(&tokenizer, &messages)?);
     }
     let longest = encoded.iter().map(Vec::len).max().unwrap_or(0);
-    let context = file.context(args.size.ctx_size, longest.saturating_add(max_tokens))?;
+    let needed = match limit {
+        AnswerLimit::Tokens(n) => longest.saturating_add(n),
+        AnswerLimit::Context => longest.saturating_add(MAX_TOKENS).max(MAX_SEQ_LEN_DEFAULT),
+    };
+    let context = file.context(args.size.ctx_size, needed)?;
     check_lengths(&file, &encoded, context)?;
     let config = LlamaConfig {
         batch_size: args.batch_size.unwrap_or(BATCH_SIZE_MAX).min(prompts.len()),
@@ -51,10 +59,11 @@ pub(crate) fn run(args: RunArgs) -> Result {
         ..LlamaConfig::default()
     };
     let mut engine = Engine::new(file.load(model::open_device(&args.device)?, config)?, tokenizer);
+    let max_tokens = limit.within(context);
     let mut ids = Vec::new();
     for (i, prompt) in encoded.into_iter().enumerate() {
         let mut params = params.clone();
-        if args.sampling.seed.is_none() {
+        if args.sampling.fixed_seed().is_none() {
             // Unrelated prompts must not draw the same random numbers. With a seed given by the user, each prompt
             // gets the answer it would get alone.
             params.seed = params.seed.wrapping_add(i as u64);
@@ -132,16 +141,18 @@ impl Figures {
     fn print(&self, n_prompts: usize, total: Duration) {
         let first = self.first.unwrap_or(total);
         let after = (total - first).as_secs_f64();
-        let rate = if after > 0.0 { self.generated_after_first as f64 / after } else { 0.0 };
+        // No rate without a second token.
+        let rate = (self.generated_after_first > 0 && after > 0.0)
+            .then(|| format!(", then {:.1} tokens/s in total", self.generated_after_first as f64 / after));
         note!(
-            "{}, up to {} in a step; {} and {} in {:.2} s; first token after {:.0} ms, then {rate:.1} tokens/s in \
-             total",
+            "{}, up to {} in a step; {} and {} in {:.2} s; first token after {:.0} ms{}",
             count(n_prompts, "prompt"),
             self.sequences_max,
             count(self.prompt_rows, "prompt token"),
             count(self.generated, "generated token"),
             total.as_secs_f64(),
             first.as_secs_f64() * 1e3,
+            rate.unwrap_or_default(),
         );
     }
 }

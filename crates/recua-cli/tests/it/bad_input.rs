@@ -106,8 +106,8 @@ fn a_prompt_longer_than_the_context() {
 #[test]
 fn numbers_out_of_range() {
     let model = golden("Q8_0");
-    refused(&["run", &model, "--raw", "a", "--temp", "-1"], &["temperature", "-1"]);
-    refused(&["run", &model, "--raw", "a", "--top-p", "nan"], &["top_p"]);
+    refused(&["run", &model, "--raw", "a", "--temp", "-1"], &["--temp is -1", "from 0"]);
+    refused(&["run", &model, "--raw", "a", "--top-p", "nan"], &["--top-p is NaN"]);
     refused(&["run", &model, "--raw", "a", "--stop", ""], &["stop"]);
     refused(&["run", &model], &["no prompt"]);
     refused(&["logits", &model, "--tokens", "1,512", "-o", "x.f32"], &["512", "position 1", "sequence 1"]);

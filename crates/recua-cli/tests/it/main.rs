@@ -7,6 +7,7 @@ mod bad_input;
 mod bench;
 mod documents;
 mod files;
+mod flags;
 mod gpu;
 mod logits;
 mod run;
