@@ -139,6 +139,14 @@ impl SamplingArgs {
     }
 }
 
+/// What stays at the beginning of a conversation that outgrows its context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kept {
+    /// The first turns that fit in so many tokens.
+    Tokens(usize),
+    All,
+}
+
 /// A seed as typed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Seed {
@@ -228,7 +236,10 @@ pub(crate) struct RunArgs {
 
 /// Chat with a model
 ///
-/// /help lists the commands. Ctrl-C ends an answer, Ctrl-D the conversation.
+/// /help lists the commands. A text of several lines stands between two """, or its lines end with a backslash. Ctrl-C ends an
+/// answer, Ctrl-D the conversation. When the context is full, the oldest turns are left out. What is typed at a terminal is kept
+/// for the next time in the file that the environment variable RECUA_HISTORY names; if it is empty, nothing is kept [default:
+/// recua/history in the user's state folder].
 #[derive(Args, Debug)]
 pub(crate) struct ChatArgs {
     /// GGUF file, or demo
@@ -241,6 +252,17 @@ pub(crate) struct ChatArgs {
     /// Longest conversation in tokens, such as 4096 or 4k [default: the model's context, at most 4096]
     #[arg(short, long, value_name = "N", value_parser = with_suffix, help_heading = "Memory")]
     pub(crate) ctx_size: Option<usize>,
+    /// When the context is full, keep the first turns that fit in N tokens, and the system message in any case; -1 leaves
+    /// nothing out, so that the conversation ends there
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = kept,
+        allow_negative_numbers = true,
+        default_value = "0",
+        help_heading = "Memory"
+    )]
+    pub(crate) keep: Kept,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
 }
@@ -462,6 +484,14 @@ fn answer_limit(text: &str) -> Result<AnswerLimit, String> {
             Ok(n) => Ok(AnswerLimit::Tokens(n)),
             Err(problem) => Err(format!("{problem}; -1 is as many tokens as the context holds")),
         },
+    }
+}
+
+/// `-1` is everything.
+fn kept(text: &str) -> Result<Kept, String> {
+    match text {
+        "-1" => Ok(Kept::All),
+        _ => text.parse().map(Kept::Tokens).map_err(|_| "is not a number of tokens, or -1 for all".into()),
     }
 }
 

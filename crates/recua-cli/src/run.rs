@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use recua::chat::Message;
 use recua::{Engine, Event, LlamaConfig, MAX_SEQ_LEN_DEFAULT, Request, RequestId};
 
-use crate::args::{AnswerLimit, ChatArgs, RunArgs};
+use crate::args::{AnswerLimit, ChatArgs, Kept, RunArgs};
 use crate::failure::{Failure, Result};
+use crate::interrupt;
 use crate::model::{self, ModelFile};
 use crate::output::{count, note};
 use crate::prompt::{self, Form};
@@ -26,7 +27,8 @@ const MAX_TOKENS: usize = 512;
 pub(crate) fn run(args: RunArgs) -> Result {
     if prompts::is_conversation(&args) {
         let RunArgs { model, system, sampling, size, device, .. } = args;
-        return crate::chat::run(ChatArgs { model, system, sampling, ctx_size: size.ctx_size, device });
+        let (ctx_size, keep) = (size.ctx_size, Kept::Tokens(0));
+        return crate::chat::run(ChatArgs { model, system, sampling, ctx_size, keep, device });
     }
     let file = ModelFile::open(&args.model)?;
     let prompts = prompts::prompts(&args)?;
@@ -60,6 +62,7 @@ pub(crate) fn run(args: RunArgs) -> Result {
     };
     let mut engine = Engine::new(file.load(model::open_device(&args.device)?, config)?, tokenizer);
     let max_tokens = limit.within(context);
+    let lengths: Vec<usize> = encoded.iter().map(Vec::len).collect();
     let mut ids = Vec::new();
     for (i, prompt) in encoded.into_iter().enumerate() {
         let mut params = params.clone();
@@ -73,7 +76,8 @@ pub(crate) fn run(args: RunArgs) -> Result {
         ids.push(engine.add(request).map_err(|e| Failure::user(format!("prompt {}: {e}", i + 1)))?);
     }
     form.note_if_raw();
-    generate(&mut engine, &ids, Answers::new(prompts, args.format))
+    interrupt::handle()?;
+    generate(&mut engine, &ids, Answers::new(prompts.into_iter().zip(lengths), args.format))
 }
 
 /// A prompt must leave room for at least one token of an answer.
@@ -90,13 +94,14 @@ fn check_lengths(file: &ModelFile, prompts: &[Vec<u32>], context: usize) -> Resu
     )))
 }
 
-/// Runs steps until every answer is complete, and prints the answers as they grow.
+/// Runs steps until every answer is complete or Ctrl-C ends them, and prints the answers as they grow.
 fn generate(engine: &mut Engine, ids: &[RequestId], mut answers: Answers) -> Result {
     let mut out = crate::output::stdout();
     let start = Instant::now();
     let mut events = Vec::new();
     let mut figures = Figures::default();
-    while !engine.is_idle() {
+    let under_way = interrupt::under_way();
+    while !engine.is_idle() && !under_way.is_to_end() {
         let stats = engine.step_ahead(&mut events).map_err(|e| model::failure(e, ""))?;
         figures.step(&stats, start.elapsed());
         for event in events.drain(..) {
@@ -108,7 +113,15 @@ fn generate(engine: &mut Engine, ids: &[RequestId], mut answers: Answers) -> Res
         answers.write(&mut out)?;
         out.flush()?;
     }
+    if under_way.is_to_end() {
+        answers.cancel();
+        answers.write(&mut out)?;
+        out.flush()?;
+    }
     figures.print(ids.len(), start.elapsed());
+    if under_way.is_to_end() {
+        return Err(Failure::Interrupted);
+    }
     if answers.n_failed > 0 {
         return Err(Failure::other(format!("{} failed", count(answers.n_failed, "answer"))));
     }

@@ -11,6 +11,8 @@ mod flags;
 mod gpu;
 mod logits;
 mod run;
+#[cfg(unix)]
+mod terminal;
 mod tokenize;
 mod verify;
 

@@ -1,0 +1,218 @@
+//! What happens only at a terminal: the program runs in a pseudo-terminal, which also passes on Ctrl-C.
+
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::process::Child;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use crate::{Folder, golden, program, recua};
+
+/// No step of a test waits longer.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+const CTRL_C: &str = "\x03";
+const UP: &str = "\x1b[A";
+
+/// The program in a terminal.
+struct Terminal {
+    child: Child,
+    pty: Arc<pty_process::blocking::Pty>,
+    pieces: mpsc::Receiver<Vec<u8>>,
+    /// All that was shown so far.
+    seen: String,
+    /// What of it was looked at.
+    looked_at: usize,
+}
+
+impl Terminal {
+    /// Runs the program; its history is the file `history`.
+    fn run(args: &[&str], history: &str) -> Self {
+        let (pty, pts) = pty_process::blocking::open().expect("a pseudo-terminal");
+        pty.resize(pty_process::Size::new(24, 200)).expect("a size");
+        let child = pty_process::blocking::Command::new(program())
+            .args(args)
+            .env("TERM", "xterm")
+            .env("RECUA_HISTORY", history)
+            .spawn(pts)
+            .expect("the program starts");
+        let pty = Arc::new(pty);
+        let (send, pieces) = mpsc::channel();
+        let reader = pty.clone();
+        std::thread::spawn(move || {
+            let mut piece = [0; 4096];
+            // The end is an error on Linux.
+            while let Ok(n @ 1..) = (&*reader).read(&mut piece) {
+                if send.send(piece[..n].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { child, pty, pieces, seen: String::new(), looked_at: 0 }
+    }
+
+    fn types(&self, text: &str) {
+        (&*self.pty).write_all(text.as_bytes()).expect("the terminal takes it");
+    }
+
+    /// Waits until the program shows `text`, behind what was waited for before.
+    fn shows(&mut self, text: &str) {
+        let start = Instant::now();
+        loop {
+            if let Some(at) = self.seen[self.looked_at..].find(text) {
+                self.looked_at += at + text.len();
+                return;
+            }
+            let left = PATIENCE.saturating_sub(start.elapsed());
+            match self.pieces.recv_timeout(left) {
+                Ok(piece) => self.seen.push_str(&String::from_utf8_lossy(&piece)),
+                Err(_) => panic!("{text:?} is not behind {} bytes of {:?}", self.looked_at, self.seen),
+            }
+        }
+    }
+
+    /// Waits until the program ends, and returns its exit code.
+    fn ends(mut self) -> i32 {
+        let start = Instant::now();
+        loop {
+            // The rest of what it shows, which it might wait for somebody to read.
+            let is_over = matches!(
+                self.pieces.recv_timeout(Duration::from_millis(20)),
+                Err(mpsc::RecvTimeoutError::Disconnected)
+            );
+            if let Some(status) = self.child.try_wait().expect("its status") {
+                return status.code().expect("an exit code, not a signal");
+            }
+            assert!(!is_over || start.elapsed() < PATIENCE, "the program does not end");
+            if start.elapsed() > PATIENCE {
+                let _ = self.child.kill();
+                panic!("the program does not end; it showed {:?}", self.seen);
+            }
+        }
+    }
+}
+
+/// The small model without a template, whose answers with these flags are long and of all kinds of characters.
+fn long_answers(command: &str) -> Vec<String> {
+    let flags =
+        ["--temp", "3", "--top-k", "0", "--top-p", "1", "--min-p", "0", "--seed", "22", "--device", "cpu"];
+    let model = golden("Q8_0");
+    [command, &model].into_iter().chain(flags).map(str::to_owned).collect()
+}
+
+#[test]
+fn a_chat_keeps_what_is_typed_ahead() {
+    let folder = Folder::new();
+    let mut chat = Terminal::run(&["chat", "demo", "--device", "cpu"], &folder.path("history"));
+    chat.shows("/help lists the commands");
+    chat.shows("> ");
+    // Three lines at once: the second and third are typed before the first is answered.
+    chat.types("What is the sum of 5 and 18?\rSpell forest.\rWhat is the sum of 6 and 18?\r");
+    chat.shows("23");
+    chat.shows("f-o-r-e-s-t");
+    chat.shows("24");
+    chat.types("\"\"\"What is the sum\rof 7 and 18?\"\"\"\r");
+    chat.shows(". ");
+    chat.shows("tokens/s]");
+    chat.types("/set temp warm\r");
+    chat.shows("error: invalid value 'warm' for '--temp");
+    chat.types("/bye\r");
+    assert_eq!(chat.ends(), 0);
+}
+
+#[test]
+fn history_lasts_and_is_private() {
+    let folder = Folder::new();
+    let history = folder.path("state/history");
+    let mut chat = Terminal::run(&["chat", "demo", "--device", "cpu"], &history);
+    chat.shows("> ");
+    chat.types("Spell forest.\r");
+    chat.shows("tokens/s]");
+    // Ctrl-D means the end only to the prompt.
+    chat.shows("> ");
+    chat.types("\x04");
+    assert_eq!(chat.ends(), 0);
+    let mode = |path: &str| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&history), mode(&folder.path("state"))), (0o600, 0o700));
+    let mut chat = Terminal::run(&["chat", "demo", "--device", "cpu"], &history);
+    chat.shows("> ");
+    chat.types(&format!("{UP}\r"));
+    chat.shows("f-o-r-e-s-t");
+    chat.types("/bye\r");
+    assert_eq!(chat.ends(), 0);
+    // What is no file is left as it is.
+    let mut chat = Terminal::run(&["chat", "demo", "--device", "cpu"], &folder.path("state"));
+    chat.shows("no history is kept");
+    chat.shows("is not a file");
+    chat.shows("> ");
+    chat.types("\x04");
+    assert_eq!(chat.ends(), 0);
+}
+
+#[test]
+fn ctrl_c_ends_an_answer_and_not_the_chat() {
+    let args = long_answers("chat");
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let mut chat = Terminal::run(&args, "");
+    chat.shows("> ");
+    chat.types("hello\r");
+    // What is typed is shown behind the prompt, then the answer begins.
+    chat.shows("hello");
+    chat.shows("\r\n");
+    chat.shows("1");
+    chat.types(CTRL_C);
+    chat.shows("[ended by Ctrl-C]");
+    chat.shows("> ");
+    chat.types("/bye\r");
+    assert_eq!(chat.ends(), 0);
+}
+
+#[test]
+fn run_without_a_prompt_is_a_chat() {
+    let model = golden("Q8_0");
+    let mut chat = Terminal::run(&["run", &model, "--device", "cpu"], "");
+    chat.shows("/help lists the commands");
+    chat.types("/bye\r");
+    assert_eq!(chat.ends(), 0);
+}
+
+#[test]
+fn what_a_model_writes_cannot_move_the_cursor() {
+    let mut args = long_answers("run");
+    args.extend(["--raw", "-n", "600", "a"].map(str::to_owned));
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let piped = recua(&args).ok();
+    let is_harmful = |c: char| c.is_control() && !"\r\n\t".contains(c);
+    assert!(piped.text().contains(is_harmful), "the answer has nothing to clean: {:?}", piped.text());
+    let mut run = Terminal::run(&args, "");
+    run.shows("tokens/s");
+    let end = run.seen.find("1 prompt,").unwrap();
+    let answer = &run.seen[..end];
+    assert!(!answer.contains(is_harmful), "{answer:?}");
+    assert!(answer.len() > 100);
+    assert_eq!(run.ends(), 0);
+}
+
+#[test]
+fn ctrl_c_leaves_whole_json_lines() {
+    let mut args = long_answers("run");
+    // Nobody waits for the end of these.
+    args.extend(["--raw", "-n", "-1", "--format", "json", "a", "b", "c", "d"].map(str::to_owned));
+    args.extend(["--batch-size", "1"].map(str::to_owned));
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let mut run = Terminal::run(&args, "");
+    run.shows("\"index\":0");
+    run.types(CTRL_C);
+    run.shows("tokens/s");
+    let lines: Vec<serde_json::Value> = run
+        .seen
+        .lines()
+        .filter_map(|line| {
+            line.trim_start_matches("^C").starts_with('{').then(|| line.trim_start_matches("^C"))
+        })
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line:?}")))
+        .collect();
+    assert_eq!(lines.len(), 4);
+    assert_eq!(lines[3]["finish_reason"], "cancelled");
+    assert_eq!(run.ends(), 130);
+}
