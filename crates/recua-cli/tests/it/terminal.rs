@@ -216,3 +216,28 @@ fn ctrl_c_leaves_whole_json_lines() {
     assert_eq!(lines[3]["finish_reason"], "cancelled");
     assert_eq!(run.ends(), 130);
 }
+
+#[test]
+fn rows_of_bench_come_at_once_and_outlast_ctrl_c() {
+    let model = golden("Q8_0");
+    let flags = ["--batch", "1,2,4,8,16,32", "--prompt-len", "1,500", "--gen", "400", "--device", "cpu"];
+    let bench = |format| {
+        let args = [&["bench", &*model, "--format", format][..], &flags].concat();
+        Terminal::run(&args, "")
+    };
+    let mut table = bench("table");
+    table.shows("logits hash\r\n");
+    table.shows("tiny-Q8_0.gguf");
+    table.types(CTRL_C);
+    assert_eq!(table.ends(), 130);
+    let mut json = bench("json");
+    json.shows("batch 1, prompt 1:");
+    json.types(CTRL_C);
+    json.shows("\"logits_hash\"");
+    json.shows("\r\n");
+    let line = json.seen.lines().find_map(|line| line.find('{').map(|at| &line[at..])).unwrap();
+    let report: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+    let n_rows = report["rows"].as_array().unwrap().len();
+    assert!((1..12).contains(&n_rows), "{n_rows} rows");
+    assert_eq!(json.ends(), 130);
+}
