@@ -35,8 +35,7 @@ pub(crate) enum Command {
     Completions {
         shell: clap_complete::Shell,
     },
-    /// Print the manual page (read it with `recua man | man -l -`)
-    Man,
+    Man(ManArgs),
     /// Measure the memory of one batch size; `bench --targets` runs it in a fresh process for each
     #[command(hide = true)]
     BenchMemory(BenchMemoryArgs),
@@ -451,6 +450,18 @@ pub(crate) struct DoctorArgs {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
+}
+
+/// Print a command's manual page, or write all of them
+///
+/// Read one with `recua man run | man -l -`.
+#[derive(Args, Debug)]
+pub(crate) struct ManArgs {
+    /// The command, such as run or bench ops [default: the whole program]
+    pub(crate) command: Vec<String>,
+    /// Write a page for every command into this folder
+    #[arg(long, value_name = "FOLDER", conflicts_with = "command")]
+    pub(crate) out: Option<PathBuf>,
 }
 
 /// The token ids of one sequence.

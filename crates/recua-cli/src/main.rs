@@ -11,6 +11,7 @@ mod failure;
 mod inspect;
 mod interrupt;
 mod logits;
+mod man;
 mod model;
 mod output;
 mod prompt;
@@ -23,7 +24,6 @@ mod table;
 mod tokenize;
 mod verify_batch;
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
@@ -55,7 +55,7 @@ fn dispatch(command: Command) -> Result {
         Command::Quantize(args) => quantize::run(args),
         Command::Synth(args) => synth::run(args),
         Command::Completions { shell } => completions(shell),
-        Command::Man => man(),
+        Command::Man(args) => man::run(args),
     }
 }
 
@@ -63,18 +63,5 @@ fn completions(shell: clap_complete::Shell) -> Result {
     // Generated in memory first, because clap_complete panics if it cannot write.
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "recua", &mut script);
-    print(&script)
-}
-
-fn man() -> Result {
-    let mut page = Vec::new();
-    clap_mangen::Man::new(Cli::command()).render(&mut page)?;
-    print(&page)
-}
-
-fn print(bytes: &[u8]) -> Result {
-    let mut out = output::stdout();
-    out.write_all(bytes)?;
-    out.flush()?;
-    Ok(())
+    output::print(&script)
 }

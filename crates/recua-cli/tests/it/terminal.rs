@@ -28,12 +28,18 @@ struct Terminal {
 impl Terminal {
     /// Runs the program; its history is the file `history`.
     fn run(args: &[&str], history: &str) -> Self {
+        Self::run_with(args, &[("RECUA_HISTORY", history)])
+    }
+
+    /// Runs the program with these environment variables.
+    fn run_with(args: &[&str], env: &[(&str, &str)]) -> Self {
         let (pty, pts) = pty_process::blocking::open().expect("a pseudo-terminal");
         pty.resize(pty_process::Size::new(24, 200)).expect("a size");
         let child = pty_process::blocking::Command::new(program())
             .args(args)
             .env("TERM", "xterm")
-            .env("RECUA_HISTORY", history)
+            .env_remove("NO_COLOR")
+            .envs(env.iter().copied())
             .spawn(pts)
             .expect("the program starts");
         let pty = Arc::new(pty);
@@ -240,4 +246,15 @@ fn rows_of_bench_come_at_once_and_outlast_ctrl_c() {
     let n_rows = report["rows"].as_array().unwrap().len();
     assert!((1..12).contains(&n_rows), "{n_rows} rows");
     assert_eq!(json.ends(), 130);
+}
+
+#[test]
+fn colours_are_for_terminals_that_want_them() {
+    let args = ["run", "absent.gguf", "x"];
+    let mut coloured = Terminal::run(&args, "");
+    coloured.shows("\x1b[1m\x1b[31merror:\x1b[0m absent.gguf");
+    assert_eq!(coloured.ends(), 2);
+    let mut plain = Terminal::run_with(&args, &[("NO_COLOR", "1")]);
+    plain.shows("error: absent.gguf");
+    assert_eq!(plain.ends(), 2);
 }
