@@ -345,9 +345,9 @@ pub(crate) struct BenchMemoryArgs {
 pub(crate) struct VerifyArgs {
     /// GGUF file, or demo
     pub(crate) model: String,
-    /// Longest sequence compared, in tokens, at least 2
-    #[arg(long, value_name = "N", value_parser = two_or_more, default_value_t = 80)]
-    pub(crate) len: usize,
+    /// Longest sequence compared, in tokens, at least 2 [default: 80, or the model's context if that is shorter]
+    #[arg(long, value_name = "N", value_parser = two_or_more)]
+    pub(crate) len: Option<usize>,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
 }

@@ -14,6 +14,7 @@ mod logits;
 mod man;
 mod model;
 mod output;
+mod progress;
 mod prompt;
 mod quantize;
 mod run;
@@ -32,6 +33,8 @@ use args::{Cli, Command};
 use failure::Result;
 
 fn main() -> ExitCode {
+    #[cfg(target_os = "linux")]
+    without_device_selection();
     let cli = Cli::parse_from(argv::rewritten(std::env::args_os(), &Cli::command()));
     // A panic has already printed its message; here it only becomes one of the documented exit codes.
     match std::panic::catch_unwind(|| dispatch(cli.command)) {
@@ -39,6 +42,26 @@ fn main() -> ExitCode {
         Ok(Err(failure)) => failure.report(),
         Err(_) => ExitCode::from(1),
     }
+}
+
+/// Starts the program anew without Mesa's layer for the selection of devices, where that has nothing to select from: without a desktop's
+/// session it writes an error to stderr whenever GPUs are enumerated. Only an environment variable disables it, and a process can only set
+/// one safely for another.
+#[cfg(target_os = "linux")]
+fn without_device_selection() {
+    use std::os::unix::process::CommandExt;
+    const DISABLES: &str = "NODEVICE_SELECT";
+    let is_set = |name| std::env::var_os(name).is_some();
+    if !recua::DEVICE_NAMES.contains(&"wgpu") || is_set("XDG_RUNTIME_DIR") || is_set(DISABLES) {
+        return;
+    }
+    let mut args = std::env::args_os();
+    let mut command = std::process::Command::new("/proc/self/exe");
+    if let Some(name) = args.next() {
+        command.arg0(name);
+    }
+    // It returns only if that fails; then the error is written, as always.
+    let _ = command.args(args).env(DISABLES, "1").exec();
 }
 
 fn dispatch(command: Command) -> Result {

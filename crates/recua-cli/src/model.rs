@@ -3,12 +3,15 @@
 use recua::compute::cpu;
 use recua::gguf::Gguf;
 use recua::tokenizer::Tokenizer;
-use recua::{Device, Error, LlamaConfig, LlamaModel, ModelParams};
+use recua::{Device, Error, LlamaConfig, LlamaModel, LoadProgress, ModelParams};
 
 use crate::args::DeviceArgs;
 use crate::failure::{Failure, OrFail, Result};
 use crate::output::{count, note};
+use crate::progress::Progress;
 use crate::source;
+
+const LOADING: &str = "loading";
 
 /// A file that recua can run.
 pub(crate) struct ModelFile {
@@ -46,7 +49,14 @@ impl ModelFile {
 
     /// Loads the model onto a device.
     pub(crate) fn load(&self, device: Device, config: LlamaConfig) -> Result<LlamaModel> {
-        LlamaModel::load(&self.gguf, device, config).map_err(|e| failure(e, &self.name))
+        let mut shown = Progress::waiting(LOADING);
+        let mut progress = |progress: LoadProgress| match progress {
+            LoadProgress::Uploading { done, all } => shown.bytes(done, all, LOADING),
+            _ => shown.wait("preparing the kernels"),
+        };
+        let loaded = LlamaModel::load_with_progress(&self.gguf, device, config, &mut progress);
+        drop(shown);
+        loaded.map_err(|e| failure(e, &self.name))
     }
 }
 
@@ -120,5 +130,17 @@ pub(crate) fn failure(e: Error, model: &str) -> Failure {
         e if model.is_empty() => e.to_string(),
         e => format!("{model}: {e}"),
     };
+    let message = match &e {
+        Error::Config { .. } | Error::OutOfMemory { .. } | Error::Allocation { .. } => with_flags(&message),
+        _ => message,
+    };
     if is_ours && !is_absent { Failure::Other(message) } else { Failure::User(message) }
+}
+
+/// Names of the library's configuration, and what a user types for them.
+const FLAGS: [(&str, &str); 3] =
+    [("max_seq_len", "--ctx-size"), ("batch_size", "batch size"), ("kv_type", "--kv-type")];
+
+fn with_flags(message: &str) -> String {
+    FLAGS.iter().fold(message.to_owned(), |message, (name, flag)| message.replace(name, flag))
 }

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use recua::gguf::{FileType, quantize};
 
 use crate::args::QuantizeArgs;
 use crate::failure::{Failure, OrFail, Result};
 use crate::output::{bytes, count, note, printable};
+use crate::progress::Progress;
 use crate::{model, source};
 
 pub(crate) fn run(args: QuantizeArgs) -> Result {
@@ -19,14 +19,15 @@ pub(crate) fn run(args: QuantizeArgs) -> Result {
         return Err(Failure::user(format!("{}: {message}", args.output.display())));
     }
     let threads = args.threads.map_or_else(model::cores, model::threads_within_cores);
-    let bar = progress_bar();
-    let mut progress = |done: usize, all: usize, name: &str| {
-        bar.set_length(all as u64);
-        bar.set_position(done as u64);
-        bar.set_message(printable(name));
+    let sizes: Vec<u64> = input.tensors().iter().map(|tensor| tensor.n_bytes() as u64).collect();
+    let all = sizes.iter().fold(0u64, |n, size| n.saturating_add(*size));
+    let mut bar = Progress::waiting("");
+    let mut progress = |n_done: usize, _: usize, name: &str| {
+        let done = sizes.iter().take(n_done).fold(0u64, |n, size| n.saturating_add(*size));
+        bar.bytes(done, all, name);
     };
     let report = quantize(&input, &args.output, file_type, threads, &mut progress);
-    bar.finish_and_clear();
+    drop(bar);
     let report = report.map_err(failure)?;
     let types: Vec<_> = report
         .types
@@ -63,13 +64,4 @@ pub(crate) fn failure(e: recua::gguf::Error) -> Failure {
 
 fn is_same_file(a: &Path, b: &Path) -> bool {
     matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
-}
-
-/// Shown on stderr, and only if that is a terminal.
-fn progress_bar() -> ProgressBar {
-    let bar = ProgressBar::new(0);
-    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} tensors, {eta} left  {msg}") {
-        bar.set_style(style);
-    }
-    bar
 }

@@ -15,6 +15,7 @@ use crate::failure::{Failure, Result};
 use crate::interrupt;
 use crate::model::{self, ModelFile};
 use crate::output::{count, note};
+use crate::progress::Progress;
 use crate::prompt::{self, Form};
 use answers::Answers;
 
@@ -101,9 +102,14 @@ fn generate(engine: &mut Engine, ids: &[RequestId], mut answers: Answers) -> Res
     let mut events = Vec::new();
     let mut figures = Figures::default();
     let under_way = interrupt::under_way();
+    // A GPU's kernels for a new shape of step are compiled before it.
+    let mut waiting = Some(Progress::waiting("reading the prompts"));
     while !engine.is_idle() && !under_way.is_to_end() {
         let stats = engine.step_ahead(&mut events).map_err(|e| model::failure(e, ""))?;
         figures.step(&stats, start.elapsed());
+        if !events.is_empty() {
+            waiting = None;
+        }
         for event in events.drain(..) {
             // Requests were added in the order of the prompts, so their ids ascend.
             if let Ok(i) = ids.binary_search(&event.id()) {
@@ -113,6 +119,7 @@ fn generate(engine: &mut Engine, ids: &[RequestId], mut answers: Answers) -> Res
         answers.write(&mut out)?;
         out.flush()?;
     }
+    drop(waiting);
     if under_way.is_to_end() {
         answers.cancel();
         answers.write(&mut out)?;

@@ -123,6 +123,12 @@ fn numbers_out_of_range() {
 }
 
 #[test]
+fn a_length_beyond_the_context_is_said() {
+    let args = ["verify-batch", &golden("Q8_0"), "--len", "3000"];
+    refused(&args, &["--len 3000", "context of 2048"]);
+}
+
+#[test]
 fn usage_errors_are_exit_code_2() {
     let too_short = ["verify-batch", "demo", "--len", "1"];
     for args in
