@@ -1,15 +1,20 @@
 //! The command line as typed, with only its syntax checked. Each command's own file turns it into what the command
 //! needs.
 
+mod values;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use values::{AnswerLimit, GpuLayers, Kept, Seed, TokenList};
+use values::{answer_limit, gpu_layers, kept, positive, seed, token_list, two_or_more, with_suffix};
 
 const ABOUT: &str = "Runs Llama-family GGUF models for many sequences in one pass";
 
 const AFTER_HELP: &str = "\
 MODEL is the path of a GGUF file, or `demo` for the small model inside this program; -m MODEL is the same.
-Exit codes: 0 success, 2 a mistake in the command or its input, 1 any other failure.
+Exit codes: 0 success, 2 a mistake in the command or its input, 1 any other failure, 130 ended by Ctrl-C.
 Results go to standard output, everything else to standard error.";
 
 #[derive(Debug, Parser)]
@@ -67,13 +72,6 @@ impl DeviceArgs {
     pub(crate) fn name(&self) -> &str {
         if self.n_gpu_layers == Some(GpuLayers::None) && self.device == "auto" { "cpu" } else { &self.device }
     }
-}
-
-/// What `-ngl` asks for: recua knows only all layers or none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum GpuLayers {
-    None,
-    Some,
 }
 
 /// How large the KV cache and the workspace are.
@@ -134,39 +132,6 @@ impl SamplingArgs {
         match self.seed {
             Some(Seed::Fixed(seed)) => Some(seed),
             Some(Seed::Random) | None => None,
-        }
-    }
-}
-
-/// What stays at the beginning of a conversation that outgrows its context.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kept {
-    /// The first turns that fit in so many tokens.
-    Tokens(usize),
-    All,
-}
-
-/// A seed as typed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Seed {
-    Random,
-    Fixed(u64),
-}
-
-/// How long an answer may become.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum AnswerLimit {
-    Tokens(usize),
-    /// As long as the context.
-    Context,
-}
-
-impl AnswerLimit {
-    /// The limit in tokens, in a context of so many.
-    pub(crate) fn within(self, context: usize) -> usize {
-        match self {
-            AnswerLimit::Tokens(n) => n,
-            AnswerLimit::Context => context,
         }
     }
 }
@@ -464,85 +429,6 @@ pub(crate) struct ManArgs {
     pub(crate) out: Option<PathBuf>,
 }
 
-/// The token ids of one sequence.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct TokenList(pub(crate) Vec<u32>);
-
-fn positive(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) => Err("must be at least 1".into()),
-        Ok(n) => Ok(n),
-        Err(_) => Err("is not a number".into()),
-    }
-}
-
-/// `-1` is a seed from the operating system.
-fn seed(text: &str) -> Result<Seed, String> {
-    match text {
-        "-1" => Ok(Seed::Random),
-        _ => text
-            .parse()
-            .map(Seed::Fixed)
-            .map_err(|_| "is not a number from 0 on, or -1 for a random one".into()),
-    }
-}
-
-/// `-1` is as many tokens as the context holds.
-fn answer_limit(text: &str) -> Result<AnswerLimit, String> {
-    match text {
-        "-1" => Ok(AnswerLimit::Context),
-        _ => match positive(text) {
-            Ok(n) => Ok(AnswerLimit::Tokens(n)),
-            Err(problem) => Err(format!("{problem}; -1 is as many tokens as the context holds")),
-        },
-    }
-}
-
-/// `-1` is everything.
-fn kept(text: &str) -> Result<Kept, String> {
-    match text {
-        "-1" => Ok(Kept::All),
-        _ => text.parse().map(Kept::Tokens).map_err(|_| "is not a number of tokens, or -1 for all".into()),
-    }
-}
-
-/// A number of layers, negative for all, or one of llama.cpp's words.
-fn gpu_layers(text: &str) -> Result<GpuLayers, String> {
-    match text {
-        "auto" | "all" => Ok(GpuLayers::Some),
-        _ => match text.parse::<i64>() {
-            Ok(0) => Ok(GpuLayers::None),
-            Ok(_) => Ok(GpuLayers::Some),
-            Err(_) => Err("is not a number of layers".into()),
-        },
-    }
-}
-
-/// A length that can be cut in two.
-fn two_or_more(text: &str) -> Result<usize, String> {
-    positive(text).and_then(|n| if n == 1 { Err("must be at least 2".into()) } else { Ok(n) })
-}
-
-/// A positive number that may end in `k` (1024) or `m` (1024²).
-fn with_suffix(text: &str) -> Result<usize, String> {
-    let (digits, unit) = match text.strip_suffix(['k', 'K']) {
-        Some(digits) => (digits, 1 << 10),
-        None => match text.strip_suffix(['m', 'M']) {
-            Some(digits) => (digits, 1 << 20),
-            None => (text, 1),
-        },
-    };
-    positive(digits)?.checked_mul(unit).ok_or_else(|| "is too large".into())
-}
-
-fn token_list(text: &str) -> Result<TokenList, String> {
-    let ids = text.split(',').map(|id| {
-        let id = id.trim();
-        id.parse().map_err(|_| format!("{id:?} is not a token id; give numbers separated by commas"))
-    });
-    ids.collect::<Result<_, String>>().map(TokenList)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -551,24 +437,6 @@ mod tests {
     #[test]
     fn definitions_are_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn sizes_take_suffixes() {
-        assert_eq!(with_suffix("4096"), Ok(4096));
-        assert_eq!(with_suffix("4k"), Ok(4096));
-        assert_eq!(with_suffix("1M"), Ok(1 << 20));
-        for bad in ["", "k", "0", "0k", "-1", "1.5k", "99999999999999999999", "99999999999999999m"] {
-            assert!(with_suffix(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn token_lists() {
-        assert_eq!(token_list("1, 2,3"), Ok(TokenList(vec![1, 2, 3])));
-        for bad in ["", "1,,2", "1,x", "-1", "4294967296"] {
-            assert!(token_list(bad).is_err(), "{bad}");
-        }
     }
 
     #[test]
