@@ -1,16 +1,23 @@
 //! The command line as typed, with only its syntax checked. Each command's own file turns it into what the command
 //! needs.
 
+mod values;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use values::{AnswerLimit, GpuLayers, Kept, Seed, TokenList};
+use values::{
+    answer_limit, gpu_layers, kept, positive, seed, token_list, two_or_more, variable, with_suffix,
+};
 
 const ABOUT: &str = "Runs Llama-family GGUF models for many sequences in one pass";
 
 const AFTER_HELP: &str = "\
 MODEL is the path of a GGUF file, `demo` for the small model inside this program, hf:org/repo[:quant] for one of the
-Hugging Face Hub (downloaded once), or ollama:name[:tag] for one of Ollama's.
-Exit codes: 0 success, 2 a mistake in the command or its input, 1 any other failure.
+Hugging Face Hub (downloaded once), or ollama:name[:tag] for one of Ollama's; -m MODEL is the same.
+Exit codes: 0 success, 2 a mistake in the command or its input, 1 any other failure, 130 ended by Ctrl-C.
 Results go to standard output, everything else to standard error.";
 
 #[derive(Debug, Parser)]
@@ -40,8 +47,7 @@ pub(crate) enum Command {
     Completions {
         shell: clap_complete::Shell,
     },
-    /// Print the manual page (read it with `recua man | man -l -`)
-    Man,
+    Man(ManArgs),
     /// Measure the memory of one batch size; `bench --targets` runs it in a fresh process for each
     #[command(hide = true)]
     BenchMemory(BenchMemoryArgs),
@@ -61,6 +67,18 @@ pub(crate) struct DeviceArgs {
     /// Threads of the CPU device [default: one per core]
     #[arg(short, long, value_name = "N", value_parser = positive, help_heading = "Device")]
     pub(crate) threads: Option<usize>,
+    /// Accepted as -ngl N for those who know it from llama.cpp; 0 is the same as --device cpu
+    ///
+    /// recua does not divide a model: all layers run on one device, which --device chooses.
+    #[arg(long, alias = "gpu-layers", value_name = "N", value_parser = gpu_layers, allow_hyphen_values = true, help_heading = "Device")]
+    pub(crate) n_gpu_layers: Option<GpuLayers>,
+}
+
+impl DeviceArgs {
+    /// The device's name for `open_device`.
+    pub(crate) fn name(&self) -> &str {
+        if self.n_gpu_layers == Some(GpuLayers::None) && self.device == "auto" { "cpu" } else { &self.device }
+    }
 }
 
 /// How large the KV cache and the workspace are.
@@ -97,15 +115,33 @@ pub(crate) struct SamplingArgs {
     /// Lower a token's logit by F if it was generated at all
     #[arg(long, value_name = "F", default_value_t = 0.0, allow_negative_numbers = true)]
     pub(crate) presence_penalty: f32,
-    /// Seed of the random numbers; the same seed gives the same text, whatever shares the batch [default: random]
-    #[arg(long, value_name = "N")]
-    pub(crate) seed: Option<u64>,
+    /// Seed of the random numbers; the same seed gives the same text, whatever shares the batch; -1 is random [default:
+    /// random]
+    #[arg(short, long, value_name = "N", value_parser = seed, allow_negative_numbers = true)]
+    pub(crate) seed: Option<Seed>,
     /// End an answer before this text; may be given several times
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) stop: Vec<String>,
-    /// Longest answer in tokens [default: 512 for run, as many as the context holds for chat]
-    #[arg(short = 'n', long, value_name = "N", value_parser = positive)]
-    pub(crate) max_tokens: Option<usize>,
+    /// Longest answer in tokens; -1 is as many as the context holds [default: 512 for run, -1 for chat]
+    #[arg(
+        short = 'n',
+        long,
+        aliases = ["n-predict", "predict"],
+        value_name = "N",
+        value_parser = answer_limit,
+        allow_negative_numbers = true
+    )]
+    pub(crate) max_tokens: Option<AnswerLimit>,
+}
+
+impl SamplingArgs {
+    /// The seed, unless it is random.
+    pub(crate) fn fixed_seed(&self) -> Option<u64> {
+        match self.seed {
+            Some(Seed::Fixed(seed)) => Some(seed),
+            Some(Seed::Random) | None => None,
+        }
+    }
 }
 
 /// How answers are printed.
@@ -130,21 +166,31 @@ pub(crate) enum TableFormat {
 
 /// Generate answers to one or several prompts in one batch
 ///
-/// Prompts are arguments, or the lines of standard input if it is not a terminal. Answers are printed in the order of
-/// the prompts; each is printed as it is generated, once those before it are complete. Speed figures go to standard
-/// error. Without prompts, `recua run demo` uses some of its own.
+/// Prompts are arguments, values of -p, and files. Text that is piped in is appended to each of them, behind a blank line: `cat
+/// letter.txt | recua run MODEL "Summarize this letter."` Without a prompt, every line of standard input is one; `-f -` makes all
+/// of it one prompt. At a terminal, `recua run MODEL` without a prompt is `recua chat MODEL`, and `recua run demo` uses prompts of
+/// its own.
+///
+/// Answers are printed in the order of the prompts; each is printed as it is generated, once those before it are complete. Speed
+/// figures go to standard error. Ctrl-C ends the answers under way.
 #[derive(Args, Debug)]
 pub(crate) struct RunArgs {
     /// GGUF file, or demo
     pub(crate) model: String,
     /// Prompts, all in one batch
-    #[arg(allow_hyphen_values = false)]
+    #[arg(value_name = "PROMPT", allow_hyphen_values = false)]
     pub(crate) prompts: Vec<String>,
+    /// A prompt, which may begin with a hyphen; may be given several times
+    #[arg(short = 'p', long = "prompt", value_name = "PROMPT", allow_hyphen_values = true)]
+    pub(crate) more_prompts: Vec<String>,
+    /// A file that is one prompt as a whole, - for standard input; may be given several times
+    #[arg(short = 'f', long = "file", value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
     /// Use prompts as they are, without the model's chat template
     #[arg(long)]
     pub(crate) raw: bool,
-    /// A system message for every prompt; needs a chat template
-    #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
+    /// A system message for every prompt (also -sys); needs a chat template
+    #[arg(long, visible_alias = "system-prompt", value_name = "TEXT", conflicts_with = "raw")]
     pub(crate) system: Option<String>,
     /// Show each prompt on standard error, as text and as token ids
     #[arg(long)]
@@ -165,19 +211,33 @@ pub(crate) struct RunArgs {
 
 /// Chat with a model
 ///
-/// /help lists the commands. Ctrl-C ends an answer, Ctrl-D the conversation.
+/// /help lists the commands. A text of several lines stands between two """, or its lines end with a backslash. Ctrl-C ends an
+/// answer, Ctrl-D the conversation. When the context is full, the oldest turns are left out. What is typed at a terminal is kept
+/// for the next time in the file that the environment variable RECUA_HISTORY names; if it is empty, nothing is kept [default:
+/// recua/history in the user's state folder].
 #[derive(Args, Debug)]
 pub(crate) struct ChatArgs {
     /// GGUF file, or demo
     pub(crate) model: String,
-    /// The system message
-    #[arg(long, value_name = "TEXT")]
+    /// The system message (also -sys)
+    #[arg(long, visible_alias = "system-prompt", value_name = "TEXT")]
     pub(crate) system: Option<String>,
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
     /// Longest conversation in tokens, such as 4096 or 4k [default: the model's context, at most 4096]
     #[arg(short, long, value_name = "N", value_parser = with_suffix, help_heading = "Memory")]
     pub(crate) ctx_size: Option<usize>,
+    /// When the context is full, keep the first turns that fit in N tokens, and the system message in any case; -1 leaves
+    /// nothing out, so that the conversation ends there
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = kept,
+        allow_negative_numbers = true,
+        default_value = "0",
+        help_heading = "Memory"
+    )]
+    pub(crate) keep: Kept,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
 }
@@ -261,9 +321,9 @@ pub(crate) struct BenchMemoryArgs {
 pub(crate) struct VerifyArgs {
     /// GGUF file, or demo
     pub(crate) model: String,
-    /// Longest sequence compared, in tokens, at least 2
-    #[arg(long, value_name = "N", value_parser = two_or_more, default_value_t = 80)]
-    pub(crate) len: usize,
+    /// Longest sequence compared, in tokens, at least 2 [default: 80, or the model's context if that is shorter]
+    #[arg(long, value_name = "N", value_parser = two_or_more)]
+    pub(crate) len: Option<usize>,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
 }
@@ -434,52 +494,16 @@ pub(crate) struct DoctorArgs {
     pub(crate) device: DeviceArgs,
 }
 
-/// The token ids of one sequence.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct TokenList(pub(crate) Vec<u32>);
-
-fn positive(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) => Err("must be at least 1".into()),
-        Ok(n) => Ok(n),
-        Err(_) => Err("is not a number".into()),
-    }
-}
-
-/// A length that can be cut in two.
-fn two_or_more(text: &str) -> Result<usize, String> {
-    positive(text).and_then(|n| if n == 1 { Err("must be at least 2".into()) } else { Ok(n) })
-}
-
-/// A positive number that may end in `k` (1024) or `m` (1024²).
-fn with_suffix(text: &str) -> Result<usize, String> {
-    let (digits, unit) = match text.strip_suffix(['k', 'K']) {
-        Some(digits) => (digits, 1 << 10),
-        None => match text.strip_suffix(['m', 'M']) {
-            Some(digits) => (digits, 1 << 20),
-            None => (text, 1),
-        },
-    };
-    positive(digits)?.checked_mul(unit).ok_or_else(|| "is too large".into())
-}
-
-/// `name=value`, the value JSON or else a string.
-fn variable(text: &str) -> Result<(String, serde_json::Value), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => {
-            let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
-            Ok((name.to_owned(), value))
-        }
-        _ => Err("is not NAME=VALUE".into()),
-    }
-}
-
-fn token_list(text: &str) -> Result<TokenList, String> {
-    let ids = text.split(',').map(|id| {
-        let id = id.trim();
-        id.parse().map_err(|_| format!("{id:?} is not a token id; give numbers separated by commas"))
-    });
-    ids.collect::<Result<_, String>>().map(TokenList)
+/// Print a command's manual page, or write all of them
+///
+/// Read one with `recua man run | man -l -`.
+#[derive(Args, Debug)]
+pub(crate) struct ManArgs {
+    /// The command, such as run or bench ops [default: the whole program]
+    pub(crate) command: Vec<String>,
+    /// Write a page for every command into this folder
+    #[arg(long, value_name = "FOLDER", conflicts_with = "command")]
+    pub(crate) out: Option<PathBuf>,
 }
 
 #[cfg(test)]
@@ -490,24 +514,6 @@ mod tests {
     #[test]
     fn definitions_are_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn sizes_take_suffixes() {
-        assert_eq!(with_suffix("4096"), Ok(4096));
-        assert_eq!(with_suffix("4k"), Ok(4096));
-        assert_eq!(with_suffix("1M"), Ok(1 << 20));
-        for bad in ["", "k", "0", "0k", "-1", "1.5k", "99999999999999999999", "99999999999999999m"] {
-            assert!(with_suffix(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn token_lists() {
-        assert_eq!(token_list("1, 2,3"), Ok(TokenList(vec![1, 2, 3])));
-        for bad in ["", "1,,2", "1,x", "-1", "4294967296"] {
-            assert!(token_list(bad).is_err(), "{bad}");
-        }
     }
 
     #[test]

@@ -7,16 +7,17 @@ mod ops;
 mod report;
 mod targets;
 
-use std::io::Write;
 use std::time::Instant;
 
 use recua::{Device, LlamaConfig};
 
 use crate::args::{BenchArgs, BenchWhat};
 use crate::failure::{Failure, Result};
+use crate::interrupt::{self, UnderWay};
 use crate::model::{self, ModelFile};
-use crate::output::{self, bytes, note};
-use report::Report;
+use crate::output::{bytes, note};
+use cell::Cell;
+use report::{Printer, Report};
 
 /// The largest batch that the model is loaded for from the start.
 const STEP_TOKENS_MAX: usize = 1 << 16;
@@ -30,9 +31,7 @@ pub(crate) fn run(args: BenchArgs) -> Result {
 
 fn matrix(args: BenchArgs) -> Result {
     let files = args.models.iter().map(|model| ModelFile::open(model)).collect::<Result<Vec<_>>>()?;
-    let longest = args.prompt_len.iter().max().copied().unwrap_or(1);
-    // What cannot be counted is longer than any context.
-    let positions = longest.saturating_add(cell::N_WARM_UP).saturating_add(args.gen_len);
+    let positions = positions(&args);
     for file in &files {
         check_context(file, args.size.ctx_size, positions)?;
     }
@@ -40,31 +39,31 @@ fn matrix(args: BenchArgs) -> Result {
     note!("{}", model::device_line(&device));
     let peak_bytes_per_s = device.measure_read_bandwidth().map_err(Failure::other)?;
     note!("{:.1} GB/s read bandwidth, measured now", peak_bytes_per_s / 1e9);
+    interrupt::handle()?;
+    let under_way = interrupt::under_way();
+    let mut printer = Printer::new(&files, args.format);
     let mut reports = Vec::new();
-    let mut failure = None;
     for file in &files {
         let mut report = Report::new(file, &device, peak_bytes_per_s);
-        let measured = measure(file, &args, device.clone(), positions, &mut report);
-        if !report.rows.is_empty() {
-            reports.push(report);
+        let measured = measure(file, &args, device.clone(), &under_way, &mut printer, &mut report);
+        // A cell that fails, perhaps for lack of memory, or Ctrl-C does not cost the rows that were measured before.
+        printer.model(&report)?;
+        reports.push(report);
+        if let Err(failure) = measured {
+            printer.end(&reports)?;
+            return Err(if under_way.is_to_end() { Failure::Interrupted } else { failure });
         }
-        if let Err(e) = measured {
-            failure = Some(e);
-            break;
-        }
     }
-    // A cell that fails, perhaps for lack of memory, does not cost the rows that were measured before it.
-    if !reports.is_empty() {
-        let mut out = output::stdout();
-        report::write(&mut out, &reports, args.format)?;
-        out.flush()?;
-    }
-    if let Some(failure) = failure {
-        return Err(failure);
-    }
+    printer.end(&reports)?;
     let failed =
         reports.iter().flat_map(|r| &r.targets).flatten().any(|t| t.verdict == targets::Verdict::Fail);
     if failed { Err(Failure::Verdict) } else { Ok(()) }
+}
+
+/// The positions of the longest sequence. What cannot be counted is longer than any context.
+fn positions(args: &BenchArgs) -> usize {
+    let longest = args.prompt_len.iter().max().copied().unwrap_or(1);
+    longest.saturating_add(cell::N_WARM_UP).saturating_add(args.gen_len)
 }
 
 /// The cache must hold a prompt and everything generated after it.
@@ -85,10 +84,11 @@ fn measure(
     file: &ModelFile,
     args: &BenchArgs,
     device: Device,
-    positions: usize,
+    under_way: &UnderWay,
+    printer: &mut Printer,
     report: &mut Report,
 ) -> Result {
-    let context = check_context(file, args.size.ctx_size, positions)?;
+    let context = check_context(file, args.size.ctx_size, positions(args))?;
     let first = args.batch.first().copied().unwrap_or(1);
     let defaults = LlamaConfig::default();
     // A generated step is one pass. Batches that no memory holds are refused in their own cell, after those before them.
@@ -103,9 +103,13 @@ fn measure(
     for batch in &args.batch {
         model.set_batch_size(*batch).map_err(|e| model::failure(e, &file.name))?;
         for prompt_len in &args.prompt_len {
-            let row = cell::measure(&mut model, *batch, *prompt_len, args.gen_len, report.peak_bytes_per_s)?;
-            note!("batch {batch}, prompt {prompt_len}: {:.2} ms a step", row.step_ms);
+            let cell = Cell { batch: *batch, prompt_len: *prompt_len, gen_len: args.gen_len };
+            let row = cell::measure(&mut model, cell, report.peak_bytes_per_s, under_way)?;
+            if !printer.streams() {
+                note!("batch {batch}, prompt {prompt_len}: {:.2} ms a step", row.step_ms);
+            }
             report.rows.push(row);
+            printer.row(report)?;
         }
     }
     if args.targets {

@@ -88,7 +88,7 @@ fn examine(args: &DoctorArgs) -> Result<Report> {
         version: env!("CARGO_PKG_VERSION"),
         os: std::env::consts::OS,
         arch: std::env::consts::ARCH,
-        cores: crate::quantize::cores(),
+        cores: model::cores(),
         instruction_sets: Isa::ALL
             .map(|isa| InstructionSet { name: isa.name(), available: isa.is_available() })
             .into(),
@@ -99,7 +99,7 @@ fn examine(args: &DoctorArgs) -> Result<Report> {
             memory_bytes: info.memory_bytes,
             read_bytes_per_s: device.measure_read_bandwidth().or_other()?,
         }],
-        adapters: recua::adapters(&args.device.device).into_iter().map(adapter).collect(),
+        adapters: recua::adapters(args.device.name()).into_iter().map(adapter).collect(),
         cuda: cuda(recua::cuda_report()),
         devices_missing: missing.collect(),
     })

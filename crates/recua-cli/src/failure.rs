@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io;
 use std::process::ExitCode;
 
+use crate::interrupt;
 use crate::output::{abbreviated, note};
 
 /// The longest message: several sentences and lists. Names from files are cut where the message is made; this is for what was forgotten.
@@ -18,6 +19,8 @@ pub(crate) enum Failure {
     Other(String),
     /// The command ran, but its result is negative and has already been printed: exit code 1.
     Verdict,
+    /// Ctrl-C ended the command, which has printed what it had: exit code 130.
+    Interrupted,
     /// The reader of our output closed the pipe, which is no error: exit code 0 and no message.
     ClosedPipe,
 }
@@ -42,6 +45,7 @@ impl Failure {
             Self::User(message) => (message, 2),
             Self::Other(message) => (message, 1),
             Self::Verdict => return ExitCode::from(1),
+            Self::Interrupted => return ExitCode::from(interrupt::EXIT_CODE),
             Self::ClosedPipe => return ExitCode::SUCCESS,
         };
         note!("error: {}", abbreviated(&message, MESSAGE_CHARS_MAX));

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod argv;
 mod bench;
 mod chat;
 mod doctor;
@@ -11,14 +12,17 @@ mod inspect;
 mod interrupt;
 mod list;
 mod logits;
+mod man;
 mod model;
 mod output;
+mod progress;
 mod prompt;
 mod pull;
 mod quantize;
 mod render;
 mod rm;
 mod run;
+mod screen;
 mod source;
 mod store;
 mod synth;
@@ -26,7 +30,6 @@ mod table;
 mod tokenize;
 mod verify_batch;
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
@@ -35,13 +38,35 @@ use args::{Cli, Command};
 use failure::Result;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    #[cfg(target_os = "linux")]
+    without_device_selection();
+    let cli = Cli::parse_from(argv::rewritten(std::env::args_os(), &Cli::command()));
     // A panic has already printed its message; here it only becomes one of the documented exit codes.
     match std::panic::catch_unwind(|| dispatch(cli.command)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(failure)) => failure.report(),
         Err(_) => ExitCode::from(1),
     }
+}
+
+/// Starts the program anew without Mesa's layer for the selection of devices, where that has nothing to select from: without a desktop's
+/// session it writes an error to stderr whenever GPUs are enumerated. Only an environment variable disables it, and a process can only set
+/// one safely for another.
+#[cfg(target_os = "linux")]
+fn without_device_selection() {
+    use std::os::unix::process::CommandExt;
+    const DISABLES: &str = "NODEVICE_SELECT";
+    let is_set = |name| std::env::var_os(name).is_some();
+    if !recua::DEVICE_NAMES.contains(&"wgpu") || is_set("XDG_RUNTIME_DIR") || is_set(DISABLES) {
+        return;
+    }
+    let mut args = std::env::args_os();
+    let mut command = std::process::Command::new("/proc/self/exe");
+    if let Some(name) = args.next() {
+        command.arg0(name);
+    }
+    // It returns only if that fails; then the error is written, as always.
+    let _ = command.args(args).env(DISABLES, "1").exec();
 }
 
 fn dispatch(command: Command) -> Result {
@@ -62,7 +87,7 @@ fn dispatch(command: Command) -> Result {
         Command::Quantize(args) => quantize::run(args),
         Command::Synth(args) => synth::run(args),
         Command::Completions { shell } => completions(shell),
-        Command::Man => man(),
+        Command::Man(args) => man::run(args),
     }
 }
 
@@ -70,18 +95,5 @@ fn completions(shell: clap_complete::Shell) -> Result {
     // Generated in memory first, because clap_complete panics if it cannot write.
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "recua", &mut script);
-    print(&script)
-}
-
-fn man() -> Result {
-    let mut page = Vec::new();
-    clap_mangen::Man::new(Cli::command()).render(&mut page)?;
-    print(&page)
-}
-
-fn print(bytes: &[u8]) -> Result {
-    let mut out = output::stdout();
-    out.write_all(bytes)?;
-    out.flush()?;
-    Ok(())
+    output::print(&script)
 }

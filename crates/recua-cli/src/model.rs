@@ -3,11 +3,15 @@
 use recua::compute::cpu;
 use recua::gguf::Gguf;
 use recua::tokenizer::Tokenizer;
-use recua::{Device, Error, LlamaConfig, LlamaModel, ModelParams};
+use recua::{Device, Error, LlamaConfig, LlamaModel, LoadProgress, ModelParams};
 
 use crate::args::DeviceArgs;
 use crate::failure::{Failure, Result};
+use crate::output::{count, note};
+use crate::progress::Progress;
 use crate::source;
+
+const LOADING: &str = "loading";
 
 /// A file that recua can run.
 pub(crate) struct ModelFile {
@@ -45,7 +49,14 @@ impl ModelFile {
 
     /// Loads the model onto a device.
     pub(crate) fn load(&self, device: Device, config: LlamaConfig) -> Result<LlamaModel> {
-        LlamaModel::load(&self.gguf, device, config).map_err(|e| failure(e, &self.name))
+        let mut shown = Progress::waiting(LOADING);
+        let mut progress = |progress: LoadProgress| match progress {
+            LoadProgress::Uploading { done, all } => shown.bytes(done, all, LOADING),
+            _ => shown.wait("preparing the kernels"),
+        };
+        let loaded = LlamaModel::load_with_progress(&self.gguf, device, config, &mut progress);
+        drop(shown);
+        loaded.map_err(|e| failure(e, &self.name))
     }
 }
 
@@ -56,32 +67,51 @@ pub(crate) fn check(gguf: &Gguf, model: &str) -> Result<ModelParams> {
 
 /// Opens the device that the arguments name.
 pub(crate) fn open_device(args: &DeviceArgs) -> Result<Device> {
-    let kind = args.device.split(':').next().unwrap_or_default();
+    let name = args.name();
+    let kind = name.split(':').next().unwrap_or_default();
     if !recua::DEVICE_NAMES.contains(&kind) && ["wgpu", "cuda"].contains(&kind) {
         let known = recua::DEVICE_NAMES.join(", ");
-        return Err(Failure::user(format!(
-            "device \"{}\" is not in this build yet; it has {known}",
-            args.device
-        )));
+        return Err(Failure::user(format!("device \"{name}\" is not in this build yet; it has {known}")));
     }
-    let open = || recua::open_device(&args.device).map_err(|e| failure(e, ""));
-    match (args.threads, args.device.as_str()) {
-        (Some(threads), "cpu") => open_cpu(threads),
+    let open = || recua::open_device(name).map_err(|e| failure(e, ""));
+    let device = match (args.threads, name) {
+        (Some(threads), "cpu") => open_cpu(threads)?,
         // `--threads` alone does not choose the CPU.
         (Some(threads), "auto") => match open()? {
-            device if device.info().runs_in_submit => open_cpu(threads),
-            device => Ok(device),
+            device if device.info().runs_in_submit => open_cpu(threads)?,
+            device => device,
         },
-        _ => open(),
+        _ => open()?,
+    };
+    if args.n_gpu_layers.is_some() {
+        let kind = &device.info().kind;
+        note!(
+            "note: -ngl has little to choose here: all layers run on one device, which is {kind}; --device names another"
+        );
     }
+    Ok(device)
 }
 
 fn open_cpu(threads: usize) -> Result<Device> {
-    let device = cpu::open(cpu::Options { threads: Some(threads), ..cpu::Options::default() });
-    device.map_err(|e| match e {
+    let threads = Some(threads_within_cores(threads));
+    cpu::open(cpu::Options { threads, ..cpu::Options::default() }).map_err(|e| match e {
         recua::compute::Error::Threads { .. } => Failure::other(e),
         e => Failure::user(e),
     })
+}
+
+/// The number of threads for work that no device does.
+pub(crate) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get())
+}
+
+/// A number of threads as asked for, at most one per core: more only wait for each other.
+pub(crate) fn threads_within_cores(asked: usize) -> usize {
+    let cores = cores();
+    if asked > cores {
+        note!("note: --threads {asked} is more than the {}; using {cores}", count(cores, "core"));
+    }
+    asked.min(cores)
 }
 
 /// Describes the device in one line, for people and for JSON.
@@ -101,14 +131,23 @@ pub(crate) fn failure(e: Error, model: &str) -> Failure {
         Error::Gguf(e) => e.is_io(),
         _ => false,
     };
-    let mut message = match &e {
+    let message = match &e {
         // These already begin with a path.
         Error::Gguf(e) if e.path().is_some() => e.to_string(),
         e if model.is_empty() => e.to_string(),
         e => format!("{model}: {e}"),
     };
-    if message.contains("max_seq_len") {
-        message.push_str(" (max_seq_len is --ctx-size)");
-    }
+    let message = match &e {
+        Error::Config { .. } | Error::OutOfMemory { .. } | Error::Allocation { .. } => with_flags(&message),
+        _ => message,
+    };
     if is_ours && !is_absent { Failure::Other(message) } else { Failure::User(message) }
+}
+
+/// Names of the library's configuration, and what a user types for them.
+const FLAGS: [(&str, &str); 3] =
+    [("max_seq_len", "--ctx-size"), ("batch_size", "batch size"), ("kv_type", "--kv-type")];
+
+fn with_flags(message: &str) -> String {
+    FLAGS.iter().fold(message.to_owned(), |message, (name, flag)| message.replace(name, flag))
 }

@@ -4,22 +4,46 @@
 use std::fmt::Write as _;
 use std::io::{self, BufWriter, StdoutLock, Write};
 
+use anstyle::{AnsiColor, Effects, Style};
 use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter};
 
+use crate::failure::Result;
+
 /// A line on stderr. Unlike `eprintln!` it does not panic if stderr is closed.
 macro_rules! note {
-    ($($arg:tt)*) => {{
-        use std::io::Write as _;
-        // If writing to stderr fails, there is nowhere left to report it.
-        let _ = writeln!(std::io::stderr(), $($arg)*);
-    }};
+    ($($arg:tt)*) => { crate::output::write_note(&format!($($arg)*)) };
 }
 pub(crate) use note;
+
+/// The words before a message, and their colours.
+const LABELS: [(&str, Style); 2] = [
+    ("error:", AnsiColor::Red.on_default().effects(Effects::BOLD)),
+    ("note:", AnsiColor::Cyan.on_default().effects(Effects::BOLD)),
+];
+
+/// What [`note!`] does. Colours are only for a terminal, and NO_COLOR and CLICOLOR=0 switch them off.
+pub(crate) fn write_note(text: &str) {
+    let mut stderr = anstream::stderr();
+    let label = LABELS.iter().find_map(|(label, style)| Some((label, style, text.strip_prefix(label)?)));
+    // If writing to stderr fails, there is nowhere left to report it.
+    let _ = match label {
+        Some((label, style, rest)) => writeln!(stderr, "{style}{label}{style:#}{rest}"),
+        None => writeln!(stderr, "{text}"),
+    };
+}
 
 /// Standard output, buffered. Call `flush` before the end: an error in `drop` would be lost.
 pub(crate) fn stdout() -> BufWriter<StdoutLock<'static>> {
     BufWriter::with_capacity(1 << 16, io::stdout().lock())
+}
+
+/// Writes bytes to standard output and flushes it.
+pub(crate) fn print(bytes: &[u8]) -> Result {
+    let mut out = stdout();
+    out.write_all(bytes)?;
+    out.flush()?;
+    Ok(())
 }
 
 /// Whether a terminal would act on this character instead of showing it: control characters, and those that reorder

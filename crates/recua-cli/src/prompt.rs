@@ -91,26 +91,50 @@ pub(crate) fn local_time() -> LocalTime {
     LocalTime::new(SystemTime::now(), jiff::ZonedDateTime::now().offset().seconds())
 }
 
-/// The sampling parameters, validated: those that the flags give, else those of the file, else llama.cpp's.
-pub(crate) fn sampling(args: &SamplingArgs, file: &ModelFile) -> Result<SamplingParams> {
+/// The sampling parameters where no flag is given: those that the file recommends, else llama.cpp's.
+pub(crate) fn defaults(file: &ModelFile) -> Result<SamplingParams> {
     let default = SamplingParams::default();
     let temperature = if source::is_demo(&file.name) { 0.0 } else { TEMPERATURE };
     let own = SamplingDefaults::from_metadata(file.gguf.metadata()).map_err(|e| failure(e, &file.name))?;
-    let params = SamplingParams {
-        temperature: args.temp.or(own.temperature).unwrap_or(temperature),
-        top_k: args.top_k.map(|k| k as usize).or(own.top_k).unwrap_or(TOP_K),
-        top_p: args.top_p.or(own.top_p).unwrap_or(TOP_P),
-        min_p: args.min_p.or(own.min_p).unwrap_or(MIN_P),
-        repeat_penalty: args.repeat_penalty.or(own.repeat_penalty).unwrap_or(default.repeat_penalty),
+    Ok(SamplingParams {
+        temperature: own.temperature.unwrap_or(temperature),
+        top_k: own.top_k.unwrap_or(TOP_K),
+        top_p: own.top_p.unwrap_or(TOP_P),
+        min_p: own.min_p.unwrap_or(MIN_P),
+        repeat_penalty: own.repeat_penalty.unwrap_or(default.repeat_penalty),
         repeat_last_n: own.repeat_last_n.unwrap_or(default.repeat_last_n),
+        ..default
+    })
+}
+
+/// The sampling parameters that the flags give, validated.
+pub(crate) fn sampling(args: &SamplingArgs, defaults: &SamplingParams) -> Result<SamplingParams> {
+    let params = SamplingParams {
+        temperature: args.temp.unwrap_or(defaults.temperature),
+        top_k: args.top_k.map_or(defaults.top_k, |k| k as usize),
+        top_p: args.top_p.unwrap_or(defaults.top_p),
+        min_p: args.min_p.unwrap_or(defaults.min_p),
+        repeat_penalty: args.repeat_penalty.unwrap_or(defaults.repeat_penalty),
+        repeat_last_n: defaults.repeat_last_n,
         frequency_penalty: args.frequency_penalty,
         presence_penalty: args.presence_penalty,
-        seed: args.seed.unwrap_or_else(random_seed),
+        seed: args.fixed_seed().unwrap_or_else(random_seed),
     };
-    params.validate().or_user()?;
+    params.validate().map_err(|e| {
+        let (flag, value, min, max) = (flag(e.field), e.value, e.min, e.max);
+        Failure::user(format!("{flag} is {value}; it must be a number from {min} to {max}"))
+    })?;
     // Checked here, so that a mistake is reported before a device is opened.
     StopMatcher::new(&args.stop).or_user()?;
     Ok(params)
+}
+
+/// The flag that gives a sampling parameter.
+fn flag(field: &str) -> String {
+    match field {
+        "temperature" => "--temp".to_owned(),
+        field => format!("--{}", field.replace('_', "-")),
+    }
 }
 
 /// A seed that differs from run to run: the standard library seeds its hash keys from the operating system.

@@ -2,29 +2,30 @@
 
 use std::path::Path;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use recua::gguf::{FileType, quantize};
 
 use crate::args::QuantizeArgs;
 use crate::failure::{Failure, OrFail, Result};
 use crate::interrupt;
 use crate::output::{bytes, count, note, printable};
-use crate::source;
+use crate::progress::Progress;
+use crate::{model, source};
 
 pub(crate) fn run(args: QuantizeArgs) -> Result {
     let file_type: FileType = args.file_type.parse().or_user()?;
     check_output(&args.output)?;
     let input = source::open(&args.input)?;
     interrupt::remove_unfinished_outputs()?;
-    let threads = args.threads.unwrap_or_else(cores);
-    let bar = progress_bar();
-    let mut progress = |done: usize, all: usize, name: &str| {
-        bar.set_length(all as u64);
-        bar.set_position(done as u64);
-        bar.set_message(printable(name));
+    let threads = args.threads.map_or_else(model::cores, model::threads_within_cores);
+    let sizes: Vec<u64> = input.tensors().iter().map(|tensor| tensor.n_bytes() as u64).collect();
+    let all = sizes.iter().fold(0u64, |n, size| n.saturating_add(*size));
+    let mut bar = Progress::waiting("");
+    let mut progress = |n_done: usize, _: usize, name: &str| {
+        let done = sizes.iter().take(n_done).fold(0u64, |n, size| n.saturating_add(*size));
+        bar.bytes(done, all, name);
     };
     let report = quantize(&input, &args.output, file_type, threads, &mut progress);
-    bar.finish_and_clear();
+    drop(bar);
     let report = report.map_err(failure)?;
     let types: Vec<_> = report
         .types
@@ -39,11 +40,6 @@ pub(crate) fn run(args: QuantizeArgs) -> Result {
         types.join(", ")
     );
     Ok(())
-}
-
-/// The number of threads for work that no device does.
-pub(crate) fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, |n| n.get())
 }
 
 /// Refuses an output path that cannot work, before time is spent on its content.
@@ -62,13 +58,4 @@ pub(crate) fn check_output(path: &Path) -> Result {
 /// A full disk or a machine without memory is not the user's mistake; a model that cannot be converted is.
 pub(crate) fn failure(e: recua::gguf::Error) -> Failure {
     if e.is_io() { Failure::other(e) } else { Failure::user(e) }
-}
-
-/// Shown on stderr, and only if that is a terminal.
-fn progress_bar() -> ProgressBar {
-    let bar = ProgressBar::new(0);
-    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} tensors, {eta} left  {msg}") {
-        bar.set_style(style);
-    }
-    bar
 }

@@ -1,19 +1,21 @@
 //! `recua run`: answers to prompts, all in one batch.
 
 mod answers;
-mod stdin;
+mod prompts;
 
 use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use recua::chat::Message;
-use recua::{Engine, Event, LlamaConfig, Request, RequestId};
+use recua::{Engine, Event, LlamaConfig, MAX_SEQ_LEN_DEFAULT, Request, RequestId};
 
-use crate::args::RunArgs;
+use crate::args::{AnswerLimit, ChatArgs, Kept, RunArgs};
 use crate::failure::{Failure, Result};
+use crate::interrupt;
 use crate::model::{self, ModelFile};
 use crate::output::{count, note};
+use crate::progress::Progress;
 use crate::prompt::{self, Form};
 use answers::Answers;
 
@@ -24,8 +26,13 @@ const BATCH_SIZE_MAX: usize = 64;
 const MAX_TOKENS: usize = 512;
 
 pub(crate) fn run(args: RunArgs) -> Result {
+    if prompts::is_conversation(&args) {
+        let RunArgs { model, system, sampling, size, device, .. } = args;
+        let (ctx_size, keep) = (size.ctx_size, Kept::Tokens(0));
+        return crate::chat::run(ChatArgs { model, system, sampling, ctx_size, keep, device });
+    }
     let file = ModelFile::open(&args.model)?;
-    let prompts = stdin::prompts(&args)?;
+    let prompts = prompts::prompts(&args)?;
     let tokenizer = Arc::new(file.tokenizer()?);
     let form = Form::of(&file, &tokenizer, args.raw)?;
     if args.system.is_some() && matches!(form, Form::Raw { .. }) {
@@ -34,8 +41,8 @@ pub(crate) fn run(args: RunArgs) -> Result {
             file.name
         )));
     }
-    let params = prompt::sampling(&args.sampling, &file)?;
-    let max_tokens = args.sampling.max_tokens.unwrap_or(MAX_TOKENS);
+    let params = prompt::sampling(&args.sampling, &prompt::defaults(&file)?)?;
+    let limit = args.sampling.max_tokens.unwrap_or(AnswerLimit::Tokens(MAX_TOKENS));
     let mut encoded = Vec::new();
     for prompt in &prompts {
         let system = args.system.iter().map(|text| Message::new("system", text));
@@ -46,7 +53,11 @@ pub(crate) fn run(args: RunArgs) -> Result {
         encoded.push(prompt.tokens);
     }
     let longest = encoded.iter().map(Vec::len).max().unwrap_or(0);
-    let context = file.context(args.size.ctx_size, longest.saturating_add(max_tokens))?;
+    let needed = match limit {
+        AnswerLimit::Tokens(n) => longest.saturating_add(n),
+        AnswerLimit::Context => longest.saturating_add(MAX_TOKENS).max(MAX_SEQ_LEN_DEFAULT),
+    };
+    let context = file.context(args.size.ctx_size, needed)?;
     check_lengths(&file, &encoded, context)?;
     let config = LlamaConfig {
         batch_size: args.batch_size.unwrap_or(BATCH_SIZE_MAX).min(prompts.len()),
@@ -54,10 +65,12 @@ pub(crate) fn run(args: RunArgs) -> Result {
         ..LlamaConfig::default()
     };
     let mut engine = Engine::new(file.load(model::open_device(&args.device)?, config)?, tokenizer);
+    let max_tokens = limit.within(context);
+    let lengths: Vec<usize> = encoded.iter().map(Vec::len).collect();
     let mut ids = Vec::new();
     for (i, prompt) in encoded.into_iter().enumerate() {
         let mut params = params.clone();
-        if args.sampling.seed.is_none() {
+        if args.sampling.fixed_seed().is_none() {
             // Unrelated prompts must not draw the same random numbers. With a seed given by the user, each prompt
             // gets the answer it would get alone.
             params.seed = params.seed.wrapping_add(i as u64);
@@ -67,7 +80,8 @@ pub(crate) fn run(args: RunArgs) -> Result {
         ids.push(engine.add(request).map_err(|e| Failure::user(format!("prompt {}: {e}", i + 1)))?);
     }
     form.note_if_raw();
-    generate(&mut engine, &ids, Answers::new(prompts, args.format))
+    interrupt::handle()?;
+    generate(&mut engine, &ids, Answers::new(prompts.into_iter().zip(lengths), args.format))
 }
 
 /// A prompt must leave room for at least one token of an answer.
@@ -84,15 +98,21 @@ fn check_lengths(file: &ModelFile, prompts: &[Vec<u32>], context: usize) -> Resu
     )))
 }
 
-/// Runs steps until every answer is complete, and prints the answers as they grow.
+/// Runs steps until every answer is complete or Ctrl-C ends them, and prints the answers as they grow.
 fn generate(engine: &mut Engine, ids: &[RequestId], mut answers: Answers) -> Result {
     let mut out = crate::output::stdout();
     let start = Instant::now();
     let mut events = Vec::new();
     let mut figures = Figures::default();
-    while !engine.is_idle() {
+    let under_way = interrupt::under_way();
+    // A GPU's kernels for a new shape of step are compiled before it.
+    let mut waiting = Some(Progress::waiting("reading the prompts"));
+    while !engine.is_idle() && !under_way.is_to_end() {
         let stats = engine.step_ahead(&mut events).map_err(|e| model::failure(e, ""))?;
         figures.step(&stats, start.elapsed());
+        if !events.is_empty() {
+            waiting = None;
+        }
         for event in events.drain(..) {
             // Requests were added in the order of the prompts, so their ids ascend.
             if let Ok(i) = ids.binary_search(&event.id()) {
@@ -102,7 +122,16 @@ fn generate(engine: &mut Engine, ids: &[RequestId], mut answers: Answers) -> Res
         answers.write(&mut out)?;
         out.flush()?;
     }
+    drop(waiting);
+    if under_way.is_to_end() {
+        answers.cancel();
+        answers.write(&mut out)?;
+        out.flush()?;
+    }
     figures.print(ids.len(), start.elapsed());
+    if under_way.is_to_end() {
+        return Err(Failure::Interrupted);
+    }
     if answers.n_failed > 0 {
         return Err(Failure::other(format!("{} failed", count(answers.n_failed, "answer"))));
     }
@@ -135,16 +164,18 @@ impl Figures {
     fn print(&self, n_prompts: usize, total: Duration) {
         let first = self.first.unwrap_or(total);
         let after = (total - first).as_secs_f64();
-        let rate = if after > 0.0 { self.generated_after_first as f64 / after } else { 0.0 };
+        // No rate without a second token.
+        let rate = (self.generated_after_first > 0 && after > 0.0)
+            .then(|| format!(", then {:.1} tokens/s in total", self.generated_after_first as f64 / after));
         note!(
-            "{}, up to {} in a step; {} and {} in {:.2} s; first token after {:.0} ms, then {rate:.1} tokens/s in \
-             total",
+            "{}, up to {} in a step; {} and {} in {:.2} s; first token after {:.0} ms{}",
             count(n_prompts, "prompt"),
             self.sequences_max,
             count(self.prompt_rows, "prompt token"),
             count(self.generated, "generated token"),
             total.as_secs_f64(),
             first.as_secs_f64() * 1e3,
+            rate.unwrap_or_default(),
         );
     }
 }

@@ -17,13 +17,22 @@ pub(crate) struct Table {
     // The title without its `<`, and whether the column is left-aligned.
     columns: Vec<(String, bool)>,
     rows: Vec<Vec<String>>,
+    // How wide the columns are at least.
+    widths_min: Vec<usize>,
 }
 
 impl Table {
     pub(crate) fn new(titles: &[&str]) -> Self {
-        let columns =
+        let columns: Vec<_> =
             titles.iter().map(|t| (t.trim_start_matches('<').to_owned(), t.starts_with('<'))).collect();
-        Self { columns, rows: Vec::new() }
+        Self { widths_min: vec![0; columns.len()], columns, rows: Vec::new() }
+    }
+
+    /// Leaves room for cells as wide as these, for a table whose rows are written one by one.
+    pub(crate) fn with_room_for(mut self, cells: &[&str]) -> Self {
+        let widths = cells.iter().map(|cell| cell.chars().count());
+        self.widths_min = widths.chain(std::iter::repeat(0)).take(self.columns.len()).collect();
+        self
     }
 
     /// Appends a row; missing cells are empty.
@@ -34,6 +43,18 @@ impl Table {
     }
 
     pub(crate) fn write(&self, out: &mut impl Write, style: Style) -> io::Result<()> {
+        self.write_head(out, style)?;
+        let widths = self.widths();
+        self.rows.iter().try_for_each(|row| self.write_row(out, style, &widths, row))
+    }
+
+    /// Writes the row that was appended last.
+    pub(crate) fn write_last(&self, out: &mut impl Write, style: Style) -> io::Result<()> {
+        self.rows.last().map_or(Ok(()), |row| self.write_row(out, style, &self.widths(), row))
+    }
+
+    /// Writes the titles.
+    pub(crate) fn write_head(&self, out: &mut impl Write, style: Style) -> io::Result<()> {
         let widths = self.widths();
         let titles: Vec<String> = self.columns.iter().map(|(title, _)| title.clone()).collect();
         self.write_row(out, style, &widths, &titles)?;
@@ -43,14 +64,14 @@ impl Table {
             });
             writeln!(out, "| {} |", rule.collect::<Vec<_>>().join(" | "))?;
         }
-        self.rows.iter().try_for_each(|row| self.write_row(out, style, &widths, row))
+        Ok(())
     }
 
     fn widths(&self) -> Vec<usize> {
         let width = |i: usize, title: &str| {
             let cells = self.rows.iter().map(|row| row[i].chars().count());
             // A markdown rule needs three characters.
-            cells.max().unwrap_or(0).max(title.chars().count()).max(3)
+            cells.max().unwrap_or(0).max(title.chars().count()).max(self.widths_min[i]).max(3)
         };
         self.columns.iter().enumerate().map(|(i, (title, _))| width(i, title)).collect()
     }
@@ -92,5 +113,17 @@ mod tests {
             text(Style::Markdown),
             "| name      |    n |\n| --------- | ---: |\n| a         |    1 |\n| long name | 1000 |\n"
         );
+    }
+
+    #[test]
+    fn rows_written_one_by_one_align() {
+        let mut table = Table::new(&["<name", "n"]).with_room_for(&["long name", "1000"]);
+        let mut out = Vec::new();
+        table.write_head(&mut out, Style::Plain).unwrap();
+        for (name, n) in [("a", "1"), ("long name", "1000")] {
+            table.row([name.into(), n.into()]);
+            table.write_last(&mut out, Style::Plain).unwrap();
+        }
+        assert_eq!(String::from_utf8(out).unwrap(), "name          n\na             1\nlong name  1000\n");
     }
 }

@@ -13,29 +13,46 @@ use crate::args::VerifyArgs;
 use crate::failure::{Failure, Result};
 use crate::model::{self, ModelFile};
 use crate::output::{self, note};
+use crate::progress::Progress;
 use crate::table::{Style, Table};
 use proof::{Outcome, Piece, Proof, Subject};
 
+/// The longest sequence by default, in tokens.
+const LEN_MAX: usize = 80;
+
 pub(crate) fn run(args: VerifyArgs) -> Result {
     let file = ModelFile::open(&args.model)?;
-    let len_max = args.len.min(file.params.context_length);
+    let own = file.params.context_length;
+    let len_max = match args.len {
+        Some(len) if len > own => {
+            let name = &file.name;
+            return Err(Failure::user(format!("{name}: --len {len} exceeds the model's context of {own}")));
+        }
+        Some(len) => len,
+        None => LEN_MAX.min(own),
+    };
     let device = model::open_device(&args.device)?;
     let line = model::device_line(&device);
     let config = LlamaConfig { max_seq_len: len_max, ..LlamaConfig::default() };
     let mut model = file.load(device, config)?;
     note!("{line}");
     let start = Instant::now();
-    let proof = Proof::new(&mut model, len_max)?;
+    let progress = Progress::waiting("running every sequence alone");
+    let proof = Proof::new(&mut model, len_max);
+    drop(progress);
+    let proof = proof?;
     let mut outcomes = Vec::new();
     // Progress is for a person at a terminal; the table has it all.
     let shows_progress = std::io::stderr().is_terminal();
+    let progress = Progress::waiting("comparing");
     let equal = proof.run(&mut model, |outcome| {
         if shows_progress {
-            note!("{}: {}", outcome.case, verdict(&outcome));
+            progress.aside(|| note!("{}: {}", outcome.case, verdict(&outcome)));
         }
         outcomes.push(outcome);
         Ok(())
     })?;
+    drop(progress);
     write_table(&outcomes, equal)?;
     note!("{:.1} s", start.elapsed().as_secs_f64());
     if equal { Ok(()) } else { Err(Failure::Verdict) }
@@ -94,7 +111,7 @@ fn write_table(outcomes: &[Outcome], equal: bool) -> Result {
             "Not verified. First difference, {}: sequence {}, position {}, logit of token {}: {:?} ({:08x}) instead \
              of {:?} ({:08x}) alone.",
             outcome.case,
-            d.sequence,
+            d.sequence + 1,
             d.position,
             d.token,
             d.batched,

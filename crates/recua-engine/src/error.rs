@@ -195,12 +195,12 @@ pub enum Error {
         /// Its name.
         name: String,
     },
-    /// A tensor whose shape differs from the metadata. Shapes are `[rows, columns]`.
+    /// A tensor whose shape differs from the metadata. Shapes are as the file has them, `[columns, rows]`.
     #[error("tensor {name:?} has the shape {found:?}, the metadata asks for {expected:?}")]
     TensorShape {
         /// Its name.
         name: String,
-        /// Its shape, the outermost dimension first.
+        /// Its shape, the innermost dimension first.
         found: Vec<u64>,
         /// The shape that the metadata requires.
         expected: Vec<u64>,

@@ -23,8 +23,8 @@ pub use engine::{Engine, StepStats};
 pub use error::{Error, Result};
 pub use memory_report::MemoryReport;
 pub use model::{
-    Architecture, GreedyStep, KvType, LlamaConfig, LlamaModel, LoadedModel, MAX_SEQ_LEN_DEFAULT, ModelParams,
-    Outputs, Rope, RopeScaling,
+    Architecture, GreedyStep, KvType, LlamaConfig, LlamaModel, LoadProgress, LoadedModel,
+    MAX_SEQ_LEN_DEFAULT, ModelParams, Outputs, Rope, RopeScaling,
 };
 pub use request::{Event, FinishReason, Request, RequestError, RequestId, Usage};
 pub use sampler::{SamplingDefaults, SamplingParams};

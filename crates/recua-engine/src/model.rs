@@ -21,7 +21,7 @@ mod workspace;
 
 pub use config::{KvType, LlamaConfig, MAX_SEQ_LEN_DEFAULT};
 pub use greedy::GreedyStep;
-pub use loaded::LoadedModel;
+pub use loaded::{LoadProgress, LoadedModel};
 pub use outputs::Outputs;
 pub(crate) use outputs::WantedRows;
 pub use params::{Architecture, ModelParams, Rope, RopeScaling};
@@ -82,9 +82,22 @@ impl LlamaModel {
     /// If the file is not a supported model, the configuration does not suit it, the device has no kernel for a tensor's type, or there is
     /// not enough memory: the error says how much is needed, what is free and what would fit.
     pub fn load(gguf: &Gguf, device: Device, config: LlamaConfig) -> Result<LlamaModel> {
+        LlamaModel::load_with_progress(gguf, device, config, &mut |_| {})
+    }
+
+    /// As [`load`](Self::load). `progress` is told before each part of the work, which may take seconds.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_with_progress(
+        gguf: &Gguf,
+        device: Device,
+        config: LlamaConfig,
+        progress: &mut dyn FnMut(LoadProgress),
+    ) -> Result<LlamaModel> {
         let params = LlamaModel::check(gguf)?;
         let config = config.resolve(&params)?;
-        let loaded = LoadedModel::load(gguf, device, params, config)?;
+        let loaded = LoadedModel::load(gguf, device, params, config, progress)?;
         let sequences = Sequences::new(room(&loaded))?;
         Ok(LlamaModel::from_parts(loaded, sequences))
     }

@@ -149,15 +149,22 @@ impl FromStr for Shape {
 /// activations keep a magnitude of about 1 through the layers; weights of norms are 1. The vocabulary is a
 /// valid SentencePiece one: three control tokens, the 256 bytes, and made-up words. The K mixes give each
 /// tensor the type that [`quantize`](crate::quantize()) would; all other file types use one type for all
-/// matrices. The same arguments give the same bytes on every machine.
+/// matrices. The same arguments give the same bytes on every machine. `progress` is told before each tensor how many of the
+/// tensors' bytes are written, and how many there are in all.
 ///
 /// # Errors
 /// If the file cannot be written, or no thread can be started. An older file of this name is replaced only when the new one is complete; a
 /// link is followed, and what is no regular file, such as a named pipe, is written in place.
-pub fn synth(shape: Shape, file_type: FileType, out: &Path, seed: u64) -> Result<u64> {
+pub fn synth(
+    shape: Shape,
+    file_type: FileType,
+    out: &Path,
+    seed: u64,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<u64> {
     let model = Model::new(shape, file_type)?;
     let mut writer = Writer::new(Output::create(out)?, &model.header).map_err(|e| e.in_file(out))?;
-    model.write(&mut writer, seed).map_err(|e| e.in_file(out))?;
+    model.write(&mut writer, seed, progress).map_err(|e| e.in_file(out))?;
     let n_bytes = writer.file_bytes();
     writer.finish()?.commit()?;
     Ok(n_bytes)
@@ -174,7 +181,7 @@ pub fn synth_in_memory(shape: Shape, file_type: FileType, seed: u64) -> Result<V
     let short = || Error::other(format!("no memory for {n_bytes} bytes of a synthetic {shape} {file_type}"));
     bytes.try_reserve_exact(usize::try_from(n_bytes).map_err(|_| short())?).map_err(|_| short())?;
     let mut writer = Writer::new(bytes, &model.header)?;
-    model.write(&mut writer, seed)?;
+    model.write(&mut writer, seed, &mut |_, _| {})?;
     writer.finish()
 }
 
@@ -190,11 +197,8 @@ impl Model {
     fn bytes_max(&self) -> Result<u64> {
         const ALIGNMENT_MAX: u64 = 4096;
         let header = Writer::new(std::io::sink(), &self.header)?.file_bytes();
-        let n_bytes = |(_, dims, ty): &(String, Vec<u64>, GgmlType)| {
-            let n_blocks = dims.iter().product::<u64>() / ty.block_values() as u64;
-            n_blocks.saturating_mul(ty.block_bytes() as u64).saturating_add(ALIGNMENT_MAX)
-        };
-        Ok(self.tensors.iter().map(n_bytes).fold(header, u64::saturating_add))
+        let most = |tensor| n_bytes(tensor).saturating_add(ALIGNMENT_MAX);
+        Ok(self.tensors.iter().map(most).fold(header, u64::saturating_add))
     }
 
     fn new(shape: Shape, file_type: FileType) -> Result<Model> {
@@ -220,9 +224,19 @@ impl Model {
         Ok(Model { shape, header, tensors })
     }
 
-    fn write<W: Write>(&self, writer: &mut Writer<W>, seed: u64) -> Result<()> {
+    fn write<W: Write>(
+        &self,
+        writer: &mut Writer<W>,
+        seed: u64,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<()> {
         let mut filler = Filler::new();
-        for (i, (name, dims, ty)) in self.tensors.iter().enumerate() {
+        let all = self.tensors.iter().map(n_bytes).fold(0, u64::saturating_add);
+        let mut done = 0;
+        for (i, tensor) in self.tensors.iter().enumerate() {
+            progress(done, all);
+            done += n_bytes(tensor);
+            let (name, dims, ty) = tensor;
             if let [cols] = dims[..] {
                 let ones: Vec<u8> = (0..cols).flat_map(|_| 1.0f32.to_le_bytes()).collect();
                 writer.write(name, &ones)?;
@@ -238,6 +252,10 @@ impl Model {
         }
         Ok(())
     }
+}
+
+fn n_bytes((_, dims, ty): &(String, Vec<u64>, GgmlType)) -> u64 {
+    (dims.iter().product::<u64>() / ty.block_values() as u64).saturating_mul(ty.block_bytes() as u64)
 }
 
 fn put_metadata(header: &mut Header, shape: &Shape, file_type: FileType) -> Result<()> {

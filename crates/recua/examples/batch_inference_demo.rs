@@ -5,13 +5,13 @@
 //! sequence.
 
 use recua::gguf::Gguf;
-use recua::{Batch, LlamaConfig, LlamaModel, Logits, Result, open_device};
+use recua::{Batch, LlamaConfig, LlamaModel, Logits, Report, Result, open_device};
 use std::time::Instant;
 
 const SEQUENCES: usize = 4;
 const NEW_TOKENS: usize = 32;
 
-fn main() -> Result<()> {
+fn main() -> Result<(), Report> {
     let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/golden/tiny-Q4_K_M.gguf");
     let path = std::env::args().nth(1).unwrap_or_else(|| default.into());
     let config = LlamaConfig { batch_size: SEQUENCES, ..LlamaConfig::default() };

@@ -17,7 +17,7 @@ pub const DEVICE_NAMES: &[&str] = &[
 /// Opens a device by name: `cpu`; `cuda`, or `cuda:N` for card N; `wgpu`, or `wgpu:NAME` for an adapter whose name contains NAME; or
 /// `auto` for the fastest device available, in the order cuda, wgpu, cpu. `auto` never chooses a software GPU adapter; `wgpu` accepts
 /// one. For both, the environment variable `RECUA_WGPU_ADAPTER` can give a substring that the adapter's name must contain; if it is set,
-/// `auto` leaves CUDA alone.
+/// `auto` takes this adapter or none.
 ///
 /// # Errors
 /// If the name is unknown (the error lists the known ones) or the device cannot be opened.
@@ -27,7 +27,7 @@ pub fn open_device(name: &str) -> Result<Device> {
         None => (name, None),
     };
     match (kind, argument) {
-        ("auto", None) => match auto() {
+        ("auto", None) => match auto()? {
             Some(device) => Ok(device),
             None => Ok(cpu::open(cpu::Options::default())?),
         },
@@ -38,6 +38,10 @@ pub fn open_device(name: &str) -> Result<Device> {
         ("cuda", index) if index.is_none_or(|index| index.parse::<usize>().is_ok()) => {
             let index = index.and_then(|index| index.parse().ok()).unwrap_or(0);
             Ok(recua_cuda::open(recua_cuda::Options { index })?)
+        }
+        ("cuda", Some(_)) if DEVICE_NAMES.contains(&"cuda") => {
+            let known = "cuda:N, where N is the number of a card, such as cuda:0".into();
+            Err(Error::UnknownDevice { name: name.into(), known })
         }
         _ => Err(Error::UnknownDevice { name: name.into(), known: DEVICE_NAMES.join(", ") }),
     }
@@ -50,21 +54,25 @@ fn wgpu_options(adapter: Option<&str>) -> recua_wgpu::Options {
 }
 
 /// The fastest device other than the CPU, if there is one.
-fn auto() -> Option<Device> {
-    // Whoever names an adapter means it.
+///
+/// # Errors
+/// If the adapter that `RECUA_WGPU_ADAPTER` names cannot be opened: whoever names one means it.
+fn auto() -> Result<Option<Device>> {
+    #[cfg(feature = "wgpu")]
+    if std::env::var_os("RECUA_WGPU_ADAPTER").is_some_and(|name| !name.is_empty()) {
+        return Ok(Some(recua_wgpu::open(recua_wgpu::Options::default())?));
+    }
     #[cfg(feature = "cuda")]
-    if std::env::var_os("RECUA_WGPU_ADAPTER").is_none_or(|name| name.is_empty())
-        && let Ok(device) = recua_cuda::open(recua_cuda::Options::default())
-    {
-        return Some(device);
+    if let Ok(device) = recua_cuda::open(recua_cuda::Options::default()) {
+        return Ok(Some(device));
     }
     #[cfg(feature = "wgpu")]
     if may_have_gpu()
         && let Ok(device) = recua_wgpu::open(recua_wgpu::Options::default())
     {
-        return Some(device);
+        return Ok(Some(device));
     }
-    None
+    Ok(None)
 }
 
 /// Whether there may be a hardware GPU. Enumerating adapters loads the graphics drivers and their layers, which takes a while and
@@ -166,9 +174,11 @@ mod tests {
     fn devices_are_opened_by_name() {
         assert!(open_device("cpu").is_ok_and(|d| d.info().kind == "cpu"));
         assert!(open_device("auto").is_ok());
+        let numbered = "cuda:N, where N is the number of a card, such as cuda:0";
         for name in ["abacus", "cpu:0", "auto:x", "cuda:x", "cuda:-1", "cuda:"] {
             let error = open_device(name).map(drop).map_err(|e| e.to_string());
-            let known = DEVICE_NAMES.join(", ");
+            let all = DEVICE_NAMES.join(", ");
+            let known = if all.contains("cuda") && name.starts_with("cuda") { numbered } else { &all };
             assert_eq!(error, Err(format!("device \"{name}\" is not known; this build has {known}")));
         }
     }

@@ -6,6 +6,7 @@ use recua::{Batch, LlamaModel, Logits};
 use serde::Serialize;
 
 use crate::failure::{Failure, Result};
+use crate::interrupt::UnderWay;
 use crate::model;
 use recua::gguf::Random;
 
@@ -43,14 +44,22 @@ pub(super) struct Row {
     pub(super) logits_hash: String,
 }
 
-/// Measures one cell on a model whose batch size is `batch`.
+/// What a cell is about.
+#[derive(Clone, Copy)]
+pub(super) struct Cell {
+    pub(super) batch: usize,
+    pub(super) prompt_len: usize,
+    pub(super) gen_len: usize,
+}
+
+/// Measures one cell on a model whose batch size is that of the cell. Ctrl-C ends it behind the step under way.
 pub(super) fn measure(
     model: &mut LlamaModel,
-    batch: usize,
-    prompt_len: usize,
-    gen_len: usize,
+    cell: Cell,
     peak_bytes_per_s: f64,
+    under_way: &UnderWay,
 ) -> Result<Row> {
+    let Cell { batch, prompt_len, gen_len } = cell;
     let vocab = model.params().vocab;
     // Each sequence's tokens are its own, whatever the batch size, so that the hashes of a column agree.
     let sequences: Vec<Vec<u32>> = (0..batch)
@@ -59,8 +68,8 @@ pub(super) fn measure(
     // A step of this size, so that a device compiles its kernels before the prompt and not behind it: a GPU's clocks fall while the
     // processor works alone, and rise again only after hundreds of milliseconds of work.
     model.step_greedy(&step(&sequences, 0, 1)).map_err(|e| model::failure(e, ""))?;
-    let prompt_s = prefill(model, &sequences, prompt_len)?;
-    let Times { wall: mut times, device: device_times } = generate(model, &sequences, prompt_len, gen_len)?;
+    let prompt_s = prefill(model, &sequences, prompt_len, under_way)?;
+    let Times { wall: mut times, device: device_times } = generate(model, &sequences, cell, under_way)?;
     let is_told = device_times.len() == times.len();
     let gpu_utilisation = is_told.then(|| device_times.iter().sum::<f64>() / times.iter().sum::<f64>());
     let mut host: Vec<f64> = times.iter().zip(&device_times).map(|(wall, device)| wall - device).collect();
@@ -102,9 +111,10 @@ struct Times {
 fn generate(
     model: &mut LlamaModel,
     sequences: &[Vec<u32>],
-    prompt_len: usize,
-    gen_len: usize,
+    cell: Cell,
+    under_way: &UnderWay,
 ) -> Result<Times> {
+    let Cell { prompt_len, gen_len, .. } = cell;
     let goes_ahead = !model.device().info().runs_in_submit;
     let n_steps = N_WARM_UP + gen_len;
     let launch = |model: &mut LlamaModel, i: usize| {
@@ -120,7 +130,8 @@ fn generate(
     let mut ahead = None;
     let mut start = Instant::now();
     for i in 0..n_steps {
-        let under_way = match ahead.take() {
+        check(under_way)?;
+        let step = match ahead.take() {
             Some(step) => step,
             None => launch(model, i)?,
         };
@@ -128,7 +139,7 @@ fn generate(
             ahead = Some(launch(model, i + 1)?);
         }
         let device_before = model.device_time();
-        model.collect_greedy(under_way).map_err(|e| model::failure(e, ""))?;
+        model.collect_greedy(step).map_err(|e| model::failure(e, ""))?;
         let end = Instant::now();
         if i >= N_WARM_UP {
             times.wall.push((end - start).as_secs_f64());
@@ -141,12 +152,18 @@ fn generate(
 }
 
 /// Runs the prompts until their time is known; the median, in seconds. They stay in the cache.
-fn prefill(model: &mut LlamaModel, sequences: &[Vec<u32>], prompt_len: usize) -> Result<f64> {
+fn prefill(
+    model: &mut LlamaModel,
+    sequences: &[Vec<u32>],
+    prompt_len: usize,
+    under_way: &UnderWay,
+) -> Result<f64> {
     let prompts = step(sequences, 0, prompt_len);
     let mut times = Vec::new();
     // The first run records the plans of this shape; it counts only if there is no time for a second.
     let mut spent = 0.0;
     while times.is_empty() || (times.len() <= PROMPTS_MAX && spent < PROMPT_SECONDS) {
+        check(under_way)?;
         clear(model, sequences.len())?;
         let start = Instant::now();
         model.step(&prompts).map_err(|e| model::failure(e, ""))?;
@@ -157,6 +174,10 @@ fn prefill(model: &mut LlamaModel, sequences: &[Vec<u32>], prompt_len: usize) ->
         times.remove(0);
     }
     Ok(median(&mut times))
+}
+
+fn check(under_way: &UnderWay) -> Result {
+    if under_way.is_to_end() { Err(Failure::Interrupted) } else { Ok(()) }
 }
 
 /// The tokens `[start, end)` of every sequence, and the logits of each one's last.

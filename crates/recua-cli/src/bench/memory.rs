@@ -45,7 +45,7 @@ pub(super) fn in_fresh_processes(
     for batch in batches {
         let mut command = Command::new(&program);
         command.args(["bench-memory", "--batch", &batch.to_string(), "--ctx", &context.to_string()]);
-        command.args(["--device", &device.device]);
+        command.args(["--device", device.name()]);
         if let Some(threads) = device.threads {
             command.args(["--threads", &threads.to_string()]);
         }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::args::AnswerFormat;
 use crate::failure::Result;
 use crate::output::{note, printable, write_json};
+use crate::screen::Screen;
 
 /// All answers of a run.
 pub(super) struct Answers {
@@ -20,11 +21,15 @@ pub(super) struct Answers {
     ends_line: bool,
     // Whether each prompt is shown before its answer: on stderr, and only if both streams are terminals.
     shows_prompts: bool,
+    // The way of the current answer's text to stdout.
+    screen: Screen,
     pub(super) n_failed: usize,
 }
 
 struct Answer {
     prompt: String,
+    // Of an answer that has not ended.
+    so_far: Usage,
     // In text format, only the text that has not been written yet.
     text: String,
     end: Option<End>,
@@ -50,12 +55,24 @@ struct Line<'a> {
 }
 
 impl Answers {
-    pub(super) fn new(prompts: Vec<String>, format: AnswerFormat) -> Self {
+    /// Answers to prompts of so many tokens each.
+    pub(super) fn new(prompts: impl Iterator<Item = (String, usize)>, format: AnswerFormat) -> Self {
+        let answer = |(prompt, prompt_tokens)| {
+            let so_far = Usage { prompt_tokens, generated_tokens: 0 };
+            Answer { prompt, so_far, text: String::new(), end: None }
+        };
+        let answers: Vec<_> = prompts.map(answer).collect();
         let is_seen = io::stdout().is_terminal() && io::stderr().is_terminal();
-        let shows_prompts = prompts.len() > 1 && format == AnswerFormat::Text && is_seen;
-        let answers =
-            prompts.into_iter().map(|prompt| Answer { prompt, text: String::new(), end: None }).collect();
-        Self { answers, format, current: 0, begun: false, ends_line: false, shows_prompts, n_failed: 0 }
+        Self {
+            format,
+            current: 0,
+            begun: false,
+            ends_line: false,
+            shows_prompts: answers.len() > 1 && format == AnswerFormat::Text && is_seen,
+            screen: Screen::of_stdout(),
+            n_failed: 0,
+            answers,
+        }
     }
 
     /// Applies an event to answer `i`.
@@ -63,7 +80,10 @@ impl Answers {
         let Some(answer) = self.answers.get_mut(i) else { return };
         answer.text.push_str(super::text_of(&event));
         answer.end = match event {
-            Event::Token { .. } => return,
+            Event::Token { .. } => {
+                answer.so_far.generated_tokens += 1;
+                return;
+            }
             Event::Finished { reason: FinishReason::Stop, usage, .. } => {
                 Some(End { reason: "stop", usage, error: None })
             }
@@ -76,6 +96,13 @@ impl Answers {
                 Some(End { reason: "error", usage: Usage::default(), error: Some(error.to_string()) })
             }
         };
+    }
+
+    /// Ends the answers that are under way or have not begun.
+    pub(super) fn cancel(&mut self) {
+        for answer in self.answers.iter_mut().filter(|answer| answer.end.is_none()) {
+            answer.end = Some(End { reason: "cancelled", usage: answer.so_far, error: None });
+        }
     }
 
     /// Writes all text whose turn has come.
@@ -105,8 +132,10 @@ impl Answers {
                             note!("> {}", printable(&answer.prompt));
                         }
                         (self.begun, self.ends_line) = (true, false);
+                        self.screen = Screen::of_stdout();
                     }
                     let text = std::mem::take(&mut answer.text);
+                    let text = self.screen.pass(&text);
                     out.write_all(text.as_bytes())?;
                     if !text.is_empty() {
                         self.ends_line = text.ends_with('\n');
@@ -131,6 +160,10 @@ mod tests {
     use super::*;
     use recua::RequestId;
 
+    fn answers(prompts: &[&str], format: AnswerFormat) -> Answers {
+        Answers::new(prompts.iter().map(|prompt| ((*prompt).to_owned(), 3)), format)
+    }
+
     fn token(text: &str) -> Event {
         Event::Token { id: RequestId(0), token: 0, text: text.into() }
     }
@@ -148,7 +181,7 @@ mod tests {
 
     #[test]
     fn the_first_streams_and_the_others_wait() {
-        let mut answers = Answers::new(vec!["p".into(), "q".into(), "r".into()], AnswerFormat::Text);
+        let mut answers = answers(&["p", "q", "r"], AnswerFormat::Text);
         answers.take(0, token("one"));
         answers.take(1, token("two\n"));
         assert_eq!(written(&mut answers), "one");
@@ -163,7 +196,7 @@ mod tests {
 
     #[test]
     fn json_is_one_object_a_line_in_order() {
-        let mut answers = Answers::new(vec!["p".into(), "q\n".into()], AnswerFormat::Json);
+        let mut answers = answers(&["p", "q\n"], AnswerFormat::Json);
         answers.take(1, finished("two"));
         assert_eq!(written(&mut answers), "");
         answers.take(0, token("o"));
@@ -178,5 +211,22 @@ mod tests {
                 "prompt_tokens": 3, "generated_tokens": 2 })
         );
         assert_eq!((&lines[1]["index"], &lines[1]["prompt"]), (&1.into(), &"q\n".into()));
+    }
+
+    #[test]
+    fn what_is_cancelled_is_still_told() {
+        let mut answers = answers(&["p", "q", "r"], AnswerFormat::Json);
+        answers.take(0, token("a"));
+        answers.take(1, finished("b"));
+        answers.cancel();
+        let text = written(&mut answers);
+        let lines: Vec<serde_json::Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let reasons: Vec<_> = lines.iter().map(|line| line["finish_reason"].as_str().unwrap()).collect();
+        assert_eq!(reasons, ["cancelled", "stop", "cancelled"]);
+        let figures =
+            |i: usize| (&lines[i]["text"], &lines[i]["prompt_tokens"], &lines[i]["generated_tokens"]);
+        assert_eq!(figures(0), (&"a".into(), &3.into(), &1.into()));
+        assert_eq!(figures(2), (&"".into(), &3.into(), &0.into()));
     }
 }

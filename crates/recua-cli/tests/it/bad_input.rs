@@ -105,8 +105,8 @@ fn a_prompt_longer_than_the_context() {
 #[test]
 fn numbers_out_of_range() {
     let model = golden("Q8_0");
-    refused(&["run", &model, "--raw", "a", "--temp", "-1"], &["temperature", "-1"]);
-    refused(&["run", &model, "--raw", "a", "--top-p", "nan"], &["top_p"]);
+    refused(&["run", &model, "--raw", "a", "--temp", "-1"], &["--temp is -1", "from 0"]);
+    refused(&["run", &model, "--raw", "a", "--top-p", "nan"], &["--top-p is NaN"]);
     refused(&["run", &model, "--raw", "a", "--stop", ""], &["stop"]);
     refused(&["run", &model], &["no prompt"]);
     refused(&["logits", &model, "--tokens", "1,512", "-o", "x.f32"], &["512", "position 1", "sequence 1"]);
@@ -119,6 +119,12 @@ fn numbers_out_of_range() {
     refused(&["bench", &model, "--prompt-len", "1", "--gen", &most], &["2048", "--prompt-len"]);
     assert_eq!(recua(&["run", &model, "a", "--max-tokens", "0"]).code, 2);
     assert_eq!(recua(&["logits", &model, "--tokens", "1,x", "-o", "x.f32"]).code, 2);
+}
+
+#[test]
+fn a_length_beyond_the_context_is_said() {
+    let args = ["verify-batch", &golden("Q8_0"), "--len", "3000"];
+    refused(&args, &["--len 3000", "context of 2048"]);
 }
 
 #[test]

@@ -91,6 +91,25 @@ fn completions_and_manual_page() {
     assert!(recua(&["man"]).ok().text().starts_with(".ie"));
 }
 
+#[test]
+fn every_command_has_a_manual_page_with_its_flags() {
+    let folder = Folder::new();
+    recua(&["man", "--out", &folder.path("man1")]).ok();
+    let names: Vec<_> =
+        std::fs::read_dir(folder.path("man1")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert!(names.len() >= 13, "{names:?}");
+    assert!(!names.iter().any(|name| name == "recua-bench-memory.1"), "hidden commands have none");
+    let page = |name: &str| std::fs::read_to_string(folder.path(&format!("man1/{name}.1"))).unwrap();
+    assert!(page("recua").contains("recua\\-run(1)"));
+    for (name, flag) in
+        [("recua-run", "max\\-tokens"), ("recua-bench-ops", "depth"), ("recua-doctor", "device")]
+    {
+        assert!(page(name).contains(flag), "{name} lacks {flag}");
+    }
+    assert_eq!(recua(&["man", "bench", "ops"]).ok().text(), page("recua-bench-ops"));
+    refused(&["man", "frobnicate"], &["frobnicate", "run, chat"]);
+}
+
 #[cfg(unix)]
 mod unix {
     use crate::{Folder, golden, program, recua, refusal, refused};

@@ -153,6 +153,34 @@ fn doctor_explains_the_choice_of_an_adapter() {
     assert_eq!(chosen(&adapters(&["--device", &format!("wgpu:{best}")], &variable)), chosen(&list));
 }
 
+/// Nothing is written that only a desktop's session would silence.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_machine_without_a_session_is_quiet() {
+    let output = std::process::Command::new(crate::program())
+        .args(["doctor", "--device", "cpu"])
+        .env_remove("XDG_RUNTIME_DIR")
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && stderr.is_empty(), "{stderr}");
+}
+
+#[test]
+fn auto_does_not_go_past_the_adapter_that_is_named() {
+    if !DEVICES.contains(&"wgpu") {
+        return;
+    }
+    let variable = [("RECUA_WGPU_ADAPTER", "no such adapter")];
+    let ran = recua_with_env(&["run", "demo", "Spell forest.", "--device", "auto"], &variable);
+    assert_eq!(ran.code, 2, "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("RECUA_WGPU_ADAPTER") && ran.stderr.contains("no such adapter"),
+        "{}",
+        ran.stderr
+    );
+}
+
 #[test]
 fn an_adapter_that_is_not_there_is_the_users_mistake() {
     if !DEVICES.contains(&"wgpu") {

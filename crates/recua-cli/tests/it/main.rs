@@ -7,6 +7,7 @@ mod bad_input;
 mod bench;
 mod documents;
 mod files;
+mod flags;
 mod gpu;
 #[cfg(all(unix, feature = "hub"))]
 mod hub;
@@ -15,6 +16,7 @@ mod render;
 mod run;
 #[cfg(unix)]
 mod store;
+mod terminal;
 mod tokenize;
 mod verify;
 

@@ -143,6 +143,60 @@ fn a_conversation_that_outgrows_its_context_is_refused() {
     assert!(ran.stderr.contains("context of 32") && ran.stderr.contains("--ctx-size"), "{}", ran.stderr);
 }
 
+#[test]
+fn a_full_context_goes_on_without_the_oldest_turns() {
+    let question = "What is the sum of 5 and 18?\n";
+    let lines = question.repeat(6);
+    let ran = recua_with(&["chat", "demo", "-c", "64"], lines.as_bytes()).ok();
+    assert_eq!(ran.text(), "23\n".repeat(6));
+    assert!(
+        ran.stderr.contains("[the context of 64 tokens is full: 1 turn, the oldest, left out]"),
+        "{}",
+        ran.stderr
+    );
+    assert!(ran.stderr.contains("full: 2 turns"), "{}", ran.stderr);
+    let ran = recua_with(&["chat", "demo", "-c", "64", "--keep", "-1"], lines.as_bytes());
+    assert_eq!(ran.code, 2, "{}", ran.stderr);
+    assert!(ran.stderr.contains("context of 64") && ran.stderr.contains("/clear"), "{}", ran.stderr);
+    let ran = recua_with(&["chat", "demo", "-c", "80", "--keep", "30"], lines.as_bytes()).ok();
+    assert!(ran.stderr.contains("the oldest after those of --keep"), "{}", ran.stderr);
+}
+
+#[test]
+fn an_answer_that_is_cut_says_by_what() {
+    let ran = recua_with(&["chat", "demo", "-n", "2"], b"Spell forest.\n").ok();
+    assert!(ran.stderr.contains("ends here after 2 tokens; /set max-tokens"), "{}", ran.stderr);
+}
+
+#[test]
+fn settings_change_and_conversations_are_saved() {
+    let folder = Folder::new();
+    let file = folder.path("saved.json");
+    let lines = format!(
+        "/set max-tokens 2\nSpell forest.\n/system Be kind.\n/set max-tokens -1\nSpell forest.\n/save {file}\n"
+    );
+    let ran = recua_with(&["chat", "demo"], lines.as_bytes()).ok();
+    let (cut, whole) = ran.text().split_once('\n').unwrap();
+    assert!("f-o-r-e-s-t".starts_with(cut) && whole == "f-o-r-e-s-t\n", "{}", ran.text());
+    let saved: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let roles: Vec<_> =
+        saved["messages"].as_array().unwrap().iter().map(|m| m["role"].as_str().unwrap()).collect();
+    assert_eq!(roles, ["system", "user", "assistant"]);
+    let ran = recua_with(&["chat", "demo"], format!("/load {file}\n/system\n").as_bytes()).ok();
+    assert!(ran.stderr.contains("loaded 1 turn") && ran.stderr.contains("Be kind."), "{}", ran.stderr);
+    // A script learns of a mistake by the exit code.
+    for bad in ["/load absent.json\n", "/set temp warm\n", "/set colour red\n", "/save\n"] {
+        assert_eq!(recua_with(&["chat", "demo"], bad.as_bytes()).code, 2, "{bad}");
+    }
+}
+
+#[test]
+fn a_line_is_bounded() {
+    let ran = recua_with(&["chat", "demo"], "x".repeat(3 << 20).as_bytes());
+    assert_eq!(ran.code, 2, "{}", ran.stderr);
+    assert!(ran.stderr.contains("longer than 1.00 MiB"), "{}", ran.stderr);
+}
+
 /// A reader that closes the pipe has read enough: no panic and no error.
 #[cfg(unix)]
 #[test]

@@ -38,6 +38,21 @@ pub struct LoadedModel {
     pub(super) device_time: Option<Duration>,
 }
 
+/// What [`LlamaModel::load_with_progress`](crate::LlamaModel::load_with_progress) is about to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LoadProgress {
+    /// Preparing programs, for which a GPU's kernels are compiled.
+    Compiling,
+    /// Uploading weights.
+    Uploading {
+        /// The bytes of the file's tensors that are on the device.
+        done: u64,
+        /// The bytes of all of them.
+        all: u64,
+    },
+}
+
 /// The buffers whose size depends on the number of slots, before they replace the current ones.
 pub(crate) struct Resized {
     config: LlamaConfig,
@@ -61,6 +76,7 @@ impl LoadedModel {
         device: Device,
         params: ModelParams,
         config: LlamaConfig,
+        progress: &mut dyn FnMut(LoadProgress),
     ) -> Result<LoadedModel> {
         let weights_bytes = gguf.tensors().iter().fold(0u64, |n, t| n.saturating_add(t.n_bytes() as u64));
         memory::check(&device, &params, weights_bytes, &config)?;
@@ -76,8 +92,9 @@ impl LoadedModel {
             store: &store,
             workspace: &workspace,
         };
+        progress(LoadProgress::Compiling);
         let attention_bytes = prepare_attention(&device, &inputs)?;
-        let weights = Weights::load(gguf, &device, &params)?;
+        let weights = Weights::load(gguf, &device, &params, progress)?;
         let logits = LogitsWorkspace::new(&device, &params, &config)?;
         let pass = Pass {
             params: &params,
@@ -87,6 +104,7 @@ impl LoadedModel {
             workspace: &workspace,
             logits: &logits,
         };
+        progress(LoadProgress::Compiling);
         let (programs, device_bytes) = prepare(&device, &pass, &config)?;
         Ok(LoadedModel {
             weights,

@@ -1,5 +1,6 @@
 //! The tensors of a model: those that a file must hold, and their upload. Fields have the names of the GGUF tensors.
 
+use super::loaded::LoadProgress;
 use super::params::{ModelParams, OUTPUT, ROPE_FREQS, RopeScaling, TOKEN_EMBD};
 use crate::error::{Error, Result, SMALLER_CACHE, SMALLER_WEIGHTS};
 use recua_compute::{Arrange, Buffer, DType, Device, Matmul, RawMatrix, Weight};
@@ -145,7 +146,9 @@ fn check_tensor(tensor: &TensorInfo, spec: &Spec) -> Result<()> {
         }
         return Ok(());
     }
-    Err(Error::TensorShape { name: shorten(&tensor.name), found, expected })
+    // As the file has them.
+    let expected = expected.into_iter().rev().collect();
+    Err(Error::TensorShape { name: shorten(&tensor.name), found: tensor.dims().to_vec(), expected })
 }
 
 /// The file's tensors during the upload; [`check`] has passed.
@@ -244,12 +247,30 @@ impl Loader<'_> {
 }
 
 impl Weights {
-    /// Uploads every tensor. `params` must come from this file.
-    pub(crate) fn load(gguf: &Gguf, device: &Device, params: &ModelParams) -> Result<Weights> {
+    /// Uploads every tensor. `params` must come from this file. `progress` is told before each layer.
+    pub(crate) fn load(
+        gguf: &Gguf,
+        device: &Device,
+        params: &ModelParams,
+        progress: &mut dyn FnMut(LoadProgress),
+    ) -> Result<Weights> {
         let loader = Loader { gguf, device };
+        let bytes = |specs: Vec<Spec>| {
+            let tensors = specs.iter().filter_map(|spec| gguf.tensor(&spec.name));
+            tensors.fold(0u64, |n, tensor| n.saturating_add(tensor.n_bytes() as u64))
+        };
+        let all = gguf.tensors().iter().fold(0u64, |n, tensor| n.saturating_add(tensor.n_bytes() as u64));
+        let mut done = 0;
+        progress(LoadProgress::Uploading { done, all });
         let token_embd = loader.matrix(TOKEN_EMBD)?;
         let output = if params.tied { token_embd.clone() } else { loader.matrix(OUTPUT)? };
-        let layers = (0..params.n_layers).map(|i| loader.layer(params, i)).collect::<Result<_>>()?;
+        done += bytes(model_specs(params));
+        let mut layers = Vec::new();
+        for i in 0..params.n_layers {
+            progress(LoadProgress::Uploading { done, all });
+            layers.push(loader.layer(params, i)?);
+            done += bytes(layer_specs(params, i));
+        }
         Ok(Weights { token_embd, layers, output_norm: loader.vector(OUTPUT_NORM)?, output })
     }
 

@@ -30,7 +30,7 @@ fn keys_that_contradict() {
         (
             "attention.key_length",
             32,
-            "tensor \"blk.0.attn_q.weight\" has the shape [64, 64], the metadata asks for [128, 64]",
+            "tensor \"blk.0.attn_q.weight\" has the shape [64, 64], the metadata asks for [64, 128]",
         ),
         (
             "attention.value_length",
@@ -40,7 +40,7 @@ fn keys_that_contradict() {
         (
             "embedding_length",
             128,
-            "tensor \"token_embd.weight\" has the shape [80, 64], the metadata asks for [80, 128]",
+            "tensor \"token_embd.weight\" has the shape [64, 80], the metadata asks for [128, 80]",
         ),
         ("embedding_length", 4_294_967_288, "token_embd.weight"),
         ("feed_forward_length", 4_294_967_295, "blk.0.ffn_down.weight"),

@@ -177,7 +177,7 @@ fn what_killed_processes_left_is_removed_and_nothing_else() {
     // Another process is still writing this one.
     let live = fs::OpenOptions::new().write(true).open(folder.path(kept[3])).unwrap();
     live.lock().unwrap();
-    synth(Shape::TINY, FileType::Q8_0, &folder.path("a.gguf"), 1).unwrap();
+    synth(Shape::TINY, FileType::Q8_0, &folder.path("a.gguf"), 1, &mut |_, _| ()).unwrap();
     let mut expected = [&kept[..], &["a.gguf"]].concat();
     expected.sort_unstable();
     assert_eq!(folder.files(), expected);
@@ -265,7 +265,7 @@ mod unix {
         let folder = Folder::new("stray-pipe");
         pipe(&folder.path(".a.gguf.1-0.gguf.tmp"));
         let target = folder.path("a.gguf");
-        at_once(move || synth(Shape::TINY, FileType::Q8_0, &target, 1)).unwrap();
+        at_once(move || synth(Shape::TINY, FileType::Q8_0, &target, 1, &mut |_, _| ())).unwrap();
         assert_eq!(folder.files(), [".a.gguf.1-0.gguf.tmp", "a.gguf"]);
     }
 }

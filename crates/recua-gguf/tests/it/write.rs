@@ -237,7 +237,7 @@ fn synthetic_models_match_the_golden_ones() {
     let folder = Folder::new("synth");
     for &file_type in FileType::ALL {
         let path = folder.path("a.gguf");
-        let n_bytes = synth(Shape::TINY, file_type, &path, 1).unwrap();
+        let n_bytes = synth(Shape::TINY, file_type, &path, 1, &mut |_, _| {}).unwrap();
         let model = Gguf::open(&path).unwrap();
         assert_eq!(model.file_bytes(), n_bytes);
         for tensor in model.tensors() {
@@ -267,13 +267,13 @@ fn synthetic_models_match_the_golden_ones() {
                 assert_eq!(model.metadata().get(key), Some(value), "{key}");
             }
         }
-        synth(Shape::TINY, file_type, &folder.path("b.gguf"), 1).unwrap();
+        synth(Shape::TINY, file_type, &folder.path("b.gguf"), 1, &mut |_, _| {}).unwrap();
         let first = std::fs::read(&path).unwrap();
         assert!(
             first == std::fs::read(folder.path("b.gguf")).unwrap(),
             "{file_type}: the same seed, the same file"
         );
-        synth(Shape::TINY, file_type, &folder.path("b.gguf"), 2).unwrap();
+        synth(Shape::TINY, file_type, &folder.path("b.gguf"), 2, &mut |_, _| {}).unwrap();
         assert!(first != std::fs::read(folder.path("b.gguf")).unwrap());
     }
     assert_eq!("8B".parse::<Shape>().unwrap(), Shape::B8);

@@ -2,6 +2,6 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
 mod chat;
-mod special;
 mod request;
+mod special;
 mod tokenizer;

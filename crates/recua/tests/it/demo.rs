@@ -2,12 +2,9 @@
 
 use crate::devices::devices;
 use crate::testdata;
-use recua::chat::{Chat, ChatTemplate, Message};
+use recua::chat::Message;
 use recua::gguf::Gguf;
-use recua::tokenizer::Tokenizer;
-use recua::{DEMO_MODEL, Device, Engine, Event, LlamaConfig, LlamaModel, Request};
-use std::collections::HashMap;
-use std::sync::Arc;
+use recua::{DEMO_MODEL, Device, LlamaConfig, Request, TextError, TextModel};
 
 /// Prompt and answer of 32 items that training never saw, spread over all tasks. The model answers 4 of the 4800 held-out items
 /// wrong (its README says in which tasks). None of these 32 is among them, so every answer must be right.
@@ -30,32 +27,17 @@ fn held_out() -> Vec<(String, String)> {
 
 /// What the model answers, up to so many tokens each.
 fn answers(device: &Device, batch_size: usize, prompts: &[&str], max_tokens: usize) -> Vec<String> {
-    let gguf = Gguf::from_bytes(DEMO_MODEL).unwrap();
-    let tokenizer = Arc::new(Tokenizer::from_metadata(gguf.metadata()).unwrap());
-    let template = ChatTemplate::from_metadata(gguf.metadata(), &tokenizer).unwrap();
     let config = LlamaConfig { batch_size, max_seq_len: 256, ..LlamaConfig::default() };
-    let model = LlamaModel::load(&gguf, device.clone(), config).unwrap();
-    let mut engine = Engine::new(model, tokenizer.clone());
-    let mut ids = Vec::new();
-    for prompt in prompts {
-        let prompt = template
-            .encode(&tokenizer, &Chat::new([Message::new("user", *prompt)]), std::time::SystemTime::now())
-            .unwrap();
-        ids.push(engine.add(Request { prompt, max_tokens, ..Request::default() }).unwrap());
-    }
-    let (mut texts, mut events) = (HashMap::new(), Vec::new());
-    while !engine.is_idle() {
-        engine.step_ahead(&mut events).unwrap();
-        for event in events.drain(..) {
-            match event {
-                Event::Token { id, text, .. } | Event::Finished { id, text, .. } => {
-                    texts.entry(id).or_insert_with(String::new).push_str(&text);
-                }
-                Event::Failed { error, .. } => panic!("{error}"),
-            }
-        }
-    }
-    ids.iter().map(|id| texts[id].trim().to_string()).collect()
+    let mut model = TextModel::load(&Gguf::from_bytes(DEMO_MODEL).unwrap(), device.clone(), config).unwrap();
+    let request = |prompt: &&str| {
+        let request = model.request(&[Message::new("user", *prompt)]).unwrap();
+        Request { max_tokens, ..request }
+    };
+    let requests = prompts.iter().map(request).collect();
+    let mut pieces = vec![String::new(); prompts.len()];
+    let answers = model.run(requests, |i, text| pieces[i].push_str(text)).unwrap();
+    assert_eq!(answers, pieces);
+    answers.iter().map(|answer| answer.trim().to_string()).collect()
 }
 
 #[test]
@@ -93,4 +75,19 @@ fn eight_prompts_together_are_eight_runs_alone() {
             assert_eq!(alone, together, "{name}: {prompt}");
         }
     }
+}
+
+/// A request that is refused leaves nothing behind.
+#[test]
+fn a_refused_request_does_not_spoil_the_next_call() {
+    let device = recua::open_device("cpu").unwrap();
+    let config = LlamaConfig { max_seq_len: 256, ..LlamaConfig::default() };
+    let mut model = TextModel::load(&Gguf::from_bytes(DEMO_MODEL).unwrap(), device, config).unwrap();
+    let question = [Message::new("user", "What is the sum of 5 and 18?")];
+    let good = model.request(&question).unwrap();
+    let bad = Request { max_tokens: 0, ..good.clone() };
+    assert!(matches!(model.run(vec![good, bad], |_, _| {}), Err(TextError::Request(_))));
+    let mut streamed = String::new();
+    let answer = model.answer(&question, |text| streamed.push_str(text)).unwrap();
+    assert_eq!((answer.trim(), streamed.trim()), ("23", "23"));
 }
