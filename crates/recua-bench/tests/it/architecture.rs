@@ -63,6 +63,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     ("a chat template for files without one", &[Example { file: "", words: &[("", &["CHATML", "ZEPHYR"])] }]),
     ("a filter of templates", &[Example { file: "", words: &[("", &["dictsort", "groupby"])] }]),
     ("a tag of templates", &[Example { file: "", words: &[("recua-template", &["With", "endwith"])] }]),
+    ("a kind of model name", &[Example { file: "", words: &[("recua-cli", &["OLLAMA", "ollama"])] }]),
     ("a sampling parameter", &[Example { file: "", words: &[("", &["min_p"])] }]),
     (
         "a device",

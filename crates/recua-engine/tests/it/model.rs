@@ -389,7 +389,7 @@ fn a_refusal_says_what_would_fit() {
     assert!(message.contains("1.0 MiB free; the weights need a device with more memory"), "{message}");
     // No smaller cache makes room for weights that do not fit by themselves.
     let (device, _) = faulty::open(None, 4 << 20);
-    let message = text(LlamaModel::load(&gguf, device, config(1, 32)));
+    let message = text(LlamaModel::load(&gguf, device, LlamaConfig { step_tokens_max: 1, ..config(1, 32) }));
     assert!(message.contains("allocating tensor") && !message.contains("max_seq_len"), "{message}");
     // A device that has less than it reports, or reports nothing.
     for (limit, what) in [(7, "allocating the KV cache of layer"), (13, "allocating tensor \"")] {
