@@ -4,7 +4,7 @@ use crate::cache::{Cache, Fingerprint};
 use crate::context::lock;
 use crate::function::Function;
 use crate::gpu::Gpu;
-use crate::nvrtc::{Nvrtc, nvrtc};
+use crate::nvrtc::{Compiled, Nvrtc, nvrtc};
 use crate::sources;
 use recua_compute::{Error, Result};
 use std::collections::HashMap;
@@ -160,14 +160,14 @@ impl<'a> Compile<'a> {
             }
         }
         let nvrtc = compiler.map_err(Problem::NoCompiler)?;
-        let cubin = self.cubin(nvrtc, gpu.cc).map_err(Problem::Compile)?;
+        let Compiled { cubin, .. } = self.compiled(nvrtc, gpu.cc).map_err(Problem::Compile)?;
         let function = load(&cubin).map_err(Problem::Device)?;
         disk.put(of, nvrtc.version, &cubin);
         Ok(function)
     }
 
     /// Compiles it.
-    pub(crate) fn cubin(&self, nvrtc: &Nvrtc, cc: (i32, i32)) -> std::result::Result<Vec<u8>, String> {
+    pub(crate) fn compiled(&self, nvrtc: &Nvrtc, cc: (i32, i32)) -> std::result::Result<Compiled, String> {
         let (major, minor) = cc;
         if !nvrtc.archs.contains(&(major * 10 + minor)) {
             let (newer, older) = nvrtc.version;

@@ -169,14 +169,14 @@ impl Nvrtc {
         }
     }
 
-    /// Compiles a text to a cubin; `headers` are what it may include, names and texts. What the compiler says is in the error.
+    /// Compiles a text to a cubin; `headers` are what it may include, names and texts. If that fails, what the compiler says is in the error.
     pub(crate) fn compile(
         &self,
         name: &str,
         source: &str,
         headers: &[(&str, &str)],
         options: &[String],
-    ) -> Result<Vec<u8>, String> {
+    ) -> Result<Compiled, String> {
         let c_string = |text: &str| CString::new(text).map_err(|_| format!("{name} has a zero byte"));
         let c_strings = |texts: Vec<&str>| texts.into_iter().map(c_string).collect::<Result<Vec<_>, _>>();
         let pointers = |texts: &[CString]| texts.iter().map(|text| text.as_ptr()).collect::<Vec<_>>();
@@ -201,14 +201,14 @@ impl Nvrtc {
         let options = pointers(&options);
         // SAFETY: as above.
         let code = unsafe { (self.compile)(program.raw, options.len() as c_int, options.as_ptr()) };
+        let log = program.bytes(self.log_size, self.log)?;
+        let log = String::from_utf8_lossy(&log);
+        let log = log.trim_end_matches(['\0', '\n']);
         if code != 0 {
-            let log = program.bytes(self.log_size, self.log)?;
-            let log = String::from_utf8_lossy(&log);
-            let log = log.trim_end_matches(['\0', '\n']);
             let error = self.check(code).err().unwrap_or_default();
             return Err(if log.is_empty() { error } else { format!("{error}\n{log}") });
         }
-        program.bytes(self.cubin_size, self.cubin)
+        Ok(Compiled { cubin: program.bytes(self.cubin_size, self.cubin)?, log: log.to_owned() })
     }
 
     fn check(&self, code: c_int) -> Result<(), String> {
@@ -219,6 +219,14 @@ impl Nvrtc {
         let text = unsafe { CStr::from_ptr((self.error)(code)) };
         Err(text.to_string_lossy().into_owned())
     }
+}
+
+/// What a text became.
+#[derive(Debug)]
+pub(crate) struct Compiled {
+    pub(crate) cubin: Vec<u8>,
+    /// What the compiler and its assembler had to say.
+    pub(crate) log: String,
 }
 
 /// A program, destroyed when it is dropped.

@@ -119,12 +119,18 @@ fn every_kernel_compiles_for_every_card() {
     let problems = Mutex::new(Vec::new());
     let run = || {
         while let Some((Source { key, entries }, cc)) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let compiled = Compile::ours(key, *cc).and_then(|compile| compile.cubin(nvrtc, *cc));
+            let compiled = Compile::ours(key, *cc).and_then(|compile| compile.compiled(nvrtc, *cc));
             match compiled {
                 // The name of an entry point is in its symbols, as it is.
-                Ok(cubin) => entries.iter().filter(|entry| !contains(&cubin, entry)).for_each(|entry| {
-                    lock(&problems).push(format!("{key} for {cc:?}: no extern \"C\" {entry}"));
-                }),
+                Ok(Compiled { cubin, log }) => {
+                    for entry in entries.iter().filter(|entry| !contains(&cubin, entry)) {
+                        lock(&problems).push(format!("{key} for {cc:?}: no extern \"C\" {entry}"));
+                    }
+                    // The assembler says so if products wait for each other, which is right, but slow.
+                    for line in log.lines().filter(|line| line.starts_with("ptxas")) {
+                        lock(&problems).push(format!("{key} for {cc:?}: {line}"));
+                    }
+                }
                 Err(problem) => lock(&problems).push(format!("{key} for {cc:?}: {problem}")),
             }
         }
@@ -183,9 +189,9 @@ fn contains(cubin: &[u8], name: &str) -> bool {
 fn a_source_that_is_wrong_is_quoted() {
     let Some(nvrtc) = compiler() else { return };
     let problem =
-        compile("__global__ void f() { int x = nothing; }", (8, 0)).cubin(nvrtc, (8, 0)).unwrap_err();
+        compile("__global__ void f() { int x = nothing; }", (8, 0)).compiled(nvrtc, (8, 0)).unwrap_err();
     assert!(problem.contains("mine.cu(1)") && problem.contains("nothing"), "{problem}");
-    let problem = compile("\0", (8, 0)).cubin(nvrtc, (8, 0)).unwrap_err();
+    let problem = compile("\0", (8, 0)).compiled(nvrtc, (8, 0)).unwrap_err();
     assert!(problem.contains("zero byte"), "{problem}");
 }
 
@@ -193,15 +199,15 @@ fn a_source_that_is_wrong_is_quoted() {
 fn a_source_includes_what_it_is_given_and_nothing_else() {
     let Some(nvrtc) = compiler() else { return };
     let text = "#include \"half.cuh\"\nextern \"C\" __global__ void f(float* x) { *x = HALF; }";
-    compile(text, (9, 0)).cubin(nvrtc, (9, 0)).unwrap();
-    let problem = compile("#include <stdint.h>\n", (9, 0)).cubin(nvrtc, (9, 0)).unwrap_err();
+    compile(text, (9, 0)).compiled(nvrtc, (9, 0)).unwrap();
+    let problem = compile("#include <stdint.h>\n", (9, 0)).compiled(nvrtc, (9, 0)).unwrap_err();
     assert!(problem.contains("stdint.h"), "{problem}");
 }
 
 #[test]
 fn a_card_that_the_compiler_does_not_know_is_named() {
     let Some(nvrtc) = compiler() else { return };
-    let problem = compile("", (99, 0)).cubin(nvrtc, (99, 0)).unwrap_err();
+    let problem = compile("", (99, 0)).compiled(nvrtc, (99, 0)).unwrap_err();
     assert!(problem.contains("compute capability 99.0") && problem.contains("NVRTC"), "{problem}");
 }
 
