@@ -226,6 +226,7 @@ impl Nvrtc {
 pub(crate) struct Compiled {
     pub(crate) cubin: Vec<u8>,
     /// What the compiler and its assembler had to say.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the tests look for what slows kernels down"))]
     pub(crate) log: String,
 }
 
