@@ -7,7 +7,8 @@
 //
 // Weights go through a ring of each warp: one asynchronous copy a tile, with STAGES tiles under way, the first before the wait for the
 // kernel before. ARRANGE says who does what:
-//   SIDE    8 warps, one for each slice of the same rows; x lies in shared memory as a whole. For few columns.
+//   SIDE    8 warps, one for each slice of the same rows; x lies in shared memory as a whole. For few columns. With EARLY, a warp's first
+//           tile is decoded before the wait for the kernel before, which takes registers.
 //   STREAM  each warp has rows of its own and does 8 / PARTS slices, one after the other; with more than one part, the last one that is
 //           done adds the slices. x comes through a ring of the block: the last warp that is done with a place fills it again. Parts are
 //           for narrow matrices.
@@ -84,27 +85,36 @@ struct Output {
         if ((threadIdx.x & 31) < 4) atomicMax(args.maxima + row, bits);
     }
 #endif
-    // Four sums of a lane: rows of x `row` and row + 1, rows of the tile g and g + 8.
-    DEVICE_MEMBER void four(u32 tile, u32 row, u32 g, float4 sum) {
-        const float a = row < args.n_rows ? args.x_undo[row] : 0.0f, b = row + 1 < args.n_rows ? args.x_undo[row + 1] : 0.0f;
+    // What four sums of a lane end with: rows of x `row` and row + 1, rows of the tile g and g + 8. It can be loaded before they are there.
+    struct Ends {
+        float a, b;
+#ifndef GLU
+        float add[4], bias[2];
+#endif
+    };
+    DEVICE_MEMBER Ends ends(u32 tile, u32 row, u32 g) {
+        Ends ends;
+        ends.a = row < args.n_rows ? args.x_undo[row] : 0.0f;
+        ends.b = row + 1 < args.n_rows ? args.x_undo[row + 1] : 0.0f;
 #ifndef GLU
         const u32 n = tile * 16 + g;
-        float add[4] = {0.0f, 0.0f, 0.0f, 0.0f}, bias[2] = {0.0f, 0.0f};
+        ends.add[0] = ends.add[1] = ends.add[2] = ends.add[3] = 0.0f;
         if (args.add) {
-            add[0] = added(row, n);
-            add[1] = added(row + 1, n);
-            add[2] = added(row, n + 8);
-            add[3] = added(row + 1, n + 8);
+            ends.add[0] = added(row, n);
+            ends.add[1] = added(row + 1, n);
+            ends.add[2] = added(row, n + 8);
+            ends.add[3] = added(row + 1, n + 8);
         }
-        if (args.bias) {
-            bias[0] = n < args.n ? args.bias[n] : 0.0f;
-            bias[1] = n + 8 < args.n ? args.bias[n + 8] : 0.0f;
-        }
+        ends.bias[0] = args.bias && n < args.n ? args.bias[n] : 0.0f;
+        ends.bias[1] = args.bias && n + 8 < args.n ? args.bias[n + 8] : 0.0f;
 #endif
-        sum.x = sum.x * a * undo;
-        sum.y = sum.y * b * undo;
-        sum.z = sum.z * a * undo;
-        sum.w = sum.w * b * undo;
+        return ends;
+    }
+    DEVICE_MEMBER void four(u32 tile, u32 row, u32 g, float4 sum, const Ends& ends) {
+        sum.x = sum.x * ends.a * undo;
+        sum.y = sum.y * ends.b * undo;
+        sum.z = sum.z * ends.a * undo;
+        sum.w = sum.w * ends.b * undo;
 #ifdef GLU
         const float x = sum.x / (1.0f + __expf(-sum.x)) * sum.z, y = sum.y / (1.0f + __expf(-sum.y)) * sum.w;
         one(row, tile * 8 + g, x, 0.0f, 0.0f);
@@ -116,10 +126,11 @@ struct Output {
         }
 #endif
 #else
-        one(row, n, sum.x, bias[0], add[0]);
-        one(row + 1, n, sum.y, bias[0], add[1]);
-        one(row, n + 8, sum.z, bias[1], add[2]);
-        one(row + 1, n + 8, sum.w, bias[1], add[3]);
+        const u32 n = tile * 16 + g;
+        one(row, n, sum.x, ends.bias[0], ends.add[0]);
+        one(row + 1, n, sum.y, ends.bias[0], ends.add[1]);
+        one(row, n + 8, sum.z, ends.bias[1], ends.add[2]);
+        one(row + 1, n + 8, sum.w, ends.bias[1], ends.add[3]);
 #endif
     }
 };
@@ -236,6 +247,17 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) matmul(const __
 #else
     if (next_group >= n_groups && args.turn != FIRST) let_next_start();
 #endif
+#ifdef EARLY
+    // Of the first tile, what does not need x.
+    u32 early[4][4][4];
+    if (item_k) {
+        barrier_wait(w_full + warp * STAGES * 8, 0);
+        Header header;
+        header.load(ring, lane);
+#pragma unroll
+        for (int c = 0; c < 4; c++) decode_chunk(Codes(ring, lane, c), c, header, early[c]);
+    }
+#endif
     // Of several, those behind the first start when it is past its wait, and end when it has ended.
     if (args.turn != NEXT) wait_for_previous();
     if (args.turn == FIRST) let_next_start();
@@ -266,8 +288,9 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) matmul(const __
             x_tile.multiply(a, c, acc);
         }
     };
-    auto put = [&](u32 row_tile, int n, float4 sum) {
-        output.four(row_tile, first_row + n * 8 + (lane & 3) * 2, lane >> 2, sum);
+    auto ends_of = [&](u32 row_tile, int n) { return output.ends(row_tile, first_row + n * 8 + (lane & 3) * 2, lane >> 2); };
+    auto put = [&](u32 row_tile, int n, float4 sum, const Output::Ends& ends) {
+        output.four(row_tile, first_row + n * 8 + (lane & 3) * 2, lane >> 2, sum, ends);
     };
 
 #if ARRANGE == SIDE
@@ -278,12 +301,27 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) matmul(const __
         copies_issued(bar);
     }
     bool has_x = false;
-    u32 turn = 0;
+    u32 turn = 0, k = 0;
+    clear(acc);
+#ifdef EARLY
+    if (item_k) {
+        barrier_wait(x_full + warp * 8, 0);
+        has_x = true;
+        XTile x_tile(xs + first_k * X_TILE, zero_row, lane);
+#pragma unroll
+        for (int c = 0; c < 4; c++) x_tile.multiply(early[c], c, acc);
+        next_weights();
+        k = 1;
+    }
+#endif
 #pragma unroll 1
     for (u32 group = first_group; group < n_groups; group += group_stride, turn++) {
-        clear(acc);
+        // Warps add in turn.
+        const u32 place = turn % SUM_PLACES, adder = turn % WARPS;
+        Output::Ends ends;
+        if (warp == adder) ends = ends_of(group, 0);
 #pragma unroll 1
-        for (u32 k = 0; k < item_k; k++) {
+        for (; k < item_k; k++) {
             if (!has_x) {
                 barrier_wait(x_full + warp * 8, 0);
                 has_x = true;
@@ -292,11 +330,12 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) matmul(const __
             multiply_tile(xs + (first_k + k) * X_TILE);
             next_weights();
         }
-        // Warps add in turn. A place is written again when its sums were added: whoever waited since then knows.
-        const u32 place = turn % SUM_PLACES, adder = turn % WARPS;
+        // A place is written again when its sums were added: whoever waited since then knows.
         const u32 at = sums + (place * SLICES * SUM_LANES + (lane >> 2) * (SUM_LANES / 8) + (lane & 3)) * 16;
         const bool has_sum = (lane & 3) < SUM_LANES / 8;
         if (has_sum) sts128(at + warp * SUM_LANES * 16, acc[0][0], acc[0][1], acc[0][2], acc[0][3]);
+        clear(acc);
+        k = 0;
         if (SUM_PLACES < WARPS || warp == adder) named_wait(1 + place, WARPS * 32);
         else named_arrive(1 + place, WARPS * 32);
         if (warp != adder) continue;
@@ -306,7 +345,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) matmul(const __
 #pragma unroll
             for (int s = 1; s < SLICES; s++) sum = sum_of(sum, lds_four(at + s * SUM_LANES * 16));
         }
-        put(group, 0, sum);
+        put(group, 0, sum, ends);
     }
 #else
     // Tiles of x for all of the block's groups of rows.
@@ -431,9 +470,9 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) matmul(const __
 #pragma unroll
         for (int n = 0; n < N_TILES; n++)
 #if GROUPS_OF_WARPS
-            put(row_tile, n, lds_four(sums + ((warp * N_TILES + n) * 32 + lane) * 16));
+            put(row_tile, n, lds_four(sums + ((warp * N_TILES + n) * 32 + lane) * 16), ends_of(row_tile, n));
 #else
-            put(row_tile, n, four_of(total[n]));
+            put(row_tile, n, four_of(total[n]), ends_of(row_tile, n));
 #endif
 #else
         // What a warp has written comes before its ticket, and what it reads after it: lane 0 releases and acquires for all.
@@ -452,7 +491,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS) matmul(const __
                 float4 sum = part[0];
 #pragma unroll
                 for (int s = 1; s < SLICES; s++) sum = sum_of(sum, part[s]);
-                put(row_tile, n, sum);
+                put(row_tile, n, sum, ends_of(row_tile, n));
             }
         }
 #endif

@@ -289,6 +289,7 @@ pub(crate) fn kernels() -> Vec<KernelKey> {
                 stages,
                 x_stages,
                 parts,
+                is_early: arrange == Arrange::Side && i % 4 < 2,
                 blocks,
                 shared_bytes: 0,
                 grid: 0,

@@ -23,6 +23,9 @@ const RESERVED_BYTES: usize = 1024;
 const COPIES_MAX: usize = 64;
 const ENOUGH_BYTES: usize = 144 << 10;
 
+/// Up to how many blocks of a multiprocessor there are registers to decode a tile before the wait for the kernel before: 80 for each thread.
+const EARLY_BLOCKS: usize = 3;
+
 /// Rows from which on four warps multiply together where the card can.
 const GROUP_COLUMNS: usize = 32;
 
@@ -50,6 +53,8 @@ pub(super) struct Config {
     pub(super) x_stages: usize,
     /// Blocks that share the sum over K.
     pub(super) parts: usize,
+    /// Whether the first tile is decoded before the wait for the kernel before.
+    pub(super) is_early: bool,
     /// Blocks of a multiprocessor that the compiler leaves registers for.
     pub(super) blocks: usize,
     pub(super) shared_bytes: usize,
@@ -118,6 +123,7 @@ impl Config {
             stages,
             x_stages: SLICES,
             parts: 1,
+            is_early: blocks <= EARLY_BLOCKS,
             blocks: 2,
             shared_bytes,
             grid,
@@ -148,6 +154,7 @@ impl Config {
                 stages: 1,
                 x_stages: 2,
                 parts: 1,
+                is_early: false,
                 blocks: 1,
                 shared_bytes,
                 grid,
@@ -187,6 +194,7 @@ impl Config {
             stages,
             x_stages,
             parts,
+            is_early: false,
             blocks,
             shared_bytes: bytes((stages, x_stages)),
             grid,
@@ -218,6 +226,7 @@ impl Config {
         let key = key.define("COLUMNS", self.columns).define("ARRANGE", arrange).define("PARTS", self.parts);
         let key = key.define("WARPS", self.warps).define("STAGES", self.stages);
         let key = key.define("X_STAGES", self.x_stages).define("BLOCKS", self.blocks);
+        let key = if self.is_early { key.define("EARLY", 1) } else { key };
         if is_glu { key.define("GLU", 1) } else { key }
     }
 }
