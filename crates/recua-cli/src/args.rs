@@ -7,11 +7,12 @@ mod values;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use recua::KvType;
 
 pub(crate) use bench::{BenchArgs, BenchMemoryArgs, BenchOpsArgs, BenchWhat};
 pub(crate) use values::{AnswerLimit, GpuLayers, Kept, Seed, TokenList};
 use values::{
-    answer_limit, gpu_layers, kept, positive, seed, token_list, two_or_more, variable, with_suffix,
+    answer_limit, gpu_layers, kept, kv_type, positive, seed, token_list, two_or_more, variable, with_suffix,
 };
 
 const ABOUT: &str = "Runs Llama-family GGUF models for many sequences in one pass";
@@ -89,6 +90,14 @@ pub(crate) struct SizeArgs {
     /// Longest sequence in tokens, such as 4096 or 4k [default: what the command needs]
     #[arg(short, long, value_name = "N", value_parser = with_suffix, help_heading = "Memory")]
     pub(crate) ctx_size: Option<usize>,
+}
+
+/// How the KV cache keeps keys and values.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct KvArgs {
+    /// Type of the KV cache; f32 takes twice the memory of f16, and keeps what is beyond its range of ±65504
+    #[arg(long, value_name = "TYPE", value_parser = kv_type(), default_value_t = KvType::F16, help_heading = "Memory")]
+    pub(crate) kv_type: KvType,
 }
 
 /// How tokens are sampled.
@@ -208,6 +217,8 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) size: SizeArgs,
     #[command(flatten)]
+    pub(crate) kv: KvArgs,
+    #[command(flatten)]
     pub(crate) device: DeviceArgs,
 }
 
@@ -241,6 +252,8 @@ pub(crate) struct ChatArgs {
     )]
     pub(crate) keep: Kept,
     #[command(flatten)]
+    pub(crate) kv: KvArgs,
+    #[command(flatten)]
     pub(crate) device: DeviceArgs,
 }
 
@@ -256,6 +269,8 @@ pub(crate) struct VerifyArgs {
     /// Longest sequence compared, in tokens, at least 2 [default: 80, or the model's context if that is shorter]
     #[arg(long, value_name = "N", value_parser = two_or_more)]
     pub(crate) len: Option<usize>,
+    #[command(flatten)]
+    pub(crate) kv: KvArgs,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
 }
@@ -276,6 +291,8 @@ pub(crate) struct LogitsArgs {
     pub(crate) out: PathBuf,
     #[command(flatten)]
     pub(crate) size: SizeArgs,
+    #[command(flatten)]
+    pub(crate) kv: KvArgs,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
 }

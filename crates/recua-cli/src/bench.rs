@@ -55,6 +55,7 @@ fn matrix(args: BenchArgs) -> Result {
         }
     }
     printer.end(&reports)?;
+    model::note_kv_cut(&device)?;
     let failed =
         reports.iter().flat_map(|r| &r.targets).flatten().any(|t| t.verdict == targets::Verdict::Fail);
     if failed { Err(Failure::Verdict) } else { Ok(()) }
@@ -94,7 +95,13 @@ fn measure(
     // A generated step is one pass. Batches that no memory holds are refused in their own cell, after those before them.
     let batches = args.batch.iter().copied().filter(|batch| *batch <= STEP_TOKENS_MAX);
     let step_tokens_max = batches.fold(defaults.step_tokens_max, usize::max);
-    let config = LlamaConfig { batch_size: first, max_seq_len: context, step_tokens_max, ..defaults };
+    let config = LlamaConfig {
+        batch_size: first,
+        max_seq_len: context,
+        step_tokens_max,
+        kv_type: args.kv.kv_type,
+        ..defaults
+    };
     let start = Instant::now();
     let mut model = file.load(device, config)?;
     report.load_s = start.elapsed().as_secs_f64();
@@ -115,7 +122,7 @@ fn measure(
     if args.targets {
         // Frees the model's memory for the fresh processes.
         drop(model);
-        let measured = memory::in_fresh_processes(&file.name, &args.batch, context, &args.device)?;
+        let measured = memory::in_fresh_processes(&file.name, &args.batch, context, args.kv, &args.device)?;
         report.targets = Some(targets::judge(&report.rows, &measured));
     }
     Ok(())

@@ -35,7 +35,7 @@ pub(crate) fn run(args: ChatArgs) -> Result {
     let form = Form::of(&file, &tokenizer, false)?;
     let settings = Settings::new(args.sampling, prompt::defaults(&file)?)?;
     let context = file.context(args.ctx_size, MAX_SEQ_LEN_DEFAULT)?;
-    let config = LlamaConfig { max_seq_len: context, ..LlamaConfig::default() };
+    let config = LlamaConfig { max_seq_len: context, kv_type: args.kv.kv_type, ..LlamaConfig::default() };
     let model = file.load(model::open_device(&args.device)?, config)?;
     interrupt::handle()?;
     let mut input = Input::open()?;
@@ -50,6 +50,7 @@ pub(crate) fn run(args: ChatArgs) -> Result {
         keep: args.keep,
         conversation: Conversation::new(args.system),
         n_left_out: 0,
+        has_noted_kv_cut: false,
     };
     loop {
         let done = match input.next() {
@@ -78,6 +79,7 @@ struct Chat {
     conversation: Conversation,
     // The turns that the latest request did without.
     n_left_out: usize,
+    has_noted_kv_cut: bool,
 }
 
 impl Chat {
@@ -167,6 +169,9 @@ impl Chat {
         let seconds = start.elapsed().as_secs_f64();
         note!("[{}, {:.1} tokens/s]", count(n_tokens, "token"), n_tokens as f64 / seconds);
         self.note_if_cut(end);
+        if !self.has_noted_kv_cut {
+            self.has_noted_kv_cut = model::note_kv_cut(self.engine.model().device())?;
+        }
         Ok(answer)
     }
 

@@ -30,6 +30,7 @@ pub(crate) fn run(args: LogitsArgs) -> Result {
     let config = LlamaConfig {
         batch_size: args.tokens.len(),
         max_seq_len: context,
+        kv_type: args.kv.kv_type,
         step_tokens_max: step_tokens(file.params.vocab),
         ..LlamaConfig::default()
     };
@@ -42,6 +43,7 @@ pub(crate) fn run(args: LogitsArgs) -> Result {
         file.params.vocab,
         bytes((n_rows * file.params.vocab * size_of::<f32>()) as u64)
     );
+    model::note_kv_cut(model.device())?;
     Ok(())
 }
 

@@ -120,6 +120,18 @@ pub(crate) fn device_line(device: &Device) -> String {
     format!("{}: {}, {}", info.kind, info.name, info.detail)
 }
 
+/// Says that keys or values were cut to the range of f16, if any were; returns whether it did.
+pub(crate) fn note_kv_cut(device: &Device) -> Result<bool> {
+    let n = device.n_cut().map_err(Failure::other)?;
+    if n > 0 {
+        note!(
+            "warning: {n} elements of keys and values were beyond the range of f16 and were cut to ±65504; \
+             --kv-type f32 keeps them"
+        );
+    }
+    Ok(n > 0)
+}
+
 /// Sorts an error of the engine by whose fault it is, and names the file if the error does not.
 pub(crate) fn failure(e: Error, model: &str) -> Failure {
     let is_absent = matches!(e, Error::Compute(recua::compute::Error::DeviceNotFound { .. }));

@@ -27,9 +27,9 @@ const MAX_TOKENS: usize = 512;
 
 pub(crate) fn run(args: RunArgs) -> Result {
     if prompts::is_conversation(&args) {
-        let RunArgs { model, system, sampling, size, device, .. } = args;
+        let RunArgs { model, system, sampling, size, kv, device, .. } = args;
         let (ctx_size, keep) = (size.ctx_size, Kept::Tokens(0));
-        return crate::chat::run(ChatArgs { model, system, sampling, ctx_size, keep, device });
+        return crate::chat::run(ChatArgs { model, system, sampling, ctx_size, keep, kv, device });
     }
     let file = ModelFile::open(&args.model)?;
     let prompts = prompts::prompts(&args)?;
@@ -62,6 +62,7 @@ pub(crate) fn run(args: RunArgs) -> Result {
     let config = LlamaConfig {
         batch_size: args.batch_size.unwrap_or(BATCH_SIZE_MAX).min(prompts.len()),
         max_seq_len: context,
+        kv_type: args.kv.kv_type,
         ..LlamaConfig::default()
     };
     let mut engine = Engine::new(file.load(model::open_device(&args.device)?, config)?, tokenizer);
@@ -129,6 +130,7 @@ fn generate(engine: &mut Engine, ids: &[RequestId], mut answers: Answers) -> Res
         out.flush()?;
     }
     figures.print(ids.len(), start.elapsed());
+    model::note_kv_cut(engine.model().device())?;
     if under_way.is_to_end() {
         return Err(Failure::Interrupted);
     }

@@ -33,7 +33,7 @@ pub(crate) fn run(args: VerifyArgs) -> Result {
     };
     let device = model::open_device(&args.device)?;
     let line = model::device_line(&device);
-    let config = LlamaConfig { max_seq_len: len_max, ..LlamaConfig::default() };
+    let config = LlamaConfig { max_seq_len: len_max, kv_type: args.kv.kv_type, ..LlamaConfig::default() };
     let mut model = file.load(device, config)?;
     note!("{line}");
     let start = Instant::now();

@@ -46,6 +46,8 @@ pub trait Backend: Send + Sync + 'static {
     fn info(&self) -> &DeviceInfo;
     /// Bytes allocated now: buffers, weights and workspace.
     fn allocated_bytes(&self) -> u64;
+    /// See [`crate::Device::n_cut`].
+    fn n_cut(&self) -> Result<u64>;
     /// New zero-filled memory. If there is none, it fails and never aborts.
     fn alloc(&self, n_bytes: usize) -> Result<Arc<dyn Storage>>;
     /// Copies `bytes` to the start of `dst`, where they fit.

@@ -82,7 +82,14 @@ pub fn open(options: Options) -> Result<Device> {
     };
     let queue = Mutex::new(Queue { pool, workspace: Workspace::default(), spans: ops::Spans::default() });
     let allocated = Allocated { device: "cpu", bytes: Arc::new(AtomicU64::new(0)) };
-    Ok(Device::new(Arc::new(Cpu { id: DeviceId::unique(), info, isa, allocated, queue })))
+    Ok(Device::new(Arc::new(Cpu {
+        id: DeviceId::unique(),
+        info,
+        isa,
+        allocated,
+        n_cut: AtomicU64::new(0),
+        queue,
+    })))
 }
 
 fn processor_name() -> String {
@@ -156,6 +163,8 @@ struct Cpu {
     info: DeviceInfo,
     isa: Isa,
     allocated: Allocated,
+    /// See [`Device::n_cut`].
+    n_cut: AtomicU64,
     /// Held by whoever runs ops or touches memory.
     queue: Mutex<Queue>,
 }
@@ -228,13 +237,31 @@ impl Cpu {
                 if stop_at.load(Ordering::Relaxed) <= i {
                     return;
                 }
-                run_op(op, worker, self.isa, workspace, spans).unwrap_or_else(|e| fail(e, i + 1));
+                self.run_op(op, worker, workspace, spans).unwrap_or_else(|e| fail(e, i + 1));
                 worker.barrier();
             }
         };
         let lost = |_| Error::DeviceLost { device: "cpu".into(), message: "a kernel panicked".into() };
         catch_unwind(AssertUnwindSafe(|| queue.pool.run(&job))).map_err(lost)?;
         error.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    }
+
+    /// This thread's part of an op.
+    fn run_op(&self, op: &Op, worker: &Worker<'_>, workspace: &Workspace, spans: &ops::Spans) -> Result<()> {
+        let isa = self.isa;
+        match op {
+            Op::Embed(op) => matmul::embed(op, worker),
+            Op::RmsNorm(op) => ops::rms_norm(op, worker, isa),
+            Op::Matmul(op) => matmul::matmul(op, worker, isa, workspace),
+            Op::MatmulGlu(op) => matmul::matmul_glu(op, worker, isa, workspace),
+            Op::RopeStore(op) => ops::rope_store(op, worker, isa, &self.n_cut),
+            Op::Attention(op) => ops::attention(op, worker, isa, spans),
+            Op::GatherRows(op) => ops::gather_rows(op, worker, isa),
+            Op::Argmax(op) => ops::argmax(op, worker, isa),
+            Op::TopK(op) => ops::top_k(op, worker),
+            Op::Copy(op) => ops::copy(op, worker, isa),
+            Op::CopyPages(op) => ops::copy_pages(op, worker),
+        }
     }
 
     fn run_kernel(
@@ -315,23 +342,6 @@ fn check_indexes(op: &Op) -> Result<()> {
     }
 }
 
-/// This thread's part of an op.
-fn run_op(op: &Op, worker: &Worker<'_>, isa: Isa, workspace: &Workspace, spans: &ops::Spans) -> Result<()> {
-    match op {
-        Op::Embed(op) => matmul::embed(op, worker),
-        Op::RmsNorm(op) => ops::rms_norm(op, worker, isa),
-        Op::Matmul(op) => matmul::matmul(op, worker, isa, workspace),
-        Op::MatmulGlu(op) => matmul::matmul_glu(op, worker, isa, workspace),
-        Op::RopeStore(op) => ops::rope_store(op, worker, isa),
-        Op::Attention(op) => ops::attention(op, worker, isa, spans),
-        Op::GatherRows(op) => ops::gather_rows(op, worker, isa),
-        Op::Argmax(op) => ops::argmax(op, worker, isa),
-        Op::TopK(op) => ops::top_k(op, worker),
-        Op::Copy(op) => ops::copy(op, worker, isa),
-        Op::CopyPages(op) => ops::copy_pages(op, worker),
-    }
-}
-
 /// Implemented for the `Arc`, because programs hold the device too.
 impl Backend for Arc<Cpu> {
     fn id(&self) -> DeviceId {
@@ -344,6 +354,10 @@ impl Backend for Arc<Cpu> {
 
     fn allocated_bytes(&self) -> u64 {
         self.allocated.bytes.load(Ordering::Relaxed)
+    }
+
+    fn n_cut(&self) -> Result<u64> {
+        Ok(self.n_cut.load(Ordering::Relaxed))
     }
 
     fn alloc(&self, n_bytes: usize) -> Result<Arc<dyn Storage>> {

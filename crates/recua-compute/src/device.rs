@@ -41,6 +41,15 @@ impl Device {
         self.backend.allocated_bytes()
     }
 
+    /// How many elements of keys and values were cut to ±65504 on their way into an f16 cache ([`crate::KvType::F16`]), after all submitted
+    /// work and since the device was opened. A GPU stops counting at about a thousand million.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn n_cut(&self) -> Result<u64> {
+        self.backend.n_cut()
+    }
+
     /// A buffer of `shape`, filled with zeros.
     ///
     /// # Errors

@@ -16,7 +16,7 @@ pub const PAGE_TOKENS: usize = 32;
 /// The type in which keys and values are kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum KvType {
-    /// Half the memory and half the bytes to read.
+    /// Half the memory and half the bytes to read. What is finite and beyond ±65504 is cut to that ([`crate::Device::n_cut`]).
     #[default]
     F16,
     /// Exact.
@@ -24,6 +24,9 @@ pub enum KvType {
 }
 
 impl KvType {
+    /// All of them.
+    pub const ALL: [KvType; 2] = [KvType::F16, KvType::F32];
+
     /// The type of an element.
     pub const fn dtype(self) -> DType {
         match self {
@@ -34,7 +37,7 @@ impl KvType {
 
     /// The type with this lower-case name.
     pub fn from_name(name: &str) -> Option<KvType> {
-        [KvType::F16, KvType::F32].into_iter().find(|t| t.dtype().name() == name)
+        KvType::ALL.into_iter().find(|t| t.dtype().name() == name)
     }
 }
 

@@ -124,6 +124,9 @@ mod tests {
         fn info(&self) -> &DeviceInfo {
             unimplemented!()
         }
+        fn n_cut(&self) -> Result<u64> {
+            unimplemented!()
+        }
         fn allocated_bytes(&self) -> u64 {
             unimplemented!()
         }

@@ -35,6 +35,10 @@ impl Backend for Cuda {
         self.shared.gpu.allocated.load(Ordering::Relaxed)
     }
 
+    fn n_cut(&self) -> Result<u64> {
+        submission::n_cut(&self.shared)
+    }
+
     fn alloc(&self, n_bytes: usize) -> Result<Arc<dyn Storage>> {
         Ok(Arc::new(Memory::new(&self.shared.gpu, n_bytes, "a buffer")?))
     }

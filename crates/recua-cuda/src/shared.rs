@@ -16,7 +16,7 @@ pub(crate) struct Shared {
     pub(crate) stagings: Stagings,
     pub(crate) kernels: Kernels,
     pub(crate) workspaces: Workspaces,
-    /// Where kernels report indexes that are out of range.
+    /// Where kernels report indexes that are out of range, and count what they cut.
     pub(crate) status: Memory,
     /// Held from the first write of a launch to its last submission: what another thread submits comes before all of it or after.
     pub(crate) order: Mutex<()>,

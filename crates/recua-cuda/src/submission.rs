@@ -79,7 +79,7 @@ impl InFlight {
             let (src, dst) = (pointer(output)?, staging.pinned.pointer(place.start));
             after.push(Piece { src, dst, n_bytes: place.len() as u64 });
         }
-        let clear = uses_status.then(|| (shared.status.pointer(), IndexReport::BYTES as u64 / 4));
+        let clear = uses_status.then(|| (shared.status.pointer(), IndexReport::CUT_AT as u64 / 4));
         let submitted = || {
             let Shared { gpu, transfers, order, .. } = &**shared;
             let _order = lock(order);
@@ -173,17 +173,36 @@ pub(crate) fn write(shared: &Arc<Shared>, dst: &Buffer, bytes: &[u8]) -> Result<
 }
 
 /// Copies the start of a buffer to the host, after all submitted work.
-pub(crate) fn read(shared: &Arc<Shared>, src: &Buffer, out: &mut [u8]) -> Result<()> {
+pub(crate) fn read(shared: &Shared, src: &Buffer, out: &mut [u8]) -> Result<()> {
+    shared.gpu.check()?;
+    // SAFETY: the caller has checked that so many bytes are in the buffer, which it holds.
+    unsafe { read_at(shared, pointer(src)?, out) }?;
+    shared.stagings.check_unread()
+}
+
+/// See [`recua_compute::Device::n_cut`].
+pub(crate) fn n_cut(shared: &Shared) -> Result<u64> {
+    shared.gpu.check()?;
+    let mut n = 0u32;
+    let at = shared.status.pointer() + IndexReport::CUT_AT as u64;
+    // SAFETY: the status has this word, and is there as long as the device.
+    unsafe { read_at(shared, at, bytemuck::bytes_of_mut(&mut n)) }?;
+    Ok(n.into())
+}
+
+/// Copies bytes of the device to the host, after all submitted work.
+///
+/// # Safety
+/// So many bytes are allocated from `src` on, and stay so during the call.
+unsafe fn read_at(shared: &Shared, mut src: u64, out: &mut [u8]) -> Result<()> {
     let gpu = &shared.gpu;
-    gpu.check()?;
-    let mut src = pointer(src)?;
     for piece in out.chunks_mut(crate::transfer::PIECE_BYTES) {
         let staging = shared.stagings.get(gpu, piece.len())?;
         let n_bytes = piece.len() as u64;
         let copy = [Piece { src, dst: staging.pinned.pointer(HEADER_BYTES), n_bytes }];
         let copied = {
             let _order = lock(&shared.order);
-            // SAFETY: the caller has checked that so many bytes are in the buffer, which it holds, and waits for the copy below.
+            // SAFETY: the bytes are there, as the caller has promised, and the copy is waited for below.
             unsafe { shared.transfers.submit(gpu, &copy, None) }.and_then(|()| staging.end.record())
         };
         if let Err(e) = copied.and_then(|()| staging.end.wait()) {
@@ -195,7 +214,7 @@ pub(crate) fn read(shared: &Arc<Shared>, src: &Buffer, out: &mut [u8]) -> Result
         shared.stagings.free(staging);
         src += n_bytes;
     }
-    shared.stagings.check_unread()
+    Ok(())
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::memory::Memory;
 use crate::pipelines::Pipeline;
 use crate::readback::{Outputs, Readback};
 use crate::shared::Shared;
-use recua_compute::{Buffer, Result, Storage};
+use recua_compute::{Buffer, IndexReport, Result, Storage};
 use std::ops::Range;
 use std::sync::{Arc, MutexGuard, OnceLock};
 
@@ -79,7 +79,7 @@ impl Bundle {
                 return encoder.finish();
             }
             if self.launches.uses_status && is_first {
-                encoder.clear_buffer(shared.status.buffer(), 0, None);
+                encoder.clear_buffer(shared.status.buffer(), 0, Some(IndexReport::CUT_AT as u64));
             }
             let timestamp_writes = readback.and_then(|readback| readback.timestamp_writes(is_first, is_last));
             let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };

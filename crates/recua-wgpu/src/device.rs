@@ -14,8 +14,9 @@ use crate::tuning::Tuning;
 use crate::user_kernel::UserKernel;
 use crate::{bandwidth, weight};
 use recua_compute::{
-    Arrange, Backend, Buffer, Compiled, DeviceId, DeviceInfo, Encode, Error, Kernel, KernelArg, KernelSource,
-    KvPool, KvShape, Op, Plan, RawMatrix, Result, Storage, Submission, Tiling, Weight, operands::Operand,
+    Arrange, Backend, Buffer, Compiled, DeviceId, DeviceInfo, Encode, Error, IndexReport, Kernel, KernelArg,
+    KernelSource, KvPool, KvShape, Op, Plan, RawMatrix, Result, Storage, Submission, Tiling, Weight,
+    operands::Operand,
 };
 use std::any::Any;
 use std::sync::Arc;
@@ -43,6 +44,14 @@ impl Backend for Wgpu {
 
     fn allocated_bytes(&self) -> u64 {
         self.shared.gpu.allocated.load(Ordering::Relaxed)
+    }
+
+    fn n_cut(&self) -> Result<u64> {
+        let Shared { gpu, readbacks, order, status, .. } = &*self.shared;
+        gpu.check()?;
+        let mut n = 0u32;
+        readbacks.read(gpu, order, status, IndexReport::CUT_AT, bytemuck::bytes_of_mut(&mut n))?;
+        Ok(n.into())
     }
 
     fn alloc(&self, n_bytes: usize) -> Result<Arc<dyn Storage>> {

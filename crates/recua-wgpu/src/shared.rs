@@ -18,7 +18,7 @@ pub(crate) struct Shared {
     pub(crate) workspaces: Workspaces,
     pub(crate) readbacks: Readbacks,
     pub(crate) transfers: Transfers,
-    /// Where kernels report indexes that are out of range.
+    /// Where kernels report indexes that are out of range, and count what they cut.
     pub(crate) status: Memory,
     /// Held from the first write of a launch to its last submission, so that work of another thread runs before or after all of it.
     pub(crate) order: Mutex<()>,

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::values::positive;
-use super::{DeviceArgs, SizeArgs, TableFormat};
+use super::{DeviceArgs, KvArgs, SizeArgs, TableFormat};
 
 /// Measure speed and memory over batch sizes and prompt lengths
 ///
@@ -38,6 +38,8 @@ pub(crate) struct BenchArgs {
     #[command(flatten)]
     pub(crate) size: SizeArgs,
     #[command(flatten)]
+    pub(crate) kv: KvArgs,
+    #[command(flatten)]
     pub(crate) device: DeviceArgs,
 }
 
@@ -61,6 +63,8 @@ pub(crate) struct BenchOpsArgs {
     #[arg(long, value_enum, default_value_t = TableFormat::Table)]
     pub(crate) format: TableFormat,
     #[command(flatten)]
+    pub(crate) kv: KvArgs,
+    #[command(flatten)]
     pub(crate) device: DeviceArgs,
 }
 
@@ -71,6 +75,8 @@ pub(crate) struct BenchMemoryArgs {
     pub(crate) batch: usize,
     #[arg(long)]
     pub(crate) ctx: usize,
+    #[command(flatten)]
+    pub(crate) kv: KvArgs,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
 }

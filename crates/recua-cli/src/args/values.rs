@@ -1,5 +1,8 @@
 //! The values of flags that are more than a number or a text, and how they are read.
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use recua::KvType;
+
 /// What `-ngl` asks for: recua knows only all layers or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum GpuLayers {
@@ -128,6 +131,13 @@ pub(super) fn token_list(text: &str) -> Result<TokenList, String> {
         id.parse().map_err(|_| format!("{id:?} is not a token id; give numbers separated by commas"))
     });
     ids.collect::<Result<_, String>>().map(TokenList)
+}
+
+/// The name of a type of the KV cache.
+pub(super) fn kv_type() -> impl TypedValueParser<Value = KvType> {
+    let names = KvType::ALL.map(|kv_type| kv_type.dtype().name());
+    PossibleValuesParser::new(names)
+        .map(|name| KvType::from_name(&name).expect("only names of types are accepted"))
 }
 
 #[cfg(test)]

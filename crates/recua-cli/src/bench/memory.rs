@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use recua::{Batch, LlamaConfig, Logits};
 
-use crate::args::{BenchMemoryArgs, DeviceArgs};
+use crate::args::{BenchMemoryArgs, DeviceArgs, KvArgs};
 use crate::failure::{Failure, OrFail, Result};
 use crate::model::{self, ModelFile};
 use crate::output::{self, note};
@@ -22,7 +22,12 @@ pub(super) struct Measured {
 pub(crate) fn run(args: BenchMemoryArgs) -> Result {
     let file = ModelFile::open(&args.model)?;
     let device = model::open_device(&args.device)?;
-    let config = LlamaConfig { batch_size: args.batch, max_seq_len: args.ctx, ..LlamaConfig::default() };
+    let config = LlamaConfig {
+        batch_size: args.batch,
+        max_seq_len: args.ctx,
+        kv_type: args.kv.kv_type,
+        ..LlamaConfig::default()
+    };
     let mut model = file.load(device, config)?;
     let mut batch = Batch::new();
     (0..args.batch).for_each(|slot| batch.push_sequence(slot, 0, &[0], Logits::Last));
@@ -38,6 +43,7 @@ pub(super) fn in_fresh_processes(
     model: &str,
     batches: &[usize],
     context: usize,
+    kv: KvArgs,
     device: &DeviceArgs,
 ) -> Result<Vec<Measured>> {
     let program = std::env::current_exe().or_other()?;
@@ -45,7 +51,7 @@ pub(super) fn in_fresh_processes(
     for batch in batches {
         let mut command = Command::new(&program);
         command.args(["bench-memory", "--batch", &batch.to_string(), "--ctx", &context.to_string()]);
-        command.args(["--device", device.name()]);
+        command.args(["--kv-type", kv.kv_type.dtype().name(), "--device", device.name()]);
         if let Some(threads) = device.threads {
             command.args(["--threads", &threads.to_string()]);
         }

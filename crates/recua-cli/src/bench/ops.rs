@@ -61,7 +61,7 @@ pub(super) fn run(args: BenchOpsArgs) -> Result {
         depth: args.depth,
         ops: Vec::new(),
     };
-    let config = LlamaConfig { max_seq_len: context, ..LlamaConfig::default() };
+    let config = LlamaConfig { max_seq_len: context, kv_type: args.kv.kv_type, ..LlamaConfig::default() };
     let mut model = file.load(device, config)?;
     for n_rows in &args.rows {
         note!("{n_rows} rows");

@@ -4,6 +4,7 @@
 //! lies beyond a row's position may be anything.
 
 mod pages;
+mod range;
 
 use super::data::{Random, output, upload_f32, upload_u32};
 use super::{Measured, Report, Tolerance, run};
@@ -88,6 +89,7 @@ pub(super) fn check(device: &Device, report: &mut Report) {
         }
         pages::check(device, layer, report);
     }
+    range::check(device, report);
 }
 
 /// For sequences given as (positions already there, new rows): the rows that are there, and the new ones.
@@ -210,11 +212,16 @@ impl<'a> World<'a> {
 
     /// Runs `rows` in one pass; returns the rotated q and the results.
     pub(super) fn pass(&self, rows: &[Row]) -> Result<(Vec<f32>, Vec<f32>)> {
+        self.pass_of(rows, |row, part| row_data(self.layer, row, part))
+    }
+
+    /// The same with other data; see [`row_data`].
+    fn pass_of(&self, rows: &[Row], row_data: impl Fn(Row, u64) -> Vec<f32>) -> Result<(Vec<f32>, Vec<f32>)> {
         let Layer { n_heads, n_kv_heads, head_dim, style, .. } = self.layer;
         let (device, n) = (self.device, rows.len());
         let data = |parts: &[u64]| -> Result<Buffer> {
             let values = rows.iter().flat_map(|&row| parts.iter().map(move |&part| (row, part)));
-            let values: Vec<f32> = values.flat_map(|(row, part)| row_data(self.layer, row, part)).collect();
+            let values: Vec<f32> = values.flat_map(|(row, part)| row_data(row, part)).collect();
             upload_f32(device, &values, &[n, values.len() / n])
         };
         let (q_dim, kv_dim) = (n_heads * head_dim, n_kv_heads * head_dim);

@@ -19,7 +19,13 @@ struct RopeStoreArgs {
 
 #define THREADS 128
 
-DEVICE float finite(float x) { return fminf(fmaxf(x, -65504.0f), 65504.0f); }
+// An element as an f16 cache holds it: what is finite and beyond its range is cut to it and counted; infinities and NaN stay.
+DEVICE float held(float x, u32& n_cut) {
+    const u32 magnitude = __float_as_uint(x) & 0x7fffffffu;
+    if (magnitude <= 0x477fe000u || magnitude >= 0x7f800000u) return x;
+    n_cut++;
+    return x < 0.0f ? -65504.0f : 65504.0f;
+}
 
 extern "C" __global__ void __launch_bounds__(THREADS) rope_store(RopeStoreArgs args) {
     __shared__ float heads[THREADS / 32][HEAD_PADDED];
@@ -83,13 +89,15 @@ extern "C" __global__ void __launch_bounds__(THREADS) rope_store(RopeStoreArgs a
     const u32 token = position % PAGE_TOKENS;
     const u64 place = ((u64)page * args.n_kv_heads + kv_head) * PAGE_TOKENS + token;
 #ifdef CACHE_F16
+    u32 n_cut = 0;
     for (u32 i = lane; i < HEAD_PADDED / 2; i += 32) {
         const u64 at = place * HEAD_PADDED / 2 + exchanged(i / 4, token) * 4 + i % 4;
         const u32 d = 2 * i;
-        ((u32*)args.k_cache)[at] = h2_from(finite(head[d]), finite(head[d + 1]));
+        ((u32*)args.k_cache)[at] = h2_from(held(head[d], n_cut), held(head[d + 1], n_cut));
         const float a = d < HEAD_DIM ? v[d] : 0.0f, b = d + 1 < HEAD_DIM ? v[d + 1] : 0.0f;
-        ((u32*)args.v_cache)[at] = h2_from(finite(a), finite(b));
+        ((u32*)args.v_cache)[at] = h2_from(held(a, n_cut), held(b, n_cut));
     }
+    report_cut(args.rows.status, n_cut);
 #else
     for (u32 d = lane; d < HEAD_DIM; d += 32) {
         ((float*)args.k_cache)[place * HEAD_DIM + d] = head[d];

@@ -1,4 +1,5 @@
-// Indexes from buffers that are out of range: the first one of a submission is kept, [code, index, limit, 0]. The codes are in status.rs.
+// Indexes from buffers that are out of range: the first one of a submission is kept, [code, index, limit, cut]. The codes are in report.rs of
+// recua-compute.
 #pragma once
 #include "base.cuh"
 
@@ -19,6 +20,11 @@ DEVICE void report(u32* status, u32 code, u32 index, u32 limit) {
         status[1] = index;
         status[2] = limit;
     }
+}
+
+// Counts elements of keys and values that were cut; this word is not cleared. It stops long before it could wrap.
+DEVICE void report_cut(u32* status, u32 n) {
+    if (n && *(volatile u32*)(status + 3) < 0x40000000u) atomicAdd(status + 3, n);
 }
 
 // The token of a row of embed, from its word; `is_good` tells whether there is such a token. Only one thread of a block reports.

@@ -162,6 +162,9 @@ impl Backend for Faulty {
     fn allocated_bytes(&self) -> u64 {
         self.inner.allocated_bytes()
     }
+    fn n_cut(&self) -> Result<u64> {
+        self.inner.n_cut()
+    }
     fn alloc(&self, n_bytes: usize) -> Result<Arc<dyn Storage>> {
         if self.allocated_bytes() + n_bytes as u64 > self.limit_bytes {
             let what = "a buffer".into();

@@ -42,6 +42,9 @@ impl Backend for Noting {
     fn allocated_bytes(&self) -> u64 {
         self.inner.allocated_bytes()
     }
+    fn n_cut(&self) -> Result<u64> {
+        self.inner.n_cut()
+    }
     fn alloc(&self, n_bytes: usize) -> Result<Arc<dyn Storage>> {
         self.wgpu().alloc(n_bytes)
     }

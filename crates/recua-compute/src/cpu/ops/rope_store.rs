@@ -17,6 +17,7 @@ use crate::kv::KvType;
 use crate::op::{PAGE_TOKENS, RopeStore, RopeStyle};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Checks the row map against the cache and the table, and that no two rows write the same place.
 pub(crate) fn check_rope_store(op: &RopeStore) -> Result<()> {
@@ -52,8 +53,8 @@ pub(crate) fn check_rope_store(op: &RopeStore) -> Result<()> {
     }
 }
 
-/// See [`RopeStore`].
-pub(crate) fn rope_store(op: &RopeStore, worker: &Worker<'_>, isa: Isa) -> Result<()> {
+/// See [`RopeStore`]. Adds to `n_cut` how many elements an f16 cache had no room for.
+pub(crate) fn rope_store(op: &RopeStore, worker: &Worker<'_>, isa: Isa, n_cut: &AtomicU64) -> Result<()> {
     // SAFETY: the op writes q and the cache, which overlap none of these (`Op::check`; the row map has another type).
     let (rows, table) = unsafe { (Rows::new(&op.rows), slice::<f32>(&op.table)) };
     let norm = op.norm.as_ref().map(|norm| {
@@ -97,15 +98,32 @@ pub(crate) fn rope_store(op: &RopeStore, worker: &Worker<'_>, isa: Isa) -> Resul
             // SAFETY: as above.
             unsafe { slice_mut(&cache.v, page + page_offset * head_dim, head_dim) }.copy_from_slice(v);
         } else {
-            converted.convert_from_f32_slice(&head);
+            let mut cut = convert(&head, &mut converted);
             // SAFETY: as above.
             unsafe { store_column(&cache.k, page + page_offset, &converted) };
             // SAFETY: as above.
-            unsafe { slice_mut::<f16>(&cache.v, page + page_offset * head_dim, head_dim) }
-                .convert_from_f32_slice(v);
+            cut += convert(v, unsafe { slice_mut(&cache.v, page + page_offset * head_dim, head_dim) });
+            if cut > 0 {
+                n_cut.fetch_add(cut as u64, Ordering::Relaxed);
+            }
         }
     }
     Ok(())
+}
+
+/// Converts to f16. What is finite and beyond its range is cut to it; returns how many elements that was.
+fn convert(values: &[f32], out: &mut [f16]) -> usize {
+    out.convert_from_f32_slice(values);
+    let beyond = |x: f32| x.abs() > f32::from(f16::MAX);
+    if !values.iter().fold(false, |any, x| any | beyond(*x)) {
+        return 0;
+    }
+    let mut cut = 0;
+    for (out, x) in out.iter_mut().zip(values).filter(|(_, x)| x.is_finite() && beyond(**x)) {
+        *out = if *x < 0.0 { f16::MIN } else { f16::MAX };
+        cut += 1;
+    }
+    cut
 }
 
 /// Writes `values` to every `PAGE_TOKENS`th element of `k` from `first` on. It writes element by element, because the elements between belong

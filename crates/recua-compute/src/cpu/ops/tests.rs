@@ -12,6 +12,7 @@ use crate::kv::{KvShape, KvType};
 use crate::op::*;
 use crate::work::HEADER_WORDS;
 use std::sync::LazyLock;
+use std::sync::atomic::AtomicU64;
 
 fn device() -> &'static Device {
     static DEVICE: LazyLock<Device> =
@@ -103,7 +104,7 @@ fn whole(
             cache: cache.clone(),
         };
         check_rope_store(&rope).unwrap();
-        run(pool, |worker| rope_store(&rope, worker, isa));
+        run(pool, |worker| rope_store(&rope, worker, isa, &AtomicU64::new(0)));
         let op =
             Attention { q: rope.q, rows: map, cache: cache.clone(), scale: 0.3, out: part(&out, first, n) };
         check_attention(&op).unwrap();

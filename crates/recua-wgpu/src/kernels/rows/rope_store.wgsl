@@ -44,6 +44,23 @@ var<workgroup> value: array<f32, HEAD_MAX>; // the head of V that goes with one 
 var<workgroup> sums: array<f32, THREADS>;
 #endif
 
+#ifdef CACHE_F16
+// The elements that this invocation has cut.
+var<private> n_cut: u32;
+
+// An element as an f16 cache holds it: what is finite and beyond its range is cut to it and counted; infinities and NaN stay.
+fn held(x: f32) -> f32 {
+    let magnitude = bitcast<u32>(x) & 0x7fffffffu;
+    let is_cut = magnitude > 0x477fe000u && magnitude < 0x7f800000u;
+    n_cut += u32(is_cut);
+    return select(x, select(65504.0, -65504.0, x < 0.0), is_cut);
+}
+
+fn held_two(a: f32, b: f32) -> u32 {
+    return pack2x16float(vec2<f32>(held(a), held(b)));
+}
+#endif
+
 @compute @workgroup_size(THREADS)
 fn rope_store(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -182,15 +199,15 @@ fn rope_store(
         let d = 8u * i;
         let at = place + i / 2u * 256u + page_offset % 16u * 16u + i % 2u * 8u;
         k_cache[at / 8u] = vec4<u32>(
-            finite(head[d], head[d + 1u]),
-            finite(head[d + 2u], head[d + 3u]),
-            finite(head[d + 4u], head[d + 5u]),
-            finite(head[d + 6u], head[d + 7u]),
+            held_two(head[d], head[d + 1u]),
+            held_two(head[d + 2u], head[d + 3u]),
+            held_two(head[d + 4u], head[d + 5u]),
+            held_two(head[d + 6u], head[d + 7u]),
         );
     }
     for (var d = thread; d < args.head_dim; d += THREADS) {
         let at = place + d / 16u * 256u + d % 16u * 16u + page_offset % 16u;
-        v_cache[at] = f16(clamp(value[d], -65504.0, 65504.0));
+        v_cache[at] = f16(held(value[d]));
     }
 #else
 #ifdef WIDE
@@ -204,16 +221,16 @@ fn rope_store(
 #ifdef CACHE_F16
         let d = 8u * i;
         let rotated = vec4<u32>(
-            pack2x16float(vec2<f32>(head[d], head[d + 1u])),
-            pack2x16float(vec2<f32>(head[d + 2u], head[d + 3u])),
-            pack2x16float(vec2<f32>(head[d + 4u], head[d + 5u])),
-            pack2x16float(vec2<f32>(head[d + 6u], head[d + 7u])),
+            held_two(head[d], head[d + 1u]),
+            held_two(head[d + 2u], head[d + 3u]),
+            held_two(head[d + 4u], head[d + 5u]),
+            held_two(head[d + 6u], head[d + 7u]),
         );
         let values = vec4<u32>(
-            pack2x16float(vec2<f32>(value[d], value[d + 1u])),
-            pack2x16float(vec2<f32>(value[d + 2u], value[d + 3u])),
-            pack2x16float(vec2<f32>(value[d + 4u], value[d + 5u])),
-            pack2x16float(vec2<f32>(value[d + 6u], value[d + 7u])),
+            held_two(value[d], value[d + 1u]),
+            held_two(value[d + 2u], value[d + 3u]),
+            held_two(value[d + 4u], value[d + 5u]),
+            held_two(value[d + 6u], value[d + 7u]),
         );
 #else
         let d = 4u * i;
@@ -232,8 +249,8 @@ fn rope_store(
     let place = (page * args.n_kv_heads + kv_head) * args.page_tokens * words;
     for (var i = thread; i < words; i += THREADS) {
 #ifdef CACHE_F16
-        let rotated = pack2x16float(vec2<f32>(head[2u * i], head[2u * i + 1u]));
-        let values = pack2x16float(vec2<f32>(value[2u * i], value[2u * i + 1u]));
+        let rotated = held_two(head[2u * i], head[2u * i + 1u]);
+        let values = held_two(value[2u * i], value[2u * i + 1u]);
 #else
         let rotated = bitcast<u32>(head[i]);
         let values = bitcast<u32>(value[i]);
@@ -243,11 +260,7 @@ fn rope_store(
     }
 #endif
 #endif
-}
-
-#ifdef TENSOR
-// Two elements, clamped to the range of f16: a product of matrices cannot hold others.
-fn finite(a: f32, b: f32) -> u32 {
-    return pack2x16float(clamp(vec2<f32>(a, b), vec2<f32>(-65504.0), vec2<f32>(65504.0)));
-}
+#ifdef CACHE_F16
+    report_cut(n_cut);
 #endif
+}

@@ -7,3 +7,10 @@ fn report(code: u32, index: u32, limit: u32) {
         atomicStore(&status[2], limit);
     }
 }
+
+// Counts elements of keys and values that were cut; this word is not cleared. It stops long before it could wrap.
+fn report_cut(n: u32) {
+    if n > 0u && atomicLoad(&status[3]) < 0x40000000u {
+        atomicAdd(&status[3], n);
+    }
+}
