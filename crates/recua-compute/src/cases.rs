@@ -147,11 +147,19 @@ impl fmt::Display for Report {
 pub fn check_all(device: &Device) -> Report {
     let mut report = Report::default();
     products::check(device, &mut report);
+    products::any_size::check(device, &mut report);
     rows::check(device, &mut report);
     attention::check(device, &mut report);
     index_errors::check(device, &mut report);
     pool::check(device, &mut report);
     program::check(device, &mut report);
+    report
+}
+
+/// Those cases of [`check_all`] that are about products with rows of any size.
+pub fn check_any_size(device: &Device) -> Report {
+    let mut report = Report::default();
+    products::any_size::check(device, &mut report);
     report
 }
 
@@ -216,7 +224,7 @@ impl Measured {
     ) -> Measured {
         let (mut squares, mut max) = (0.0, 0.0f64);
         for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
-            let error = (f64::from(*found) - expected).abs() / unit(i).max(1e-30);
+            let error = (f64::from(*found) - expected).abs() / unit(i).max(f64::MIN_POSITIVE);
             // `f64::max` would lose a NaN.
             let error = if error.is_nan() { f64::INFINITY } else { error };
             squares += error * error;

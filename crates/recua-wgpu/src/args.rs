@@ -71,6 +71,8 @@ recua_compute::args! {
         flags: u32,
         /// Tiles per workgroup of `matmul_coop_16.wgsl`.
         tiles: u32,
+        /// Runs of 16 columns in the f16 copy of x, including those of zeros and of exponents; 0 where x is f32.
+        runs: u32,
         /// Where each of these begins, in elements.
         x: u32,
         out: u32,

@@ -43,7 +43,7 @@ pub(crate) const PRODUCTS: &[(&str, &str)] = files! {
         "matmul_activations" "matmul_ahead" "matmul_bindings" "matmul_coop_128" "matmul_coop_16" "matmul_coop_64"
         "matmul_glu" "matmul_sum" "matmul_tile" "matmul_vec" "matmul_write"
     ]
-    "shared/" ["decode" "half" "matrices"]
+    "shared/" ["decode" "exponent" "half" "matrices"]
     "" [
         "formats/bf16" "formats/f16" "formats/f32" "formats/iq4_nl" "formats/iq4_xs" "formats/k_scales" "formats/mxfp4"
         "formats/q2_k" "formats/q3_k" "formats/q4_0" "formats/q4_1" "formats/q4_k" "formats/q5_0" "formats/q5_1"

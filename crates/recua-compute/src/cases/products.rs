@@ -2,6 +2,8 @@
 //!
 //! The unit of an error is |x| · |w| / √K, the typical size of a dot product with random signs.
 
+pub(super) mod any_size;
+
 use super::data::{Matrix, Random, dot, norm, output, types, upload_f32, upload_glu, upload_u32};
 use super::{Measured, Report, Tolerance, run};
 use crate::device::Device;
@@ -113,13 +115,16 @@ fn matmul(
     k: usize,
     seed: u64,
 ) -> Result<Vec<Measured>> {
-    let w = Matrix::random(ty, n, k, seed)?;
-    let x = activations(rows, k, seed);
-    let (x_buffer, out) = (upload_f32(device, &x, &[rows, k])?, output(device, &[rows, n])?);
+    matmul_of(device, &Matrix::random(ty, n, k, seed)?, &activations(rows, k, seed))
+}
+
+fn matmul_of(device: &Device, w: &Matrix, x: &[f32]) -> Result<Vec<Measured>> {
+    let rows = x.len() / w.k;
+    let (x_buffer, out) = (upload_f32(device, x, &[rows, w.k])?, output(device, &[rows, w.n])?);
     let weight = w.upload(device)?;
     run(device, |plan| plan.matmul(Matmul::new(&x_buffer, &weight, &out)))?;
-    let (expected, units) = product(&x, &w);
-    Ok(vec![Measured::new("out", &device.read_vec(&out)?, &expected, |i| units[i], tolerance(ty))])
+    let (expected, units) = product(x, w);
+    Ok(vec![Measured::new("out", &device.read_vec(&out)?, &expected, |i| units[i], tolerance(w.ty))])
 }
 
 /// With a bias and a residual that is `out` itself.

@@ -9,6 +9,7 @@
 //! first have to load its instructions into the caches, which took longer than testing a flag.
 
 use crate::args::MatmulArgs;
+use crate::gpu::Gpu;
 use crate::launch::Recorder;
 use crate::memory::{Binding, Memory, u32_of};
 use crate::pipelines::KernelKey;
@@ -194,7 +195,7 @@ fn is_tensor(recorder: &Recorder<'_>, segment: &Segment) -> bool {
 /// The f16 copy of the rows of x that the kernels for cooperative matrices read; see `matmul_activations.wgsl`.
 pub(crate) struct Activations {
     pub(crate) memory: Arc<Memory>,
-    /// Runs of 16 columns, including the zero run at the end.
+    /// Runs of 16 columns, including those of zeros and of exponents at the end.
     pub(crate) runs: usize,
     /// The number of rows it has room for.
     rows: usize,
@@ -205,7 +206,7 @@ impl Activations {
     fn new(recorder: &Recorder<'_>, segment: &Segment, rows: usize) -> Result<Activations> {
         let blocks = [FEW_ROWS].into_iter().chain(SOME_ROWS.map(|(n, _)| n));
         let block = blocks.into_iter().find(|n| *n >= rows).unwrap_or(MANY_ROWS);
-        let (runs, rows) = (segment.parts * 4 + 1, rows.next_multiple_of(block));
+        let (runs, rows) = (segment.parts * 4 + 2, rows.next_multiple_of(block));
         let memory = recorder.workspace("activations", rows * runs * 16 * 2)?;
         Ok(Activations { memory, runs, rows })
     }
@@ -254,6 +255,24 @@ fn product(
     segment.pieces.iter().try_for_each(|piece| Call { segment, piece, x, end }.record(recorder, is_converted))
 }
 
+/// Rows of x as a kernel reads them.
+#[derive(Clone, Copy)]
+struct Rows<'a> {
+    binding: Binding<'a>,
+    /// Where they begin in it.
+    at: u32,
+    /// [`Activations::runs`], or 0 where they are f32.
+    runs: u32,
+}
+
+impl<'a> Rows<'a> {
+    /// As they are.
+    fn plain(gpu: &Gpu, x: &'a Buffer) -> Result<Rows<'a>> {
+        let (binding, at) = Binding::read(gpu, x)?;
+        Ok(Rows { binding, at, runs: 0 })
+    }
+}
+
 /// One product with a piece of a weight.
 struct Call<'a> {
     segment: &'a Segment,
@@ -272,26 +291,27 @@ impl Call<'_> {
             return self.portable(recorder);
         }
         if let Some((_, define)) = X_F32_BLOCKS.into_iter().find(|(n, _)| *n >= rows) {
-            let (x, x_at) = Binding::read(recorder.gpu, self.x)?;
+            let x = Rows::plain(recorder.gpu, self.x)?;
             let key = self.key("matmul_coop_16").define(define);
-            let key = key.define_if(are_vectors(k, x_at), "X_VECTORS");
-            return self.few(recorder, &key, x, x_at);
+            let key = key.define_if(are_vectors(k, x.at), "X_VECTORS");
+            return self.few(recorder, &key, x);
         }
         let Activations { memory: activations, runs, rows: rows_padded } =
             Activations::new(recorder, self.segment, rows)?;
         if !std::mem::replace(is_converted, true) {
-            let (x, x_at) = Binding::read(recorder.gpu, self.x)?;
+            let x = Rows::plain(recorder.gpu, self.x)?;
+            let args = [k as u32, rows as u32, rows_padded as u32, runs as u32, x.at];
             recorder.dispatch(
-                &KernelKey::new("matmul_activations"),
-                &[x, Binding::all(&activations, true)],
-                bytemuck::bytes_of(&[k as u32, rows as u32, runs as u32, x_at]),
-                [(runs as u32 * 4).div_ceil(64), rows_padded as u32, 1],
+                &KernelKey::new("matmul_activations").define_if(are_vectors(k, x.at), "X_VECTORS"),
+                &[x.binding, Binding::all(&activations, true)],
+                bytemuck::bytes_of(&args),
+                super::rows::grid(recorder.gpu, rows_padded as u64),
             )?;
         }
-        let x = Binding::all(&activations, false);
+        let x = Rows { binding: Binding::all(&activations, false), at: 0, runs: runs as u32 };
         if rows <= FEW_ROWS {
             let key = self.key("matmul_coop_16").define("X_HALF");
-            return self.few(recorder, &key, x, 0);
+            return self.few(recorder, &key, x);
         }
         let tuning = &recorder.gpu.tuning;
         // An emulated workgroup is narrower.
@@ -303,7 +323,7 @@ impl Call<'_> {
             // Reserve the maximum over all row counts, so that preparing the largest pass covers every smaller one.
             self.some_sums(recorder, (worth_it.saturating_sub(1) / n).clamp(last.0, rows), last.0)?;
             let key = self.key("matmul_coop_128");
-            return self.dispatch(recorder, &key, x, 0, [many_n, rows.div_ceil(MANY_ROWS)]);
+            return self.dispatch(recorder, &key, x, [many_n, rows.div_ceil(MANY_ROWS)]);
         }
         let (block, define) = SOME_ROWS.into_iter().find(|(n, _)| *n >= rows).unwrap_or(last);
         self.some(recorder, x, block, define)
@@ -312,11 +332,11 @@ impl Call<'_> {
     /// Appends the dispatches of the kernels that run on every adapter.
     fn portable(&self, recorder: &mut Recorder<'_>) -> Result<()> {
         let (rows, k) = (self.x.n_rows(), self.x.n_cols());
-        let (x, x_at) = Binding::read(recorder.gpu, self.x)?;
-        let key = |file, define| self.key(file).define(define).define_if(are_vectors(k, x_at), "X_VECTORS");
+        let x = Rows::plain(recorder.gpu, self.x)?;
+        let key = |file, define| self.key(file).define(define).define_if(are_vectors(k, x.at), "X_VECTORS");
         if let Some((block, define)) = ROW_BLOCKS.into_iter().find(|(n, _)| *n >= rows) {
             let key = key("matmul_vec", define);
-            return self.dispatch(recorder, &key, x, x_at, [TILE, rows.div_ceil(block)]);
+            return self.dispatch(recorder, &key, x, [TILE, rows.div_ceil(block)]);
         }
         let [small, middle, large] = TILE_BLOCKS;
         // A GLU is not split: silu needs the complete sums, and its weights have many rows.
@@ -338,8 +358,8 @@ impl Call<'_> {
         };
         let key = key("matmul_tile", block.1);
         match sums.filter(|_| rows <= split_rows && block.2 == middle.2) {
-            Some(sums) => self.split(recorder, key, (x, x_at), sums, (block.0, block.1), SUM_N / block.2),
-            None => self.dispatch(recorder, &key, x, x_at, [block.2, rows.div_ceil(block.0)]),
+            Some(sums) => self.split(recorder, key, x, sums, (block.0, block.1), SUM_N / block.2),
+            None => self.dispatch(recorder, &key, x, [block.2, rows.div_ceil(block.0)]),
         }
     }
 
@@ -376,14 +396,14 @@ impl Call<'_> {
         &self,
         recorder: &mut Recorder<'_>,
         key: KernelKey,
-        (x, x_at): (Binding<'_>, u32),
+        x: Rows<'_>,
         sums: Arc<Memory>,
         (block, define): (usize, &'static str),
         shares: usize,
     ) -> Result<()> {
         let rows = self.x.n_rows();
         let groups = self.groups(SUM_N);
-        let (mut bindings, args) = self.operands(x, x_at)?;
+        let (mut bindings, args) = self.operands(x)?;
         // Bias and residual are added after the sum.
         let weight = bindings[1];
         bindings[2..].copy_from_slice(&[Binding::all(&sums, true), weight, weight]);
@@ -393,7 +413,10 @@ impl Call<'_> {
             bytemuck::bytes_of(&args),
             [(groups * shares) as u32, SPLITS as u32, rows.div_ceil(block) as u32],
         )?;
-        let (bindings, args) = self.operands(Binding::all(&sums, false), 0)?;
+        let (mut bindings, args) = self.operands(Rows { binding: Binding::all(&sums, false), at: 0, ..x })?;
+        if x.runs > 0 {
+            bindings[1] = x.binding;
+        }
         let key = KernelKey::new("matmul_sum").define(define).unchecked();
         let row_groups = rows.div_ceil(SUM_ROWS) as u32;
         recorder.dispatch(&key, &bindings, bytemuck::bytes_of(&args), [groups as u32, row_groups, 1])
@@ -403,24 +426,24 @@ impl Call<'_> {
     fn some(
         &self,
         recorder: &mut Recorder<'_>,
-        x: Binding<'_>,
+        x: Rows<'_>,
         block: usize,
         define: &'static str,
     ) -> Result<()> {
         let key = self.key("matmul_coop_64").define(define);
         let rows = self.x.n_rows();
         if let Some(sums) = self.some_sums(recorder, rows, block)? {
-            return self.split(recorder, key, (x, 0), sums, (block, define), 1);
+            return self.split(recorder, key, x, sums, (block, define), 1);
         }
-        let (bindings, args) = self.operands(x, 0)?;
+        let (bindings, args) = self.operands(x)?;
         let groups = [self.groups(SOME_N) as u32, 1, rows.div_ceil(block) as u32];
         recorder.dispatch(&key, &bindings, bytemuck::bytes_of(&args), groups)
     }
 
     /// Appends the dispatch of `matmul_coop_16.wgsl`.
-    fn few(&self, recorder: &mut Recorder<'_>, key: &KernelKey, x: Binding<'_>, x_at: u32) -> Result<()> {
+    fn few(&self, recorder: &mut Recorder<'_>, key: &KernelKey, x: Rows<'_>) -> Result<()> {
         let tiles = self.piece.tiles.div_ceil(recorder.gpu.tuning.few_workgroups);
-        let (bindings, args) = self.operands(x, x_at)?;
+        let (bindings, args) = self.operands(x)?;
         let args = MatmulArgs { tiles: tiles as u32, ..args };
         let groups = [self.piece.tiles.div_ceil(tiles) as u32, 1, 1];
         recorder.dispatch(key, &bindings, bytemuck::bytes_of(&args), groups)
@@ -431,17 +454,16 @@ impl Call<'_> {
         &self,
         recorder: &mut Recorder<'_>,
         key: &KernelKey,
-        x: Binding<'_>,
-        x_at: u32,
+        x: Rows<'_>,
         [n_each, blocks]: [usize; 2],
     ) -> Result<()> {
-        let (bindings, args) = self.operands(x, x_at)?;
+        let (bindings, args) = self.operands(x)?;
         let groups = [self.groups(n_each) as u32, blocks as u32, 1];
         recorder.dispatch(key, &bindings, bytemuck::bytes_of(&args), groups)
     }
 
     /// The bindings and the arguments.
-    fn operands<'b>(&'b self, x: Binding<'b>, x_at: u32) -> Result<(Vec<Binding<'b>>, MatmulArgs)> {
+    fn operands<'b>(&'b self, x: Rows<'b>) -> Result<(Vec<Binding<'b>>, MatmulArgs)> {
         let size = |what, n| u32_of("matmul", what, n);
         let End { out, n, bias, add, flags } = *self.end;
         let weight = Binding::all(&self.piece.memory, false);
@@ -457,14 +479,15 @@ impl Call<'_> {
             n: size("a number of weight rows", n)?,
             flags: flags | flag(bias.is_some(), BIAS) | flag(add.is_some(), ADD),
             tiles: 1,
-            x: x_at,
+            runs: x.runs,
+            x: x.at,
             out: out.1,
             bias: bias.map_or(0, |(_, at)| at),
             add: add.map_or(0, |(_, at)| at),
         };
         // A missing operand is not read, so anything may be bound for it.
         let [bias, add] = [bias, add].map(|operand| operand.map_or(weight, |(binding, _)| binding));
-        Ok((vec![x, weight, out.0, bias, add], args))
+        Ok((vec![x.binding, weight, out.0, bias, add], args))
     }
 
     /// A kernel of the weight's format.

@@ -12,8 +12,8 @@ pub(crate) const RECORD: usize = 256;
 /// The number of records after the last row's that kernels may read, whatever they hold: AMX takes 16 rows at a time.
 pub(crate) const RECORDS_BEHIND: usize = 15;
 
-/// Scales below this are set to zero, because their reciprocal would overflow.
-const TINY: f32 = 1e-30;
+/// Values that are all below this count as zeros: their scale would not be a normal number, and its reciprocal might overflow.
+const TINY: f32 = 127.0 * f32::MIN_POSITIVE;
 
 /// Adding and subtracting 1.5 · 2²³ rounds to the nearest integer, ties to even, in any instruction set.
 const ROUND: f32 = 12_582_912.0;

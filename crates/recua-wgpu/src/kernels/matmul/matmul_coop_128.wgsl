@@ -105,7 +105,7 @@ fn take_weight() {
 fn ask_copy(p: u32, half: u32, copy: u32) {
     let i = COPIES * subgroup + copy;
     let run = p / PARTS * PARTS * 4u + column(p % PARTS, 2u * half + (i & 1u)) / 16u;
-    let at = ((x_tile + (i >> 1u)) * (args.units * PARTS * 4u + 1u) + run) * 32u;
+    let at = ((x_tile + (i >> 1u)) * args.runs + run) * 32u;
     x_ahead[half][copy] = x[at + lane];
 }
 

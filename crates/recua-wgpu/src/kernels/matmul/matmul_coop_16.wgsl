@@ -1,4 +1,4 @@
-// Like matmul_vec.wgsl, for 1 to 16 rows, on cooperative matrices: 16x16x16, f16 times f16 into f32 (weights and x scaled: see half.wgsl).
+// Like matmul_vec.wgsl, for 1 to 16 rows, on cooperative matrices: 16x16x16, f16 times f16 into f32 (weights and x scaled: see exponent.wgsl).
 // Bindings: matmul_bindings.wgsl; with X_HALF, x is the output of matmul_activations.wgsl, otherwise at most X_ROWS rows of f32.
 // A workgroup of 8 subgroups computes `args.tiles` tiles of 32 weight rows, one after the other; each subgroup has one of 8 ranges of K. A
 // lane decodes one weight row, a run of 16 columns at a time, into the subgroup's own workgroup memory, from which the matrices are loaded.
@@ -110,7 +110,55 @@ fn stage_x() {
 fn staged_run(q: u32, i: u32) -> u32 {
     return subgroup * X_ROWS * X_STRIDE + 4u * i;
 }
+
+fn exponent_of(row: u32) -> i32 {
+    return exponent_in(x[exponent_place(row, args.runs)]);
+}
 #else
+// The largest magnitude of each row, as bits.
+var<workgroup> largest: array<atomic<u32>, X_ROWS>;
+// The power of two of each row.
+var<private> powers: array<f32, X_ROWS>;
+// Vectors of a row that an invocation loads at a time, so that the loads overlap.
+const AT_ONCE: u32 = 4u / X_ROWS;
+
+// Finds the power of two of each row. Every workgroup reads x for that once more, while the first parts of the weight are on their way.
+fn find_powers(local: u32) {
+    if local < X_ROWS {
+        atomicStore(&largest[local], 0u);
+    }
+    var own = array<u32, X_ROWS>();
+#ifdef X_VECTORS
+    let fours = args.k >> 2u;
+    for (var i = local; i < fours; i += AT_ONCE * SUBGROUPS * 32u) {
+        for (var r = 0u; r < X_ROWS; r++) {
+            let row = (args.x + min(r, args.rows - 1u) * args.k) >> 2u;
+            for (var j = 0u; j < AT_ONCE; j++) {
+                own[r] = max(own[r], largest_bits(x[row + min(i + j * SUBGROUPS * 32u, fours - 1u)]));
+            }
+        }
+    }
+#else
+    for (var i = local; i < args.k; i += SUBGROUPS * 32u) {
+        for (var r = 0u; r < X_ROWS; r++) {
+            own[r] = max(own[r], bitcast<u32>(x[args.x + min(r, args.rows - 1u) * args.k + i]) & 0x7fffffffu);
+        }
+    }
+#endif
+    workgroupBarrier();
+    for (var r = 0u; r < X_ROWS; r++) {
+        atomicMax(&largest[r], own[r]);
+    }
+    workgroupBarrier();
+    for (var r = 0u; r < X_ROWS; r++) {
+        powers[r] = power(exponent_of(r));
+    }
+}
+
+fn exponent_of(row: u32) -> i32 {
+    return row_exponent(atomicLoad(&largest[min(row, X_ROWS - 1u)]));
+}
+
 // Four columns of each row, for half a group.
 var<private> x_ahead: array<vec4<f32>, X_ROWS>;
 
@@ -148,7 +196,7 @@ fn ask_x(t: u32, half: u32) {
 
 fn stage_x() {
     for (var r = 0u; r < X_ROWS; r++) {
-        staged_x[(subgroup * X_ROWS + r) * X_STRIDE + lane] = activation(x_ahead[r]);
+        staged_x[(subgroup * X_ROWS + r) * X_STRIDE + lane] = activation(x_ahead[r], powers[r]);
     }
 }
 
@@ -240,6 +288,13 @@ fn matmul_coop_16(place: Place) {
     ask(begin, 1u);
     ask(begin, 2u);
     ask(begin, 3u);
+#ifdef X_HALF
+#else
+    find_powers(place.local);
+#endif
+    // An invocation writes this row.
+    let row = place.local >> 4u;
+    let back = scale_back(exponent_of(row));
     for (var i = 0u; i < args.tiles; i++) {
         accumulate(last, min(first_tile + i + 1u, args.last_tile));
         workgroupBarrier();
@@ -247,6 +302,6 @@ fn matmul_coop_16(place: Place) {
         store(sums.sums_1, (SPLITS + subgroup) * 256u);
         workgroupBarrier();
         let e = place.local;
-        write_two(e >> 4u, first_tile + i, e & 15u, total(e), total(SPLITS * 256u + e));
+        write_two(row, first_tile + i, e & 15u, back * total(e), back * total(SPLITS * 256u + e));
     }
 }

@@ -88,10 +88,9 @@ fn heads_of_two(p: u32) -> Heads {
 
 // Loads part `p` of all rows of x, which is stored as [tile of 16 rows][run][row].
 fn ask_x(p: u32, local: u32) {
-    let runs = args.units * PARTS * 4u;
     let at = x_run(p, (local >> 5u) & 3u, true) * 32u + 2u * (local & 15u) + ((local >> 4u) & 1u);
     for (var j = 0u; j < X_EACH; j++) {
-        x_ahead[j] = x[(x_tile + ((local + j * ROWS) >> 7u)) * (runs + 1u) * 32u + at];
+        x_ahead[j] = x[(x_tile + ((local + j * ROWS) >> 7u)) * args.runs * 32u + at];
     }
 }
 

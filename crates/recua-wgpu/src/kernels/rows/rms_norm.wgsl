@@ -36,7 +36,7 @@ struct Args {
     weight_start: u32,
     out_start: u32,
     eps: f32,
-    // Runs of 16 columns of the activations, including the zero run.
+    // Runs of 16 columns of the activations, including those of zeros and of exponents.
     runs: u32,
 }
 var<immediate> args: Args;
@@ -44,6 +44,11 @@ var<immediate> args: Args;
 const THREADS = 256u;
 
 var<workgroup> sums: array<f32, THREADS>;
+#ifdef ACTIVATIONS
+var<workgroup> largest: atomic<u32>;
+// The largest magnitude that this invocation has written.
+var<private> own_largest: u32;
+#endif
 
 #ifdef IN_PLACE
 #ifdef WIDE
@@ -74,7 +79,7 @@ fn weight_of(i: u32) -> vec4<f32> {
 fn store(row: u32, i: u32, value: vec4<f32>) {
     out[args.out_start + row * (args.dim / 4u) + i] = value;
 #ifdef ACTIVATIONS
-    store_activations(row, i, activation(value));
+    own_largest = max(own_largest, largest_bits(value));
 #endif
 }
 #ifdef ACTIVATIONS
@@ -131,6 +136,11 @@ fn rms_norm(
     if row >= args.n_rows {
         return;
     }
+#ifdef ACTIVATIONS
+    if thread == 0u {
+        atomicStore(&largest, 0u);
+    }
+#endif
     let fours = (args.dim + 3u) / 4u;
     // Unrolled by hand: compilers do not unroll such loops, and each iteration would wait for its loads.
     let i_0 = thread;
@@ -158,24 +168,50 @@ fn rms_norm(
     }
     workgroupBarrier();
     let scale = 1.0 / sqrt(sums[0] / f32(args.dim) + args.eps);
+    let y_0 = x_0 * scale * weight_0;
+    let y_1 = x_1 * scale * weight_1;
+    let y_2 = x_2 * scale * weight_2;
+    let y_3 = x_3 * scale * weight_3;
     if i_0 < fours {
-        store(row, i_0, x_0 * scale * weight_0);
+        store(row, i_0, y_0);
     }
     if i_1 < fours {
-        store(row, i_1, x_1 * scale * weight_1);
+        store(row, i_1, y_1);
     }
     if i_2 < fours {
-        store(row, i_2, x_2 * scale * weight_2);
+        store(row, i_2, y_2);
     }
     if i_3 < fours {
-        store(row, i_3, x_3 * scale * weight_3);
+        store(row, i_3, y_3);
     }
     for (var i = thread + 4u * THREADS; i < fours; i += THREADS) {
         store(row, i, four_of(row, i) * scale * weight_of(i));
     }
 #ifdef ACTIVATIONS
-    for (var i = fours + thread; i < 4u * args.runs; i += THREADS) {
-        store_activations(row, i, vec4<f16>(0.0));
+    atomicMax(&largest, own_largest);
+    workgroupBarrier();
+    let exponent = row_exponent(atomicLoad(&largest));
+    let power_of_row = power(exponent);
+    if i_0 < fours {
+        store_activations(row, i_0, activation(y_0, power_of_row));
+    }
+    if i_1 < fours {
+        store_activations(row, i_1, activation(y_1, power_of_row));
+    }
+    if i_2 < fours {
+        store_activations(row, i_2, activation(y_2, power_of_row));
+    }
+    if i_3 < fours {
+        store_activations(row, i_3, activation(y_3, power_of_row));
+    }
+    // An invocation reads what it has written itself.
+    for (var i = thread + 4u * THREADS; i < fours; i += THREADS) {
+        let value = out[args.out_start + row * (args.dim / 4u) + i];
+        store_activations(row, i, activation(value, power_of_row));
+    }
+    let last = 4u * (args.runs - 1u);
+    for (var i = fours + thread; i < last + 4u; i += THREADS) {
+        store_activations(row, i, select(vec4<f16>(), exponent_four(exponent), i == last));
     }
 #endif
 }

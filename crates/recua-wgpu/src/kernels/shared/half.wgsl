@@ -1,5 +1,11 @@
-// Four activations as matmul_coop_*.wgsl multiply them. There, weights are eight times as large (so that small block scales remain normal
-// f16 numbers) and activations an eighth (so that outliers up to half a million fit): the products need no correction.
-fn activation(v: vec4<f32>) -> vec4<f16> {
-    return vec4<f16>(clamp(v.xzyw * 0.125, vec4<f32>(-65504.0), vec4<f32>(65504.0)));
+// Four elements of x as matmul_coop_*.wgsl multiply them, in the order 0 2 1 3; see exponent.wgsl.
+#import exponent
+
+fn activation(v: vec4<f32>, power_of_row: f32) -> vec4<f16> {
+    return vec4<f16>(v.xzyw * power_of_row);
+}
+
+// What the last run has for a row.
+fn exponent_four(exponent: i32) -> vec4<f16> {
+    return vec4<f16>(f16(exponent), f16(0.0), f16(0.0), f16(0.0));
 }

@@ -437,6 +437,14 @@ fn a_token_out_of_range_is_an_error() {
 }
 
 #[test]
+fn rows_of_any_size_are_as_exact_in_f16() {
+    let Some((device, _)) = opened_with(EMULATED) else { return };
+    cases::check_any_size(device).assert();
+    let Some((device, _)) = opened_with(Tuning { many_enough: 1000, ..EMULATED }) else { return };
+    cases::check_any_size(device).assert();
+}
+
+#[test]
 fn the_kernels_of_cooperative_matrices_have_their_indexes_right() {
     if opened().is_none() {
         return;
