@@ -33,18 +33,16 @@ struct PackedRow {
 // A row lies there as it is if its largest element is in [2^-4, 2^15): what f16 has no bits for does not matter then.
 DEVICE bool fits_as_it_is(u32 largest_bits) { return largest_bits >= 0x3d800000u && largest_bits < 0x47000000u; }
 
-// A row's power of two: none if it fits as it is, is zero or not finite; else the one that brings |largest| to [2^14, 2^15).
+// A row's power of two: none if it fits as it is, is zero or not finite; else the one that brings |largest| to [2^14, 2^15), or as near as
+// numbers reach: a row below 2^-112 stays below 2^14.
 DEVICE int row_exponent(float largest) {
     const u32 bits = __float_as_uint(largest) & 0x7fffffffu;
     if (fits_as_it_is(bits) || bits < 0x00800000u || bits >= 0x7f800000u) return 0;
-    return 14 - ((int)(bits >> 23) - 127);
+    return min(14 - ((int)(bits >> 23) - 127), 126);
 }
 
-DEVICE float power(int n) {
-    // -127 and below only where the other factor is far above: two halves are exact.
-    const int half = n / 2;
-    return __uint_as_float((u32)(half + 127) << 23) * __uint_as_float((u32)(n - half + 127) << 23);
-}
+// 2 to the power of n, which is from -126 to 127.
+DEVICE float power(int n) { return __uint_as_float((u32)(n + 127) << 23); }
 
 // The largest of a block's threads, NaN if there is one.
 DEVICE float nan_max(float a, float b) { return a != a ? a : (b > a || b != b ? b : a); }

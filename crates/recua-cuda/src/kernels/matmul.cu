@@ -111,10 +111,10 @@ struct Output {
         return ends;
     }
     DEVICE_MEMBER void four(u32 tile, u32 row, u32 g, float4 sum, const Ends& ends) {
-        sum.x = sum.x * ends.a * undo;
-        sum.y = sum.y * ends.b * undo;
-        sum.z = sum.z * ends.a * undo;
-        sum.w = sum.w * ends.b * undo;
+        sum.x = sum.x * undo * ends.a;
+        sum.y = sum.y * undo * ends.b;
+        sum.z = sum.z * undo * ends.a;
+        sum.w = sum.w * undo * ends.b;
 #ifdef GLU
         const float x = sum.x / (1.0f + __expf(-sum.x)) * sum.z, y = sum.y / (1.0f + __expf(-sum.y)) * sum.w;
         one(row, tile * 8 + g, x, 0.0f, 0.0f);

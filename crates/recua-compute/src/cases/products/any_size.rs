@@ -39,8 +39,19 @@ pub(in crate::cases) fn check(device: &Device, report: &mut Report) {
 /// may be; it has no more bits than any device keeps, since its rounding would be in all results of the row.
 type Size = (i32, i32);
 
-const SIZES: [Size; 9] =
-    [(100, 0), (-100, 0), (0, 100), (-10, 20), (-1000, 0), (17, 0), (-23, 0), (21, 0), (-116, 17)];
+const SIZES: [Size; 11] = [
+    (100, 0),
+    (-100, 0),
+    (0, 100),
+    (-10, 20),
+    (-1000, 0),
+    (17, 0),
+    (-23, 0),
+    (21, 0),
+    (-116, 17),
+    (118, 0),
+    (-114, 0),
+];
 
 /// For a GLU, whose result is nearly the product of two of them.
 const GLU_SIZES: [Size; 5] = [(40, 0), (-40, 0), (-10, 24), (20, 0), (-20, 0)];

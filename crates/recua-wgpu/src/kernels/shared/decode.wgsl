@@ -5,7 +5,7 @@
 //   codes(unit, row, part, h)  what it needs for runs h and h + 2 of a part's four (h is 0 or 1), 16 columns each;
 //   column(part, i)        the first column of run `i`, counted from the unit's start;
 //   values(head, codes, part, h, j)  the 16 values of run h + 2 j.
-// The kernel declares `vector_at(i)` (16 bytes) and `word_at(i)` (4 bytes). HALF: values are f16, eight times as large (half.wgsl says
+// The kernel declares `vector_at(i)` (16 bytes) and `word_at(i)` (4 bytes). HALF: values are f16, eight times as large (exponent.wgsl says
 // why), in the order 0 2 1 3 within every four; otherwise f32 in order.
 
 // Only the first component: a software driver gets the second one wrong.
