@@ -193,11 +193,11 @@ fn the_launches_of_a_step_with_matrices() {
         3 rope_store: rope_store CACHE_F16 WIDE TENSOR HALVES HEAD_MAX=64 in 15 x 1 x 1
         4 attention: attention_tensor EMULATED HEAD_DIM=32 in BUSY x 1 x 1
         5 attention: attention_tensor_merge EMULATED HEAD_DIM=32 in 5 x 1 x 1
-        6 matmul: matmul_activations in 1 x 16 x 1
+        6 matmul: matmul_activations X_VECTORS in 16 x 1 x 1
         7 matmul: matmul_coop_16 formats/q8_0 X_HALF EMULATED in 2 x 1 x 1
         8 rms_norm: rms_norm WIDE ACTIVATIONS in 5 x 1 x 1
         9 matmul_glu: matmul_coop_16 formats/q8_0 X_HALF EMULATED in 8 x 1 x 1
-        10 matmul: matmul_activations in 1 x 16 x 1
+        10 matmul: matmul_activations X_VECTORS in 16 x 1 x 1
         11 matmul: matmul_coop_16 formats/q8_0 X_HALF EMULATED in 2 x 1 x 1
         12 gather_rows: gather_rows in 5 x 1 x 1
         13 rms_norm: rms_norm IN_PLACE WIDE ACTIVATIONS in 5 x 1 x 1

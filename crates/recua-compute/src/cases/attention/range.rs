@@ -31,6 +31,11 @@ const D: usize = 5;
 /// In sequence 1, one key is this, the other nothing.
 const KEY: f32 = -1e6;
 
+/// A sequence whose queries are beyond the range of f16, and one of its keys, which is far inside.
+const LARGE_QUERY: usize = 6;
+const LARGE: f32 = 1048576.0;
+const SMALL_KEY: f32 = 8.0 / LARGE;
+
 /// Sequences of one token whose value, and of two tokens the first of whose keys, is no finite number.
 const NOT_FINITE: [f32; 2] = [f32::NAN, f32::INFINITY];
 const BAD_VALUES: usize = 2;
@@ -52,9 +57,11 @@ fn any_number(device: &Device, kv_type: KvType, head_dim: usize) -> Result<Vec<M
         let mut heads = vec![0.0; head_dim * if part == 0 { layer.n_heads } else { layer.n_kv_heads }];
         for (h, head) in heads.chunks_exact_mut(head_dim).enumerate() {
             match (part, sequence, position) {
+                (0, LARGE_QUERY, _) => head[D] = LARGE,
                 (0, ..) => head[D] = query,
+                (1, LARGE_QUERY, 0) => head[D] = SMALL_KEY,
                 (1, 1, 0) => head[D] = KEY,
-                (1, BAD_KEYS.., 0) => head[D] = NOT_FINITE[sequence - BAD_KEYS],
+                (1, BAD_KEYS..LARGE_QUERY, 0) => head[D] = NOT_FINITE[sequence - BAD_KEYS],
                 (2, 0, _) => {
                     let sign = if h == 0 { 1.0 } else { -1.0 };
                     head.iter_mut().zip(VALUES).for_each(|(x, value)| *x = sign * value);
@@ -66,13 +73,13 @@ fn any_number(device: &Device, kv_type: KvType, head_dim: usize) -> Result<Vec<M
         }
         heads
     };
-    let rows: Vec<Row> = (0..BAD_KEYS + NOT_FINITE.len())
+    let rows: Vec<Row> = (0..=LARGE_QUERY)
         .flat_map(|s| {
             (0..if s == 0 || (BAD_VALUES..BAD_KEYS).contains(&s) { 1 } else { 2 }).map(move |p| (s, p))
         })
         .collect();
     let n_cut = device.n_cut()?;
-    let world = World::new(device, layer, BAD_KEYS + NOT_FINITE.len(), 1)?;
+    let world = World::new(device, layer, LARGE_QUERY + 1, 1)?;
     let (_, out) = world.pass_of(&rows, data)?;
     let n_cut = device.n_cut()? - n_cut;
 
@@ -90,14 +97,16 @@ fn any_number(device: &Device, kv_type: KvType, head_dim: usize) -> Result<Vec<M
         })
         .collect();
     let score = f64::from(held(KEY) * query * scale(layer));
-    let weight = 1.0 / (1.0 + (-score).exp());
+    let weight = |score: f64| 1.0 / (1.0 + (-score).exp());
+    let large = f64::from(LARGE * SMALL_KEY * scale(layer));
     let tolerance = if is_f16 { Tolerance::F16_CACHE } else { Tolerance::F32_CACHE };
     let is_finite = |row: Row, d: usize| of(row).iter().skip(d).step_by(head_dim).any(|x| x.is_finite());
     let bad = (BAD_VALUES..BAD_KEYS).map(|s| is_finite((s, 0), D));
     let nan_key = of((BAD_KEYS, 1)).iter().any(|x| !x.is_nan());
     Ok(vec![
         Measured::exact("values", of((0, 0)), &values),
-        Measured::new("a key", of((1, 1)), &vec![weight; width], |_| 1.0, tolerance),
+        Measured::new("a key", of((1, 1)), &vec![weight(score); width], |_| 1.0, tolerance),
+        Measured::new("a query", of((LARGE_QUERY, 1)), &vec![weight(large); width], |_| 1.0, tolerance),
         Measured::exact("values that are no finite numbers", &bad.collect::<Vec<_>>(), &[false; 2]),
         Measured::exact("a key that is no number", &[nan_key], &[false]),
         Measured::exact("the count", &[n_cut], &[if is_f16 { (2 * CUT + 2) as u64 } else { 0 }]),

@@ -14,6 +14,7 @@ enable wgpu_cooperative_matrix;
 #endif
 #define TENSOR
 #import attention_common
+#import exponent
 
 override HEAD_DIM: u32 = 128u;
 const THREADS = 256u;
@@ -37,6 +38,10 @@ var<workgroup> v_staged: array<vec4<f16>, 4u * HEAD_DIM>; // [element][16 tokens
 var<workgroup> tops: array<f32, 8u * QUERIES>; // [run of 16 tokens][query]
 var<workgroup> totals: array<f32, 8u * QUERIES>;
 var<workgroup> seen: array<u32, QUERIES>; // number of tokens that each query sees
+// A query is f16 times its own power of two; see exponent.wgsl.
+var<workgroup> q_largest: array<atomic<u32>, QUERIES>;
+// What turns a query's sums into scores.
+var<workgroup> q_scales: array<f32, QUERIES>;
 var<workgroup> keep: array<f32, QUERIES>;
 var<workgroup> take: array<f32, QUERIES>;
 var<workgroup> pages_at: array<At, 8>; // of this chunk and the next
@@ -66,17 +71,16 @@ fn seen_by(query: u32, block: Block) -> u32 {
 }
 
 // Four elements of the queries, or zeros.
-fn piece_of(i: u32, block: Block) -> vec4<f16> {
+fn piece_of(i: u32, block: Block) -> vec4<f32> {
     let query = i / (HEAD_DIM / 4u);
     let is_there = is_query(query, block) && query < QUERIES;
     let place = args.q_start + select(0u, place_of(query, args.q_stride, block) + i % (HEAD_DIM / 4u) * 4u, is_there);
     let four = vec4<f32>(q[place], q[place + 1u], q[place + 2u], q[place + 3u]);
-    let finite = clamp(four, vec4<f32>(-65504.0), vec4<f32>(65504.0));
-    return vec4<f16>(select(vec4<f32>(0.0), finite, vec4<bool>(is_there)));
+    return select(vec4<f32>(0.0), four, vec4<bool>(is_there));
 }
 
 fn score_of(query: u32, token: u32, sees: u32, score: f32) -> f32 {
-    return select(LOWEST, score * args.scale, token < sees);
+    return select(LOWEST, score * q_scales[query], token < sees);
 }
 
 // The largest of a query's 16 scores in a run.
@@ -201,8 +205,23 @@ fn attend(rows: Tile, block_idx: u32, thread: u32, subgroup: u32) {
         return;
     }
 
+    if thread < QUERIES {
+        atomicStore(&q_largest[thread], 0u);
+    }
+    workgroupBarrier();
+    // Four at a time, so that the loads overlap.
     for (var i = thread; i < QUERIES * (HEAD_DIM / 4u); i += 4u * THREADS) {
-        // Four at a time, so that the loads overlap.
+        let a = piece_of(i, block);
+        let b = piece_of(i + THREADS, block);
+        let c = piece_of(i + 2u * THREADS, block);
+        let d = piece_of(i + 3u * THREADS, block);
+        measure_q(i, a);
+        measure_q(i + THREADS, b);
+        measure_q(i + 2u * THREADS, c);
+        measure_q(i + 3u * THREADS, d);
+    }
+    workgroupBarrier();
+    for (var i = thread; i < QUERIES * (HEAD_DIM / 4u); i += 4u * THREADS) {
         let a = piece_of(i, block);
         let b = piece_of(i + THREADS, block);
         let c = piece_of(i + 2u * THREADS, block);
@@ -213,6 +232,7 @@ fn attend(rows: Tile, block_idx: u32, thread: u32, subgroup: u32) {
         stage_q(i + 3u * THREADS, d);
     }
     if thread < QUERIES {
+        q_scales[thread] = power(-q_exponent(thread)) * args.scale;
         seen[thread] = seen_by(thread, block);
     }
     // The sixteen elements of the weighted sum that a subgroup computes; a subgroup without elements repeats those of another.
@@ -317,9 +337,20 @@ fn attend(rows: Tile, block_idx: u32, thread: u32, subgroup: u32) {
 #endif
 }
 
-fn stage_q(i: u32, piece: vec4<f16>) {
+fn measure_q(i: u32, piece: vec4<f32>) {
     if i < QUERIES * (HEAD_DIM / 4u) {
-        q_staged[i / (HEAD_DIM / 4u) * q_stride() + i % (HEAD_DIM / 4u)] = piece;
+        atomicMax(&q_largest[i / (HEAD_DIM / 4u)], largest_bits(piece));
+    }
+}
+
+fn q_exponent(query: u32) -> i32 {
+    return row_exponent(atomicLoad(&q_largest[query]));
+}
+
+fn stage_q(i: u32, piece: vec4<f32>) {
+    if i < QUERIES * (HEAD_DIM / 4u) {
+        let query = i / (HEAD_DIM / 4u);
+        q_staged[query * q_stride() + i % (HEAD_DIM / 4u)] = vec4<f16>(piece * power(q_exponent(query)));
     }
 }
 
