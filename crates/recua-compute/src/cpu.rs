@@ -6,6 +6,7 @@ mod bandwidth;
 mod formats;
 pub(crate) mod isa;
 mod kv;
+mod machine;
 pub(crate) mod math;
 mod matmul;
 mod memory;
@@ -74,9 +75,9 @@ pub fn open(options: Options) -> Result<Device> {
         Pool::new(threads).map_err(|source| Error::Threads { device: "cpu", n_threads: threads, source })?;
     let info = DeviceInfo {
         kind: "cpu".into(),
-        name: processor_name(),
+        name: machine::processor_name(),
         detail: format!("{isa}, {threads} threads"),
-        memory_bytes: available_memory(),
+        memory_bytes: machine::available_memory(),
         row_buckets: &[],
         runs_in_submit: true,
     };
@@ -90,24 +91,6 @@ pub fn open(options: Options) -> Result<Device> {
         n_cut: AtomicU64::new(0),
         queue,
     })))
-}
-
-fn processor_name() -> String {
-    let read = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let line = read.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
-    line.map_or_else(|| std::env::consts::ARCH.to_string(), |(_, name)| name.trim().to_string())
-}
-
-/// What this process can still allocate without swapping: the kernel's estimate, or what is left of its control group's limit if that is
-/// lower. `None` if the kernel gives no estimate.
-fn available_memory() -> Option<u64> {
-    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let available = line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)?;
-    let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
-    let group = number("/sys/fs/cgroup/memory.max")
-        .map(|max| max.saturating_sub(number("/sys/fs/cgroup/memory.current").unwrap_or(0)));
-    Some(group.map_or(available, |group| group.min(available)))
 }
 
 /// Allocates the device's memory and counts its bytes.
